@@ -1,0 +1,1 @@
+"""What the scripts share: annotations, stores, losses, metrics, runs and the simulator."""

@@ -1,0 +1,49 @@
+"""One way out of a script: a user's mistake is one sentence and exit status 2, never a traceback."""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """Something that the user can mend; the message says what, where and what to do."""
+
+
+class Terminated(Exception):
+    """SIGTERM arrived, as Slurm sends it before it kills a job."""
+
+
+def _raise_terminated(signum: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
+def run_script(main: Callable[[], None]) -> NoReturn:
+    """Run a script's ``main`` and leave with its exit status.
+
+    0 when it returns, 2 after a `UserError` or a full or read-only disk, 130 after Ctrl-C and
+    143 after SIGTERM. Any other exception is a defect of ours and keeps its traceback.
+    """
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    try:
+        main()
+    except UserError as error:
+        _leave(f"error: {error}", 2)
+    except KeyboardInterrupt:
+        _leave("interrupted: what was saved is kept; the same command goes on from there", 130)
+    except Terminated:
+        _leave("terminated: what was saved is kept; the same command goes on from there", 143)
+    except OSError as error:
+        where = error.filename or "the output folder"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _leave(f"error: the disk is full at {where}: free some space and run again", 2)
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            _leave(f"error: no permission to use {where}: choose a folder you may write to", 2)
+        raise
+    sys.exit(0)
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(status)
