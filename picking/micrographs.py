@@ -1,0 +1,134 @@
+"""Micrographs as arrays: JPG, PNG, TIFF and MRC, always in the JPEG's frame.
+
+CryoPPP and CryoTransformer list coordinates on JPEGs whose row 0 is the last row of the MRC. So an
+MRC is turned upside down here, once, at the border; everything inside the project has its origin
+at the top left with y down, and only the export of coordinates turns back.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from picking.errors import UserError
+
+PILLOW_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+SUFFIXES = (*PILLOW_SUFFIXES, ".mrc")
+
+# Raw counts -> 8 bits, one path for MRC, 16-bit and float images, in training and in picking.
+LOWPASS_SIGMA_PX = 2.0
+CONTRAST_PERCENTILES = (0.5, 99.5)
+
+
+class UnreadableImage(UserError):
+    """An image file that is missing, truncated or not a single micrograph."""
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) in px from the file's header, without decoding the image.
+
+    Raises `UnreadableImage` when the file is no micrograph.
+    """
+    if path.suffix.lower() == ".mrc":
+        with _open_mrc(path) as mrc:
+            return _single_section(mrc.data, path).shape
+    with _open_pillow(path) as image:
+        return image.height, image.width
+
+
+def read_micrograph(path: Path) -> np.ndarray:
+    """Return the micrograph as uint8 (h, w), row 0 at the top of the JPEG's frame.
+
+    8-bit images come as they are (CryoTransformer's JPEGs are denoised already); images with more
+    depth, MRCs among them, go through `raw_to_uint8`. Raises `UnreadableImage`.
+    """
+    if path.suffix.lower() == ".mrc":
+        with _open_mrc(path) as mrc:
+            # MRC frame -> JPEG frame
+            raw = np.flipud(_single_section(mrc.data, path)).astype(np.float32)
+        return _checked_raw_to_uint8(raw, path)
+    with _open_pillow(path) as image:
+        try:
+            if image.mode[0] in "IF":  # 16- or 32-bit grey
+                return _checked_raw_to_uint8(np.asarray(image, dtype=np.float32), path)
+            return np.asarray(image.convert("L"))
+        except (OSError, SyntaxError, ValueError, EOFError) as error:
+            raise UnreadableImage(
+                f"{path} cannot be decoded ({error}): copy it again from its source"
+            ) from error
+
+
+def raw_to_uint8(raw: np.ndarray) -> np.ndarray:
+    """Prepare raw counts: Gaussian low-pass, then contrast between two percentiles.
+
+    raw: float (h, w), any unit. Returns uint8 (h, w). A constant image becomes 128 throughout.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(raw.astype(np.float32), LOWPASS_SIGMA_PX, mode="reflect", truncate=3)
+    # A regular sample of pixels gives the percentiles as well as all of them, in a tenth the time.
+    low, high = np.percentile(smooth[::3, ::3], CONTRAST_PERCENTILES)
+    if high <= low:
+        return np.full(raw.shape, 128, np.uint8)
+    smooth -= low
+    smooth *= 255 / (high - low)
+    return np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
+
+
+def write_mrc(path: Path, raw: np.ndarray, pixel_size_angstrom: float) -> None:
+    """Write raw counts, float (h, w) in the JPEG's frame, as a float32 MRC in the MRC's frame."""
+    import mrcfile
+
+    with mrcfile.new(path, overwrite=True) as mrc:
+        mrc.set_data(np.ascontiguousarray(np.flipud(raw), dtype=np.float32))
+        mrc.voxel_size = pixel_size_angstrom
+
+
+def _checked_raw_to_uint8(raw: np.ndarray, path: Path) -> np.ndarray:
+    if not np.isfinite(raw).all():
+        raise UnreadableImage(f"{path} holds values that are not finite: write it again")
+    return raw_to_uint8(raw)
+
+
+def _open_mrc(path: Path):
+    import mrcfile
+
+    try:
+        return mrcfile.mmap(path, mode="r")
+    except (OSError, ValueError) as error:
+        raise UnreadableImage(
+            f"{path} cannot be read as MRC ({error}): copy it again from its source"
+        ) from error
+
+
+def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
+    """Return the one section of an MRC as (h, w); a stack or movie is not a micrograph."""
+    if data is not None and data.ndim == 3 and data.shape[0] == 1:
+        data = data[0]
+    if data is None or data.ndim != 2 or 0 in data.shape or np.iscomplexobj(data):
+        shape = None if data is None else data.shape
+        raise UnreadableImage(
+            f"{path} holds data of shape {shape}, not one micrograph: average the movie first"
+        )
+    return data
+
+
+def _open_pillow(path: Path):
+    from PIL import Image
+
+    # Micrographs are large; Pillow's limit for refusing (179 million pixels) stays in force.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            image = Image.open(path)
+        except FileNotFoundError as error:
+            raise UnreadableImage(f"{path} is not there: check the path") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UnreadableImage(
+                f"{path} cannot be read as an image ({error}): copy it again from its source"
+            ) from error
+    if getattr(image, "n_frames", 1) > 1:
+        frames = image.n_frames
+        image.close()
+        raise UnreadableImage(f"{path} holds {frames} frames: average the movie first")
+    return image
