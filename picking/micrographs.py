@@ -7,6 +7,7 @@ at the top left with y down, and only the export of coordinates turns back.
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def _checked_raw_to_uint8(raw: np.ndarray, path: Path) -> np.ndarray:
     return raw_to_uint8(raw)
 
 
-def _open_mrc(path: Path):
+def _open_mrc(path: Path) -> Any:
     import mrcfile
 
     try:
@@ -113,7 +114,7 @@ def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
     return data
 
 
-def _open_pillow(path: Path):
+def _open_pillow(path: Path) -> Any:
     from PIL import Image
 
     # Micrographs are large; Pillow's limit for refusing (179 million pixels) stays in force.
@@ -127,8 +128,8 @@ def _open_pillow(path: Path):
             raise UnreadableImage(
                 f"{path} cannot be read as an image ({error}): copy it again from its source"
             ) from error
-    if getattr(image, "n_frames", 1) > 1:
-        frames = image.n_frames
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
         image.close()
         raise UnreadableImage(f"{path} holds {frames} frames: average the movie first")
     return image

@@ -1,0 +1,329 @@
+"""Annotated micrographs: COCO JSON or CryoPPP CSV -> one typed record per micrograph.
+
+Centres are (y, x) in px of the original image, in the JPEG's frame: origin top left, y down.
+
+The released JSON has habits that drop every particle in an ordinary COCO reader, so `iscrowd`,
+`area` and `info` are not looked at, image ids may be any integers, and a box `[0, 0, 0, 0]` stands
+for a micrograph that nobody annotated.
+"""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from picking.errors import UserError
+from picking.files import read_json, sha256
+from picking.micrographs import SUFFIXES
+
+SPLITS = ("train", "val", "test")
+MAPPING_FILE = "empiar_ids.csv"
+# Above these shares the data set is broken or mistaken for another one; below, it is counted.
+MAX_SHARE_MISSING = 0.1
+MAX_SHARE_OUTSIDE = 0.1
+
+
+@dataclasses.dataclass(frozen=True)
+class Micrograph:
+    """One annotated micrograph.
+
+    centres_px: float64 (n, 2), (y, x); boxes over the border keep their centre.
+    diameters_px: float64 (n,), particle diameters.
+    size_px: (height, width) that the annotation states, or None (CSV states none).
+    """
+
+    path: Path
+    name: str
+    centres_px: np.ndarray
+    diameters_px: np.ndarray
+    size_px: tuple[int, int] | None
+    n_zero_area: int
+    empiar_id: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The annotated micrographs of one split, sorted by name, and what was left out of it."""
+
+    name: str
+    micrographs: tuple[Micrograph, ...]
+    source: str
+    fingerprint: str
+    n_images_unannotated: int
+    n_images_missing: int
+    n_annotations_orphaned: int
+
+
+def find_splits(data_root: Path, asked: Iterable[str] | None = None) -> list[str]:
+    """Return the splits to read: those asked for, else those of train, val, test that are there.
+
+    Raises `UserError` when the root or a split that was asked for is missing.
+    """
+    if not data_root.is_dir():
+        raise UserError(f"--data-root {data_root} is not a folder: give the data set's top folder")
+    present = [name for name in SPLITS if (data_root / name).is_dir()]
+    if not present:
+        raise UserError(
+            f"--data-root {data_root} has none of train/, val/ and test/: give the folder that "
+            "holds them"
+        )
+    for name in asked or ():
+        if name not in present:
+            raise UserError(
+                f"split '{name}' has no folder in {data_root}; there are: {', '.join(present)}"
+            )
+    return [name for name in present if asked is None or name in asked]
+
+
+def read_split(data_root: Path, split: str) -> Split:
+    """Read the annotated micrographs of one split from its COCO JSON or, without one, its CSVs.
+
+    Raises `UserError` for anything malformed, when nothing is annotated, and when more than a
+    tenth of the annotated images are missing.
+    """
+    folder = data_root / split
+    on_disk = {
+        path.stem: path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    }
+    if not on_disk:
+        raise UserError(
+            f"{folder} holds no image ({', '.join(SUFFIXES)}): put the micrographs there"
+        )
+    ids = _read_mapping(data_root / MAPPING_FILE)
+    json_path = data_root / "annotations" / f"instances_{split}.json"
+    csv_folder = data_root / "particle_coordinates"
+    csv_paths = [csv_folder / f"{stem}.csv" for stem in on_disk]
+    csv_paths = [path for path in csv_paths if path.is_file()]
+    if json_path.is_file():
+        source = str(json_path)
+        listed, n_orphaned = _read_coco(json_path, folder)
+        fingerprint = sha256(json_path.read_bytes())
+    elif csv_paths:
+        source = f"{len(csv_paths)} CSV files in {csv_folder}"
+        listed, n_orphaned = _read_csvs(csv_paths, on_disk), 0
+        fingerprint = sha256(*(path.read_bytes() for path in csv_paths))
+    else:
+        raise UserError(
+            f"split '{split}' has no annotation: looked for {json_path} and for CSVs of its "
+            f"{len(on_disk)} images in {csv_folder}"
+        )
+
+    annotated = [m for m in listed if len(m.centres_px)]
+    found, n_missing = [], 0
+    for micrograph in annotated:
+        path = _locate(micrograph.path, folder, on_disk)
+        if path is None:
+            n_missing += 1
+            continue
+        found.append(
+            dataclasses.replace(
+                micrograph, path=path, empiar_id=ids.get(path.stem) or _folder_id(path, folder)
+            )
+        )
+    if not found or n_missing > MAX_SHARE_MISSING * len(annotated):
+        examples = [m.name for m in annotated if _locate(m.path, folder, on_disk) is None][:3]
+        detail = f"missing: {', '.join(examples)}" if examples else "no particle is listed"
+        raise UserError(
+            f"{source}: {len(found)} of {len(annotated)} annotated images of split '{split}' are "
+            f"in {folder} ({detail}; there are: {', '.join(list(on_disk)[:3])}): "
+            "check that annotation and images belong together"
+        )
+    used = {m.path for m in found}
+    found.sort(key=lambda m: m.name)
+    return Split(
+        name=split,
+        micrographs=tuple(found),
+        source=source,
+        fingerprint=sha256(
+            fingerprint, *(f"{m.name}:{m.path.stat().st_size}:{m.empiar_id};" for m in found)
+        ),
+        n_images_unannotated=sum(path not in used for path in on_disk.values()),
+        n_images_missing=n_missing,
+        n_annotations_orphaned=n_orphaned,
+    )
+
+
+def inside(micrograph: Micrograph, size_px: tuple[int, int]) -> np.ndarray:
+    """Return which centres lie inside the image, bool (n,).
+
+    Raises `UserError` when more than a tenth do not, as with coordinates at another scale, or
+    when the annotation states another image size than the file has.
+    """
+    height, width = size_px
+    if micrograph.size_px is not None and micrograph.size_px != size_px:
+        raise UserError(
+            f"{micrograph.name}: annotated as {micrograph.size_px[1]} x {micrograph.size_px[0]} "
+            f"px, but the image has {width} x {height} px: the coordinates are at another scale"
+        )
+    y, x = micrograph.centres_px.T
+    within = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    n_outside = int((~within).sum())
+    if n_outside > max(1, MAX_SHARE_OUTSIDE * len(within)):
+        raise UserError(
+            f"{micrograph.name}: {n_outside} of {len(within)} centres lie outside the image of "
+            f"{width} x {height} px (largest x {x.max():.0f}, y {y.max():.0f}; smallest x "
+            f"{x.min():.0f}, y {y.min():.0f}): the coordinates are probably at another scale"
+        )
+    return within
+
+
+def _read_coco(json_path: Path, folder: Path) -> tuple[list[Micrograph], int]:
+    content = read_json(json_path)
+    if not isinstance(content, dict):
+        raise UserError(f"{json_path}: a COCO file is an object with 'images' and 'annotations'")
+    images: dict[Any, dict] = {}
+    names = set()
+    for n, image in enumerate(_list_of_objects(content, "images", json_path)):
+        where = f"{json_path}: images[{n}]"
+        name = image.get("file_name")
+        if not isinstance(name, str) or not name:
+            raise UserError(f"{where} has no 'file_name': add it")
+        if (
+            PurePosixPath(name).is_absolute()
+            or ".." in PurePosixPath(name.replace("\\", "/")).parts
+        ):
+            raise UserError(
+                f"{where}: file_name '{name}' leaves the split's folder: use names inside it"
+            )
+        for key in ("width", "height"):
+            if not _is_number(image.get(key)) or image[key] <= 0:
+                raise UserError(f"{where} ({name}): '{key}' must be a positive number of px")
+        if not isinstance(image.get("id"), int) or image["id"] in images:
+            raise UserError(f"{where} ({name}): 'id' must be an integer of its own")
+        if name in names:
+            raise UserError(f"{where}: file_name '{name}' stands twice: remove one")
+        names.add(name)
+        images[image["id"]] = image
+    boxes: dict[Any, list] = {key: [] for key in images}
+    n_orphaned = 0
+    annotations = _list_of_objects(content, "annotations", json_path)
+    for n, annotation in enumerate(annotations):
+        box = annotation.get("bbox")
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+            raise UserError(
+                f"{json_path}: annotations[{n}]: 'bbox' must be four finite numbers "
+                f"[x, y, width, height], not {str(box)[:60]}"
+            )
+        image_id = annotation.get("image_id")
+        if isinstance(image_id, int) and image_id in boxes:
+            boxes[image_id].append(box)
+        else:
+            n_orphaned += 1
+    if n_orphaned > MAX_SHARE_MISSING * len(annotations):
+        raise UserError(
+            f"{json_path}: {n_orphaned} of {len(annotations)} annotations name an image_id that "
+            "is not under 'images': check that both come from the same export"
+        )
+    micrographs = []
+    for key, image in images.items():
+        corners = np.array(boxes[key], dtype=np.float64).reshape(-1, 4)
+        corners = corners[(corners[:, 2] > 0) & (corners[:, 3] > 0)]
+        micrographs.append(
+            Micrograph(
+                path=folder / image["file_name"],
+                name=image["file_name"],
+                centres_px=corners[:, 1::-1] + corners[:, :1:-1] / 2,  # (y, x) + (h, w) / 2
+                diameters_px=corners[:, 2:].mean(axis=1),
+                size_px=(int(image["height"]), int(image["width"])),
+                n_zero_area=len(boxes[key]) - len(corners),
+                empiar_id=None,
+            )
+        )
+    return micrographs, n_orphaned
+
+
+def _read_csvs(csv_paths: list[Path], on_disk: dict[str, Path]) -> list[Micrograph]:
+    micrographs = []
+    for path in csv_paths:
+        rows = read_coordinates_csv(path)
+        keep = rows[:, 2] > 0
+        image_path = on_disk[path.stem]
+        micrographs.append(
+            Micrograph(
+                path=image_path,
+                name=image_path.name,
+                centres_px=rows[keep][:, 1::-1],  # x, y -> y, x
+                diameters_px=rows[keep, 2],
+                size_px=None,
+                n_zero_area=int((~keep).sum()),
+                empiar_id=None,
+            )
+        )
+    return micrographs
+
+
+def read_coordinates_csv(path: Path) -> np.ndarray:
+    """Read a CryoPPP CSV: float64 (n, 3) of x, y, diameter in px; further columns are ignored."""
+    wanted = ("x-coordinate", "y-coordinate", "diameter")
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            header = [cell.strip().lower() for cell in next(reader, [])]
+            missing = [name for name in wanted if name not in header]
+            if missing:
+                raise UserError(
+                    f"{path} has no column {', '.join(missing)}: the header must name "
+                    "X-Coordinate, Y-Coordinate and Diameter"
+                )
+            columns = [header.index(name) for name in wanted]
+            rows = []
+            for line in reader:
+                if not line:
+                    continue
+                try:
+                    row = [float(line[column]) for column in columns]
+                except (ValueError, IndexError):
+                    row = [math.nan]
+                if not all(map(math.isfinite, row)):
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: three finite numbers are needed, "
+                        f"not {','.join(line)[:60]!r}"
+                    )
+                rows.append(row)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}): write it again") from error
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def _read_mapping(path: Path) -> dict[str, str]:
+    """Return image stem -> EMPIAR id from a CSV with the columns file_name and empiar_id."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    if rows and not {"file_name", "empiar_id"} <= rows[0].keys():
+        raise UserError(f"{path} needs the columns file_name and empiar_id")
+    return {Path(row["file_name"]).stem: row["empiar_id"] for row in rows}
+
+
+def _folder_id(path: Path, folder: Path) -> str | None:
+    """Return the EMPIAR id when the image lies in a folder named by it, e.g. train/10017/a.jpg."""
+    return next((part for part in path.relative_to(folder).parts[:-1] if part.isdigit()), None)
+
+
+def _locate(path: Path, folder: Path, on_disk: dict[str, Path]) -> Path | None:
+    """Return the image's file; CryoTransformer writes .jpg names whatever the source was."""
+    if not path.is_file():
+        path = on_disk.get(path.stem, path)
+    if not path.is_file():
+        return None
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{path} is a link out of {folder}: copy the image into the folder")
+    return path
+
+
+def _list_of_objects(content: dict, key: str, path: Path) -> list[dict]:
+    value = content.get(key)
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise UserError(f"{path}: '{key}' must be a list of objects, as in the COCO format")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

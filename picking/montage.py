@@ -1,0 +1,73 @@
+"""A picture of a split's patches, so that a wrong frame or scale is seen at a glance."""
+
+from pathlib import Path
+
+import numpy as np
+
+from picking.micrographs import read_micrograph
+from picking.patches import MicrographPlan
+
+ROWS, COLUMNS = 2, 6
+COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728"}
+MAX_SHOWN_PX = 1024  # the whole micrograph is shown at most this large
+
+
+def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None:
+    """Write a PNG: the micrograph with the most patches, and patches of each kind from the split.
+
+    folder: one split of a patch store, with patches.npy and index.npz. On the micrograph positives
+    are circles of the particle's diameter, negatives are squares of the patch.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PatchCollection
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Circle, Rectangle
+
+    patches = np.load(folder / "patches.npy", mmap_mode="r")
+    with np.load(folder / "index.npz") as index:
+        label, labeled = index["label"].astype(bool), index["labeled"]
+        micrograph, centre = index["micrograph"], index["centre"]
+    kinds = {"labelled": labeled, "hidden": label & ~labeled, "negative": ~label}
+
+    figure = Figure(figsize=(16, 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplot_mosaic([["whole", kind] for kind in kinds])
+
+    # The whole micrograph with all centres
+    shown = int(np.argmax([plan.n_rows for plan in plans]))
+    plan = plans[shown]
+    image = read_micrograph(plan.micrograph.path)
+    step = -(-max(image.shape) // MAX_SHOWN_PX)
+    height, width = plan.size_px
+    whole = axes["whole"]
+    whole.imshow(image[::step, ::step], cmap="gray", extent=(0, width, height, 0))
+    radius, side = plan.micrograph.diameters_px.mean() / 2, plan.patch_size_px
+    for kind, rows in kinds.items():
+        marks = [
+            Rectangle((x - side / 2, y - side / 2), side, side)
+            if kind == "negative"
+            else Circle((x, y), radius)
+            for y, x in centre[rows & (micrograph == shown)]
+        ]
+        whole.add_collection(
+            PatchCollection(marks, facecolor="none", edgecolor=COLOURS[kind], autolim=False)
+        )
+    whole.set_title(plan.micrograph.name, fontsize=9)
+    whole.set_axis_off()
+
+    # Patches of each kind, spread evenly over the split
+    for kind, rows in kinds.items():
+        found = np.flatnonzero(rows)
+        n = min(ROWS * COLUMNS, len(found))
+        tiles = np.full((ROWS * COLUMNS, side + 8, side + 8), 255, np.uint8)
+        chosen = found[np.linspace(0, len(found) - 1, n).astype(int)] if n else found
+        tiles[:n, 4:-4, 4:-4] = patches[chosen]
+        sheet = tiles.reshape(ROWS, COLUMNS, side + 8, side + 8).swapaxes(1, 2)
+        axes[kind].imshow(
+            sheet.reshape(ROWS * (side + 8), -1), cmap="gray", vmin=0, vmax=255, aspect="equal"
+        )
+        axes[kind].set_title(f"{kind}: {len(found):,}", color=COLOURS[kind], fontsize=11)
+        axes[kind].set_axis_off()
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, dpi=90, format="png")
+    temporary.replace(path)

@@ -1,0 +1,71 @@
+"""Work shared out over processes: results in order, memory bounded, no process left behind."""
+
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from picking.errors import UserError
+
+
+def ordered_map(
+    function: Callable[[Any], Any],
+    jobs: Iterable[Any],
+    n_workers: int,
+    title: str,
+    n_total: int | None = None,
+) -> Iterator[Any]:
+    """Yield ``function(job)`` for every job, in order, from ``n_workers`` processes (0: here).
+
+    At most four jobs a worker are under way, so memory does not grow with their number. A
+    progress bar named ``title`` goes to the terminal; ``n_total`` counts jobs done earlier too.
+    """
+    from tqdm import tqdm
+
+    jobs = list(jobs)
+    n_total = len(jobs) if n_total is None else n_total
+    bar = tqdm(total=n_total, initial=n_total - len(jobs), desc=title, disable=None, unit="image")
+    with bar:
+        for result in _results(function, jobs, min(n_workers, len(jobs))):
+            bar.update()
+            yield result
+
+
+def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
+    if n_workers < 1:
+        yield from map(function, jobs)
+        return
+    pool = ProcessPoolExecutor(n_workers, initializer=_start_worker, initargs=(os.getpid(),))
+    pending: deque = deque()
+    try:
+        for job in jobs:
+            pending.append(pool.submit(function, job))
+            if len(pending) >= 4 * n_workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed, most often for want of memory: run again with fewer "
+            "--num-workers (what is done is kept)"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent: int) -> None:
+    """Leave Ctrl-C and SIGTERM to the parent, and end when the parent is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

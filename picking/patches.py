@@ -1,0 +1,411 @@
+"""The patch store: plan where every patch lies, cut, read through a memory map.
+
+The plan follows from annotations, image sizes and the seed before any image is decoded, and every
+micrograph has random streams of its own. So `patches.npy` is allocated at full size first, workers
+write their own rows, the bytes do not depend on how many workers there are, and an interrupted
+run goes on where its journal ends.
+"""
+
+import dataclasses
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from picking import annotations, micrographs, negatives
+from picking.errors import UserError
+from picking.files import read_json, sha256
+from picking.parallel import ordered_map
+from picking.streams import stream
+
+# What a row of the store is (index.npz, `tag`).
+TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER = range(4)
+TAG_NAMES = ("particle", "negative", "off-centre negative", "outlier negative")
+# An outlier (ice, carbon edge) is the most unusual of this many candidates.
+OUTLIER_CANDIDATES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanSettings:
+    """What decides a plan, beside the annotations; METHODS and the script's --help explain it."""
+
+    patch_size_px: int
+    hide_ratio: float
+    neg_per_pos: float
+    seed: int
+    neg_rule: str
+    margin_px: float
+    top_up: bool
+    hard_share: float  # of the negatives, in train
+
+
+@dataclasses.dataclass(frozen=True)
+class MicrographPlan:
+    """The patches of one micrograph, in the order of their rows in the store.
+
+    All centres are float64 (n, 2), (y, x) in px. Rows: labelled and hidden positives, ordinary
+    and off-centre negatives, then ``n_outliers`` of ``outlier_candidates_px``, which are chosen
+    when the image is decoded.
+    """
+
+    micrograph: annotations.Micrograph
+    size_px: tuple[int, int]
+    patch_size_px: int
+    labelled_px: np.ndarray
+    hidden_px: np.ndarray
+    negatives_px: np.ndarray
+    off_centre_px: np.ndarray
+    outlier_candidates_px: np.ndarray
+    n_outliers: int
+    n_negatives_wanted: int
+    n_outside: int
+
+    @property
+    def n_negative(self) -> int:
+        """Negatives of all kinds."""
+        return len(self.negatives_px) + len(self.off_centre_px) + self.n_outliers
+
+    @property
+    def n_rows(self) -> int:
+        """Patches of this micrograph."""
+        return len(self.labelled_px) + len(self.hidden_px) + self.n_negative
+
+
+def plan_split(
+    split: str,
+    records: list[annotations.Micrograph],
+    sizes_px: list[tuple[int, int]],
+    settings: PlanSettings,
+    n_workers: int,
+) -> list[MicrographPlan]:
+    """Plan the patches of a split, one `MicrographPlan` per record.
+
+    With ``top_up``, micrographs with room make up for the negatives that others lack.
+    """
+    jobs = [(split, m, size, settings, 0) for m, size in zip(records, sizes_px, strict=True)]
+    plans = list(ordered_map(_plan_micrograph, jobs, n_workers, f"Planning {split}"))
+    if not settings.top_up:
+        return plans
+    short = sum(p.n_negatives_wanted - p.n_negative for p in plans)
+    room = [i for i, p in enumerate(plans) if p.n_negative >= p.n_negatives_wanted]
+    extra = dict.fromkeys(room, 0)
+    while short > 0 and room:
+        share = -(-short // len(room))
+        for i in room:
+            extra[i] += min(share, short)
+            before = plans[i].n_negative
+            plans[i] = _plan_micrograph((*jobs[i][:4], extra[i]))
+            short -= plans[i].n_negative - before
+            if short <= 0:
+                break
+        room = [i for i in room if plans[i].n_negative >= plans[i].n_negatives_wanted + extra[i]]
+    return plans
+
+
+def _plan_micrograph(job: tuple) -> MicrographPlan:
+    split, record, size_px, settings, n_extra = job
+    patch = settings.patch_size_px
+    if patch > min(size_px):
+        raise UserError(
+            f"{record.name} is {size_px[1]} x {size_px[0]} px, smaller than --patch-size {patch}: "
+            "choose a smaller patch"
+        )
+    within = annotations.inside(record, size_px)
+    centres = record.centres_px[within]
+    order = stream(settings.seed, "hide", split, record.name).permutation(len(centres))
+    n_hidden = int(len(centres) * settings.hide_ratio)
+
+    n_wanted = round(settings.neg_per_pos * len(centres))
+    n_draw = n_wanted + n_extra
+    n_hard = round(settings.hard_share * n_wanted) if split == "train" else 0
+    n_off_centre = n_hard // 2
+    n_outliers = n_hard - n_off_centre
+    rng = stream(settings.seed, "negatives", split, record.name)
+    particles = (size_px, record.centres_px, record.diameters_px)
+    grid = negatives.allowed_grid(*particles, patch, settings.neg_rule, settings.margin_px)
+    off_centre = np.empty((0, 2))
+    if n_off_centre:
+        ring = negatives.off_centre_grid(*particles, settings.margin_px)
+        off_centre = negatives.draw_apart(ring, n_off_centre, patch / 2, rng)
+    n_ordinary = n_draw - len(off_centre) - n_outliers
+    drawn = negatives.draw_apart(grid, n_ordinary + OUTLIER_CANDIDATES * n_outliers, patch / 2, rng)
+    candidates = drawn[n_ordinary:]
+    return MicrographPlan(
+        micrograph=record,
+        size_px=size_px,
+        patch_size_px=patch,
+        labelled_px=centres[order[n_hidden:]],
+        hidden_px=centres[order[:n_hidden]],
+        negatives_px=drawn[:n_ordinary],
+        off_centre_px=off_centre,
+        outlier_candidates_px=candidates,
+        n_outliers=min(n_outliers, len(candidates)),
+        n_negatives_wanted=n_wanted,
+        n_outside=int((~within).sum()),
+    )
+
+
+def cut_patches(image: np.ndarray, centres_px: np.ndarray, patch_size_px: int) -> np.ndarray:
+    """Cut square patches whose pixel [p // 2, p // 2] is the rounded centre.
+
+    image: uint8 (h, w); centres_px: (n, 2), (y, x), inside the image. Returns uint8 (n, p, p).
+    Beyond its edge the image is mirrored (the edge pixel is not repeated), so that no centre moves.
+    """
+    half = patch_size_px // 2
+    padded = np.pad(image, half, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_size_px, patch_size_px))
+    corners = np.rint(centres_px).astype(int)
+    corners = np.minimum(corners, np.array(image.shape) - 1)  # 0.5 px beyond the last one rounds up
+    return windows[corners[:, 0], corners[:, 1]]
+
+
+def cut_split(
+    folder: Path, plans: list[MicrographPlan], n_workers: int, journal: "Journal"
+) -> dict[str, str]:
+    """Cut all patches of a split into ``folder/patches.npy`` and write ``folder/index.npz``.
+
+    Micrographs that the journal holds already are not cut again. Returns name -> what is wrong
+    for each micrograph that cannot be read; the index is written only when there is none.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "patches.npy"
+    patch_size_px = plans[0].patch_size_px
+    starts = np.cumsum([0, *(plan.n_rows for plan in plans)])
+    header_bytes = _allocate(path, int(starts[-1]), patch_size_px)
+    row_bytes = patch_size_px**2
+    jobs = [
+        (i, plan, path, header_bytes + int(starts[i]) * row_bytes)
+        for i, plan in enumerate(plans)
+        if (folder.name, i) not in journal.done
+    ]
+    unreadable = {}
+    for i, checksum, outliers_px, problem in ordered_map(
+        _cut_micrograph, jobs, n_workers, f"Cutting {folder.name}", len(plans)
+    ):
+        if problem:
+            unreadable[plans[i].micrograph.name] = problem
+        else:
+            journal.add(folder.name, i, checksum, outliers_px)
+    if not unreadable:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        _write_index(folder / "index.npz", plans, folder.name, journal)
+    return unreadable
+
+
+def _cut_micrograph(job: tuple) -> tuple[int, int, list, str | None]:
+    """Cut and write one micrograph's rows; runs in a worker."""
+    i, plan, path, offset = job
+    try:
+        image = micrographs.read_micrograph(plan.micrograph.path)
+    except micrographs.UnreadableImage as error:
+        return i, 0, [], str(error)
+    if image.shape != plan.size_px:
+        return i, 0, [], f"{plan.micrograph.path} changed its size while it was processed"
+    fixed = [plan.labelled_px, plan.hidden_px, plan.negatives_px, plan.off_centre_px]
+    patches = cut_patches(image, np.concatenate(fixed), plan.patch_size_px)
+    outliers_px = plan.outlier_candidates_px
+    if plan.n_outliers:
+        candidates = cut_patches(image, outliers_px, plan.patch_size_px)
+        chosen = _most_unusual(candidates, plan.n_outliers)
+        outliers_px = outliers_px[chosen]
+        patches = np.concatenate([patches, candidates[chosen]])
+    data = np.ascontiguousarray(patches).data
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        written = 0
+        view = memoryview(data).cast("B")
+        while written < len(view):
+            written += os.pwrite(descriptor, view[written:], offset + written)
+    finally:
+        os.close(descriptor)
+    return i, zlib.crc32(view), outliers_px[: plan.n_outliers].tolist(), None
+
+
+def _most_unusual(patches: np.ndarray, n: int) -> np.ndarray:
+    """Return the indices of the n patches whose mean or deviation is furthest from the median."""
+    flat = patches.reshape(len(patches), -1)
+    unusual = np.zeros(len(patches))
+    for statistic in (flat.mean(axis=1), np.log(flat.std(axis=1) + 1)):
+        distance = np.abs(statistic - np.median(statistic))
+        unusual = np.maximum(unusual, distance / (np.median(distance) + 1e-9))
+    return np.argsort(-unusual, kind="stable")[:n]
+
+
+def _allocate(path: Path, n: int, patch_size_px: int) -> int:
+    """Make ``path`` a .npy file of uint8 (n, p, p) at full size; return its header's length.
+
+    The room is really taken, so a full disk shows here and not in the middle of the work.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, patch_size_px, patch_size_px)}
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        size = start + n * patch_size_px**2
+        file.truncate(size)
+        if size > start:
+            os.posix_fallocate(file.fileno(), 0, size)
+    return start
+
+
+def _write_index(path: Path, plans: list[MicrographPlan], split: str, journal: "Journal") -> None:
+    centres, tags, labeled, micrograph = [], [], [], []
+    for i, plan in enumerate(plans):
+        outliers = np.array(journal.done[split, i][1], dtype=np.float64).reshape(-1, 2)
+        for rows, tag, is_labeled in (
+            (plan.labelled_px, TAG_PARTICLE, True),
+            (plan.hidden_px, TAG_PARTICLE, False),
+            (plan.negatives_px, TAG_NEGATIVE, False),
+            (plan.off_centre_px, TAG_OFF_CENTRE, False),
+            (outliers, TAG_OUTLIER, False),
+        ):
+            centres.append(rows)
+            tags.append(np.full(len(rows), tag, np.uint8))
+            labeled.append(np.full(len(rows), is_labeled))
+            micrograph.append(np.full(len(rows), i, np.int32))
+    tag_column = np.concatenate(tags)
+    np.savez(
+        path,
+        label=(tag_column == TAG_PARTICLE).astype(np.uint8),
+        labeled=np.concatenate(labeled),
+        micrograph=np.concatenate(micrograph),
+        centre=np.concatenate(centres).astype(np.float32),
+        tag=tag_column,
+    )
+
+
+class Journal:
+    """Which micrographs are cut: a line of JSON each, appended once their rows are written.
+
+    The first line holds what the store is made from; a store begun with anything else is not gone
+    on with. A line torn by a kill is cut off, and its micrograph is cut again.
+
+    Attributes: done, (split, i) -> (checksum of the rows, centres of the outliers);
+    skipped, split -> names of the micrographs left out because they cannot be decoded.
+    """
+
+    def __init__(self, path: Path, made_from: dict) -> None:
+        self.path = path
+        self.done: dict[tuple[str, int], tuple[int, list]] = {}
+        self.skipped: dict[str, list[str]] = {name: [] for name in made_from["splits"]}
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        if len(whole) > 1:  # a journal without entries holds nothing worth keeping
+            require_same(path.parent, json.loads(whole[0]), made_from)
+            for line in whole[1:]:
+                self._apply(json.loads(line))
+        else:
+            whole = []
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        self._file.truncate(sum(map(len, whole)))
+        self._file.seek(0, os.SEEK_END)
+        if not whole:
+            self._write(made_from)
+
+    def add(self, split: str, i: int, checksum: int, outliers_px: list) -> None:
+        """Record that the rows of micrograph ``i`` of ``split`` are in the store."""
+        self._record({"split": split, "i": i, "checksum": checksum, "outliers_px": outliers_px})
+
+    def skip(self, split: str, names: list[str]) -> None:
+        """Leave micrographs out; the split's plan changes with it, so all its rows are void."""
+        self._record({"split": split, "skip": names})
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 over all rows' checksums, in order."""
+        return sha256(*(f"{key}:{self.done[key][0]};" for key in sorted(self.done)))
+
+    def remove(self) -> None:
+        """Delete the journal of a finished store."""
+        self._file.close()
+        self.path.unlink()
+
+    def _record(self, entry: dict) -> None:
+        self._apply(entry)
+        self._write(entry)
+
+    def _apply(self, entry: dict) -> None:
+        split = entry["split"]
+        if "skip" in entry:
+            self.skipped[split] += entry["skip"]
+            self.done = {key: value for key, value in self.done.items() if key[0] != split}
+        else:
+            self.done[split, entry["i"]] = (entry["checksum"], entry["outliers_px"])
+
+    def _write(self, content: dict) -> None:
+        self._file.write(json.dumps(content).encode() + b"\n")
+        self._file.flush()
+
+
+def require_same(folder: Path, started: dict, made_from: dict) -> None:
+    """Raise `UserError` naming the differences when a store was made from something else."""
+    differing = [key for key in made_from if started.get(key) != made_from[key]]
+    if differing:
+        details = "; ".join(
+            f"{key}: {started.get(key)} there, {made_from[key]} now" for key in differing
+        )
+        raise UserError(
+            f"{folder} holds a store made with other arguments ({details}): "
+            "choose another --output-dir or delete it"
+        )
+
+
+class PatchStore:
+    """One split of a finished patch store, as a data set that is read a batch at a time.
+
+    Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class; labeled bool
+    (n,); micrograph int32 (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8
+    (n,), see `TAG_NAMES`; metadata, the whole `metadata.json`; counts, this split's part of it.
+    """
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.metadata = read_metadata(folder)
+        if split not in self.metadata["splits"]:
+            there = ", ".join(self.metadata["splits"])
+            raise UserError(f"patch store {folder} has no split '{split}'; there are: {there}")
+        self.counts = self.metadata["splits"][split]
+        self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
+        self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
+        try:
+            self.patches = np.load(folder / split / "patches.npy", mmap_mode="r")
+            with np.load(folder / split / "index.npz") as index:
+                self.label, self.labeled = index["label"], index["labeled"]
+                self.micrograph, self.centre = index["micrograph"], index["centre"]
+                self.tag = index["tag"]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise UserError(
+                f"patch store {folder / split} is damaged ({error}): delete it and make it again "
+                "with preprocess_coco_full_dataset.py"
+            ) from error
+        if len(self.patches) != len(self.label) or len(self.label) != self.counts["n_patches"]:
+            raise UserError(
+                f"patch store {folder / split} is damaged: {len(self.patches)} patches, "
+                f"{len(self.label)} rows in the index: delete it and make it again"
+            )
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """Return the patches of these rows, uint8 (len(indices), p, p)."""
+        return self.patches[indices]
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """Yield all patches in order, uint8 (b, p, p) at a time."""
+        for start in range(0, len(self), batch_size):
+            yield np.array(self.patches[start : start + batch_size])
+
+
+def read_metadata(folder: Path) -> dict:
+    """Return a finished store's `metadata.json`; raises `UserError` when there is none."""
+    if not (folder / "metadata.json").is_file():
+        raise UserError(
+            f"{folder} is not a finished patch store (no metadata.json): make it with "
+            "preprocess_coco_full_dataset.py, or run that again to finish it"
+        )
+    metadata = read_json(folder / "metadata.json")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("splits"), dict):
+        raise UserError(f"{folder / 'metadata.json'} is not a patch store's: make the store again")
+    return metadata
