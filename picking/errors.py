@@ -1,4 +1,4 @@
-"""One way out of a script: a user's mistake is one sentence and exit status 2, never a traceback."""
+"""One way out of a script: a user's mistake is one sentence and exit status 2, no traceback."""
 
 import errno
 import signal
