@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -388,14 +387,14 @@ class PatchStore:
     def __len__(self) -> int:
         return len(self.label)
 
-    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """Return the patches of these rows, uint8 (len(indices), p, p)."""
-        return self.patches[indices]
+    @property
+    def patch_size_px(self) -> int:
+        """Side of a patch."""
+        return self.patches.shape[1]
 
-    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """Yield all patches in order, uint8 (b, p, p) at a time."""
-        for start in range(0, len(self), batch_size):
-            yield np.array(self.patches[start : start + batch_size])
+    def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Return a copy of the patches of these rows, uint8 (n, p, p)."""
+        return np.array(self.patches[rows])
 
 
 def read_metadata(folder: Path) -> dict:

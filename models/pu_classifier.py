@@ -1,0 +1,34 @@
+"""The patch classifier: a torchvision ResNet with one channel in and one logit out."""
+
+from torch import Tensor, nn
+from torchvision.models import resnet18, resnet34, resnet50
+
+_BUILDERS = {"resnet18": resnet18, "resnet34": resnet34, "resnet50": resnet50}
+BACKBONES = tuple(_BUILDERS)
+
+
+class PUClassifier(nn.Module):
+    """Logit of "this patch is centred on a particle"; untrained, initialised from torch's RNG.
+
+    Args:
+        backbone: one of `BACKBONES`.
+        dropout: share of the pooled features dropped before the last layer.
+
+    Raises:
+        ValueError: for a backbone that is not known.
+    """
+
+    def __init__(self, backbone: str = "resnet18", dropout: float = 0.3):
+        super().__init__()
+        if backbone not in _BUILDERS:
+            raise ValueError(f"unknown backbone {backbone!r}: known are {', '.join(BACKBONES)}")
+        network = _BUILDERS[backbone](weights=None)
+        network.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        # As torchvision initialises the layer that this one replaces.
+        nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+        network.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.fc.in_features, 1))
+        self.network = network
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Return (B,) logits of (B, 1, h, w) patches; h and w are free, 32 px at least."""
+        return self.network(patches).squeeze(1)

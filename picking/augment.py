@@ -1,0 +1,170 @@
+"""Weak and strong views of whole batches of patches, on the device where the batch lies.
+
+Every sample has draws of its own, all from the generator that the caller gives, so the same state
+of the generator makes the same views. Nothing here waits for the GPU and nothing loops over
+samples. Call it outside autocast: the blur is a convolution.
+
+Three choices look odd and are there for speed on a CPU, where the plain way takes seven to ten
+times as long: `vector_norm` for a deviation, a pool of noise, and the cut in `_gaussian_kernels`.
+`benchmarks/data_path.py` measures the whole.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from picking.errors import UserError
+
+# Below one grey level of deviation a patch is flat, and dividing would only magnify its rounding.
+STD_FLOOR_GREY = 1.0
+# Patches' worth of fresh noise that is drawn for a batch.
+NOISE_POOL_PATCHES = 8
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How far the views may go; 0 switches a step off. A standardised patch has deviation 1.
+
+    The weak view uses `shift_px` alone, the strong view all. Each sample draws its own strength,
+    evenly up to the value given here.
+    """
+
+    shift_px: int = 4  # largest shift along y and x, in pixels of the network's input
+    contrast: float = 0.5  # factor 1 - contrast to 1 + contrast; under 1, so never inverted
+    brightness: float = 0.5  # offset up to this many deviations of the patch, either way
+    noise: float = 0.5  # largest deviation of the white noise, in deviations of the patch
+    blur_px: float = 1.0  # largest sigma of the Gaussian blur, in pixels of the network's input
+    # Longest side of the blank rectangle as a share of the patch's side; the shortest is half of
+    # it. So 0.4 blanks 4 to 16% of the area, 9% on average.
+    cutout: float = 0.4
+
+
+def to_float(patches: torch.Tensor) -> torch.Tensor:
+    """Standardise each patch: the one normalisation of training, evaluation and picking.
+
+    (B, p, p) uint8 -> (B, 1, p, p) float32 with mean 0 and deviation 1 per patch. That takes out
+    exposure and the thickness of the ice, which say nothing about a particle. A flat patch becomes
+    zeros.
+    """
+    x = patches.float()
+    x -= x.mean(dim=(1, 2), keepdim=True)
+    # The deviation of what is centred already; torch.std takes seven times as long on a CPU.
+    std = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) / math.sqrt(x[0].numel())
+    return x.div_(std.clamp_(min=STD_FLOOR_GREY)).unsqueeze(1)
+
+
+def weak_view(
+    patches: torch.Tensor, generator: torch.Generator, config: AugmentConfig
+) -> torch.Tensor:
+    """Standardise, then flip, turn by quarters and shift each patch.
+
+    (B, p, p) uint8 -> (B, 1, p, p) float32. Pixels are moved, never interpolated. The generator
+    lies on the patches' device. A shift as wide as the patch is a `UserError`.
+    """
+    return _move(to_float(patches), generator, config)
+
+
+def strong_view(
+    patches: torch.Tensor, generator: torch.Generator, config: AugmentConfig
+) -> torch.Tensor:
+    """Move as `weak_view` does, by draws of its own, then blur, rescale, add noise and cut out.
+
+    (B, p, p) uint8 -> (B, 1, p, p) float32, in deviations of the undistorted patch.
+    """
+    return _distort(_move(to_float(patches), generator, config), generator, config)
+
+
+def two_views(
+    patches: torch.Tensor, generator: torch.Generator, config: AugmentConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `weak_view` and then `strong_view` would, standardising once.
+
+    (B, p, p) uint8 -> two of (B, 1, p, p) float32.
+    """
+    x = to_float(patches)
+    weak = _move(x, generator, config)
+    return weak, _distort(_move(x, generator, config), generator, config)
+
+
+def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) -> torch.Tensor:
+    """Give each sample one of the 8 symmetries of the square and a shift, all as one gather.
+
+    (B, 1, p, p) -> (B, 1, p, p). What the shift brings in from outside is mirrored, the outermost
+    pixel not repeated (`numpy.pad`'s mode `reflect`), as in the patch store.
+    """
+    n, _, side_px, _ = x.shape
+    limit_px, device = config.shift_px, x.device
+    if limit_px >= side_px:
+        raise UserError(
+            f"augmentation.shift_px is {limit_px}, but patches are {side_px} px wide: lower it"
+        )
+    shift = torch.randint(-limit_px, limit_px + 1, (2, n, 1), generator=generator, device=device)
+    flip = torch.randint(2, (2, n, 1), generator=generator, device=device) == 1
+    swap = torch.randint(2, (n, 1), generator=generator, device=device) == 1
+
+    last = side_px - 1
+    index = (torch.arange(side_px, device=device) + shift).abs()
+    index = last - (last - index).abs()
+    row, column = torch.where(flip, last - index, index)
+    row = row * side_px  # to places in the flattened patch
+    # Where the axes are swapped, going down the output is going across the patch.
+    down, across = torch.where(swap, column, row), torch.where(swap, row, column)
+    place = down.unsqueeze(2) + across.unsqueeze(1)
+    return x.flatten(1).gather(1, place.flatten(1)).view_as(x)
+
+
+def _distort(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) -> torch.Tensor:
+    """Blur, contrast and brightness in one filter, then noise, then cutout.
+
+    (B, 1, p, p) -> (B, 1, p, p).
+    """
+    n = len(x)
+    draw = torch.rand(4, n, generator=generator, device=x.device)
+    contrast = 1 + config.contrast * (2 * draw[0] - 1)
+    brightness = config.brightness * (2 * draw[1] - 1)
+    radius_px = math.ceil(2 * config.blur_px)
+    kernel = _gaussian_kernels(config.blur_px * draw[2], radius_px) * contrast.view(n, 1, 1, 1)
+    # One filter a sample: the samples stand as the channels of one image.
+    as_channels = F.pad(x, [radius_px] * 4, mode="reflect").transpose(0, 1)
+    x = F.conv2d(as_channels, kernel, brightness, groups=n).view_as(x)
+    x.addcmul_(_noise_like(x, generator), (config.noise * draw[3]).view(n, 1, 1, 1))
+    return x.masked_fill_(_rectangles(x, generator, config.cutout), 0)
+
+
+def _gaussian_kernels(sigma_px: torch.Tensor, radius_px: int) -> torch.Tensor:
+    """(B,) -> (B, 1, t, t) kernels that sum to 1; sigma 0 leaves an image as it is."""
+    taps = torch.arange(-radius_px, radius_px + 1, device=sigma_px.device)
+    profile = torch.exp(-0.5 * (taps / sigma_px.clamp(min=1e-3).unsqueeze(1)) ** 2)
+    profile *= profile > 1e-6  # numbers near 1e-40 make the convolution ten times slower
+    profile /= profile.sum(dim=1, keepdim=True)
+    return (profile.unsqueeze(2) * profile.unsqueeze(1)).unsqueeze(1)
+
+
+def _noise_like(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """White Gaussian noise of deviation 1 in the shape of ``x``, (B, 1, p, p).
+
+    Each row of pixels is a piece from a random place in a pool that is drawn afresh for the batch:
+    drawing every value takes six times as long on a CPU. Two given rows of a patch overlap in the
+    pool with a chance of 1 in 4 p, and then at some shift, which no network can make use of.
+    """
+    n, _, height, width = x.shape
+    n_pool = NOISE_POOL_PATCHES * height * width
+    pieces = torch.randn(n_pool, generator=generator, device=x.device).unfold(0, width, 1)
+    start = torch.randint(len(pieces), (n * height,), generator=generator, device=x.device)
+    return pieces.index_select(0, start).view_as(x)
+
+
+def _rectangles(x: torch.Tensor, generator: torch.Generator, longest: float) -> torch.Tensor:
+    """True inside one rectangle a sample, wholly within the patch: (B, 1, p, p) bool.
+
+    Each side is drawn evenly from half of ``longest`` to ``longest``, shares of the patch's side.
+    """
+    n, side_px = len(x), x.shape[-1]
+    draw = torch.rand(2, 2, n, 1, generator=generator, device=x.device)
+    length = (longest * side_px * (1 + draw[0]) / 2).round()
+    start = ((side_px - length + 1) * draw[1]).floor()
+    grid = torch.arange(side_px, device=x.device)
+    in_rows, in_columns = (grid >= start) & (grid < start + length)
+    return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1)

@@ -1,0 +1,254 @@
+"""YAML plus overrides -> frozen dataclasses; anything unknown or out of range is an error.
+
+A misspelt key that is accepted in silence costs a day of computing, so nothing is: the error names
+the file, the key and the nearest valid one. The dataclass is the schema: its fields' types are
+checked, `Literal` lists the choices, and `number` adds a range.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from picking.errors import UserError
+
+T = TypeVar("T")
+
+
+def number(
+    default: Any, low: float = -math.inf, high: float = math.inf, above: bool = False
+) -> Any:
+    """Return a dataclass field for a number in [low, high], or in (low, high] with ``above``."""
+    return dataclasses.field(default=default, metadata={"range": (low, high, above)})
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the patches come from and how a batch is put together."""
+
+    dir: str = "data/cryotransformer_full_pu"
+    batch_ratio: tuple[int, int] = (1, 4)
+    input_size_px: int = number(128, 16, 1024)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    dropout: float = number(0.3, 0, 0.95)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """The nnPU risk with two priors, and FixMatch consistency; symbols as in picking/losses.py."""
+
+    prior: float | Literal["actual", "pool"] = number(0.47, 0, 1, above=True)
+    unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1, above=True)
+    one_prior: bool = False
+    surrogate: Literal["logistic", "sigmoid"] = "logistic"
+    beta: float = number(0.0, 0)
+    gamma: float = number(1.0, 0, 1)
+    consistency_threshold: float = number(0.90, 0.5, 1)
+    lambda_consistency: float = number(1.0, 0)
+    rampup_epochs: int = number(0, 0)
+    distribution_alignment: bool = False
+    adaptive_threshold: bool = False
+    estimate_steps: int = number(200, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning rate."""
+
+    lr: float = number(0.001, 0, 1, above=True)
+    scheduler: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = number(1e-4, 0, 1)
+    grad_clip: float = number(5.0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how large, how exact."""
+
+    epochs: int = number(100, 1)
+    batch_size: int = number(64, 2)
+    early_stopping_patience: int = number(20, 1)
+    max_steps: int | None = number(None, 1)
+    seed: int = number(42, 0)
+    ema_decay: float = number(0.0, 0, 0.99999)
+    ema_teacher: bool = False
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    checkpoint_every_steps: int = number(1000, 1)
+    eval_batch_size: int = number(256, 1)
+    bootstrap_samples: int = number(1000, 0, 100_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentationConfig:
+    """Strengths of the weak and the strong view; see picking/augment.py."""
+
+    shift_px: int = number(4, 0, 64)
+    contrast: float = number(0.5, 0, 0.95)
+    brightness: float = number(0.5, 0, 5)
+    noise: float = number(0.5, 0, 5)
+    blur_px: float = number(1.5, 0, 1.5)
+    cutout: float = number(0.4, 0, 0.95)
+
+
+@dataclasses.dataclass(frozen=True)
+class PUConfig:
+    """Everything that `train_pu_fixed_full.py` reads from its YAML."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+
+def read_config(path: Path, overrides: list[str], schema: type[T]) -> T:
+    """Read a YAML file, apply ``section.key=value`` overrides, and return the dataclass.
+
+    Raises `UserError` naming file, key and the nearest valid key, type or range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"--config {path} is not there: check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise UserError(f"{path}{line} is not valid YAML: mend it there") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold sections with keys, such as 'training:'")
+    config = _build(schema, content, str(path), "")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {override}: the value is not valid YAML") from error
+        if not separator:
+            raise UserError(f"--set {override}: write it as section.key=value")
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        merged = _merge(dataclasses.asdict(config), value)  # type: ignore[call-overload]
+        config = _build(schema, merged, "--set", "")
+    return config
+
+
+def config_from_dict(content: dict, source: str, schema: type[T]) -> T:
+    """Return the dataclass for a dictionary, e.g. from a checkpoint; errors name ``source``."""
+    return _build(schema, content, source, "")
+
+
+def differing_keys(one: dict, other: dict, prefix: str = "") -> list[str]:
+    """Return the dotted keys whose values differ between two nested dictionaries."""
+    keys = []
+    for key in sorted({*one, *other}):
+        a, b = one.get(key), other.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            keys += differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            keys.append(f"{prefix}{key}")
+    return keys
+
+
+def plain(config: Any) -> dict:
+    """Return a config as nested dictionaries and lists, as YAML and JSON hold them."""
+    return {
+        section.name: {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(getattr(config, section.name)).items()
+        }
+        for section in dataclasses.fields(config)
+    }
+
+
+def _merge(base: dict, change: dict) -> dict:
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
+    hints = typing.get_type_hints(schema)
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in hints:
+            nearest = difflib.get_close_matches(str(key), list(hints), 1, 0)[0]
+            raise UserError(
+                f"{source}: unknown key '{prefix}{key}'; did you mean '{prefix}{nearest}'?"
+            )
+        name = f"{prefix}{key}"
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise UserError(f"{source}: '{name}' must be a section with keys of its own")
+            values[key] = _build(hints[key], value, source, f"{name}.")
+        else:
+            values[key] = _checked(value, hints[key], source, name)
+    for field in dataclasses.fields(schema):  # type: ignore[arg-type]
+        value = values.get(field.name)
+        if "range" in field.metadata and isinstance(value, (int, float)):
+            low, high, above = field.metadata["range"]
+            if not low <= value <= high or (above and value == low):
+                bounds = f"above {low:g}" if above else f"from {low:g}"
+                bounds += f" to {high:g}" if high < math.inf else " on"
+                raise UserError(
+                    f"{source}: '{prefix}{field.name}' is {value}: choose a number {bounds}"
+                )
+    return schema(**values)
+
+
+def _checked(value: Any, hint: Any, source: str, name: str) -> Any:
+    """Return ``value`` as the type ``hint`` wants it, or raise naming what it may be."""
+    allowed = typing.get_args(hint) if _is_union(hint) else (hint,)
+    for kind in allowed:
+        if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
+            return value
+        if kind is type(None) and value is None:
+            return None
+        if kind in (bool, str) and isinstance(value, kind):
+            return value
+        if kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if kind is float and not isinstance(value, bool):
+            try:  # YAML 1.1 reads 1e-3 as text; a user means the number
+                as_float = float(value)
+            except (TypeError, ValueError):
+                continue
+            if math.isfinite(as_float):
+                return as_float
+        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+            parts = typing.get_args(kind)
+            if len(value) == len(parts):
+                return tuple(
+                    _checked(v, p, source, name) for v, p in zip(value, parts, strict=True)
+                )
+    wanted = " or ".join(_described(kind) for kind in allowed)
+    raise UserError(f"{source}: '{name}' is {value!r}, but must be {wanted}")
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+
+
+def _described(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        return f"a list of {len(typing.get_args(kind))} whole numbers"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    return names.get(kind, "null")

@@ -1,0 +1,187 @@
+"""Losses of the patch classifier, pure functions: non-negative PU risk, FixMatch consistency.
+
+Symbols: z logit (positive means particle), l(z) the loss of a positive at z, σ sigmoid, E_P and
+E_U means over the labelled positives and the unlabeled patches of a batch. Everything is computed
+in float32 at least, whatever autocast made of the logits, and nothing waits for the device.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SURROGATES = ("logistic", "sigmoid")
+
+
+def surrogate(z: Tensor, loss: str) -> Tensor:
+    """Return l(z), same shape: softplus(-z) for ``logistic``, σ(-z) for ``sigmoid``.
+
+    The loss of a negative at z is l(-z). Only the logistic loss is proper: with the sigmoid loss
+    σ(z) is no probability, and pseudo-labels chosen by a threshold on it are less precise.
+    """
+    z = z.to(torch.promote_types(z.dtype, torch.float32))
+    if loss == "logistic":
+        return F.softplus(-z)
+    if loss == "sigmoid":
+        return torch.sigmoid(-z)
+    raise ValueError(f"unknown loss {loss!r}: known are {', '.join(SURROGATES)}")
+
+
+def negative_risk(
+    z_positive: Tensor, z_unlabeled: Tensor, unlabeled_prior: float, loss: str = "logistic"
+) -> Tensor:
+    """Return r_minus = E_U[l(-z)] - π_U E_P[l(-z)], a scalar; (n_P,) and (n_U,) logits in.
+
+    It estimates (1 - π_U) E_N[l(-z)], which no classifier can make negative: where the estimate
+    falls below -β the batch is overfitted, and `nnpu_risk` takes a clipped step.
+    """
+    of_unlabeled = surrogate(-z_unlabeled, loss).mean()
+    of_positive = surrogate(-z_positive, loss).mean()
+    return of_unlabeled - unlabeled_prior * of_positive
+
+
+def nnpu_risk(
+    z_positive: Tensor,
+    z_unlabeled: Tensor,
+    prior: float,
+    unlabeled_prior: float,
+    loss: str = "logistic",
+    beta: float = 0.0,
+    gamma: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Return the objective to differentiate and the risk to report, of one nnPU step.
+
+    With π_T = ``prior``, π_U = ``unlabeled_prior`` and s = (1 - π_T) / (1 - π_U)::
+
+        r_minus = E_U[l(-z)] - π_U E_P[l(-z)]
+        R       = π_T E_P[l(z)] + s max(0, r_minus)
+
+        r_minus >= -β:  objective = π_T E_P[l(z)] + s r_minus   risk = the same
+        r_minus <  -β:  objective = -γ s r_minus                risk = π_T E_P[l(z)] - s β
+
+    The second line is a step away from overfitting and has no part of E_P[l(z)]; it is not the
+    gradient of a clamped R. With π_T = π_U this is the algorithm of Kiryo et al.
+
+    Args:
+        z_positive: (n_P,) logits of labelled positives.
+        z_unlabeled: (n_U,) logits of unlabeled patches.
+        prior: π_T, the share of positives that the classifier is used at.
+        unlabeled_prior: π_U, the share of positives in the set that U was drawn from.
+        loss: l, one of `SURROGATES`.
+        beta: β >= 0, how far r_minus may fall below 0.
+        gamma: γ in [0, 1], the size of a clipped step.
+
+    Returns:
+        Two scalars: the objective, and the risk without gradient.
+
+    Raises:
+        ValueError: for an empty batch, an unknown loss, or a prior that is out of range.
+
+    Source: Kiryo et al., Positive-unlabeled learning with non-negative risk estimator, NeurIPS
+    2017, algorithm 1; the two priors from Su et al., Positive-unlabeled learning from imbalanced
+    data, IJCAI 2021.
+    """
+    if not 0 < prior < 1 or not 0 <= unlabeled_prior < 1:
+        raise ValueError(
+            f"prior {prior} must lie in (0, 1) and unlabeled_prior {unlabeled_prior} in [0, 1)"
+        )
+    if z_positive.numel() == 0 or z_unlabeled.numel() == 0:
+        raise ValueError(
+            f"a step needs both kinds of patches, got {z_positive.numel()} labelled positives "
+            f"and {z_unlabeled.numel()} unlabeled"
+        )
+    s = (1 - prior) / (1 - unlabeled_prior)
+    r_plus = prior * surrogate(z_positive, loss).mean()
+    r_minus = negative_risk(z_positive, z_unlabeled, unlabeled_prior, loss)
+
+    # torch.where instead of `if`: the branch is chosen on the device, without waiting for it.
+    clipped = r_minus < -beta
+    objective = torch.where(clipped, -gamma * s * r_minus, r_plus + s * r_minus)
+    risk = torch.where(clipped, r_plus - s * beta, r_plus + s * r_minus)
+    return objective, risk.detach()
+
+
+def fixmatch_consistency(
+    z_weak: Tensor,
+    z_strong: Tensor,
+    threshold: float | Tensor,
+    pseudo_probability: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the consistency loss and the mask of the samples that take part in it.
+
+    With q = σ(z_weak) without gradient, ŷ = [q >= 0.5] and m = [max(q, 1 - q) >= τ]::
+
+        L_c = (1/B) Σ m BCE(z_strong, ŷ)
+
+    The divisor is the batch, not Σ m: few confident samples make a small loss, not a noisy one.
+
+    Args:
+        z_weak: (B,) logits of the weak views; they receive no gradient.
+        z_strong: (B,) logits of the strong views of the same patches.
+        threshold: τ, a number or a tensor that broadcasts to (B,).
+        pseudo_probability: (B,) probabilities in place of q, as from `align_distribution`.
+
+    Returns:
+        A scalar, and m as (B,) booleans.
+
+    Source: Sohn et al., FixMatch, NeurIPS 2020, equation 4, in its binary form.
+    """
+    z_strong = z_strong.to(torch.promote_types(z_strong.dtype, torch.float32))
+    q = weak_probability(z_weak) if pseudo_probability is None else pseudo_probability.detach()
+    pseudo_label = q >= 0.5
+    mask = torch.maximum(q, 1 - q) >= threshold
+    each = F.binary_cross_entropy_with_logits(
+        z_strong, pseudo_label.to(z_strong.dtype), reduction="none"
+    )
+    return (mask * each).mean(), mask
+
+
+def weak_probability(z_weak: Tensor) -> Tensor:
+    """Return q = σ(z_weak), same shape, in float32 at least and without gradient."""
+    z_weak = z_weak.detach()
+    return torch.sigmoid(z_weak.to(torch.promote_types(z_weak.dtype, torch.float32)))
+
+
+def align_distribution(q: Tensor, running_mean: Tensor, unlabeled_prior: float) -> Tensor:
+    """Return q with its running mean moved to π_U: q·π_U/m, normalised over both classes.
+
+    Args:
+        q: (B,) probabilities of the weak views.
+        running_mean: m, a scalar: the exponential mean of q over past batches, kept by the caller
+            as ``running_mean.lerp(q.mean(), 1 - decay)``, decay 0.999.
+        unlabeled_prior: π_U.
+
+    Returns:
+        (B,) probabilities.
+
+    Source: Berthelot et al., ReMixMatch, ICLR 2020, section 3.1.
+    """
+    mean = running_mean.clamp(1e-6, 1 - 1e-6)
+    positive = q * unlabeled_prior / mean
+    negative = (1 - q) * (1 - unlabeled_prior) / (1 - mean)
+    return positive / (positive + negative)
+
+
+def adaptive_threshold(q: Tensor, state: Tensor, decay: float = 0.999) -> tuple[Tensor, Tensor]:
+    """Return FreeMatch's threshold of each sample and the state for the next batch.
+
+    ``state`` holds two exponential means, of the confidence max(q, 1 - q) and of q; it starts as
+    (0.5, 0.5) and is updated before it is used. The threshold of a class is the mean confidence
+    times the mean probability of that class over that of the commoner class: so it starts low,
+    rises with the model, and stays lower for the rarer class.
+
+    Args:
+        q: (B,) probabilities of the weak views.
+        state: (2,) from the batch before.
+        decay: of both means.
+
+    Returns:
+        (B,) thresholds for `fixmatch_consistency`, and the (2,) new state.
+
+    Source: Wang et al., FreeMatch, ICLR 2023, self-adaptive thresholds, with two classes.
+    """
+    batch = torch.stack([torch.maximum(q, 1 - q).mean(), q.mean()]).detach()
+    state = state.lerp(batch, 1 - decay)
+    confidence, positive = state[0], state[1]
+    commoner = torch.maximum(positive, 1 - positive)
+    share = torch.where(q >= 0.5, positive, 1 - positive) / commoner
+    return confidence * share, state

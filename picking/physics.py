@@ -1,0 +1,278 @@
+"""How a micrograph comes about: projected particles, the CTF, ice, carbon and shot noise.
+
+Images are (h, w) in the JPEG's frame: row 0 at the top, y down. Lengths in Å are turned into px at
+the top of `simulate_micrograph`, once. An image formed by weak scatterers is, as a share of the
+mean counts, the projected density convolved with the CTF, and each pixel's count is Poisson.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from picking.optics import Optics, ctf_2d
+from picking.proteins import (
+    GAUSSIAN_SIGMA_ANGSTROM,
+    Protein,
+    protein_gaussians,
+    random_angles,
+    rotation_matrices,
+)
+
+# Noise: the ice scatters like a thin film of random density, the rest is counting electrons.
+SOLVENT_TO_SHOT_VARIANCE = 0.4
+SOLVENT_GRAIN_ANGSTROM = 12.0  # dissolved matter, coarser than the ice
+SOLVENT_GRAIN = 2.5
+CARBON_TEXTURE = 0.4  # the carbon film adds its own scattering to the solvent's (rms, relative)
+# Shares of the mean counts.
+ICE_RMS, ICE_GRADIENT = 0.006, 0.02
+CARBON_ABSORPTION, CARBON_PHASE = 0.03, 0.04
+CRYSTAL_ABSORPTION, CRYSTAL_PHASE = 0.06, 0.2
+# Layout: thick ice holds more particles, carbon few; some particles touch, debris lies between.
+ICE_SCALE_ANGSTROM = 350.0
+CLUSTERING = 0.9
+CARBON_OCCUPANCY = 0.1
+TOUCHING_SHARE = 0.3
+CLOSEST_DIAMETERS = 0.9
+DEBRIS_PER_PARTICLE = 1.0
+HOLE_RADIUS_ANGSTROM = 6000.0
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A raw micrograph with its exact truth.
+
+    raw: float32 (h, w), electrons per pixel. centres_px: float64 (n, 2), (y, x), every particle
+    whose centre is in the image. angles_deg: (n, 3), RELION's rot, tilt, psi in the MRC's frame
+    (y up). signal: float32 (h, w), the particles alone, as a share of the mean counts.
+    """
+
+    raw: np.ndarray
+    centres_px: np.ndarray
+    angles_deg: np.ndarray
+    diameter_px: float
+    signal: np.ndarray
+
+
+def splat(shape: tuple[int, int], points_px: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return an image, float32 (h, w), with each weight shared by the four pixels about its point.
+
+    points_px: (n, 2), (y, x). What falls outside the image is lost. Blurred afterwards by a
+    Gaussian of more than a pixel, this is the projection of a sum of Gaussians.
+    """
+    low = np.floor(points_px).astype(np.int64)
+    part = points_px - low
+    image = np.zeros(shape[0] * shape[1])
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        y, x = low[:, 0] + dy, low[:, 1] + dx
+        share = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1]) * weights
+        inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
+        image += np.bincount(y[inside] * shape[1] + x[inside], share[inside], len(image))
+    return image.reshape(shape).astype(np.float32)
+
+
+def smooth_field(shape: tuple[int, int], scale_px: float, rng: np.random.Generator) -> np.ndarray:
+    """Return a random field, float32 (h, w), of mean 0, deviation 1 and structures of a scale."""
+    spectrum = fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
+    field = fft.irfft2(spectrum * _gaussian_filter(shape, scale_px), shape)
+    return ((field - field.mean()) / field.std()).astype(np.float32)
+
+
+def _gaussian_filter(shape: tuple[int, int], sigma_px: float) -> np.ndarray:
+    """Return the transform of a Gaussian of unit sum, float32 (h, w // 2 + 1)."""
+    y = np.exp(-2 * (np.pi * sigma_px * fft.fftfreq(shape[0])) ** 2)
+    x = np.exp(-2 * (np.pi * sigma_px * fft.rfftfreq(shape[1])) ** 2)
+    return np.outer(y, x).astype(np.float32)
+
+
+def simulate_micrograph(
+    protein: Protein,
+    optics: Optics,
+    shape: tuple[int, int],
+    rng: np.random.Generator,
+    *,
+    snr: float = 0.06,
+    density: float = 1.0,
+    carbon: bool = False,
+    n_crystals: int = 0,
+) -> Simulated:
+    """Simulate one micrograph of (h, w) px.
+
+    snr: variance of the particles' signal inside their disks over the variance of the noise, per
+    raw pixel, for a protein of contrast 1. density: number of particles over the protein's usual
+    one. carbon: the edge of the support film crosses the image. n_crystals: pieces of ice.
+    """
+    pixel = optics.pixel_size_angstrom
+    diameter_px = protein.diameter_angstrom / pixel
+    # A frame of one diameter, cropped at the end: particles hang over the border, and nothing
+    # comes back from the opposite side through the Fourier transforms.
+    pad = math.ceil(diameter_px)
+    canvas = tuple(fft.next_fast_len(n + 2 * pad, real=True) for n in shape)
+    ice = smooth_field(canvas, ICE_SCALE_ANGSTROM / pixel, rng)
+    film = carbon_film(canvas, HOLE_RADIUS_ANGSTROM / pixel, rng) if carbon else np.zeros(canvas)
+    crystals = ice_crystals(canvas, n_crystals, pixel, rng)
+
+    appeal = np.exp(CLUSTERING * ice) * (1 - (1 - CARBON_OCCUPANCY) * film) * (crystals < 0.1)
+    area_um2 = canvas[0] * canvas[1] * (pixel * 1e-4) ** 2
+    wanted = rng.poisson(density * protein.particles_per_um2 * area_um2)
+    centres = place_particles(wanted, diameter_px, appeal, rng)
+    angles = random_angles(len(centres), rng)
+
+    ctf = ctf_2d(
+        canvas,
+        pixel,
+        optics.defocus_angstrom,
+        optics.cs_mm,
+        optics.voltage_kv,
+        optics.amplitude_contrast,
+        optics.b_factor_angstrom2,
+    )
+    counts = optics.dose_per_angstrom2 * pixel**2
+    noise_variance = (1 + SOLVENT_TO_SHOT_VARIANCE) / counts  # as a share of the mean counts
+    blurred_ctf = ctf * _gaussian_filter(canvas, GAUSSIAN_SIGMA_ANGSTROM / pixel)
+    gaussians = protein_gaussians(protein) / pixel
+    particles = project(canvas, gaussians, centres, angles, rng)
+    signal = fft.irfft2(fft.rfft2(particles) * blurred_ctf, canvas)
+    variance = disk_variance(signal, centres, diameter_px / 2)
+    scale = math.sqrt(snr * protein.contrast * noise_variance / variance) if variance else 0.0
+
+    debris = scatter_debris(canvas, gaussians, rng.poisson(DEBRIS_PER_PARTICLE * wanted), rng)
+    solvent = rng.standard_normal(canvas, dtype=np.float32) * (1 + CARBON_TEXTURE * film)
+    obstacles = CARBON_PHASE * film + CRYSTAL_PHASE * crystals
+    grain = 1 + SOLVENT_GRAIN * _gaussian_filter(canvas, SOLVENT_GRAIN_ANGSTROM / pixel)
+    solvent_share = math.sqrt(SOLVENT_TO_SHOT_VARIANCE / counts / np.mean((grain * ctf) ** 2))
+    rest = fft.rfft2(solvent) * (solvent_share * grain * ctf) + fft.rfft2(obstacles) * ctf
+    rest += fft.rfft2(debris) * (scale * blurred_ctf)
+    contrast = scale * signal + fft.irfft2(rest, canvas)
+
+    slope = rng.normal(size=2)
+    slope *= ICE_GRADIENT * rng.uniform() / np.linalg.norm(slope)
+    plane = np.add.outer(*(s * np.linspace(-1, 1, n) for s, n in zip(slope, canvas, strict=True)))
+    absorbed = ICE_RMS * ice + plane + CARBON_ABSORPTION * film + CRYSTAL_ABSORPTION * crystals
+    expected = np.maximum(counts * (1 - absorbed) * (1 + contrast), 0)
+
+    window = tuple(slice(pad, pad + n) for n in shape)
+    centres = centres - pad
+    inside = ((centres >= 0) & (centres <= np.array(shape) - 1)).all(axis=1)
+    return Simulated(
+        raw=rng.poisson(expected[window]).astype(np.float32),
+        centres_px=centres[inside],
+        angles_deg=angles[inside],
+        diameter_px=diameter_px,
+        signal=(scale * signal[window]).astype(np.float32),
+    )
+
+
+def place_particles(
+    wanted: int, diameter_px: float, appeal: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return centres (n, 2), (y, x), n at most ``wanted``, where ``appeal`` (h, w) draws them.
+
+    A share of them is put beside an earlier one, so that particles touch; no two centres are
+    closer than `CLOSEST_DIAMETERS`. Crowded areas fill up, and then fewer come back than wanted.
+    """
+    cumulative = np.cumsum(appeal, dtype=np.float64)
+    cumulative /= cumulative[-1]
+    limit = np.array(appeal.shape) - 1
+    typical = appeal.mean()
+    centres = np.empty((0, 2))
+    for _ in range(4 * wanted):
+        if len(centres) == wanted:
+            break
+        if len(centres) and rng.uniform() < TOUCHING_SHARE:
+            angle = rng.uniform(0, 2 * math.pi)
+            step = diameter_px * rng.uniform(CLOSEST_DIAMETERS, 1.25)
+            neighbour = centres[rng.integers(len(centres))]
+            candidate = neighbour + step * np.array([math.sin(angle), math.cos(angle)])
+            if (candidate < 0).any() or (candidate > limit).any():
+                continue
+            if appeal[tuple(candidate.astype(int))] < rng.uniform() * typical:
+                continue
+        else:
+            flat = int(np.searchsorted(cumulative, rng.uniform()))
+            row, column = divmod(min(flat, appeal.size - 1), appeal.shape[1])
+            candidate = np.array([row, column]) + rng.uniform(-0.5, 0.5, 2)
+        distances = np.linalg.norm(centres - candidate, axis=1)
+        if len(centres) == 0 or distances.min() >= CLOSEST_DIAMETERS * diameter_px:
+            centres = np.vstack([centres, candidate])
+    return centres
+
+
+def project(
+    shape: tuple[int, int],
+    gaussians_px: np.ndarray,
+    centres_px: np.ndarray,
+    angles_deg: np.ndarray,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return the particles' projections as points, float32 (h, w); occupancy varies by a tenth."""
+    turned = np.einsum("nij,gj->ngi", rotation_matrices(angles_deg)[:, :2], gaussians_px)
+    offsets = turned[:, :, ::-1] * (-1, 1)  # (x, y up) -> (y down, x)
+    points = (centres_px[:, None] + offsets).reshape(-1, 2)
+    weights = np.repeat(rng.normal(1, 0.1, len(centres_px)), len(gaussians_px))
+    return splat(shape, points, weights)
+
+
+def scatter_debris(
+    shape: tuple[int, int], gaussians_px: np.ndarray, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Return n broken-off pieces, a tenth to a third of a particle each, anywhere: (h, w)."""
+    points = [np.empty((0, 2))]
+    for centre, angles in zip(rng.uniform(0, shape, (n, 2)), random_angles(n, rng), strict=True):
+        from_one = np.linalg.norm(gaussians_px - rng.choice(gaussians_px), axis=1)
+        piece = gaussians_px[from_one <= np.quantile(from_one, rng.uniform(0.1, 0.35))]
+        piece = (piece - piece.mean(axis=0)) @ rotation_matrices(angles[None])[0].T
+        points.append(centre + piece[:, :2])
+    points_px = np.concatenate(points)
+    return splat(shape, points_px, np.ones(len(points_px)))
+
+
+def disk_variance(signal: np.ndarray, centres_px: np.ndarray, radius_px: float) -> float:
+    """Return the variance of ``signal`` inside the disks, averaged over them (0 without any)."""
+    variances = [0.0] if len(centres_px) == 0 else []
+    for y, x in centres_px:
+        top, left = max(0, round(y - radius_px)), max(0, round(x - radius_px))
+        box = signal[top : round(y + radius_px) + 1, left : round(x + radius_px) + 1]
+        rows = np.arange(top, top + box.shape[0])[:, None] - y
+        columns = np.arange(left, left + box.shape[1])[None, :] - x
+        variances.append(float(box[rows**2 + columns**2 <= radius_px**2].var()))
+    return float(np.mean(variances))
+
+
+def carbon_film(
+    shape: tuple[int, int], hole_radius_px: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the support film, float32 (h, w): 1 on carbon, 0 in the hole, a soft edge between."""
+    direction = rng.uniform(0, 2 * math.pi)
+    edge_px = rng.uniform(0.1, 0.35) * min(shape)  # from the image's centre to the edge
+    towards = np.array([math.sin(direction), math.cos(direction)])
+    hole = np.array(shape) / 2 - (hole_radius_px - edge_px) * towards
+    y, x = (np.arange(n) - c for n, c in zip(shape, hole, strict=True))
+    outside_px = np.hypot(y[:, None], x[None, :]) - hole_radius_px
+    return (1 / (1 + np.exp(-np.clip(outside_px / 3, -30, 30)))).astype(np.float32)
+
+
+def ice_crystals(
+    shape: tuple[int, int], n: int, pixel_size_angstrom: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return n irregular pieces of ice, float32 (h, w), thickness 1 in the middle, 0 outside."""
+    ice = np.zeros(shape, np.float32)
+    for _ in range(n):
+        centre = rng.uniform(0, shape)
+        radius_px = rng.uniform(40, 130) / pixel_size_angstrom
+        waves = rng.normal(0, 0.25, 4) / np.arange(1, 5)
+        turns = rng.uniform(0, 2 * math.pi, 4)
+        reach = int(2.5 * radius_px)
+        top, left = np.maximum(centre.astype(int) - reach, 0)
+        box = ice[top : top + 2 * reach, left : left + 2 * reach]
+        y = np.arange(top, top + box.shape[0])[:, None] - centre[0]
+        x = np.arange(left, left + box.shape[1])[None, :] - centre[1]
+        around = np.arctan2(y, x)
+        rim = 1 + sum(
+            a * np.cos((k + 2) * around + t)
+            for k, (a, t) in enumerate(zip(waves, turns, strict=True))
+        )
+        depth = 1 - np.hypot(y, x) / (radius_px * np.maximum(rim, 0.3))
+        np.maximum(box, np.clip(3 * depth, 0, 1), out=box)
+    return ice

@@ -1,0 +1,291 @@
+"""What a training run tells its user: log lines, warnings, success criteria, results.json."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from picking import runs
+from picking.config import PUConfig, plain
+from picking.priors import trivial_f1
+from picking.runs import Log
+from picking.samplers import PUBatchSampler
+from picking.state import Priors, Progress, State
+
+# What train_one_epoch adds up, one value a step; counts are over the unlabeled of the batch.
+STEP_FIGURES = (
+    "pu_loss",
+    "consistency_loss",
+    "n_masked",
+    "n_masked_positive",
+    "n_pseudo_positive",
+    "sum_of_q",
+    "n_clipped",
+    "n_called_positive",
+    "logit_std",
+    "n_steps",
+)
+# The users' guide: what a good run on the full data set reaches.
+TARGETS = {
+    "auc": ("Test AUC", 0.85, 0.90),
+    "ap": ("Test AP", 0.90, 0.95),
+    "precision": ("Precision", 0.85, 0.92),
+    "recall": ("Recall", 0.75, 0.85),
+    "f1": ("F1", 0.80, 0.88),
+}
+TARGET_MASK_RATE = (0.60, 0.80)
+FAILED_ATTEMPT_AUC = 0.632
+PLATEAU_EPOCHS = 10
+
+
+def progress_bar(batches: Iterable, sampler: PUBatchSampler, progress: Progress) -> Iterable:
+    """Return ``batches`` behind a tqdm bar, on the first process's terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(
+        batches,
+        total=len(sampler),
+        initial=progress.batch,
+        desc=f"Epoch {progress.epoch + 1}",
+        disable=True if sampler.rank else None,
+        leave=False,
+    )
+
+
+def epoch_figures(totals: list[float], sampler: PUBatchSampler) -> dict[str, float | None]:
+    """Return the epoch's training figures from the sums of `STEP_FIGURES`."""
+    t = dict(zip(STEP_FIGURES, totals, strict=True))
+    n_steps = t["n_steps"]
+    n_unlabeled = n_steps * sampler.n_unl_per_batch
+    n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
+
+    def share(part: float, whole: float) -> float | None:
+        return part / whole if whole else None
+
+    return {
+        "train_loss": (t["pu_loss"] + t["consistency_loss"]) / n_steps,
+        "pu_loss": t["pu_loss"] / n_steps,
+        "consistency_loss": t["consistency_loss"] / n_steps,
+        "mask_rate": t["n_masked"] / n_unlabeled,
+        "mask_rate_positive": share(t["n_masked_positive"], t["n_pseudo_positive"]),
+        "mask_rate_negative": share(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
+        "pseudo_positive_share": share(t["n_masked_positive"], t["n_masked"]),
+        "mean_probability": t["sum_of_q"] / n_unlabeled,
+        "clipped_step_share": t["n_clipped"] / n_steps,
+        "predicted_positive_share": t["n_called_positive"] / n_unlabeled,
+        "logit_std": t["logit_std"] / n_steps,
+    }
+
+
+def log_start(
+    log: Log,
+    config: PUConfig,
+    sampler: PUBatchSampler,
+    priors: Priors,
+    device: Any,
+    n_steps: int,
+) -> None:
+    """Log what the run does and with what."""
+    log(f"Device: {device}, {sampler.world_size} process(es)")
+    log(
+        f"Patches: {len(sampler.positive):,} labelled positives, {len(sampler.unlabeled):,} "
+        f"unlabeled; {sampler.n_pos_per_batch} + {sampler.n_unl_per_batch} in every batch"
+    )
+    log(f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)")
+    log(f"Prior (π_T): {priors.prior:.4f} from {priors.prior_source}")
+    log(
+        f"Prior of the unlabeled (π_U): {priors.unlabeled_prior:.4f} from "
+        f"{priors.unlabeled_prior_source}"
+    )
+    if config.loss.one_prior:
+        log(
+            "WARNING: loss.one_prior uses one prior for both; where the unlabeled set has another "
+            "share of positives, that moves the decision threshold"
+        )
+    log(
+        f"Early stopping: after {config.training.early_stopping_patience} epochs without a better "
+        "validation AUC; trained from scratch"
+    )
+    log("Config:\n" + yaml.safe_dump(plain(config), sort_keys=False))
+
+
+def log_epoch(log: Log, figures: dict, n_epochs: int, is_best: bool) -> None:
+    """Log an epoch in the form that the users know."""
+    val = figures["val"]
+    log(f"Epoch {figures['epoch']}/{n_epochs}")
+    log(f"  Train Loss: {figures['train_loss']:.4f}")
+    log(f"    - PU Loss: {figures['pu_loss']:.4f}")
+    log(f"    - Consistency Loss: {figures['consistency_loss']:.4f}")
+    log(f"  Consistency Mask Rate: {_percent(figures['mask_rate'])}")
+    log(
+        f"    - of pseudo-positives {_percent(figures['mask_rate_positive'])}, of pseudo-negatives "
+        f"{_percent(figures['mask_rate_negative'])}; clipped steps "
+        f"{_percent(figures['clipped_step_share'])}"
+    )
+    log("")
+    log(f"  Val AUC: {val['auc']:.4f}")
+    log(f"  Val Precision: {_number(val['precision'])}")
+    log(f"  Val Recall: {_number(val['recall'])}")
+    if is_best:
+        log(f"  *** New best model! AUC: {val['auc']:.4f} ***")
+    log("")
+
+
+def warning_signs(history: list[dict], config: PUConfig, unlabeled_prior: float) -> list[str]:
+    """Return what looks wrong after the last epoch of ``history``, each with what to try."""
+    now, val = history[-1], history[-1]["val"]
+    signs = []
+    if now["epoch"] > config.loss.rampup_epochs:
+        if now["mask_rate"] < 0.20:
+            signs.append(
+                f"mask rate {_percent(now['mask_rate'])} is under 20%: few pseudo-labels count; "
+                "lower loss.consistency_threshold"
+            )
+        if now["mask_rate"] > 0.95:
+            signs.append(
+                f"mask rate {_percent(now['mask_rate'])} is over 95%: wrong pseudo-labels count "
+                "too; raise loss.consistency_threshold"
+            )
+    best_epoch = max(history, key=lambda figures: figures["val"]["auc"])["epoch"]
+    if now["epoch"] - best_epoch >= PLATEAU_EPOCHS:
+        signs.append(
+            f"validation AUC has not improved for {now['epoch'] - best_epoch} epochs: try another "
+            "optimizer.lr, or stop here"
+        )
+    share = val["predicted_positive_share"]
+    if not 0.01 <= share <= 0.99:
+        signs.append(
+            f"{_percent(share)} of validation are called positive: the model predicts one class; "
+            "check loss.prior and optimizer.lr"
+        )
+    if now["logit_std"] < 0.05:
+        signs.append(
+            f"logits deviate by {now['logit_std']:.3f} only: the model does not tell patches "
+            "apart; check the data's montage and optimizer.lr"
+        )
+    trivial = trivial_f1(val["ap_base_rate"])
+    if val["f1"] is None or val["f1"] <= trivial:
+        signs.append(
+            f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
+            f"({trivial:.4f}): train longer, or check loss.prior"
+        )
+    recent = [figures["clipped_step_share"] for figures in history[-3:]]
+    if len(recent) == 3 and min(recent) > 0.25:
+        signs.append(
+            f"over 25% of the steps of three epochs were clipped: the unlabeled prior "
+            f"({unlabeled_prior:.2f}) is too high, or the model overfits"
+        )
+    return signs
+
+
+def success_criteria(val: dict, test: dict | None) -> list[dict]:
+    """Return the users' success criteria, each with its value and whether it is met.
+
+    Precision and recall are at the validation threshold. ``met`` is None without a test split.
+    """
+    criteria = [_criterion("validation AUC > 0.80", val["auc"], val["auc"] > 0.80)]
+    if test is None or test["auc"] is None:
+        names = ("test AUC > 0.75", "test precision > 0.70", "test recall > 0.70", "no collapse")
+        return criteria + [_criterion(name, None, None) for name in names]
+    at = test["at_val_threshold"]
+    shares = (test["predicted_positive_share"], at["predicted_positive_share"])
+    balanced = at["balanced_accuracy"]
+    low_auc = (test["intervals"]["auc"] or [test["auc"]])[0]
+    return [
+        *criteria,
+        _criterion("test AUC > 0.75", test["auc"], test["auc"] > 0.75),
+        _criterion("test precision > 0.70", at["precision"], (at["precision"] or 0) > 0.70),
+        _criterion("test recall > 0.70", at["recall"], (at["recall"] or 0) > 0.70),
+        _criterion(
+            "no collapse (1 to 99% called positive, balanced accuracy > 0.55)",
+            balanced,
+            all(0.01 <= share <= 0.99 for share in shares) and balanced > 0.55,
+        ),
+        _criterion(
+            f"clearly better than {FAILED_ATTEMPT_AUC} (lower end of the AUC's interval)",
+            low_auc,
+            low_auc > FAILED_ATTEMPT_AUC,
+        ),
+    ]
+
+
+def results(report: dict, best: dict, state: State, n_steps: int) -> dict:
+    """Return the content of results.json."""
+    test = report.get("test")
+    return {
+        "test": test,
+        "val": report["val"],
+        **best["priors"],
+        "threshold": best["threshold"],
+        "threshold_source": "highest F1 on validation at the best epoch",
+        "success_criteria": success_criteria(report["val"], test),
+        "targets": {
+            name: {"low": low, "high": high, "reached": test and test[name]}
+            for name, (_, low, high) in TARGETS.items()
+        },
+        "best_epoch": best["epoch"],
+        "epochs_run": state.progress.epoch,
+        "steps_run": state.progress.step,
+        "steps_planned": n_steps,
+        "train_seconds": state.progress.train_seconds,
+        "parameters": sum(p.numel() for p in state.network.parameters()),
+        **runs.environment(),
+    }
+
+
+def log_end(log: Log, content: dict, mask_rate: float, folder: Path) -> None:
+    """Log the figures, the guide's targets beside them, and the success criteria."""
+    for split in ("val", "test"):
+        if content[split]:
+            log_split(log, split, content[split])
+    test = content["test"]
+    if test:
+        log("The guide's targets for the full data set (at 0.5)")
+        for name, (title, low, high) in TARGETS.items():
+            log(f"  {title:<12} {_number(test[name])}   target {low:.2f} to {high:.2f}")
+    low, high = TARGET_MASK_RATE
+    log(f"  {'Mask rate':<12} {_percent(mask_rate)}    target {low:.0%} to {high:.0%}")
+    log("")
+    log("Success criteria (precision and recall at the validation threshold)")
+    for item in content["success_criteria"]:
+        met = {True: "met", False: "NOT met", None: "no test split"}[item["met"]]
+        log(f"  {met:<13} {_number(item['value'])}   {item['criterion']}")
+    log("")
+    log(f"Results: {folder / 'results.json'}")
+    log(f"TensorBoard: tensorboard --logdir {folder.parent}")
+
+
+def log_split(log: Log, split: str, report: dict) -> None:
+    """Log a split's figures with their intervals."""
+    at, intervals = report["at_val_threshold"], report["intervals"]
+    log(
+        f"{split}: {report['n_positive']:,} positives, {report['n_negative']:,} negatives; "
+        "95% intervals from resampling micrographs"
+    )
+    log(f"  {'':<18}at 0.5{'':<24}at the validation threshold {at['threshold']:.4f}")
+    for name in ("precision", "recall", "f1", "specificity", "balanced_accuracy"):
+        one = f"{_number(report[name])} {_interval(intervals[name])}"
+        other = f"{_number(at[name])} {_interval(intervals['at_val_threshold'][name])}"
+        log(f"  {name:<18}{one:<30}{other}")
+    log(f"  {'AUC':<18}{_number(report['auc'])} {_interval(intervals['auc'])}")
+    base = f"(base rate {_number(report['ap_base_rate'])})"
+    log(f"  {'AP':<18}{_number(report['ap'])} {_interval(intervals['ap'])} {base}")
+    log(f"  {'ECE':<18}{_number(report['ece'])}")
+    log("")
+
+
+def _criterion(criterion: str, value: float | None, met: bool | None) -> dict:
+    return {"criterion": criterion, "value": value, "met": met}
+
+
+def _number(value: float | None) -> str:
+    return "none  " if value is None else f"{value:.4f}"
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1%}"
+
+
+def _interval(bounds: list[float] | None) -> str:
+    return "" if bounds is None else f"[{bounds[0]:.4f}, {bounds[1]:.4f}]"

@@ -1,0 +1,218 @@
+"""Run folders: configuration, log, checkpoints, resume, devices and processes.
+
+experiments/<exp-name>/ holds config.yaml, run.json, training.log, metrics.jsonl, TensorBoard event
+files, checkpoints/{last,best_model}.pt and, at the end, results.json.
+
+Random numbers have no state to save: every draw follows from the seed and the step (see
+picking/streams.py). So a checkpoint is the networks, the optimiser and the position.
+"""
+
+import io
+import json
+import os
+import pickle
+import platform
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+
+from picking.config import differing_keys
+from picking.errors import UserError
+from picking.files import write_atomically, write_json
+
+Log = Callable[[str], None]
+
+
+def select_device(name: str) -> torch.device:
+    """Return the device called ``name``: cpu, cuda, cuda:N, mps, or auto for the best there is.
+
+    Raises `UserError` listing the devices that are there; never falls back to another one. Under
+    torchrun, cuda and auto mean the GPU of this process.
+    """
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if name == "auto":
+        name = "cuda" if n_gpus else "mps" if has_mps else "cpu"
+    if name == "cuda" and n_gpus:
+        name = f"cuda:{local_rank % n_gpus}"
+    there = [*(f"cuda:{i}" for i in range(n_gpus)), *(["mps"] if has_mps else []), "cpu"]
+    if name not in there:
+        raise UserError(f"--device {name} is not there; there are: {', '.join(there)}, auto")
+    if name.startswith("cuda"):
+        torch.cuda.set_device(name)
+    return torch.device(name)
+
+
+def start_processes(device: torch.device) -> tuple[int, int]:
+    """Join the process group when torchrun started this process; return (rank, world size)."""
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return process()
+
+
+def process() -> tuple[int, int]:
+    """Return this process's rank and the world size, (0, 1) outside torchrun."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def sum_over_processes(values: torch.Tensor) -> None:
+    """Replace ``values`` by the sum over all processes."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+
+
+def from_all_processes(values: torch.Tensor) -> torch.Tensor:
+    """Concatenate the (n, ...) tensors of all processes, in rank order.
+
+    Gradients flow into this process's own part. Every process then computes the same loss of the
+    global batch; since DistributedDataParallel averages gradients, scale it by the world size.
+    """
+    if not dist.is_initialized():
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.detach().contiguous())
+    parts[dist.get_rank()] = values
+    return torch.cat(parts)
+
+
+def open_run(folder: Path, config: dict, input_hash: str, resume: bool) -> None:
+    """Begin a run in ``folder`` or check that it can be resumed there; call while locked.
+
+    Raises `UserError` when the folder holds a run and ``resume`` is off, or when the config or the
+    data differ from those it was begun with.
+    """
+    config_path = folder / "config.yaml"
+    if config_path.exists():
+        if not resume:
+            raise UserError(
+                f"{folder} holds a run already: continue it with --resume, or choose another "
+                "--exp-name"
+            )
+        began = json.loads((folder / "run.json").read_text())
+        differing = differing_keys(yaml.safe_load(config_path.read_text()), config)
+        if differing:
+            raise UserError(
+                f"{folder} was begun with another config; different now: {', '.join(differing)}: "
+                "resume with the same config, or choose another --exp-name"
+            )
+        if began["input_hash"] != input_hash:
+            raise UserError(
+                f"{folder} was begun on another patch store (content hash "
+                f"{began['input_hash'][:12]}, now {input_hash[:12]}): resume with the same data"
+            )
+        return
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    write_json(folder / "run.json", {**environment(), "input_hash": input_hash})
+    # Written last: its presence says that the folder holds a run.
+    write_atomically(config_path, yaml.safe_dump(config, sort_keys=False))
+
+
+def environment() -> dict:
+    """Return the command line, the git commit, the versions and the machine's processor."""
+    import numpy
+    import torchvision
+
+    try:
+        here = Path(__file__).parent
+        commit = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=here, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        commit = None
+    return {
+        "command": sys.argv,
+        "git_commit": commit,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__,
+        },
+        "cpu_count": os.cpu_count(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def open_log(path: Path | None) -> Log:
+    """Return a function that writes a line to the console and, at once, to the log file.
+
+    None as path gives a function that is silent, for all processes but the first.
+    """
+    if path is None:
+        return lambda line: None
+    file = path.open("a", buffering=1, encoding="utf-8")
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+        file.write(line + "\n")
+
+    return log
+
+
+def truncate_metrics(path: Path, n_epochs: int) -> None:
+    """Keep the first ``n_epochs`` lines of metrics.jsonl: later ones will be computed again."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    write_atomically(path, "".join(lines[:n_epochs]))
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Return the epochs' metrics so far."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append_metrics(path: Path, metrics: dict) -> None:
+    """Append one epoch's metrics as a line of JSON."""
+    with path.open("a") as file:
+        file.write(json.dumps(metrics, allow_nan=False) + "\n")
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Save a checkpoint so that a killed process never leaves half of one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Load a checkpoint of ours, data only: a pickle that holds code is refused.
+
+    Raises `UserError` when it is missing, damaged, or something else.
+    """
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"checkpoint {path} is not there: check the path") from error
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} holds more than data and is refused: use one that this project "
+            "wrote"
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"checkpoint {path} cannot be read: copy it again or use another"
+        ) from error
+    if not isinstance(state, dict) or "kind" not in state:
+        raise UserError(f"checkpoint {path} is not one of this project: use best_model.pt of a run")
+    return state
+
+
+def load_weights(network: torch.nn.Module, weights: dict, path: Path) -> None:
+    """Load a state dict; raises `UserError` when it belongs to another architecture."""
+    try:
+        network.load_state_dict(weights)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"checkpoint {path} is of another architecture than model.backbone asks for: use the "
+            "config it was trained with"
+        ) from error

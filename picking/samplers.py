@@ -1,0 +1,129 @@
+"""Batches that mix labelled positives (P) and unlabeled patches (U) in a fixed ratio."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from picking.errors import UserError
+from picking.streams import stream
+
+
+class PUBatchSampler:
+    """Batch sampler for a DataLoader: index arrays, first the P of the batch, then its U.
+
+    Every batch holds exactly ``n_pos_per_batch`` = int(batch_size·p/(p+u)) of P and
+    ``n_unl_per_batch``, the rest, of U. An epoch is one pass over U in a new order; its last batch
+    is filled from a further permutation. P is drawn from an endless queue of permutations that
+    goes on across epochs, so all of P is used before any repeats. (A batch that lies across two
+    permutations may hold an index twice.)
+
+    The order depends on the seed, the epoch and the position in it, on nothing drawn before: call
+    ``set_epoch`` before each epoch, and with ``start_batch`` to go on in the middle of one.
+
+    With several processes, each yields its own equal share of the same global batches:
+    ``n_pos_per_process`` of P, then ``n_unl_per_process`` of U.
+
+    Args:
+        dataset: has a boolean array ``labeled`` (n,), true for P; or is that array.
+        batch_size: of the global batch.
+        ratio: p and u, labelled to unlabeled.
+        seed: of the run.
+        rank: number of this process, from 0.
+        world_size: how many processes there are.
+
+    Raises:
+        UserError: when a batch would lack P or U, the dataset has none, or the processes cannot
+            share the batch equally.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        ratio: Sequence[float] = (1, 4),
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        labeled = np.asarray(getattr(dataset, "labeled", dataset), dtype=bool)
+        self.positive = np.flatnonzero(labeled)
+        self.unlabeled = np.flatnonzero(~labeled)
+        self.n_pos_per_batch, self.n_unl_per_batch = split_batch(batch_size, ratio)
+        if not len(self.positive) or not len(self.unlabeled):
+            raise UserError(
+                f"training needs labelled and unlabeled patches, but the data set has "
+                f"{len(self.positive)} labelled and {len(self.unlabeled)} unlabeled"
+            )
+        if self.n_pos_per_batch % world_size or self.n_unl_per_batch % world_size:
+            raise UserError(
+                f"{world_size} processes cannot share the {self.n_pos_per_batch} labelled and "
+                f"{self.n_unl_per_batch} unlabeled patches of a batch equally: "
+                f"choose another batch size"
+            )
+        self.n_pos_per_process = self.n_pos_per_batch // world_size
+        self.n_unl_per_process = self.n_unl_per_batch // world_size
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.set_epoch(0)
+
+    def __len__(self) -> int:
+        """Return the batches of a whole epoch: n_U / n_unl_per_batch, rounded up."""
+        return math.ceil(len(self.unlabeled) / self.n_unl_per_batch)
+
+    def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
+        """Choose the epoch, from 0, and the batch in it that the next iteration starts at."""
+        if epoch < 0 or not 0 <= start_batch <= len(self):
+            raise ValueError(f"no batch {start_batch} of {len(self)} in epoch {epoch}")
+        self.epoch, self.start_batch = epoch, start_batch
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        n_pos, n_unl = self.n_pos_per_batch, self.n_unl_per_batch
+        first_step = self.epoch * len(self) + self.start_batch
+        of_positive = _draws(
+            self.positive, n_pos, first_step * n_pos, self.seed, "sampler", "positive"
+        )
+        of_unlabeled = _draws(
+            self.unlabeled, n_unl, self.start_batch * n_unl, self.seed, "sampler", "unl", self.epoch
+        )
+        my_pos = slice(self.rank * self.n_pos_per_process, (self.rank + 1) * self.n_pos_per_process)
+        my_unl = slice(self.rank * self.n_unl_per_process, (self.rank + 1) * self.n_unl_per_process)
+        for _ in range(self.start_batch, len(self)):
+            yield np.concatenate([next(of_positive)[my_pos], next(of_unlabeled)[my_unl]])
+
+
+def split_batch(batch_size: int, ratio: Sequence[float]) -> tuple[int, int]:
+    """Return how many of P and of U a batch holds: int(batch_size·p/(p+u)) and the rest."""
+    try:
+        p, u = (float(part) for part in ratio)
+        valid = 0 < p < math.inf and 0 < u < math.inf
+    except (TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise UserError(
+            f"the batch ratio must be two positive numbers, labelled and unlabeled as in [1, 4], "
+            f"but is {ratio!r}"
+        )
+    n_pos = int(batch_size * p / (p + u))
+    n_unl = batch_size - n_pos
+    if n_pos < 1 or n_unl < 1:
+        raise UserError(
+            f"batch size {batch_size} at ratio {list(ratio)} gives {n_pos} labelled and {n_unl} "
+            f"unlabeled patches: a batch needs at least one of each, so make it larger"
+        )
+    return n_pos, n_unl
+
+
+def _draws(
+    indices: np.ndarray, size: int, start: int, seed: int, *names: str | int
+) -> Iterator[np.ndarray]:
+    """Cut an endless chain of permutations into (size,) pieces, from its element ``start`` on."""
+    number, used = divmod(start, len(indices))
+    left = stream(seed, *names, number).permutation(indices)[used:]
+    while True:
+        while len(left) < size:
+            number += 1
+            more = stream(seed, *names, number).permutation(indices)
+            left = np.concatenate([left, more])
+        yield left[:size]
+        left = left[size:]

@@ -1,0 +1,85 @@
+"""Scores of a whole patch store, and their figures: the same path in training and afterwards."""
+
+import contextlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picking import metrics, runs
+from picking.augment import to_float
+from picking.config import PUConfig
+from picking.errors import UserError
+from picking.patches import PatchStore
+
+
+def to_input(patches: Tensor | np.ndarray, config: PUConfig, device: torch.device) -> Tensor:
+    """Bring uint8 (B, p, p) to the device and, by block means, to the network's input size.
+
+    Returns uint8 (B, s, s) with s = data.input_size_px.
+    """
+    patches = torch.as_tensor(patches).to(device, non_blocking=True)
+    side_px = config.data.input_size_px
+    if patches.shape[-1] == side_px:
+        return patches
+    smaller = F.adaptive_avg_pool2d(patches.float().unsqueeze(1), side_px).squeeze(1)
+    return smaller.round_().to(torch.uint8)
+
+
+def autocast(config: PUConfig, device: torch.device) -> contextlib.AbstractContextManager:
+    """Return bf16 autocast where the config or, for `auto`, the GPU wants it."""
+    wanted = config.training.precision
+    if wanted == "auto":
+        wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted == "bf16")
+
+
+@torch.no_grad()
+def score(
+    network: nn.Module, config: PUConfig, store: PatchStore, device: torch.device
+) -> np.ndarray:
+    """Return the probability of the positive class of every patch, float64 (n,).
+
+    Every process scores its share and gets all of them.
+    """
+    network.eval()
+    n, size = len(store), config.training.eval_batch_size
+    probability = torch.zeros(n, dtype=torch.float64, device=device)
+    rank, world_size = runs.process()
+    for start in range(rank * size, n, world_size * size):
+        patches = to_input(store[slice(start, start + size)], config, device)
+        with autocast(config, device):
+            z = network(to_float(patches))
+        probability[start : start + size] = torch.sigmoid(z.double())
+    runs.sum_over_processes(probability)
+    if not torch.isfinite(probability).all():
+        raise UserError(
+            "the network's scores are not finite: lower optimizer.lr or set training.precision=fp32"
+        )
+    return probability.cpu().numpy()
+
+
+def evaluate(
+    network: nn.Module,
+    config: PUConfig,
+    store: PatchStore,
+    threshold: float,
+    device: torch.device,
+) -> dict:
+    """Return all figures of a split, with intervals, at 0.5 and at ``threshold``."""
+    probability = score(network, config, store, device)
+    ids = np.array([name or "unknown" for name in store.ids])[store.micrograph]
+    report = metrics.evaluate(
+        store.label,
+        probability,
+        store.micrograph,
+        threshold,
+        ids=ids if any(store.ids) else None,
+        n_bootstrap=config.training.bootstrap_samples,
+        seed=config.training.seed,
+    )
+    report["at_val_threshold"]["predicted_positive_share"] = float(
+        np.mean(probability >= threshold)
+    )
+    return report

@@ -1,0 +1,354 @@
+"""Simulated micrographs with exact truth, in CryoTransformer's layout and with its habits.
+
+    python -m picking.simulator --output data/simulated --seed 42 --num-workers 2
+    python -m picking.simulator --output data/simulated --figure docs/simulated.png
+
+writes {train,val,test}/*.jpg, annotations/instances_<split>.json, particle_coordinates/<stem>.csv,
+empiar_ids.csv and, on request, mrc/<stem>.mrc. As in the real data, particles near the edge are in
+the image but not listed, `iscrowd` is 1 on every box, and one training micrograph has lost its
+CSV. `truth/<stem>.csv` lists every particle; it is for evaluation, never for training.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from picking.annotations import MAPPING_FILE, SPLITS
+from picking.errors import UserError, run_script
+from picking.files import locked, read_json, write_json
+from picking.parallel import ordered_map
+from picking.proteins import PROTEINS, Protein
+from picking.streams import stream
+
+if TYPE_CHECKING:  # scipy is loaded when there is something to simulate, so that --help is quick
+    from picking.physics import Simulated
+
+RECORD, UNFINISHED_RECORD = "simulation.json", "simulation.unfinished.json"
+JPEG_QUALITY = 90
+DEFOCUS_ANGSTROM = (9000.0, 25000.0)
+DENSITY_SPREAD = (0.5, 1.4)  # of a micrograph, over the data set's
+CARBON_SHARE = 0.2  # of micrographs
+CRYSTALS_PER_UM2 = 20.0
+CSV_HEADER = "X-Coordinate,Y-Coordinate,Diameter,Angle-Rot,Angle-Tilt,Angle-Psi,Defocus-U"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one micrograph will show; everything else about it follows from the seed."""
+
+    split: str
+    stem: str
+    protein: Protein
+    annotated: bool
+    size_px: tuple[int, int]
+    pixel_size_angstrom: float
+    defocus_angstrom: float
+    snr: float
+    density: float
+    carbon: bool
+    n_crystals: int
+    seed: int
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line; all but --figure is an argument of `simulate_dataset`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m picking.simulator",
+        description="Write simulated micrographs with exact truth in CryoTransformer's layout.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, default=Path("data/simulated"), help="folder of the data set")
+    for split, n in zip(SPLITS, (30, 8, 8), strict=True):
+        name = f"--micrographs-{split}"
+        add(name, type=int, default=n, dest=f"n_{split}", metavar="N", help="how many")
+    add("--size", type=int, nargs="+", default=[1024], dest="size_px", help="side, or height width")
+    add("--proteins", type=int, default=3, dest="n_proteins", help=f"1 to {len(PROTEINS)}")
+    add("--pixel-size", type=float, default=2.0, dest="pixel_size_angstrom", help="in Å")
+    add("--snr", type=float, nargs=2, default=[0.03, 0.08], help="per raw pixel, low and high")
+    add("--density", type=float, default=1.0, help="number of particles over the usual number")
+    add("--annotation-margin", type=float, default=0.6, help="unlisted, in largest diameters")
+    add("--unannotated", type=int, dest="n_unannotated", help="in train; None: 1 if 10 or more")
+    add("--omit-test-json", action="store_true", help="leave the test split with CSVs only")
+    add("--mrc", action="store_true", help="also write raw counts to mrc/, in the MRC's frame")
+    add("--seed", type=int, default=42, help="of everything random")
+    add("--num-workers", type=int, default=0, help="processes; 0 works in this one")
+    add("--figure", type=Path, help="also draw a micrograph, its truth and its spectrum here")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Simulate the data set of the command line unless it is there already."""
+    arguments = vars(parse_args())
+    figure = arguments.pop("figure")
+    if simulate_dataset(**arguments):
+        print(f"simulated micrographs are in {arguments['output']}")
+    else:
+        print(f"{arguments['output']} is already done with these arguments")
+    if figure is not None:
+        from picking.simulator_figure import draw_figure
+
+        draw_figure(arguments["output"], figure)
+        print(f"figure: {figure}")
+
+
+def simulate_dataset(
+    output: Path,
+    *,
+    n_train: int = 30,
+    n_val: int = 8,
+    n_test: int = 8,
+    size_px: Sequence[int] = (1024, 1024),
+    n_proteins: int = 3,
+    pixel_size_angstrom: float = 2.0,
+    snr: Sequence[float] = (0.03, 0.08),
+    density: float = 1.0,
+    annotation_margin: float = 0.6,
+    n_unannotated: int | None = None,
+    omit_test_json: bool = False,
+    mrc: bool = False,
+    seed: int = 42,
+    num_workers: int = 0,
+) -> bool:
+    """Write a data set into ``output``; return False when it was already there.
+
+    size_px: (height, width), or (side,). snr: the range from which each micrograph has its own.
+    annotation_margin: in diameters of the largest protein. The result does not depend on
+    ``num_workers``. An interrupted set starts over. Raises `UserError` for values out of range
+    and for a folder with anything else in it.
+    """
+    if n_unannotated is None:
+        n_unannotated = 1 if n_train >= 10 else 0
+    arguments = {
+        "n_train": n_train,
+        "n_val": n_val,
+        "n_test": n_test,
+        "size_px": [size_px[0], size_px[-1]],
+        "n_proteins": n_proteins,
+        "pixel_size_angstrom": pixel_size_angstrom,
+        "snr": list(snr),
+        "density": density,
+        "annotation_margin": annotation_margin,
+        "n_unannotated": n_unannotated,
+        "omit_test_json": omit_test_json,
+        "mrc": mrc,
+        "seed": seed,
+    }
+    _check_arguments(arguments, len(size_px), num_workers)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output} is a file: choose a folder")
+    with locked(output):
+        if _is_finished(output, arguments):
+            return False
+        write_json(output / UNFINISHED_RECORD, {"arguments": arguments})
+        plans = plan_dataset(arguments)
+        margin_px = annotation_margin_px(arguments)
+        folders = {"annotations", "particle_coordinates", "truth"} | {p.split for p in plans}
+        for folder in folders | {"mrc"} if mrc else folders:
+            (output / folder).mkdir(exist_ok=True)
+        job = partial(_write_micrograph, output=output, margin_px=margin_px, mrc=mrc)
+        boxes = list(ordered_map(job, plans, num_workers, "simulating"))
+        _write_annotations(output, plans, boxes, omit_test_json)
+        proteins = [vars(protein) for protein in PROTEINS[:n_proteins]]
+        record = {
+            "arguments": arguments,
+            "annotation_margin_px": margin_px,
+            "proteins": proteins,
+            "micrographs": [vars(plan) | {"protein": plan.protein.name} for plan in plans],
+        }
+        write_json(output / RECORD, record)
+        (output / UNFINISHED_RECORD).unlink()
+    return True
+
+
+def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
+    """Return the plan of every micrograph, in the order of its file name.
+
+    arguments: as `simulate_dataset` records them. Proteins take turns within a split, in random
+    order; defocus, signal-to-noise ratio, density and flaws are drawn for each micrograph.
+    """
+    seed, size_px = arguments["seed"], tuple(arguments["size_px"])
+    n_unannotated = arguments["n_unannotated"]
+    lost = stream(seed, "unannotated").permutation(arguments["n_train"])[:n_unannotated]
+    area_um2 = math.prod(size_px) * (arguments["pixel_size_angstrom"] * 1e-4) ** 2
+    plans: list[Plan] = []
+    for split in SPLITS:
+        n = arguments[f"n_{split}"]
+        turns = stream(seed, "proteins", split).permutation(n) % arguments["n_proteins"]
+        for index, turn in enumerate(turns):
+            stem = f"mic_{len(plans):05d}"
+            rng = stream(seed, "conditions", stem)
+            plans.append(
+                Plan(
+                    split=split,
+                    stem=stem,
+                    protein=PROTEINS[turn],
+                    annotated=split != "train" or index not in lost,
+                    size_px=size_px,
+                    pixel_size_angstrom=arguments["pixel_size_angstrom"],
+                    defocus_angstrom=round(rng.uniform(*DEFOCUS_ANGSTROM), 1),
+                    snr=math.exp(rng.uniform(*np.log(arguments["snr"]))),
+                    density=arguments["density"] * rng.uniform(*DENSITY_SPREAD),
+                    carbon=bool(rng.uniform() < CARBON_SHARE),
+                    n_crystals=int(rng.poisson(CRYSTALS_PER_UM2 * area_um2)),
+                    seed=seed,
+                )
+            )
+    return plans
+
+
+def annotation_margin_px(arguments: dict[str, Any]) -> int:
+    """Return the distance from the edges within which no particle is listed, in px."""
+    largest = max(p.diameter_angstrom for p in PROTEINS[: arguments["n_proteins"]])
+    return math.ceil(arguments["annotation_margin"] * largest / arguments["pixel_size_angstrom"])
+
+
+def simulate_planned(plan: Plan) -> "Simulated":
+    """Simulate the micrograph of a plan; the same plan gives the same one, bit for bit."""
+    from picking.optics import Optics
+    from picking.physics import simulate_micrograph
+
+    return simulate_micrograph(
+        plan.protein,
+        Optics(plan.pixel_size_angstrom, plan.defocus_angstrom),
+        plan.size_px,
+        stream(plan.seed, "micrograph", plan.stem),
+        snr=plan.snr,
+        density=plan.density,
+        carbon=plan.carbon,
+        n_crystals=plan.n_crystals,
+    )
+
+
+def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> list[list[int]]:
+    """Write a micrograph and its coordinates; return its boxes, [x, y, width, height] each."""
+    from PIL import Image
+
+    from picking.micrographs import raw_to_uint8, write_mrc
+
+    image = simulate_planned(plan)
+    if mrc:
+        write_mrc(output / "mrc" / f"{plan.stem}.mrc", image.raw, plan.pixel_size_angstrom)
+    path = output / plan.split / f"{plan.stem}.jpg"
+    Image.fromarray(raw_to_uint8(image.raw)).save(path, quality=JPEG_QUALITY)
+
+    rows = np.column_stack([image.centres_px[:, ::-1], image.angles_deg])  # x, y, angles
+    far_edge = np.array(plan.size_px[::-1]) - 1 - margin_px
+    listed = rows[((rows[:, :2] >= margin_px) & (rows[:, :2] <= far_edge)).all(axis=1)]
+    listed[:, :2] = np.rint(listed[:, :2])
+    side = int(image.diameter_px)
+    _write_csv(output / "truth" / f"{plan.stem}.csv", rows, image.diameter_px, plan)
+    if not plan.annotated:
+        return [[0, 0, 0, 0]]
+    _write_csv(output / "particle_coordinates" / f"{plan.stem}.csv", listed, side, plan)
+    corners = listed[:, :2].astype(int) - side // 2
+    return [[int(x), int(y), side, side] for x, y in corners]
+
+
+def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: Plan) -> None:
+    lines = [CSV_HEADER]
+    for x, y, *angles in rows:
+        turned = ",".join(f"{angle:.2f}" for angle in angles)
+        lines.append(f"{x:.6g},{y:.6g},{diameter_px:g},{turned},{plan.defocus_angstrom:g}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+def _write_annotations(
+    output: Path, plans: list[Plan], boxes: list[list[list[int]]], omit_test_json: bool
+) -> None:
+    """Write the mapping to protein ids and a COCO JSON per split, as the real ones are."""
+    mapping = [f"{plan.stem}.jpg,{plan.protein.name}" for plan in plans]
+    (output / MAPPING_FILE).write_text("\n".join(["file_name,empiar_id", *mapping]) + "\n")
+    for split in SPLITS:
+        of_split = [(p, b) for p, b in zip(plans, boxes, strict=True) if p.split == split]
+        if not of_split or (split == "test" and omit_test_json):
+            continue
+        images: list[dict] = []
+        annotations: list[dict] = []
+        for image_id, (plan, image_boxes) in enumerate(of_split):
+            height, width = plan.size_px
+            name = f"{plan.stem}.jpg"
+            images.append({"id": image_id, "file_name": name, "width": width, "height": height})
+            for box in image_boxes:
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "category_id": 1,
+                        "iscrowd": 1,
+                        "area": box[2] ** 2,
+                        "image_id": image_id,
+                        "segmentation": [],
+                        "bbox": box,
+                    }
+                )
+        coco = {
+            "info": [{"description": "Simulated micrographs in CryoTransformer layout"}],
+            "categories": [{"id": 1, "name": "particle", "supercategory": ""}],
+            "images": images,
+            "annotations": annotations,
+        }
+        path = output / "annotations" / f"instances_{split}.json"
+        path.write_text(json.dumps(coco))
+
+
+def _is_finished(output: Path, arguments: dict[str, Any]) -> bool:
+    """Return whether ``output`` holds this data set whole; False when empty or interrupted."""
+    for name in (RECORD, UNFINISHED_RECORD):
+        if not (output / name).is_file():
+            continue
+        there = read_json(output / name)["arguments"]
+        differing = [key for key in arguments if there.get(key) != arguments[key]]
+        if differing:
+            detail = ", ".join(f"{k} {there.get(k)}, not {arguments[k]}" for k in differing)
+            raise UserError(
+                f"--output {output} holds a data set made with other arguments ({detail}): "
+                "choose another folder or remove this one"
+            )
+        return name == RECORD
+    if any(not path.name.startswith(".") for path in output.iterdir()):
+        raise UserError(
+            f"--output {output} holds other files and no {RECORD}: choose an empty or new folder"
+        )
+    return False
+
+
+def _check_arguments(arguments: dict[str, Any], n_sizes: int, num_workers: int) -> None:
+    a = arguments
+    numbers = [n for v in a.values() for n in (v if isinstance(v, list) else [v])]
+    if not all(math.isfinite(n) for n in numbers):
+        raise UserError("the simulator's arguments must be finite numbers: correct them")
+    n_micrographs = [a[f"n_{split}"] for split in SPLITS]
+    if min(n_micrographs) < 0 or sum(n_micrographs) == 0:
+        raise UserError(f"numbers of micrographs {n_micrographs}: give none below 0 and one above")
+    if not 1 <= a["n_proteins"] <= len(PROTEINS):
+        raise UserError(f"--proteins {a['n_proteins']}: give a number from 1 to {len(PROTEINS)}")
+    if not 0.5 <= a["pixel_size_angstrom"] <= 8:
+        raise UserError(f"--pixel-size {a['pixel_size_angstrom']}: give 0.5 to 8 Å")
+    if not 0 < a["snr"][0] <= a["snr"][1] or len(a["snr"]) != 2:
+        raise UserError(f"--snr {a['snr']}: give a low and a high value above 0, in this order")
+    if not 0 <= a["density"] <= 10:
+        raise UserError(f"--density {a['density']}: give 0 to 10")
+    if not 0 <= a["n_unannotated"] <= a["n_train"]:
+        raise UserError(
+            f"--unannotated {a['n_unannotated']}: give 0 to the {a['n_train']} of training"
+        )
+    if a["seed"] < 0 or num_workers < 0:
+        raise UserError(f"--seed {a['seed']} and --num-workers {num_workers} must be 0 or more")
+    if not 1 <= n_sizes <= 2 or not 64 <= min(a["size_px"]) <= max(a["size_px"]) <= 16384:
+        raise UserError(f"--size {a['size_px']}: give a side, or height and width, of 64 to 16384")
+    if a["annotation_margin"] < 0 or 2 * annotation_margin_px(a) >= min(a["size_px"]):
+        raise UserError(
+            f"--annotation-margin {a['annotation_margin']} is {annotation_margin_px(a)} px, which "
+            f"leaves nothing of {min(a['size_px'])} px: lower it or raise --size"
+        )
+
+
+if __name__ == "__main__":
+    run_script(main)

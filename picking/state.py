@@ -1,0 +1,82 @@
+"""All that changes while a run goes on, and nothing else: what `last.pt` holds.
+
+Random numbers are not in it: they follow from the seed and the step (see picking/streams.py).
+"""
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from picking import runs
+from picking.errors import UserError
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; saved in last.pt."""
+
+    epoch: int = 0  # epochs finished
+    batch: int = 0  # batches done of the epoch under way
+    step: int = 0
+    best_auc: float = -1.0
+    best_epoch: int = 0
+    train_seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Priors:
+    """The two priors of the risk, and where each came from: data, config or estimate."""
+
+    prior: float
+    prior_source: str
+    unlabeled_prior: float
+    unlabeled_prior_source: str
+
+
+@dataclasses.dataclass
+class State:
+    """All that changes while a run goes on, and nothing else: what last.pt holds.
+
+    totals: float64, sums of `reports.STEP_FIGURES` over the epoch so far. adaptive: float32 (3,),
+    the running means behind `adaptive_threshold` (2) and `align_distribution` (1).
+    """
+
+    network: nn.Module
+    average: nn.Module | None
+    optimizer: torch.optim.Optimizer
+    totals: Tensor
+    adaptive: Tensor
+    progress: Progress = dataclasses.field(default_factory=Progress)
+    priors: Priors | None = None
+
+    def save(self, path: Path) -> None:
+        """Write last.pt."""
+        runs.save_checkpoint(
+            path,
+            {
+                "kind": "pu_run",
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict() if self.average else None,
+                "optimizer": self.optimizer.state_dict(),
+                "totals": self.totals,
+                "adaptive": self.adaptive,
+                "progress": dataclasses.asdict(self.progress),
+                "priors": dataclasses.asdict(self.priors) if self.priors else None,
+            },
+        )
+
+    def load(self, path: Path, device: torch.device) -> None:
+        """Read last.pt."""
+        last = runs.load_checkpoint(path, device)
+        if last["kind"] != "pu_run":
+            raise UserError(f"{path} is not the state of a run: start anew under another name")
+        runs.load_weights(self.network, last["network"], path)
+        if self.average is not None:
+            runs.load_weights(self.average, last["average"], path)
+        self.optimizer.load_state_dict(last["optimizer"])
+        self.totals.copy_(last["totals"])
+        self.adaptive.copy_(last["adaptive"])
+        self.progress = Progress(**last["progress"])
+        self.priors = Priors(**last["priors"])

@@ -1,0 +1,246 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from picking.losses import (
+    adaptive_threshold,
+    align_distribution,
+    fixmatch_consistency,
+    negative_risk,
+    nnpu_risk,
+    surrogate,
+    weak_probability,
+)
+
+ORDINARY = ([1.2, -0.3, 0.8], [0.4, -1.1, 2.0, -0.2, 0.9])
+# Positives far above every unlabeled patch: the estimated risk of negatives is below 0.
+OVERFITTED = ([4.0, 3.0, 5.0], [-3.0, -2.5, -4.0, -3.5, -2.0])
+
+
+def l_numpy(z, loss):
+    return np.log1p(np.exp(-z)) if loss == "logistic" else 1 / (1 + np.exp(z))
+
+
+def nnpu_numpy(z_p, z_u, prior, unlabeled_prior, loss, beta, gamma):
+    """Objective and risk, written out from METHODS in float64."""
+    z_p, z_u = np.asarray(z_p, float), np.asarray(z_u, float)
+    s = (1 - prior) / (1 - unlabeled_prior)
+    positive = prior * sum(l_numpy(z_p, loss)) / len(z_p)
+    r_minus = sum(l_numpy(-z_u, loss)) / len(z_u)
+    r_minus -= unlabeled_prior * sum(l_numpy(-z_p, loss)) / len(z_p)
+    if r_minus >= -beta:
+        return positive + s * r_minus, positive + s * r_minus
+    return -gamma * s * r_minus, positive - s * beta
+
+
+def kiryo_numpy(x, t, prior, loss, beta, gamma):
+    """The reference implementation: one prior, x all logits, t = 1 for P and -1 for U."""
+    positive, unlabeled = (t == 1).astype(float), (t == -1).astype(float)
+    n_positive, n_unlabeled = positive.sum(), unlabeled.sum()
+    y_positive, y_unlabeled = l_numpy(x, loss), l_numpy(-x, loss)
+    positive_risk = np.sum(prior * positive / n_positive * y_positive)
+    negative_risk = np.sum((unlabeled / n_unlabeled - prior * positive / n_positive) * y_unlabeled)
+    if negative_risk < -beta:
+        return -gamma * negative_risk, positive_risk - beta
+    return positive_risk + negative_risk, positive_risk + negative_risk
+
+
+def numeric_gradient(function, z, step=1e-6):
+    z = np.asarray(z, float)
+    each = np.eye(len(z)) * step
+    return np.array([(function(z + e) - function(z - e)) / (2 * step) for e in each])
+
+
+def torch_step(z_p, z_u, *args, **kwargs):
+    """Objective, risk and both gradients of one step in float64."""
+    z_p = torch.tensor(z_p, dtype=torch.float64, requires_grad=True)
+    z_u = torch.tensor(z_u, dtype=torch.float64, requires_grad=True)
+    objective, risk = nnpu_risk(z_p, z_u, *args, **kwargs)
+    objective.backward()
+    return objective.item(), risk.item(), z_p.grad.numpy(), z_u.grad.numpy()
+
+
+@pytest.mark.parametrize("loss", ["logistic", "sigmoid"])
+@pytest.mark.parametrize(("logits", "clipped"), [(ORDINARY, False), (OVERFITTED, True)])
+@pytest.mark.parametrize(("beta", "gamma"), [(0.0, 1.0), (0.05, 0.5)])
+def test_step_equals_an_independent_computation_in_value_and_gradient(
+    logits, clipped, loss, beta, gamma
+):
+    z_p, z_u = logits
+    rest = (0.47, 0.231, loss, beta, gamma)
+    r_minus = negative_risk(torch.tensor(z_p), torch.tensor(z_u), 0.231, loss)
+    assert (r_minus.item() < -beta) == clipped
+
+    objective, risk, grad_p, grad_u = torch_step(z_p, z_u, *rest)
+    expected_objective, expected_risk = nnpu_numpy(z_p, z_u, *rest)
+    assert objective == pytest.approx(expected_objective, abs=1e-12)
+    assert risk == pytest.approx(expected_risk, abs=1e-12)
+    expected_p = numeric_gradient(lambda z: nnpu_numpy(z, z_u, *rest)[0], z_p)
+    expected_u = numeric_gradient(lambda z: nnpu_numpy(z_p, z, *rest)[0], z_u)
+    np.testing.assert_allclose(grad_p, expected_p, atol=1e-8)
+    np.testing.assert_allclose(grad_u, expected_u, atol=1e-8)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "sigmoid"])
+@pytest.mark.parametrize("logits", [ORDINARY, OVERFITTED])
+def test_equal_priors_give_the_reference_implementation_of_kiryo(logits, loss):
+    z_p, z_u = logits
+    x, t = np.array(z_p + z_u), np.array([1] * len(z_p) + [-1] * len(z_u))
+    objective, risk, grad_p, grad_u = torch_step(z_p, z_u, 0.4, 0.4, loss, 0.02, 0.7)
+    expected_objective, expected_risk = kiryo_numpy(x, t, 0.4, loss, 0.02, 0.7)
+    assert objective == pytest.approx(expected_objective, abs=1e-12)
+    assert risk == pytest.approx(expected_risk, abs=1e-12)
+    expected = numeric_gradient(lambda z: kiryo_numpy(z, t, 0.4, loss, 0.02, 0.7)[0], x)
+    np.testing.assert_allclose(np.concatenate([grad_p, grad_u]), expected, atol=1e-8)
+
+
+def test_logistic_gradients_of_an_ordinary_step_are_those_derived_by_hand():
+    z_p, z_u = ORDINARY
+    prior, unlabeled_prior = 0.47, 0.231
+    s = (1 - prior) / (1 - unlabeled_prior)
+    _, _, grad_p, grad_u = torch_step(z_p, z_u, prior, unlabeled_prior)
+
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-np.array(z)))
+
+    by_hand_p = (-prior * (1 - sigmoid(z_p)) - s * unlabeled_prior * sigmoid(z_p)) / len(z_p)
+    np.testing.assert_allclose(grad_p, by_hand_p, atol=1e-12)
+    np.testing.assert_allclose(grad_u, s * sigmoid(z_u) / len(z_u), atol=1e-12)
+
+
+def test_an_ordinary_step_pushes_unlabeled_logits_down_and_a_clipped_one_up():
+    _, _, grad_p, grad_u = torch_step(*ORDINARY, 0.47, 0.231)
+    assert (grad_u > 0).all() and (grad_p < 0).all()
+    _, _, grad_p, grad_u = torch_step(*OVERFITTED, 0.47, 0.231)
+    assert (grad_u < 0).all() and (grad_p > 0).all()
+
+
+def test_a_clipped_step_scales_with_gamma_and_reports_the_risk_less_beta():
+    objective, risk, grad_p, _ = torch_step(*OVERFITTED, 0.47, 0.231)
+    half, same_risk, half_grad_p, _ = torch_step(*OVERFITTED, 0.47, 0.231, gamma=0.5)
+    assert half == pytest.approx(objective / 2) and same_risk == risk
+    np.testing.assert_allclose(half_grad_p, grad_p / 2)
+    _, less, _, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=0.1)
+    assert risk - less == pytest.approx(0.1 * (1 - 0.47) / (1 - 0.231))
+
+
+def test_beta_lets_the_negative_risk_fall_that_far_before_clipping():
+    r_minus = negative_risk(*(torch.tensor(z) for z in OVERFITTED), 0.231).item()
+    _, _, clipped_grad_u, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=-r_minus - 0.01)
+    _, _, free_grad_u, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=-r_minus + 0.01)
+    assert (clipped_grad_u > 0).all() and (free_grad_u < 0).all()
+
+
+def test_risk_carries_no_gradient():
+    z = torch.zeros(3, requires_grad=True)
+    objective, risk = nnpu_risk(z, z, 0.47, 0.231)
+    assert objective.requires_grad and not risk.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_are_computed_with_in_float32(dtype):
+    z_p, z_u = (torch.tensor(z).to(dtype) for z in ORDINARY)
+    for loss in ("logistic", "sigmoid"):
+        objective, risk = nnpu_risk(z_p, z_u, 0.47, 0.231, loss)
+        expected, _ = nnpu_numpy(z_p.float(), z_u.float(), 0.47, 0.231, loss, 0.0, 1.0)
+        assert objective.dtype == risk.dtype == torch.float32
+        assert objective.item() == pytest.approx(expected, abs=1e-6)
+    consistency, _ = fixmatch_consistency(z_u, z_u, 0.0)
+    assert consistency.dtype == torch.float32
+
+
+def test_huge_logits_keep_the_logistic_risk_finite():
+    z = torch.tensor([1e4, -1e4], requires_grad=True)
+    objective, _ = nnpu_risk(z, -z, 0.47, 0.231)
+    objective.backward()
+    assert torch.isfinite(objective) and torch.isfinite(z.grad).all()
+
+
+@pytest.mark.parametrize("prior", [0.0, 1.0, -0.1, float("nan")])
+def test_a_prior_out_of_range_is_refused(prior):
+    with pytest.raises(ValueError, match="prior"):
+        nnpu_risk(torch.zeros(2), torch.zeros(2), prior, 0.3)
+
+
+def test_an_empty_side_or_an_unknown_loss_is_refused():
+    with pytest.raises(ValueError, match="0 labelled"):
+        nnpu_risk(torch.zeros(0), torch.zeros(2), 0.5, 0.3)
+    with pytest.raises(ValueError, match="logistic, sigmoid"):
+        surrogate(torch.zeros(2), "hinge")
+
+
+def test_consistency_divides_by_the_batch_and_not_by_the_mask():
+    z_weak = torch.tensor([4.0, -4.0, 0.1, 0.2])  # two confident, two not
+    z_strong = torch.tensor([0.5, 0.5, -9.0, 9.0])
+    loss, mask = fixmatch_consistency(z_weak, z_strong, 0.9)
+    assert mask.tolist() == [True, True, False, False]
+    # -ln σ(0.5) for the pseudo-positive and -ln(1 - σ(0.5)) for the pseudo-negative, over 4.
+    expected = (math.log1p(math.exp(-0.5)) + math.log1p(math.exp(0.5))) / 4
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_consistency_accepts_both_classes_at_the_same_confidence():
+    logit = math.log(0.9 / 0.1)
+    z_weak = torch.tensor([logit + 0.01, logit - 0.01, -logit - 0.01, -logit + 0.01])
+    _, mask = fixmatch_consistency(z_weak, torch.zeros(4), 0.9)
+    assert mask.tolist() == [True, False, True, False]
+
+
+def test_consistency_gives_no_gradient_to_the_weak_view_nor_to_masked_strong_views():
+    z_weak = torch.tensor([4.0, 0.1, -4.0], requires_grad=True)
+    z_strong = torch.tensor([0.0, 0.0, 0.0], requires_grad=True)
+    loss, mask = fixmatch_consistency(z_weak, z_strong, 0.9)
+    loss.backward()
+    assert z_weak.grad is None and not mask.requires_grad
+    assert not weak_probability(z_weak).requires_grad
+    # d BCE / dz = σ(z) - ŷ: towards 1 for the first, towards 0 for the last.
+    np.testing.assert_allclose(z_strong.grad, [-0.5 / 3, 0.0, 0.5 / 3], atol=1e-7)
+
+
+def test_consistency_without_a_confident_sample_is_zero_and_differentiable():
+    z_strong = torch.zeros(3, requires_grad=True)
+    loss, mask = fixmatch_consistency(torch.zeros(3), z_strong, 0.9)
+    loss.backward()
+    assert loss.item() == 0 and not mask.any() and (z_strong.grad == 0).all()
+
+
+def test_a_threshold_for_each_sample_is_applied_to_that_sample():
+    z_weak = torch.tensor([1.0, 1.0])  # q = 0.731
+    _, mask = fixmatch_consistency(z_weak, torch.zeros(2), torch.tensor([0.7, 0.8]))
+    assert mask.tolist() == [True, False]
+
+
+def test_given_probabilities_replace_those_of_the_weak_view():
+    z_weak, z_strong = torch.tensor([4.0]), torch.tensor([0.5])
+    loss, mask = fixmatch_consistency(z_weak, z_strong, 0.9, torch.tensor([0.02]))
+    assert mask.all() and loss.item() == pytest.approx(math.log1p(math.exp(0.5)))
+
+
+def test_aligned_probabilities_are_bayes_rule_with_the_prior_exchanged():
+    # Odds of q times the odds of π over the odds of the running mean.
+    q = torch.tensor([0.2, 0.5, 0.9], dtype=torch.float64)
+    aligned = align_distribution(q, torch.tensor(0.6, dtype=torch.float64), 0.25)
+    odds = q / (1 - q) * (0.25 / 0.75) / (0.6 / 0.4)
+    np.testing.assert_allclose(aligned, odds / (1 + odds), atol=1e-12)
+    same = align_distribution(q, torch.tensor(0.25, dtype=torch.float64), 0.25)
+    np.testing.assert_allclose(same, q, atol=1e-12)
+
+
+def test_alignment_stays_finite_when_the_model_has_collapsed():
+    for mean in (0.0, 1.0):
+        aligned = align_distribution(torch.tensor([0.0, 0.5, 1.0]), torch.tensor(mean), 0.25)
+        assert torch.isfinite(aligned).all()
+
+
+def test_adaptive_threshold_follows_the_means_and_is_lower_for_the_rarer_class():
+    q = torch.tensor([0.95, 0.1, 0.1, 0.05])
+    threshold, state = adaptive_threshold(q, torch.tensor([0.5, 0.5]), decay=0.9)
+    confidence = 0.9 * 0.5 + 0.1 * (0.95 + 0.9 + 0.9 + 0.95) / 4
+    positive = 0.9 * 0.5 + 0.1 * (0.95 + 0.1 + 0.1 + 0.05) / 4
+    np.testing.assert_allclose(state, [confidence, positive], atol=1e-6)
+    rarer = confidence * positive / (1 - positive)
+    np.testing.assert_allclose(threshold, [rarer, confidence, confidence, confidence], atol=1e-6)
+    _, mask = fixmatch_consistency(torch.logit(q), torch.zeros(4), threshold)
+    assert mask.all()

@@ -1,0 +1,516 @@
+"""Train a patch classifier on positive and unlabeled patches: nnPU risk and FixMatch consistency.
+
+    python train_pu_fixed_full.py --config configs/pu_full_fixed.yaml --exp-name pu_full_fixed \
+        --device cuda:0 --num-workers 8 --use-data-prior
+    python train_pu_fixed_full.py ... --resume                  # goes on as if never stopped
+    torchrun --nproc-per-node 4 train_pu_fixed_full.py ...      # one process a GPU
+    python train_pu_fixed_full.py --evaluate experiments/pu_full_fixed/checkpoints/best_model.pt \
+        --data-dir data/cryotransformer_full_pu --split test --output results.json
+
+Writes experiments/<exp-name>/; watch it with `tensorboard --logdir experiments/`.
+"""
+
+import argparse
+import contextlib
+import copy
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from models import PUClassifier
+from picking import board as tensorboard
+from picking import metrics, priors, reports, runs
+from picking.augment import strong_view, weak_view
+from picking.config import PUConfig, config_from_dict, plain, read_config
+from picking.errors import UserError, run_script
+from picking.files import locked, write_json
+from picking.losses import (
+    adaptive_threshold,
+    align_distribution,
+    fixmatch_consistency,
+    negative_risk,
+    nnpu_risk,
+    weak_probability,
+)
+from picking.patches import PatchStore
+from picking.samplers import PUBatchSampler
+from picking.scoring import autocast, evaluate, score, to_input
+from picking.state import Priors, Progress, State
+from picking.streams import stream, stream_seed
+
+CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("configs/pu_full_fixed.yaml"))
+    add("--exp-name", default="pu_full_fixed", help="names the run's folder in --experiments-dir")
+    add("--experiments-dir", type=Path, default=Path("experiments"))
+    add("--data-dir", type=Path, help="patch store; default: data.dir of the config")
+    add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
+    add("--num-workers", type=int, default=2, help="processes that read patches; 0: none")
+    add("--use-data-prior", action="store_true", help="loss.prior = the store's actual prior")
+    add("--resume", action="store_true", help="go on with the run, if there is one")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a config value, e.g. training.seed=1; repeatable",
+    )
+    add("--evaluate", type=Path, metavar="CHECKPOINT", help="only evaluate this best_model.pt")
+    add("--split", default="test", choices=("train", "val", "test"), help="with --evaluate")
+    add("--output", type=Path, default=Path("results.json"), help="with --evaluate")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train and evaluate, or with --evaluate only evaluate."""
+    args = parse_args()
+    if args.num_workers < 0:
+        raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
+    device = runs.select_device(args.device)
+    if args.evaluate:
+        evaluate_checkpoint(args, device)
+        return
+    rank, world_size = runs.start_processes(device)
+
+    # 1. Config and data
+    overrides = [*args.set, *(["loss.prior=actual"] if args.use_data_prior else [])]
+    if args.data_dir:
+        overrides.append(f"data.dir={str(args.data_dir)!r}")
+    config = read_config(args.config, overrides, PUConfig)
+    if Path(args.exp_name).name != args.exp_name:
+        raise UserError(f"--exp-name '{args.exp_name}' must be the name of a folder, not a path")
+    store_folder = Path(config.data.dir)
+    train_store, val_store = PatchStore(store_folder, "train"), PatchStore(store_folder, "val")
+    check_data(config, train_store, val_store)
+    sampler = PUBatchSampler(
+        train_store,
+        config.training.batch_size,
+        config.data.batch_ratio,
+        seed=config.training.seed,
+        rank=rank,
+        world_size=world_size,
+    )
+
+    with contextlib.ExitStack() as stack:
+        # 2. Run folder; only the first process writes
+        folder = args.experiments_dir / args.exp_name
+        if rank == 0:
+            stack.enter_context(locked(folder))
+            content_hash = train_store.metadata["content_hash"]
+            runs.open_run(folder, plain(config), content_hash, args.resume)
+        log = runs.open_log(folder / "training.log" if rank == 0 else None)
+
+        # 3. Network, optimiser and, on --resume, where they stood
+        torch.manual_seed(stream_seed(config.training.seed, "init"))
+        network = build_network(config, device)
+        if world_size > 1 and device.type == "cuda":
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), config.optimizer.lr, weight_decay=config.optimizer.weight_decay
+        )
+        state = State(
+            network=network,
+            average=copy.deepcopy(network).eval() if uses_average(config) else None,
+            optimizer=optimizer,
+            totals=torch.zeros(len(reports.STEP_FIGURES), dtype=torch.float64, device=device),
+            adaptive=torch.full((3,), 0.5, device=device),
+        )
+        last_path = folder / "checkpoints" / "last.pt"
+        if args.resume and last_path.exists():
+            state.load(last_path, device)
+            log(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
+        if state.priors is None:
+            state.priors = resolve_priors(config, train_store, device)
+        _, n_steps = length_of_run(config, len(sampler))
+        reports.log_start(log, config, sampler, state.priors, device, n_steps)
+        board = tensorboard.open_board(folder, state.progress.epoch) if rank == 0 else None
+
+        # 4. Epochs
+        train(config, state, train_store, val_store, sampler, folder, device, args, log, board)
+
+        # 5. The best checkpoint, on validation and, once, on test
+        best_path = folder / "checkpoints" / "best_model.pt"
+        best = runs.load_checkpoint(best_path, device)
+        runs.load_weights(network, best["network"], best_path)
+        report = {"val": evaluate(network, config, val_store, best["threshold"], device)}
+        if "test" in train_store.metadata["splits"]:
+            test_store = PatchStore(store_folder, "test")
+            report["test"] = evaluate(network, config, test_store, best["threshold"], device)
+        if rank == 0:
+            results = reports.results(report, best, state, n_steps)
+            write_json(folder / "results.json", results)
+            tensorboard.write_hyperparameters(board, config, results)
+            mask_rate = runs.read_metrics(folder / "metrics.jsonl")[-1]["mask_rate"]
+            reports.log_end(log, results, mask_rate, folder)
+
+
+def check_patch_size(config: PUConfig, store: PatchStore) -> None:
+    """Raise `UserError` when the store's patches are smaller than the network's input."""
+    if config.data.input_size_px > store.patch_size_px:
+        raise UserError(
+            f"data.input_size_px is {config.data.input_size_px}, but the store's patches have "
+            f"{store.patch_size_px} px: choose that or less, or make larger patches"
+        )
+
+
+def check_data(config: PUConfig, train_store: PatchStore, val_store: PatchStore) -> None:
+    """Raise `UserError` when the store cannot serve this config."""
+    check_patch_size(config, train_store)
+    if val_store.label.all() or not val_store.label.any():
+        raise UserError(
+            f"split 'val' of {config.data.dir} holds one class only, so no checkpoint can be "
+            "chosen on it: make the store again with more validation images or another --neg-rule"
+        )
+
+
+def build_network(config: PUConfig, device: torch.device) -> nn.Module:
+    """Return a new classifier on the device, initialised from torch's random numbers."""
+    network = PUClassifier(config.model.backbone, config.model.dropout).to(device)
+    if config.training.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    return network
+
+
+def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) -> Priors:
+    """Return the two priors of the risk from the config, the store's counts or an estimate."""
+    prior, prior_source = config.loss.prior, "config"
+    if isinstance(prior, str):
+        prior, prior_source = store.counts[f"{prior}_prior"], f"data ({prior})"
+    unlabeled, unlabeled_source = config.loss.unlabeled_prior, "config"
+    if config.loss.one_prior:
+        unlabeled, unlabeled_source = prior, f"{prior_source}, one prior for both"
+    elif unlabeled == "data":
+        unlabeled, unlabeled_source = store.counts["unlabeled_prior"], "data"
+    elif unlabeled == "estimate":
+        unlabeled, unlabeled_source = estimate_unlabeled_prior(config, store, device), "estimate"
+    if prior is None or unlabeled is None or not 0 < prior < 1 or not 0 <= unlabeled < 1:
+        raise UserError(
+            f"the priors are {prior} ({prior_source}) and {unlabeled} among the unlabeled "
+            f"({unlabeled_source}), but must lie between 0 and 1: there are too few negatives or "
+            "positives in the store, or loss.prior needs a number"
+        )
+    return Priors(prior, prior_source, unlabeled, unlabeled_source)
+
+
+def estimate_unlabeled_prior(config: PUConfig, store: PatchStore, device: torch.device) -> float:
+    """Estimate the share of positives among the unlabeled: P against U, then best bins.
+
+    A classifier learns on half of the micrographs to tell labelled from unlabeled; its scores on
+    the other half go to `priors.best_bin_estimate`. An upper bound where the classes overlap.
+    """
+    seed, n_micrographs = config.training.seed, len(store.names)
+    if n_micrographs < 2:
+        raise UserError("loss.unlabeled_prior 'estimate' needs two micrographs: give a number")
+    shuffled = stream(seed, "estimate", "halves").permutation(n_micrographs)
+    fitted = np.isin(store.micrograph, shuffled[: n_micrographs // 2])
+    fit_rows, held_rows = np.flatnonzero(fitted), np.flatnonzero(~fitted)
+    sampler = PUBatchSampler(
+        store.labeled[fit_rows], config.training.batch_size, config.data.batch_ratio, seed=seed
+    )
+    torch.manual_seed(stream_seed(seed, "estimate", "init"))
+    generator = torch.Generator(device).manual_seed(stream_seed(seed, "estimate", "views"))
+    network = build_network(config, device)
+    optimizer = torch.optim.AdamW(network.parameters(), config.optimizer.lr)
+    for step in range(config.loss.estimate_steps):
+        if step % len(sampler) == 0:
+            sampler.set_epoch(step // len(sampler))
+            batches = iter(sampler)
+        patches = to_input(store[fit_rows[next(batches)]], config, device)
+        z = network(weak_view(patches, generator, config.augmentation))
+        z_p, z_u = z[: sampler.n_pos_per_batch], z[sampler.n_pos_per_batch :]
+        loss = nn.functional.softplus(-z_p).mean() + nn.functional.softplus(z_u).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    scores = score(network, config, store, device)[held_rows]
+    labeled = store.labeled[held_rows]
+    estimate = priors.best_bin_estimate(scores[labeled], scores[~labeled])
+    # GPUs round differently; all processes must use the same number
+    return float(runs.from_all_processes(torch.tensor([estimate], device=device))[0])
+
+
+def train(
+    config: PUConfig,
+    state: State,
+    train_store: PatchStore,
+    val_store: PatchStore,
+    sampler: PUBatchSampler,
+    folder: Path,
+    device: torch.device,
+    args: argparse.Namespace,
+    log: runs.Log,
+    board: Any,
+) -> None:
+    """Run the epochs that are left; leaves best_model.pt and last.pt in the run folder."""
+    assert state.priors is not None
+    unlabeled_prior = state.priors.unlabeled_prior
+    rank, progress, settings = sampler.rank, state.progress, config.training
+    n_epochs, total_steps = length_of_run(config, len(sampler))
+    loader = DataLoader(
+        train_store,  # a whole batch at a time, straight from the memory map
+        sampler=sampler,
+        batch_size=None,
+        num_workers=args.num_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=args.num_workers > 0,
+    )
+    model = torch.compile(state.network) if settings.compile else state.network
+    if sampler.world_size > 1:
+        model = DistributedDataParallel(model)
+    history = runs.read_metrics(folder / "metrics.jsonl")[: progress.epoch]
+    if rank == 0:
+        runs.truncate_metrics(folder / "metrics.jsonl", progress.epoch)
+
+    while progress.epoch < n_epochs and not stale(progress, config):
+        started = time.monotonic()
+        sampler.set_epoch(progress.epoch, progress.batch)
+        train_one_epoch(config, state, model, loader, sampler, total_steps, folder, device)
+        progress.train_seconds += time.monotonic() - started
+        figures = reports.epoch_figures(state.totals.tolist(), sampler)
+
+        evaluated = (settings.ema_decay and state.average) or state.network
+        probability = score(evaluated, config, val_store, device)
+        threshold = metrics.best_f1_threshold(val_store.label, probability)
+        val = metrics.evaluate(
+            val_store.label, probability, val_store.micrograph, threshold, n_bootstrap=0
+        )
+        del val["intervals"]
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        state.totals.zero_()
+        is_best = val["auc"] > progress.best_auc
+        if is_best:
+            progress.best_auc, progress.best_epoch = val["auc"], progress.epoch
+        if rank == 0:
+            figures = {"epoch": progress.epoch, "step": progress.step, **figures, "val": val}
+            figures["lr"] = learning_rate(config, progress.step - 1, total_steps)
+            history.append(figures)
+            # last.pt is written last: until then a killed run does this epoch again
+            if is_best:
+                save_best(folder, config, evaluated, state, threshold, val)
+            runs.append_metrics(folder / "metrics.jsonl", figures)
+            reports.log_epoch(log, figures, n_epochs, is_best)
+            for sign in reports.warning_signs(history, config, unlabeled_prior):
+                log(f"  WARNING: {sign}")
+            tensorboard.write_epoch(
+                board, figures, unlabeled_prior, val_store, probability, is_best
+            )
+            state.save(folder / "checkpoints" / "last.pt")
+    if progress.epoch < n_epochs and rank == 0:
+        log(
+            f"Early stopping: no better validation AUC in {settings.early_stopping_patience} epochs"
+        )
+
+
+def train_one_epoch(
+    config: PUConfig,
+    state: State,
+    model: nn.Module,
+    loader: DataLoader,
+    sampler: PUBatchSampler,
+    total_steps: int,
+    folder: Path,
+    device: torch.device,
+) -> None:
+    """Take the steps that are left of an epoch; adds up `reports.STEP_FIGURES` in state.totals."""
+    loss_config, settings, progress = config.loss, config.training, state.progress
+    assert state.priors is not None
+    prior, unlabeled_prior = state.priors.prior, state.priors.unlabeled_prior
+    n_p, n_u = sampler.n_pos_per_process, sampler.n_unl_per_process
+    ramp = min(1.0, (progress.epoch + 1) / max(1, loss_config.rampup_epochs))
+    weight = loss_config.lambda_consistency * ramp
+    generator = torch.Generator(device)
+    first_bad = torch.full((), -1, device=device)  # first step whose loss is not finite
+    model.train()
+
+    for patches in reports.progress_bar(loader, sampler, progress):
+        step = progress.step
+        if step >= total_steps:
+            break
+        # Streams of their own for every step: nothing depends on what was drawn before
+        torch.manual_seed(stream_seed(settings.seed, "dropout", step, sampler.rank))
+        generator.manual_seed(stream_seed(settings.seed, "views", step, sampler.rank))
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, step, total_steps)
+
+        # One forward on [P weak, U weak, U strong], so that batch norm sees one distribution
+        patches = to_input(patches, config, device)
+        weak = weak_view(patches, generator, config.augmentation)
+        strong = strong_view(patches[n_p:], generator, config.augmentation)
+        with autocast(config, device):
+            z = model(torch.cat([weak, strong]))
+        z_p, z_u, z_s = (runs.from_all_processes(part) for part in z.float().split([n_p, n_u, n_u]))
+
+        # nnPU: `objective` is differentiated, `risk` is reported
+        objective, risk = nnpu_risk(
+            z_p, z_u, prior, unlabeled_prior,
+            loss_config.surrogate, loss_config.beta, loss_config.gamma,
+        )  # fmt: skip
+        r_minus = negative_risk(z_p.detach(), z_u.detach(), unlabeled_prior, loss_config.surrogate)
+
+        # FixMatch: pseudo-labels from the weak views teach the strong ones
+        if settings.ema_teacher and state.average is not None:
+            with torch.no_grad(), autocast(config, device):
+                q = weak_probability(runs.from_all_processes(state.average(weak[n_p:]).float()))
+        else:
+            q = weak_probability(z_u)
+        if loss_config.distribution_alignment:
+            state.adaptive[2].lerp_(q.mean(), 0.001)
+            q = align_distribution(q, state.adaptive[2], unlabeled_prior)
+        threshold: float | Tensor = loss_config.consistency_threshold
+        if loss_config.adaptive_threshold:
+            threshold, state.adaptive[:2] = adaptive_threshold(q, state.adaptive[:2])
+        consistency, mask = fixmatch_consistency(z_u, z_s, threshold, pseudo_probability=q)
+        loss = objective + weight * consistency
+
+        # Every process has the loss of the global batch; DDP averages gradients, so scale back up
+        state.optimizer.zero_grad(set_to_none=True)
+        (loss * sampler.world_size).backward()
+        if config.optimizer.grad_clip:
+            nn.utils.clip_grad_norm_(state.network.parameters(), config.optimizer.grad_clip)
+        state.optimizer.step()
+        if state.average is not None:
+            update_average(state.average, state.network, settings.ema_decay or 0.999, step)
+
+        progress.step, progress.batch = step + 1, progress.batch + 1
+        pseudo_positive = q >= 0.5
+        state.totals += torch.stack(
+            [
+                risk,
+                weight * consistency.detach(),
+                mask.sum(),
+                (mask & pseudo_positive).sum(),
+                pseudo_positive.sum(),
+                q.sum(),
+                (r_minus < -loss_config.beta).float(),
+                (z_u >= 0).sum(),
+                z_u.detach().std(unbiased=False),
+                torch.ones_like(risk),
+            ]
+        ).double()
+        first_bad = torch.where((first_bad < 0) & ~torch.isfinite(loss), step, first_bad)
+        if progress.step % CHECK_FINITE_EVERY == 0 or progress.batch == len(sampler):
+            require_finite(first_bad, sampler)
+        if progress.step % settings.checkpoint_every_steps == 0 and sampler.rank == 0:
+            require_finite(first_bad, sampler)
+            state.save(folder / "checkpoints" / "last.pt")
+    require_finite(first_bad, sampler)
+
+
+def require_finite(first_bad: Tensor, sampler: PUBatchSampler) -> None:
+    """Raise `UserError` when a loss was not finite; the last checkpoint is from before."""
+    step = int(first_bad)
+    if step >= 0:
+        raise UserError(
+            f"the loss was not finite at step {step} (epoch {step // len(sampler) + 1}, batch "
+            f"{step % len(sampler)}): lower optimizer.lr or set training.precision=fp32; the last "
+            "good state is in checkpoints/last.pt"
+        )
+
+
+def length_of_run(config: PUConfig, steps_per_epoch: int) -> tuple[int, int]:
+    """Return epochs and steps: training.epochs, cut short by training.max_steps."""
+    total_steps = config.training.epochs * steps_per_epoch
+    total_steps = min(total_steps, config.training.max_steps or total_steps)
+    return math.ceil(total_steps / steps_per_epoch), total_steps
+
+
+def learning_rate(config: PUConfig, step: int, total_steps: int) -> float:
+    """Return the rate of a step: constant, or half a cosine from lr to 0."""
+    if config.optimizer.scheduler == "constant":
+        return config.optimizer.lr
+    return config.optimizer.lr * 0.5 * (1 + math.cos(math.pi * step / total_steps))
+
+
+def stale(progress: Progress, config: PUConfig) -> bool:
+    """Return whether early stopping is due."""
+    return progress.epoch - progress.best_epoch >= config.training.early_stopping_patience
+
+
+def uses_average(config: PUConfig) -> bool:
+    """Return whether an exponential average of the weights is kept."""
+    return config.training.ema_decay > 0 or config.training.ema_teacher
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, highest_decay: float, step: int) -> None:
+    """Move the average's weights to the network's, by 1 - min(highest, (1 + t) / (10 + t)).
+
+    Buffers, batch norm's statistics, are copied.
+    """
+    decay = min(highest_decay, (1 + step) / (10 + step))
+    for old, new in zip(average.parameters(), network.parameters(), strict=True):
+        old.lerp_(new, 1 - decay)
+    for buffer, source in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(source)
+
+
+def save_best(
+    folder: Path,
+    config: PUConfig,
+    network: nn.Module,
+    state: State,
+    threshold: float,
+    val: dict,
+) -> None:
+    """Write best_model.pt: weights and all that is needed to use them."""
+    runs.save_checkpoint(
+        folder / "checkpoints" / "best_model.pt",
+        {
+            "kind": "pu_classifier",
+            "config": plain(config),
+            "network": network.state_dict(),
+            "threshold": threshold,
+            "epoch": state.progress.epoch,
+            "step": state.progress.step,
+            "val": val,
+            "priors": dataclasses.asdict(state.priors),
+        },
+    )
+
+
+def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
+    """Evaluate a best_model.pt on one split of a store and write the figures to --output."""
+    if not args.data_dir:
+        raise UserError("--evaluate needs --data-dir: name the patch store")
+    best = runs.load_checkpoint(args.evaluate, device)
+    if best["kind"] != "pu_classifier":
+        raise UserError(f"{args.evaluate} is no model to evaluate: give best_model.pt")
+    config = config_from_dict(best["config"], str(args.evaluate), PUConfig)
+    network = build_network(config, device)
+    runs.load_weights(network, best["network"], args.evaluate)
+    store = PatchStore(args.data_dir, args.split)
+    check_patch_size(config, store)
+    report = evaluate(network, config, store, best["threshold"], device)
+    write_json(
+        args.output,
+        {
+            args.split: report,
+            "threshold": best["threshold"],
+            "epochs_run": best["epoch"],
+            **best["priors"],
+            "checkpoint": str(args.evaluate),
+            "data_dir": str(args.data_dir),
+            "versions": runs.environment()["versions"],
+        },
+    )
+    reports.log_split(print, args.split, report)
+    print(f"Wrote {args.output}")
+
+
+if __name__ == "__main__":
+    run_script(main)
