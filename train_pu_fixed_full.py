@@ -31,7 +31,7 @@ from picking import metrics, priors, reports, runs
 from picking.augment import strong_view, weak_view
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import UserError, run_script
-from picking.files import locked, write_json
+from picking.files import locked, read_json, write_json
 from picking.losses import (
     adaptive_threshold,
     align_distribution,
@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     add("--data-dir", type=Path, help="patch store; default: data.dir of the config")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
     add("--num-workers", type=int, default=2, help="processes that read patches; 0: none")
-    add("--use-data-prior", action="store_true", help="loss.prior = the store's actual prior")
+    add("--use-data-prior", action="store_true", help="loss.prior: actual, unless pool")
     add("--resume", action="store_true", help="go on with the run, if there is one")
     add(
         "--set",
@@ -88,10 +88,13 @@ def main() -> None:
     rank, world_size = runs.start_processes(device)
 
     # 1. Config and data
-    overrides = [*args.set, *(["loss.prior=actual"] if args.use_data_prior else [])]
+    config = read_config(args.config, args.set, PUConfig)
     if args.data_dir:
-        overrides.append(f"data.dir={str(args.data_dir)!r}")
-    config = read_config(args.config, overrides, PUConfig)
+        data = dataclasses.replace(config.data, dir=str(args.data_dir))
+        config = dataclasses.replace(config, data=data)
+    if args.use_data_prior and not isinstance(config.loss.prior, str):
+        loss = dataclasses.replace(config.loss, prior="actual")
+        config = dataclasses.replace(config, loss=loss)
     if Path(args.exp_name).name != args.exp_name:
         raise UserError(f"--exp-name '{args.exp_name}' must be the name of a folder, not a path")
     store_folder = Path(config.data.dir)
@@ -109,10 +112,16 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes
         folder = args.experiments_dir / args.exp_name
+        finished = args.resume and (folder / "results.json").exists()
         if rank == 0:
             stack.enter_context(locked(folder))
             content_hash = train_store.metadata["content_hash"]
             runs.open_run(folder, plain(config), content_hash, args.resume)
+            if finished:
+                reports.log_end(print, read_json(folder / "results.json"), folder)
+                print("This run is finished: nothing to do")
+        if finished:
+            return
         log = runs.open_log(folder / "training.log" if rank == 0 else None)
 
         # 3. Network, optimiser and, on --resume, where they stood
@@ -144,6 +153,7 @@ def main() -> None:
         train(config, state, train_store, val_store, sampler, folder, device, args, log, board)
 
         # 5. The best checkpoint, on validation and, once, on test
+        runs.wait_for_all()
         best_path = folder / "checkpoints" / "best_model.pt"
         best = runs.load_checkpoint(best_path, device)
         runs.load_weights(network, best["network"], best_path)
@@ -152,11 +162,11 @@ def main() -> None:
             test_store = PatchStore(store_folder, "test")
             report["test"] = evaluate(network, config, test_store, best["threshold"], device)
         if rank == 0:
-            results = reports.results(report, best, state, n_steps)
+            mask_rate = runs.read_metrics(folder / "metrics.jsonl")[-1]["mask_rate"]
+            results = reports.results(report, best, state, n_steps, mask_rate)
             write_json(folder / "results.json", results)
             tensorboard.write_hyperparameters(board, config, results)
-            mask_rate = runs.read_metrics(folder / "metrics.jsonl")[-1]["mask_rate"]
-            reports.log_end(log, results, mask_rate, folder)
+            reports.log_end(log, results, folder)
 
 
 def check_patch_size(config: PUConfig, store: PatchStore) -> None:

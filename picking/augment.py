@@ -20,7 +20,7 @@ from picking.errors import UserError
 # Below one grey level of deviation a patch is flat, and dividing would only magnify its rounding.
 STD_FLOOR_GREY = 1.0
 # Patches' worth of fresh noise that is drawn for a batch.
-NOISE_POOL_PATCHES = 8
+NOISE_POOL_PATCHES = 4
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def two_views(
 
 
 def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) -> torch.Tensor:
-    """Give each sample one of the 8 symmetries of the square and a shift, all as one gather.
+    """Give each sample one of the 8 symmetries of the square and a shift, all as one copy.
 
     (B, 1, p, p) -> (B, 1, p, p). What the shift brings in from outside is mirrored, the outermost
     pixel not repeated (`numpy.pad`'s mode `reflect`), as in the patch store.
@@ -108,11 +108,15 @@ def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) ->
     index = (torch.arange(side_px, device=device) + shift).abs()
     index = last - (last - index).abs()
     row, column = torch.where(flip, last - index, index)
-    row = row * side_px  # to places in the flattened patch
     # Where the axes are swapped, going down the output is going across the patch.
-    down, across = torch.where(swap, column, row), torch.where(swap, row, column)
-    place = down.unsqueeze(2) + across.unsqueeze(1)
-    return x.flatten(1).gather(1, place.flatten(1)).view_as(x)
+    down, across = (
+        torch.where(swap, column, row * side_px),
+        torch.where(swap, row * side_px, column),
+    )
+    down += torch.arange(n, device=device).unsqueeze(1) * side_px**2
+    # Places in the flattened batch; as 64-bit numbers they would take as long as the copying.
+    place = down.int().unsqueeze(2) + across.int().unsqueeze(1)
+    return x.flatten().index_select(0, place.flatten()).view_as(x)
 
 
 def _distort(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) -> torch.Tensor:
@@ -130,7 +134,7 @@ def _distort(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig)
     as_channels = F.pad(x, [radius_px] * 4, mode="reflect").transpose(0, 1)
     x = F.conv2d(as_channels, kernel, brightness, groups=n).view_as(x)
     x.addcmul_(_noise_like(x, generator), (config.noise * draw[3]).view(n, 1, 1, 1))
-    return x.masked_fill_(_rectangles(x, generator, config.cutout), 0)
+    return x.mul_(_outside_rectangles(x, generator, config.cutout))
 
 
 def _gaussian_kernels(sigma_px: torch.Tensor, radius_px: int) -> torch.Tensor:
@@ -147,7 +151,7 @@ def _noise_like(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
     Each row of pixels is a piece from a random place in a pool that is drawn afresh for the batch:
     drawing every value takes six times as long on a CPU. Two given rows of a patch overlap in the
-    pool with a chance of 1 in 4 p, and then at some shift, which no network can make use of.
+    pool with a chance of 1 in 2 p, and then at some shift, which no network can make use of.
     """
     n, _, height, width = x.shape
     n_pool = NOISE_POOL_PATCHES * height * width
@@ -156,8 +160,10 @@ def _noise_like(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return pieces.index_select(0, start).view_as(x)
 
 
-def _rectangles(x: torch.Tensor, generator: torch.Generator, longest: float) -> torch.Tensor:
-    """True inside one rectangle a sample, wholly within the patch: (B, 1, p, p) bool.
+def _outside_rectangles(
+    x: torch.Tensor, generator: torch.Generator, longest: float
+) -> torch.Tensor:
+    """0 inside one rectangle a sample, wholly within the patch, and 1 outside: (B, 1, p, p).
 
     Each side is drawn evenly from half of ``longest`` to ``longest``, shares of the patch's side.
     """
@@ -166,5 +172,5 @@ def _rectangles(x: torch.Tensor, generator: torch.Generator, longest: float) -> 
     length = (longest * side_px * (1 + draw[0]) / 2).round()
     start = ((side_px - length + 1) * draw[1]).floor()
     grid = torch.arange(side_px, device=x.device)
-    in_rows, in_columns = (grid >= start) & (grid < start + length)
-    return (in_rows.unsqueeze(2) & in_columns.unsqueeze(1)).unsqueeze(1)
+    above_or_below, left_or_right = ((grid < start) | (grid >= start + length)).float()
+    return torch.maximum(above_or_below.unsqueeze(2), left_or_right.unsqueeze(1)).unsqueeze(1)

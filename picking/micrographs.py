@@ -20,6 +20,9 @@ SUFFIXES = (*PILLOW_SUFFIXES, ".mrc")
 LOWPASS_SIGMA_PX = 2.0
 CONTRAST_PERCENTILES = (0.5, 99.5)
 
+# What mrcfile and Pillow raise on damaged files; a Pillow bomb error is a bare Exception.
+DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, EOFError)
+
 
 class UnreadableImage(UserError):
     """An image file that is missing, truncated or not a single micrograph."""
@@ -53,7 +56,7 @@ def read_micrograph(path: Path) -> np.ndarray:
             if image.mode[0] in "IF":  # 16- or 32-bit grey
                 return _checked_raw_to_uint8(np.asarray(image, dtype=np.float32), path)
             return np.asarray(image.convert("L"))
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
+        except DAMAGED as error:
             raise UnreadableImage(
                 f"{path} cannot be decoded ({error}): copy it again from its source"
             ) from error
@@ -96,7 +99,9 @@ def _open_mrc(path: Path) -> Any:
 
     try:
         return mrcfile.mmap(path, mode="r")
-    except (OSError, ValueError) as error:
+    except FileNotFoundError as error:
+        raise UnreadableImage(f"{path} is not there: check the path") from error
+    except DAMAGED as error:
         raise UnreadableImage(
             f"{path} cannot be read as MRC ({error}): copy it again from its source"
         ) from error
@@ -117,18 +122,19 @@ def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
 def _open_pillow(path: Path) -> Any:
     from PIL import Image
 
-    # Micrographs are large; Pillow's limit for refusing (179 million pixels) stays in force.
+    # Pillow warns of large images, which micrographs are, and of damage, which is an error here;
+    # its limit for refusing (179 million pixels) stays in force.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.simplefilter("ignore")
         try:
             image = Image.open(path)
+            frames = getattr(image, "n_frames", 1)
         except FileNotFoundError as error:
             raise UnreadableImage(f"{path} is not there: check the path") from error
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (*DAMAGED, Image.DecompressionBombError) as error:
             raise UnreadableImage(
                 f"{path} cannot be read as an image ({error}): copy it again from its source"
             ) from error
-    frames = getattr(image, "n_frames", 1)
     if frames > 1:
         image.close()
         raise UnreadableImage(f"{path} holds {frames} frames: average the movie first")

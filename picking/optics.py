@@ -22,6 +22,18 @@ class Optics:
     b_factor_angstrom2: float = 60.0
     dose_per_angstrom2: float = 25.0
 
+    def ctf(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return `ctf_2d` of an image (h, w) taken so."""
+        return ctf_2d(
+            shape,
+            self.pixel_size_angstrom,
+            self.defocus_angstrom,
+            self.cs_mm,
+            self.voltage_kv,
+            self.amplitude_contrast,
+            self.b_factor_angstrom2,
+        )
+
 
 def wavelength_angstrom(voltage_kv: float) -> float:
     """Return the electrons' relativistic wavelength in Å."""

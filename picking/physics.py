@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from picking.optics import Optics, ctf_2d
+from picking.optics import Optics
 from picking.proteins import (
     GAUSSIAN_SIGMA_ANGSTROM,
     Protein,
@@ -112,56 +112,70 @@ def simulate_micrograph(
     ice = smooth_field(canvas, ICE_SCALE_ANGSTROM / pixel, rng)
     film = carbon_film(canvas, HOLE_RADIUS_ANGSTROM / pixel, rng) if carbon else np.zeros(canvas)
     crystals = ice_crystals(canvas, n_crystals, pixel, rng)
-
-    appeal = np.exp(CLUSTERING * ice) * (1 - (1 - CARBON_OCCUPANCY) * film) * (crystals < 0.1)
+    appeal = np.exp(CLUSTERING * ice) * (1 - (1 - CARBON_OCCUPANCY) * film)
+    appeal *= np.where(crystals > 0.1, 1e-9, 1)
     area_um2 = canvas[0] * canvas[1] * (pixel * 1e-4) ** 2
     wanted = rng.poisson(density * protein.particles_per_um2 * area_um2)
     centres = place_particles(wanted, diameter_px, appeal, rng)
     angles = random_angles(len(centres), rng)
 
-    ctf = ctf_2d(
-        canvas,
-        pixel,
-        optics.defocus_angstrom,
-        optics.cs_mm,
-        optics.voltage_kv,
-        optics.amplitude_contrast,
-        optics.b_factor_angstrom2,
-    )
     counts = optics.dose_per_angstrom2 * pixel**2
-    noise_variance = (1 + SOLVENT_TO_SHOT_VARIANCE) / counts  # as a share of the mean counts
+    ctf = optics.ctf(canvas)
     blurred_ctf = ctf * _gaussian_filter(canvas, GAUSSIAN_SIGMA_ANGSTROM / pixel)
     gaussians = protein_gaussians(protein) / pixel
     particles = project(canvas, gaussians, centres, angles, rng)
     signal = fft.irfft2(fft.rfft2(particles) * blurred_ctf, canvas)
+    noise_variance = (1 + SOLVENT_TO_SHOT_VARIANCE) / counts  # as a share of the mean counts
     variance = disk_variance(signal, centres, diameter_px / 2)
     scale = math.sqrt(snr * protein.contrast * noise_variance / variance) if variance else 0.0
+    signal *= scale
 
     debris = scatter_debris(canvas, gaussians, rng.poisson(DEBRIS_PER_PARTICLE * wanted), rng)
-    solvent = rng.standard_normal(canvas, dtype=np.float32) * (1 + CARBON_TEXTURE * film)
-    obstacles = CARBON_PHASE * film + CRYSTAL_PHASE * crystals
-    grain = 1 + SOLVENT_GRAIN * _gaussian_filter(canvas, SOLVENT_GRAIN_ANGSTROM / pixel)
-    solvent_share = math.sqrt(SOLVENT_TO_SHOT_VARIANCE / counts / np.mean((grain * ctf) ** 2))
-    rest = fft.rfft2(solvent) * (solvent_share * grain * ctf) + fft.rfft2(obstacles) * ctf
-    rest += fft.rfft2(debris) * (scale * blurred_ctf)
-    contrast = scale * signal + fft.irfft2(rest, canvas)
-
-    slope = rng.normal(size=2)
-    slope *= ICE_GRADIENT * rng.uniform() / np.linalg.norm(slope)
-    plane = np.add.outer(*(s * np.linspace(-1, 1, n) for s, n in zip(slope, canvas, strict=True)))
-    absorbed = ICE_RMS * ice + plane + CARBON_ABSORPTION * film + CRYSTAL_ABSORPTION * crystals
-    expected = np.maximum(counts * (1 - absorbed) * (1 + contrast), 0)
+    background = fft.rfft2(debris) * (scale * blurred_ctf)
+    background += fft.rfft2(CARBON_PHASE * film + CRYSTAL_PHASE * crystals) * ctf
+    background += solvent_spectrum(film, ctf, pixel, SOLVENT_TO_SHOT_VARIANCE / counts, rng)
+    absorbed = CARBON_ABSORPTION * film + CRYSTAL_ABSORPTION * crystals
+    absorbed += ICE_RMS * ice + ice_gradient(canvas, rng)
+    expected = counts * (1 - absorbed) * (1 + signal + fft.irfft2(background, canvas))
 
     window = tuple(slice(pad, pad + n) for n in shape)
     centres = centres - pad
     inside = ((centres >= 0) & (centres <= np.array(shape) - 1)).all(axis=1)
     return Simulated(
-        raw=rng.poisson(expected[window]).astype(np.float32),
+        raw=rng.poisson(np.maximum(expected[window], 0)).astype(np.float32),
         centres_px=centres[inside],
         angles_deg=angles[inside],
         diameter_px=diameter_px,
-        signal=(scale * signal[window]).astype(np.float32),
+        signal=signal[window].astype(np.float32),
     )
+
+
+def solvent_spectrum(
+    film: np.ndarray,
+    ctf: np.ndarray,
+    pixel_size_angstrom: float,
+    variance: float,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Return the transform of the solvent's image, complex (h, w // 2 + 1).
+
+    White noise, with more at low frequency for dissolved matter, seen through the CTF and so
+    full of Thon rings. film: (h, w), where carbon adds to it. variance: of the image off carbon.
+    """
+    grain = 1 + SOLVENT_GRAIN * _gaussian_filter(
+        film.shape, SOLVENT_GRAIN_ANGSTROM / pixel_size_angstrom
+    )
+    grain *= ctf
+    scatterers = rng.standard_normal(film.shape, dtype=np.float32) * (1 + CARBON_TEXTURE * film)
+    return fft.rfft2(scatterers) * (grain * math.sqrt(variance / np.mean(grain**2)))
+
+
+def ice_gradient(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Return a plane (h, w) of random direction and slope, 0 in the middle: ice gets thicker."""
+    slope = rng.normal(size=2)
+    slope *= ICE_GRADIENT * rng.uniform() / np.linalg.norm(slope)
+    y, x = (s * np.linspace(-1, 1, n) for s, n in zip(slope, shape, strict=True))
+    return np.add.outer(y, x)
 
 
 def place_particles(

@@ -210,7 +210,7 @@ def success_criteria(val: dict, test: dict | None) -> list[dict]:
     ]
 
 
-def results(report: dict, best: dict, state: State, n_steps: int) -> dict:
+def results(report: dict, best: dict, state: State, n_steps: int, mask_rate: float) -> dict:
     """Return the content of results.json."""
     test = report.get("test")
     return {
@@ -224,6 +224,7 @@ def results(report: dict, best: dict, state: State, n_steps: int) -> dict:
             name: {"low": low, "high": high, "reached": test and test[name]}
             for name, (_, low, high) in TARGETS.items()
         },
+        "mask_rate": mask_rate,
         "best_epoch": best["epoch"],
         "epochs_run": state.progress.epoch,
         "steps_run": state.progress.step,
@@ -234,7 +235,7 @@ def results(report: dict, best: dict, state: State, n_steps: int) -> dict:
     }
 
 
-def log_end(log: Log, content: dict, mask_rate: float, folder: Path) -> None:
+def log_end(log: Log, content: dict, folder: Path) -> None:
     """Log the figures, the guide's targets beside them, and the success criteria."""
     for split in ("val", "test"):
         if content[split]:
@@ -245,7 +246,7 @@ def log_end(log: Log, content: dict, mask_rate: float, folder: Path) -> None:
         for name, (title, low, high) in TARGETS.items():
             log(f"  {title:<12} {_number(test[name])}   target {low:.2f} to {high:.2f}")
     low, high = TARGET_MASK_RATE
-    log(f"  {'Mask rate':<12} {_percent(mask_rate)}    target {low:.0%} to {high:.0%}")
+    log(f"  {'Mask rate':<12} {_percent(content['mask_rate'])}    target {low:.0%} to {high:.0%}")
     log("")
     log("Success criteria (precision and recall at the validation threshold)")
     for item in content["success_criteria"]:

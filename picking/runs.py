@@ -65,6 +65,12 @@ def process() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
 
 
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
 def sum_over_processes(values: torch.Tensor) -> None:
     """Replace ``values`` by the sum over all processes."""
     if dist.is_initialized():

@@ -10,6 +10,7 @@ CSV. `truth/<stem>.csv` lists every particle; it is for evaluation, never for tr
 """
 
 import argparse
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -20,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from picking.annotations import MAPPING_FILE, SPLITS
+from picking.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
 from picking.errors import UserError, run_script
-from picking.files import locked, read_json, write_json
+from picking.files import locked, read_json, write_atomically, write_json
+from picking.micrographs import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
 from picking.proteins import PROTEINS, Protein
 from picking.streams import stream
@@ -121,7 +123,7 @@ def simulate_dataset(
 
     size_px: (height, width), or (side,). snr: the range from which each micrograph has its own.
     annotation_margin: in diameters of the largest protein. The result does not depend on
-    ``num_workers``. An interrupted set starts over. Raises `UserError` for values out of range
+    ``num_workers``. An interrupted set goes on. Raises `UserError` for values out of range
     and for a folder with anything else in it.
     """
     if n_unannotated is None:
@@ -228,28 +230,34 @@ def simulate_planned(plan: Plan) -> "Simulated":
 
 
 def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> list[list[int]]:
-    """Write a micrograph and its coordinates; return its boxes, [x, y, width, height] each."""
-    from PIL import Image
-
-    from picking.micrographs import raw_to_uint8, write_mrc
-
-    image = simulate_planned(plan)
-    if mrc:
-        write_mrc(output / "mrc" / f"{plan.stem}.mrc", image.raw, plan.pixel_size_angstrom)
-    path = output / plan.split / f"{plan.stem}.jpg"
-    Image.fromarray(raw_to_uint8(image.raw)).save(path, quality=JPEG_QUALITY)
-
-    rows = np.column_stack([image.centres_px[:, ::-1], image.angles_deg])  # x, y, angles
-    far_edge = np.array(plan.size_px[::-1]) - 1 - margin_px
-    listed = rows[((rows[:, :2] >= margin_px) & (rows[:, :2] <= far_edge)).all(axis=1)]
-    listed[:, :2] = np.rint(listed[:, :2])
-    side = int(image.diameter_px)
-    _write_csv(output / "truth" / f"{plan.stem}.csv", rows, image.diameter_px, plan)
+    """Write a micrograph unless it is there; return its boxes, [x, y, width, height] each."""
+    coordinates = output / "particle_coordinates" / f"{plan.stem}.csv"
+    jpeg = output / plan.split / f"{plan.stem}.jpg"
+    if not jpeg.exists():
+        image = simulate_planned(plan)
+        rows = np.column_stack([image.centres_px[:, ::-1], image.angles_deg])  # x, y, angles
+        _write_csv(output / "truth" / f"{plan.stem}.csv", rows, image.diameter_px, plan)
+        far_edge = np.array(plan.size_px[::-1]) - 1 - margin_px
+        listed = rows[((rows[:, :2] >= margin_px) & (rows[:, :2] <= far_edge)).all(axis=1)]
+        listed[:, :2] = np.rint(listed[:, :2])
+        if plan.annotated:
+            _write_csv(coordinates, listed, int(image.diameter_px), plan)
+        if mrc:
+            write_mrc(output / "mrc" / f"{plan.stem}.mrc", image.raw, plan.pixel_size_angstrom)
+        # The JPEG comes last and at once: where it is, the rest is too.
+        write_atomically(jpeg, _as_jpeg(raw_to_uint8(image.raw)))
     if not plan.annotated:
         return [[0, 0, 0, 0]]
-    _write_csv(output / "particle_coordinates" / f"{plan.stem}.csv", listed, side, plan)
-    corners = listed[:, :2].astype(int) - side // 2
-    return [[int(x), int(y), side, side] for x, y in corners]
+    boxes = read_coordinates_csv(coordinates).astype(int)  # x, y, diameter
+    return [[int(x - d // 2), int(y - d // 2), int(d), int(d)] for x, y, d in boxes]
+
+
+def _as_jpeg(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
 
 
 def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: Plan) -> None:
@@ -303,7 +311,7 @@ def _is_finished(output: Path, arguments: dict[str, Any]) -> bool:
     for name in (RECORD, UNFINISHED_RECORD):
         if not (output / name).is_file():
             continue
-        there = read_json(output / name)["arguments"]
+        there = read_json(output / name).get("arguments", {})
         differing = [key for key in arguments if there.get(key) != arguments[key]]
         if differing:
             detail = ", ".join(f"{k} {there.get(k)}, not {arguments[k]}" for k in differing)

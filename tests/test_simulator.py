@@ -410,9 +410,7 @@ def test_a_finished_set_is_left_alone_and_other_arguments_are_refused(dataset):
     assert file_bytes(dataset) == before
 
 
-def test_an_interrupted_set_starts_over_and_ends_with_the_same_bytes(
-    dataset, tmp_path, monkeypatch
-):
+def test_an_interrupted_set_goes_on_and_ends_with_the_same_bytes(dataset, tmp_path, monkeypatch):
     output, real, calls = tmp_path / "set", simulator.simulate_planned, []
 
     def interrupted(plan):
@@ -428,7 +426,13 @@ def test_an_interrupted_set_starts_over_and_ends_with_the_same_bytes(
     assert not (output / "simulation.json").exists()
     with pytest.raises(UserError, match="other arguments"):
         simulate_dataset(output, **TINY)
-    assert simulate_dataset(output, mrc=True, **TINY)
+    calls.clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            simulator, "simulate_planned", lambda plan: calls.append(plan) or real(plan)
+        )
+        assert simulate_dataset(output, mrc=True, **TINY)
+    assert len(calls) == 13 - 2
     assert file_bytes(output) == file_bytes(dataset)
 
 

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Annotated micrographs in, a trained and tested PU + FixMatch classifier out.
+#
+#   ./run_full_training.sh                                    simulated micrographs, 5 min on 2 cores
+#   ./run_full_training.sh --data-root /data/train_val_test_data --device cuda:0 --num-workers 8
+#
+# What is done is not done again, and what was interrupted goes on: run the same command.
+set -euo pipefail
+
+usage() {
+    cat <<'TEXT'
+usage: ./run_full_training.sh [options] [-- flags for train_pu_fixed_full.py]
+
+  --data-root DIR         data set in CryoTransformer's layout; none: simulated micrographs
+  --config YAML           default: configs/pu_full_fixed.yaml (simulated: configs/pu_quickstart.yaml)
+  --exp-name NAME         experiments/NAME; default: the config's name
+  --data-dir DIR          patch store; default: data/<data root's name>_pu...
+  --device NAME           cpu, cuda:0, ... or auto (default)
+  --num-workers N         processes that read and cut; default: the processors, at most 8
+  --max-images-train N    only N training micrographs
+  --neg-rule far|disjoint where negatives may lie
+PYTHON=/path/to/python uses an environment of yours instead of .venv.
+TEXT
+}
+
+fail() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+data_root="" config="" exp_name="" data_dir="" device=auto num_workers="" max_images="" neg_rule=far
+while [[ $# -gt 0 ]]; do
+    case $1 in
+        -h | --help) usage; exit 0 ;;
+        --) shift; break ;;
+        --data-root | --config | --exp-name | --data-dir | --device | --num-workers | \
+            --max-images-train | --neg-rule)
+            [[ $# -ge 2 && -n $2 ]] || fail "$1 needs a value"
+            case $1 in
+                # relative paths are the caller's, not this script's
+                --data-root) data_root=$(realpath -m -- "$2") ;;
+                --config) config=$(realpath -m -- "$2") ;;
+                --data-dir) data_dir=$(realpath -m -- "$2") ;;
+                --exp-name) exp_name=$2 ;;
+                --device) device=$2 ;;
+                --num-workers) num_workers=$2 ;;
+                --max-images-train) max_images=$2 ;;
+                --neg-rule) neg_rule=$2 ;;
+            esac
+            shift 2
+            ;;
+        *) fail "unknown option '$1': see --help (flags for training go behind --)" ;;
+    esac
+done
+
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./environment.sh
+use_environment
+if [[ -z $num_workers ]]; then
+    num_workers=$(nproc)
+    ((num_workers <= 8)) || num_workers=8
+fi
+
+# 1. Data
+simulated=""
+if [[ -z $data_root ]]; then
+    simulated=yes
+    data_root=data/simulated
+    config=${config:-configs/pu_quickstart.yaml}
+    echo "== No --data-root: simulated micrographs in $data_root"
+    "$PYTHON" -m picking.simulator --output "$data_root" --num-workers "$num_workers"
+fi
+config=${config:-configs/pu_full_fixed.yaml}
+exp_name=${exp_name:-$(basename "$config" .yaml)}
+if [[ -z $data_dir ]]; then
+    data_dir=data/$(basename "$data_root")_pu
+    [[ $neg_rule == far ]] || data_dir+=_$neg_rule
+    [[ -z $max_images ]] || data_dir+=_$max_images
+fi
+
+# 2. Patches and priors
+echo "== Patches in $data_dir"
+preprocess=(--data-root "$data_root" --output-dir "$data_dir" --num-workers "$num_workers"
+    --neg-rule "$neg_rule")
+[[ -z $max_images ]] || preprocess+=(--max-images-train "$max_images")
+"$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
+
+# 3. Training, then evaluation on validation and test
+echo "== Training in experiments/$exp_name"
+"$PYTHON" train_pu_fixed_full.py --config "$config" --exp-name "$exp_name" --data-dir "$data_dir" \
+    --device "$device" --num-workers "$num_workers" --use-data-prior --resume "$@"
+[[ -z $simulated ]] || echo "These figures are of simulated micrographs: for real ones give --data-root."

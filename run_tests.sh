@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Every check there is: ruff, mypy and pytest. Makes .venv first where there is none.
+#
+#   ./run_tests.sh                    all of them
+#   ./run_tests.sh tests/test_x.py    further arguments go to pytest
+#   PYTHON=/path/to/python ./run_tests.sh
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source ./environment.sh
+use_environment
+
+echo "ruff ..."
+"$PYTHON" -m ruff check .
+"$PYTHON" -m ruff format --check --quiet .
+echo "mypy ..."
+"$PYTHON" -m mypy
+echo "pytest ..."
+"$PYTHON" -m pytest "$@"
