@@ -15,6 +15,7 @@ from pathlib import Path
 
 from picking import annotations, files, patches
 from picking.errors import UserError, run_script
+from picking.journal import Journal, require_same
 from picking.micrographs import UnreadableImage, image_size
 from picking.montage import write_montage
 from picking.negatives import RULES
@@ -70,6 +71,7 @@ def parse_args() -> argparse.Namespace:
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     args = parser.parse_args()
 
+    limits = [getattr(args, f"max_images_{split}") for split in annotations.SPLITS]
     for valid, message in (
         (args.patch_size >= 8, f"--patch-size is {args.patch_size}: choose 8 px or more"),
         (0 <= args.hide_ratio < 1, f"--hide-ratio is {args.hide_ratio}: choose 0 to below 1"),
@@ -77,8 +79,7 @@ def parse_args() -> argparse.Namespace:
         (0 <= args.hard_negatives <= 1, f"--hard-negatives is {args.hard_negatives}: choose 0-1"),
         (args.num_workers >= 0, f"--num-workers is {args.num_workers}: choose 0 or more"),
         (
-            all((getattr(args, f"max_images_{s}") or 1) > 0 for s in annotations.SPLITS)
-            and 0 not in (getattr(args, f"max_images_{s}") for s in annotations.SPLITS),
+            all(n is None or n > 0 for n in limits),
             "--max-images-... must be 1 or more; leave a split out with --splits",
         ),
         (
@@ -104,28 +105,40 @@ def main() -> None:
         return
     if (args.output_dir / "metadata.json").is_file():
         metadata = patches.read_metadata(args.output_dir)
-        patches.require_same(args.output_dir, metadata.get("made_from", {}), made_from)
+        require_same(args.output_dir, metadata.get("made_from", {}), made_from)
         print(f"{args.output_dir} is complete already: nothing to do")
         return
 
     with files.locked(args.output_dir):
-        # 2. Plan
-        journal = patches.Journal(args.output_dir / ".journal", made_from)
-        skipped = journal.skipped
-        plans, settings = make_plans(args, listed, skipped)
-        present = sum(p.stat().st_size for p in args.output_dir.glob("*/patches.npy"))
-        files.require_room(args.output_dir, store_bytes(plans, args.patch_size) - present)
+        # An unreadable image may be mended before the next run: the journal knows of each image
+        begun_from = {key: value for key, value in made_from.items() if key != "images_hash"}
+        journal = Journal(args.output_dir / ".journal", begun_from)
+        skipped = journal.skipped if args.skip_unreadable else {name: [] for name in splits}
+        while True:
+            # 2. Plan
+            plans, settings = make_plans(args, listed, skipped)
+            present = sum(
+                path.stat().st_size
+                for path in (args.output_dir / name / "patches.npy" for name in splits)
+                if path.exists()
+            )
+            files.require_room(args.output_dir, store_bytes(plans, args.patch_size) - present)
 
-        # 3. Cut
-        for name in splits:
-            folder = args.output_dir / name
-            problems = patches.cut_split(folder, plans[name], args.num_workers, journal)
-            if problems and not args.skip_unreadable:
-                raise unreadable_error(list(problems.values()), len(plans[name]))
-            if problems:  # plan and cut the split again as if these were not there
-                journal.skip(name, list(problems))
-                plans, settings = make_plans(args, listed, skipped)
-                patches.cut_split(folder, plans[name], args.num_workers, journal)
+            # 3. Cut, and once more as if the images that cannot be decoded were not there
+            problems = {
+                name: patches.cut_split(
+                    args.output_dir / name, plans[name], args.num_workers, journal
+                )
+                for name in splits
+            }
+            unreadable = [message for found in problems.values() for message in found.values()]
+            if not unreadable:
+                break
+            if not args.skip_unreadable:
+                raise unreadable_error(unreadable, sum(map(len, plans.values())))
+            for name in splits:
+                if problems[name]:
+                    journal.skip(name, list(problems[name]))
 
         # 4. Pictures, then metadata: the store is finished when metadata.json is there
         for name in splits:
@@ -171,7 +184,12 @@ def make_plans(
         for name in records
     }
     for name, split in listed.items():
-        print_counts(split, plans[name], settings)
+        if not sum(plan.n_rows for plan in plans[name]):
+            raise UserError(
+                f"split '{name}' yields no patch: no particle's centre lies in a readable image; "
+                "check its annotation or leave it out with --splits"
+            )
+        print_counts(split, plans[name], skipped[name], settings)
     print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
     n_bytes = store_bytes(plans, args.patch_size)
     print(f"Store: {n_bytes / 1e9:.2f} GB in {args.output_dir}", flush=True)
@@ -197,8 +215,8 @@ def arguments_of(args: argparse.Namespace, listed: dict[str, annotations.Split])
         "annotated_margin": args.annotated_margin,
         "top_up": args.top_up,
         "hard_negatives": args.hard_negatives,
-        "skip_unreadable": args.skip_unreadable,
-        "input_hash": files.sha256(*(split.fingerprint for split in listed.values())),
+        "annotations_hash": files.sha256(*(s.annotations_hash for s in listed.values())),
+        "images_hash": files.sha256(*(s.images_hash for s in listed.values())),
     }
 
 
@@ -257,13 +275,21 @@ def count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
     }
 
 
+def shortage(plans: list[patches.MicrographPlan]) -> int:
+    """Return how many of the wanted negatives a split lacks, after any top-up."""
+    return max(0, sum(p.n_negatives_wanted - p.n_negative for p in plans))
+
+
 def print_counts(
-    split: annotations.Split, plans: list[patches.MicrographPlan], settings: patches.PlanSettings
+    split: annotations.Split,
+    plans: list[patches.MicrographPlan],
+    skipped: list[str],
+    settings: patches.PlanSettings,
 ) -> None:
     """Print the lines that users look for, and what was left out."""
     counts = count(plans)
     priors = split_priors(**counts)
-    n_short = sum(max(0, p.n_negatives_wanted - p.n_negative) for p in plans)
+    n_short = shortage(plans)
     n_dropped = sum(p.n_outside + p.micrograph.n_zero_area for p in plans)
     n_wanted = sum(p.n_negatives_wanted for p in plans)
 
@@ -293,6 +319,7 @@ def print_counts(
         (split.n_images_unannotated, "images without annotation, left out"),
         (split.n_images_missing, "annotated images that are not there, left out"),
         (split.n_annotations_orphaned, "annotations of unknown images, left out"),
+        (len(skipped), "images that cannot be read, left out"),
     ):
         if n:
             print(f"  Note: {n:,} {what}")
@@ -321,7 +348,7 @@ def describe(
             "hide_ratio": counts["n_hidden"] / n_particles if n_particles else None,
             "neg_per_pos_requested": settings.neg_per_pos,
             "neg_per_pos": counts["n_negative"] / n_particles if n_particles else None,
-            "n_negative_short": sum(max(0, p.n_negatives_wanted - p.n_negative) for p in rows),
+            "n_negative_short": shortage(rows),
             "n_dropped": {
                 "zero_area": sum(p.micrograph.n_zero_area for p in rows),
                 "centre_outside": sum(p.n_outside for p in rows),
@@ -336,7 +363,7 @@ def describe(
             "n_images_unannotated": listed[name].n_images_unannotated,
             "n_images_missing": listed[name].n_images_missing,
             "n_annotations_orphaned": listed[name].n_annotations_orphaned,
-            "skipped_unreadable": skipped[name],
+            "skipped_unreadable": sorted(skipped[name]),
             "micrographs": [
                 {
                     "name": p.micrograph.name,

@@ -10,6 +10,7 @@ for a micrograph that nobody annotated.
 import csv
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -24,6 +25,7 @@ SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"
 # Above these shares the data set is broken or mistaken for another one; below, it is counted.
 MAX_SHARE_MISSING = 0.1
+MAX_SHARE_UNANNOTATED = 0.5
 MAX_SHARE_OUTSIDE = 0.1
 
 
@@ -47,12 +49,16 @@ class Micrograph:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """The annotated micrographs of one split, sorted by name, and what was left out of it."""
+    """The annotated micrographs of one split, sorted by name, and what was left out of it.
+
+    annotations_hash: of all that decides a plan, image sizes aside; images_hash: of file sizes.
+    """
 
     name: str
     micrographs: tuple[Micrograph, ...]
     source: str
-    fingerprint: str
+    annotations_hash: str
+    images_hash: str
     n_images_unannotated: int
     n_images_missing: int
     n_annotations_orphaned: int
@@ -82,69 +88,59 @@ def find_splits(data_root: Path, asked: Iterable[str] | None = None) -> list[str
 def read_split(data_root: Path, split: str) -> Split:
     """Read the annotated micrographs of one split from its COCO JSON or, without one, its CSVs.
 
-    Raises `UserError` for anything malformed, when nothing is annotated, and when more than a
-    tenth of the annotated images are missing.
+    Raises `UserError` for anything malformed, when nothing is annotated, when more than a tenth
+    of the annotated images are missing, and when more than half of the images are not annotated.
     """
     folder = data_root / split
-    on_disk = {
-        path.stem: path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    }
-    if not on_disk:
+    by_name = _images_in(folder)
+    if not by_name:
         raise UserError(
             f"{folder} holds no image ({', '.join(SUFFIXES)}): put the micrographs there"
         )
+    source, annotations_hash, listed, n_orphaned = _read_source(data_root, split, by_name)
     ids = _read_mapping(data_root / MAPPING_FILE)
-    json_path = data_root / "annotations" / f"instances_{split}.json"
-    csv_folder = data_root / "particle_coordinates"
-    csv_paths = [csv_folder / f"{stem}.csv" for stem in on_disk]
-    csv_paths = [path for path in csv_paths if path.is_file()]
-    if json_path.is_file():
-        source = str(json_path)
-        listed, n_orphaned = _read_coco(json_path, folder)
-        fingerprint = sha256(json_path.read_bytes())
-    elif csv_paths:
-        source = f"{len(csv_paths)} CSV files in {csv_folder}"
-        listed, n_orphaned = _read_csvs(csv_paths, on_disk), 0
-        fingerprint = sha256(*(path.read_bytes() for path in csv_paths))
-    else:
-        raise UserError(
-            f"split '{split}' has no annotation: looked for {json_path} and for CSVs of its "
-            f"{len(on_disk)} images in {csv_folder}"
-        )
-
     annotated = [m for m in listed if len(m.centres_px)]
-    found, n_missing = [], 0
+    found: list[Micrograph] = []
+    missing = []
     for micrograph in annotated:
-        path = _locate(micrograph.path, folder, on_disk)
+        path = _locate(micrograph.path, folder, by_name)
         if path is None:
-            n_missing += 1
-            continue
-        found.append(
-            dataclasses.replace(
-                micrograph, path=path, empiar_id=ids.get(path.stem) or _folder_id(path, folder)
-            )
-        )
-    if not found or n_missing > MAX_SHARE_MISSING * len(annotated):
-        examples = [m.name for m in annotated if _locate(m.path, folder, on_disk) is None][:3]
-        detail = f"missing: {', '.join(examples)}" if examples else "no particle is listed"
+            missing.append(micrograph.name)
+        else:
+            empiar_id = ids.get(path.stem) or _folder_id(path, folder)
+            found.append(dataclasses.replace(micrograph, path=path, empiar_id=empiar_id))
+    found.sort(key=lambda m: m.name)
+    images = {path.with_suffix("") for path in by_name.values()}
+    unannotated = sorted(images - {m.path.with_suffix("") for m in found})
+
+    if not found or len(missing) > MAX_SHARE_MISSING * len(annotated):
+        there = [path.name for path in by_name.values()]
+        detail = f"missing: {', '.join(missing[:3])}" if missing else "no particle is listed"
         raise UserError(
             f"{source}: {len(found)} of {len(annotated)} annotated images of split '{split}' are "
-            f"in {folder} ({detail}; there are: {', '.join(list(on_disk)[:3])}): "
+            f"in {folder} ({detail}; there are: {', '.join(there[:3])}): "
             "check that annotation and images belong together"
         )
-    used = {m.path for m in found}
-    found.sort(key=lambda m: m.name)
+    if len(unannotated) > MAX_SHARE_UNANNOTATED * len(images):
+        raise UserError(
+            f"{source}: {len(unannotated)} of {len(images)} images in {folder} have no annotation "
+            f"(e.g. {', '.join(path.name for path in unannotated[:3])}): check that annotation "
+            "and images belong together, or take the others out of the folder"
+        )
+    names = {m.path: m.name for m in found}
+    for m in found:
+        if names[m.path] != m.name:
+            raise UserError(
+                f"{source}: '{m.name}' and '{names[m.path]}' are both {m.path}: remove one"
+            )
     return Split(
         name=split,
         micrographs=tuple(found),
         source=source,
-        fingerprint=sha256(
-            fingerprint, *(f"{m.name}:{m.path.stat().st_size}:{m.empiar_id};" for m in found)
-        ),
-        n_images_unannotated=sum(path not in used for path in on_disk.values()),
-        n_images_missing=n_missing,
+        annotations_hash=sha256(annotations_hash, *(f"{m.name}:{m.empiar_id};" for m in found)),
+        images_hash=sha256(*(f"{m.name}:{m.path.stat().st_size};" for m in found)),
+        n_images_unannotated=len(unannotated),
+        n_images_missing=len(missing),
         n_annotations_orphaned=n_orphaned,
     )
 
@@ -173,6 +169,53 @@ def inside(micrograph: Micrograph, size_px: tuple[int, int]) -> np.ndarray:
     return within
 
 
+def _images_in(folder: Path) -> dict[str, Path]:
+    """Return the images under their names in ``folder``, e.g. 10017/a, and alone, e.g. a.
+
+    Of a micrograph in several formats the first of `SUFFIXES` counts. A file name that images in
+    two folders share does not stand alone.
+    """
+    paths = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    ]
+    paths.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()))
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        by_name.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+    stems = Counter(path.stem for path in by_name.values())
+    alone = {path.stem: path for path in by_name.values() if stems[path.stem] == 1}
+    return {**alone, **by_name}
+
+
+def _read_source(
+    data_root: Path, split: str, by_name: dict[str, Path]
+) -> tuple[str, str, list[Micrograph], int]:
+    """Return what was read, its hash, the micrographs it lists and how many boxes have no image."""
+    json_path = data_root / "annotations" / f"instances_{split}.json"
+    if json_path.is_file():
+        listed, n_orphaned = _read_coco(json_path, data_root / split)
+        return str(json_path), sha256(json_path.read_bytes()), listed, n_orphaned
+    csv_folder = data_root / "particle_coordinates"
+    images: dict[Path, Path] = {}
+    for image in sorted(set(by_name.values())):
+        path = csv_folder / f"{image.stem}.csv"
+        if path.is_file():
+            if path in images:
+                raise UserError(f"{path} is for both {images[path]} and {image}: rename one")
+            images[path] = image
+    if not images:
+        raise UserError(
+            f"split '{split}' has no annotation: looked for {json_path} and for CSVs of its "
+            f"{len(set(by_name.values()))} images in {csv_folder}"
+        )
+    source = f"{len(images)} CSV files in {csv_folder}"
+    return source, sha256(*(path.read_bytes() for path in images)), _read_csvs(images), 0
+
+
 def _read_coco(json_path: Path, folder: Path) -> tuple[list[Micrograph], int]:
     content = read_json(json_path)
     if not isinstance(content, dict):
@@ -182,7 +225,7 @@ def _read_coco(json_path: Path, folder: Path) -> tuple[list[Micrograph], int]:
     for n, image in enumerate(_list_of_objects(content, "images", json_path)):
         where = f"{json_path}: images[{n}]"
         name = image.get("file_name")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not PurePosixPath(name).name:
             raise UserError(f"{where} has no 'file_name': add it")
         if (
             PurePosixPath(name).is_absolute()
@@ -238,12 +281,12 @@ def _read_coco(json_path: Path, folder: Path) -> tuple[list[Micrograph], int]:
     return micrographs, n_orphaned
 
 
-def _read_csvs(csv_paths: list[Path], on_disk: dict[str, Path]) -> list[Micrograph]:
+def _read_csvs(images: dict[Path, Path]) -> list[Micrograph]:
+    """Read the micrographs of ``images``, CSV file -> image."""
     micrographs = []
-    for path in csv_paths:
+    for path, image_path in images.items():
         rows = read_coordinates_csv(path)
         keep = rows[:, 2] > 0
-        image_path = on_disk[path.stem]
         micrographs.append(
             Micrograph(
                 path=image_path,
@@ -295,11 +338,15 @@ def _read_mapping(path: Path) -> dict[str, str]:
     """Return image stem -> EMPIAR id from a CSV with the columns file_name and empiar_id."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    if rows and not {"file_name", "empiar_id"} <= rows[0].keys():
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restval="")
+            rows = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as CSV ({error}): write it again") from error
+    if not {"file_name", "empiar_id"} <= set(reader.fieldnames or ()):
         raise UserError(f"{path} needs the columns file_name and empiar_id")
-    return {Path(row["file_name"]).stem: row["empiar_id"] for row in rows}
+    return {Path(row["file_name"]).stem: row["empiar_id"].strip() for row in rows}
 
 
 def _folder_id(path: Path, folder: Path) -> str | None:
@@ -307,12 +354,14 @@ def _folder_id(path: Path, folder: Path) -> str | None:
     return next((part for part in path.relative_to(folder).parts[:-1] if part.isdigit()), None)
 
 
-def _locate(path: Path, folder: Path, on_disk: dict[str, Path]) -> Path | None:
+def _locate(path: Path, folder: Path, by_name: dict[str, Path]) -> Path | None:
     """Return the image's file; CryoTransformer writes .jpg names whatever the source was."""
     if not path.is_file():
-        path = on_disk.get(path.stem, path)
-    if not path.is_file():
-        return None
+        name = path.relative_to(folder).with_suffix("")
+        found = by_name.get(name.as_posix()) or by_name.get(name.name)
+        if found is None:
+            return None
+        path = found
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path} is a link out of {folder}: copy the image into the folder")
     return path
@@ -326,4 +375,5 @@ def _list_of_objects(content: dict, key: str, path: Path) -> list[dict]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Return whether ``value`` is a number of px; NaN, infinity and absurd sizes are none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9

@@ -6,11 +6,15 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from picking.errors import UserError
+
+# A killed run's worker processes hold its lock until they notice, within a second or so.
+LOCK_PATIENCE_S = 5.0
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -50,20 +54,36 @@ def locked(folder: Path) -> Iterator[None]:
 
     The kernel drops the lock with the process, so one that was killed does not block the next.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UserError(
+            f"{folder} cannot be made because a file is in its place: choose another folder"
+        ) from error
     with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _lock(file):
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise UserError(
-                f"{folder} is in use by {holder}: wait for it or choose another folder"
-            ) from error
+            raise UserError(f"{folder} is in use by {holder}: wait for it or choose another folder")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
         yield
+
+
+def _lock(file: IO) -> bool:
+    """Lock the file; return whether that worked before patience ran out."""
+    give_up = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= give_up:
+                return False
+            time.sleep(0.1)
+        except OSError:  # some cluster file systems know no locks: go on without one
+            return True
 
 
 def sha256(*parts: str | bytes) -> str:

@@ -86,6 +86,7 @@ def write_mrc(path: Path, raw: np.ndarray, pixel_size_angstrom: float) -> None:
     with mrcfile.new(path, overwrite=True) as mrc:
         mrc.set_data(np.ascontiguousarray(np.flipud(raw), dtype=np.float32))
         mrc.voxel_size = pixel_size_angstrom
+        mrc.header.label[0] = "raw counts"  # the default holds the time: two runs would differ
 
 
 def _checked_raw_to_uint8(raw: np.ndarray, path: Path) -> np.ndarray:

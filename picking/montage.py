@@ -49,9 +49,7 @@ def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None
             else Circle((x, y), radius)
             for y, x in centre[rows & (micrograph == shown)]
         ]
-        whole.add_collection(
-            PatchCollection(marks, facecolor="none", edgecolor=COLOURS[kind])
-        )
+        whole.add_collection(PatchCollection(marks, facecolor="none", edgecolor=COLOURS[kind]))
     whole.set_title(plan.micrograph.name, fontsize=9)
     whole.set_axis_off()
 

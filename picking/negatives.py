@@ -31,8 +31,7 @@ def allowed_grid(
     grid = _grid_within(size_px, margin_px)
     if rule == "far":
         distance_px = max(patch_size_px, 1.5 * diameters_px.mean()) if len(diameters_px) else 0
-        for centre in centres_px:
-            _clear(grid, centre, distance_px)
+        keep_apart(grid, centres_px, distance_px)
     else:
         for centre, diameter in zip(centres_px, diameters_px, strict=True):
             _clear(grid, centre, diameter / 2, half_side_px=patch_size_px / 2)
@@ -56,6 +55,12 @@ def off_centre_grid(
         _clear(grid, centre, diameter / 2)
         _clear(beyond, centre, diameter)
     return grid & ~beyond
+
+
+def keep_apart(grid: np.ndarray, centres_px: np.ndarray, distance_px: float) -> None:
+    """Clear, in place, the allowed centres nearer than ``distance_px`` to any of ``centres_px``."""
+    for centre in centres_px:
+        _clear(grid, centre, distance_px)
 
 
 def draw_apart(grid: np.ndarray, n: int, spacing_px: float, rng: np.random.Generator) -> np.ndarray:

@@ -40,7 +40,7 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
     if n_workers < 1:
         yield from map(function, jobs)
         return
-    pool = ProcessPoolExecutor(n_workers, initializer=_start_worker, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(n_workers, initializer=_start_worker)
     pending: deque = deque()
     try:
         for job in jobs:
@@ -58,14 +58,15 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(parent: int) -> None:
+def _start_worker() -> None:
     """Leave Ctrl-C and SIGTERM to the parent, and end when the parent is killed."""
+    parent = os.getppid()  # or the fork server, which ends with it
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            time.sleep(0.5)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -7,7 +7,6 @@ run goes on where its journal ends.
 """
 
 import dataclasses
-import json
 import os
 import zlib
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 from picking import annotations, micrographs, negatives
 from picking.errors import UserError
 from picking.files import read_json, sha256
+from picking.journal import Journal
 from picking.parallel import ordered_map
 from picking.streams import stream
 
@@ -129,6 +129,7 @@ def _plan_micrograph(job: tuple) -> MicrographPlan:
     if n_off_centre:
         ring = negatives.off_centre_grid(*particles, settings.margin_px)
         off_centre = negatives.draw_apart(ring, n_off_centre, patch / 2, rng)
+        negatives.keep_apart(grid, off_centre, patch / 2)
     n_ordinary = n_draw - len(off_centre) - n_outliers
     drawn = negatives.draw_apart(grid, n_ordinary + OUTLIER_CANDIDATES * n_outliers, patch / 2, rng)
     candidates = drawn[n_ordinary:]
@@ -162,13 +163,14 @@ def cut_patches(image: np.ndarray, centres_px: np.ndarray, patch_size_px: int) -
 
 
 def cut_split(
-    folder: Path, plans: list[MicrographPlan], n_workers: int, journal: "Journal"
+    folder: Path, plans: list[MicrographPlan], n_workers: int, journal: Journal
 ) -> dict[str, str]:
     """Cut all patches of a split into ``folder/patches.npy`` and write ``folder/index.npz``.
 
     Micrographs that the journal holds already are not cut again. Returns name -> what is wrong
     for each micrograph that cannot be read; the index is written only when there is none.
     """
+    journal.begin(folder.name, _plan_hash(plans))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "patches.npy"
     patch_size_px = plans[0].patch_size_px
@@ -178,16 +180,16 @@ def cut_split(
     jobs = [
         (i, plan, path, header_bytes + int(starts[i]) * row_bytes)
         for i, plan in enumerate(plans)
-        if (folder.name, i) not in journal.done
+        if not journal.holds(folder.name, i, plan.micrograph.path)
     ]
     unreadable = {}
-    for i, checksum, outliers_px, problem in ordered_map(
+    for i, rows, problem in ordered_map(
         _cut_micrograph, jobs, n_workers, f"Cutting {folder.name}", len(plans)
     ):
         if problem:
             unreadable[plans[i].micrograph.name] = problem
         else:
-            journal.add(folder.name, i, checksum, outliers_px)
+            journal.add(folder.name, i, rows)
     if not unreadable:
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -195,15 +197,33 @@ def cut_split(
     return unreadable
 
 
-def _cut_micrograph(job: tuple) -> tuple[int, int, list, str | None]:
-    """Cut and write one micrograph's rows; runs in a worker."""
+def _plan_hash(plans: list[MicrographPlan]) -> str:
+    """Return a hash of everything that decides which row holds what."""
+    parts: list[str | bytes] = []
+    for p in plans:
+        parts.append(f"{p.micrograph.name}:{p.size_px}:{p.patch_size_px}:{p.n_outliers}")
+        for rows in (
+            p.labelled_px, p.hidden_px, p.negatives_px, p.off_centre_px, p.outlier_candidates_px
+        ):  # fmt: skip
+            parts += [f":{len(rows)}:", rows.tobytes()]
+    return sha256(*parts)
+
+
+def _cut_micrograph(job: tuple) -> tuple[int, dict, str | None]:
+    """Cut and write one micrograph's rows; runs in a worker.
+
+    Returns its number, the journal's entry on its rows, and what is wrong with the image.
+    """
     i, plan, path, offset = job
     try:
+        n_bytes = plan.micrograph.path.stat().st_size
         image = micrographs.read_micrograph(plan.micrograph.path)
+    except FileNotFoundError:
+        return i, {}, f"{plan.micrograph.path} was removed while it was processed"
     except micrographs.UnreadableImage as error:
-        return i, 0, [], str(error)
+        return i, {}, str(error)
     if image.shape != plan.size_px:
-        return i, 0, [], f"{plan.micrograph.path} changed its size while it was processed"
+        return i, {}, f"{plan.micrograph.path} changed its size while it was processed"
     fixed = [plan.labelled_px, plan.hidden_px, plan.negatives_px, plan.off_centre_px]
     patches = cut_patches(image, np.concatenate(fixed), plan.patch_size_px)
     outliers_px = plan.outlier_candidates_px
@@ -212,16 +232,17 @@ def _cut_micrograph(job: tuple) -> tuple[int, int, list, str | None]:
         chosen = _most_unusual(candidates, plan.n_outliers)
         outliers_px = outliers_px[chosen]
         patches = np.concatenate([patches, candidates[chosen]])
-    data = np.ascontiguousarray(patches).data
+    data = patches.reshape(-1).data
     descriptor = os.open(path, os.O_WRONLY)
     try:
         written = 0
-        view = memoryview(data).cast("B")
-        while written < len(view):
-            written += os.pwrite(descriptor, view[written:], offset + written)
+        while written < len(data):
+            written += os.pwrite(descriptor, data[written:], offset + written)
     finally:
         os.close(descriptor)
-    return i, zlib.crc32(view), outliers_px[: plan.n_outliers].tolist(), None
+    outliers = outliers_px[: plan.n_outliers].tolist()
+    rows = {"checksum": zlib.crc32(data), "outliers_px": outliers, "image_bytes": n_bytes}
+    return i, rows, None
 
 
 def _most_unusual(patches: np.ndarray, n: int) -> np.ndarray:
@@ -250,10 +271,10 @@ def _allocate(path: Path, n: int, patch_size_px: int) -> int:
     return start
 
 
-def _write_index(path: Path, plans: list[MicrographPlan], split: str, journal: "Journal") -> None:
+def _write_index(path: Path, plans: list[MicrographPlan], split: str, journal: Journal) -> None:
     centres, tags, labeled, micrograph = [], [], [], []
     for i, plan in enumerate(plans):
-        outliers = np.array(journal.done[split, i][1], dtype=np.float64).reshape(-1, 2)
+        outliers = np.array(journal.done[split, i]["outliers_px"], dtype=np.float64).reshape(-1, 2)
         for rows, tag, is_labeled in (
             (plan.labelled_px, TAG_PARTICLE, True),
             (plan.hidden_px, TAG_PARTICLE, False),
@@ -274,81 +295,6 @@ def _write_index(path: Path, plans: list[MicrographPlan], split: str, journal: "
         centre=np.concatenate(centres).astype(np.float32),
         tag=tag_column,
     )
-
-
-class Journal:
-    """Which micrographs are cut: a line of JSON each, appended once their rows are written.
-
-    The first line holds what the store is made from; a store begun with anything else is not gone
-    on with. A line torn by a kill is cut off, and its micrograph is cut again.
-
-    Attributes: done, (split, i) -> (checksum of the rows, centres of the outliers);
-    skipped, split -> names of the micrographs left out because they cannot be decoded.
-    """
-
-    def __init__(self, path: Path, made_from: dict) -> None:
-        self.path = path
-        self.done: dict[tuple[str, int], tuple[int, list]] = {}
-        self.skipped: dict[str, list[str]] = {name: [] for name in made_from["splits"]}
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        if len(whole) > 1:  # a journal without entries holds nothing worth keeping
-            require_same(path.parent, json.loads(whole[0]), made_from)
-            for line in whole[1:]:
-                self._apply(json.loads(line))
-        else:
-            whole = []
-        self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(sum(map(len, whole)))
-        self._file.seek(0, os.SEEK_END)
-        if not whole:
-            self._write(made_from)
-
-    def add(self, split: str, i: int, checksum: int, outliers_px: list) -> None:
-        """Record that the rows of micrograph ``i`` of ``split`` are in the store."""
-        self._record({"split": split, "i": i, "checksum": checksum, "outliers_px": outliers_px})
-
-    def skip(self, split: str, names: list[str]) -> None:
-        """Leave micrographs out; the split's plan changes with it, so all its rows are void."""
-        self._record({"split": split, "skip": names})
-
-    def content_hash(self) -> str:
-        """Return the SHA-256 over all rows' checksums, in order."""
-        return sha256(*(f"{key}:{self.done[key][0]};" for key in sorted(self.done)))
-
-    def remove(self) -> None:
-        """Delete the journal of a finished store."""
-        self._file.close()
-        self.path.unlink()
-
-    def _record(self, entry: dict) -> None:
-        self._apply(entry)
-        self._write(entry)
-
-    def _apply(self, entry: dict) -> None:
-        split = entry["split"]
-        if "skip" in entry:
-            self.skipped[split] += entry["skip"]
-            self.done = {key: value for key, value in self.done.items() if key[0] != split}
-        else:
-            self.done[split, entry["i"]] = (entry["checksum"], entry["outliers_px"])
-
-    def _write(self, content: dict) -> None:
-        self._file.write(json.dumps(content).encode() + b"\n")
-        self._file.flush()
-
-
-def require_same(folder: Path, started: dict, made_from: dict) -> None:
-    """Raise `UserError` naming the differences when a store was made from something else."""
-    differing = [key for key in made_from if started.get(key) != made_from[key]]
-    if differing:
-        details = "; ".join(
-            f"{key}: {started.get(key)} there, {made_from[key]} now" for key in differing
-        )
-        raise UserError(
-            f"{folder} holds a store made with other arguments ({details}): "
-            "choose another --output-dir or delete it"
-        )
 
 
 class PatchStore:

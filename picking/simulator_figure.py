@@ -28,7 +28,7 @@ def draw_figure(output: Path, path: Path) -> None:
     record = read_json(output / "simulation.json")
     margin_px = record["annotation_margin_px"]
     plans = plan_dataset(record["arguments"])
-    plan = max(plans, key=lambda plan: plan.carbon and plan.n_crystals > 0)
+    plan = max(plans, key=lambda plan: (plan.carbon and plan.n_crystals > 0, plan.snr))
     image = simulate_planned(plan)
     height, width = plan.size_px
     shown = Image.fromarray(raw_to_uint8(image.raw)).resize(

@@ -129,6 +129,14 @@ def test_the_zeros_that_the_figure_marks_are_those_of_the_textbook():
         np.testing.assert_allclose(found, textbook_zeros(defocus_angstrom, 5), rtol=1e-4)
 
 
+def test_the_ctf_changes_sign_where_the_textbook_says_up_to_high_frequency():
+    ctf = Optics(pixel_size_angstrom=1.0, defocus_angstrom=15000.0).ctf((1, 16384))[0]
+    changes = np.flatnonzero(np.diff(np.sign(ctf)))[:16]
+    zeros = textbook_zeros(15000.0, 16)
+    assert zeros[-1] > 0.2  # where spherical aberration counts
+    assert np.abs((changes + 0.5) / 16384 - zeros).max() < 1 / 16384
+
+
 def test_the_ctf_makes_dense_matter_dark_and_treats_both_axes_alike():
     ctf = ctf_2d((60, 80), 2.0, 15000.0, 2.7, 300.0, 0.1, 80.0)
     assert ctf.shape == (60, 41)

@@ -1,0 +1,98 @@
+"""What is done already of a patch store, so that an interrupted run goes on where it was."""
+
+import json
+import os
+from pathlib import Path
+
+from picking.errors import UserError
+from picking.files import sha256
+
+
+class Journal:
+    """Which micrographs are cut: a line of JSON each, appended once their rows are written.
+
+    The first line holds what the store is made from; a store begun with anything else is not gone
+    on with. A line torn by a kill is cut off, and its micrograph is cut again. Rows of a split are
+    void when its plan changes, as it does when images are left out or mended.
+
+    Attributes: done, (split, i) -> checksum of the rows, centres of the outliers and size of the
+    image file; skipped, split -> names of the micrographs left out because they cannot be decoded.
+    """
+
+    def __init__(self, path: Path, made_from: dict) -> None:
+        self.path = path
+        self.done: dict[tuple[str, int], dict] = {}
+        self.plans: dict[str, str] = {}
+        self.skipped: dict[str, list[str]] = {name: [] for name in made_from["splits"]}
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]
+        entries = [json.loads(line) for line in whole]
+        if not any("i" in entry for entry in entries):  # nothing worth keeping
+            entries, whole = [], []
+        if entries:
+            require_same(path.parent, entries[0], made_from)
+            for entry in entries[1:]:
+                self._apply(entry)
+        self._file = path.open("r+b" if path.exists() else "w+b")
+        self._file.truncate(sum(map(len, whole)))
+        self._file.seek(0, os.SEEK_END)
+        if not entries:
+            self._write(made_from)
+
+    def begin(self, split: str, plan_hash: str) -> None:
+        """Start or go on with a split; its rows are void when they were cut by another plan."""
+        if self.plans.get(split) != plan_hash:
+            self._record({"split": split, "plan": plan_hash})
+
+    def holds(self, split: str, i: int, image: Path) -> bool:
+        """Return whether the rows of micrograph ``i`` are there, cut from this very image."""
+        rows = self.done.get((split, i))
+        return rows is not None and rows["image_bytes"] == image.stat().st_size
+
+    def add(self, split: str, i: int, rows: dict) -> None:
+        """Record that the rows of micrograph ``i`` of ``split`` are in the store."""
+        self._record({"split": split, "i": i, **rows})
+
+    def skip(self, split: str, names: list[str]) -> None:
+        """Leave micrographs out of a split from now on."""
+        self._record({"split": split, "skip": names})
+
+    def content_hash(self) -> str:
+        """Return the SHA-256 over all rows' checksums, in order."""
+        return sha256(*(f"{key}:{self.done[key]['checksum']};" for key in sorted(self.done)))
+
+    def remove(self) -> None:
+        """Delete the journal of a finished store."""
+        self._file.close()
+        self.path.unlink()
+
+    def _record(self, entry: dict) -> None:
+        self._apply(entry)
+        self._write(entry)
+
+    def _apply(self, entry: dict) -> None:
+        split = entry["split"]
+        if "plan" in entry:
+            self.plans[split] = entry["plan"]
+            self.done = {key: rows for key, rows in self.done.items() if key[0] != split}
+        elif "skip" in entry:
+            self.skipped[split] += entry["skip"]
+        else:
+            self.done[split, entry["i"]] = entry
+
+    def _write(self, content: dict) -> None:
+        self._file.write(json.dumps(content).encode() + b"\n")
+        self._file.flush()
+
+
+def require_same(folder: Path, started: dict, made_from: dict) -> None:
+    """Raise `UserError` naming the differences when a store was made from something else."""
+    differing = [key for key in made_from if started.get(key) != made_from[key]]
+    if differing:
+        details = "; ".join(
+            f"{key}: {started.get(key)} there, {made_from[key]} now" for key in differing
+        )
+        raise UserError(
+            f"{folder} holds a store made with other arguments ({details}): "
+            "choose another --output-dir or delete it"
+        )
