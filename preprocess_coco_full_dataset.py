@@ -98,6 +98,10 @@ def main() -> None:
 
     # 1. Annotations
     splits = annotations.find_splits(args.data_root, args.splits)
+    output = args.output_dir.resolve()
+    inputs = [(args.data_root / name).resolve() for name in annotations.SPLITS]
+    if output == args.data_root.resolve() or any(f in (output, *output.parents) for f in inputs):
+        raise UserError(f"--output-dir {args.output_dir} is among the micrographs: choose another")
     listed = {name: annotations.read_split(args.data_root, name) for name in splits}
     made_from = arguments_of(args, listed)
     if args.dry_run:

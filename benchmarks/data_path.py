@@ -1,18 +1,20 @@
-"""How many patches a second come from the store, ready for training, three ways, in one run.
+"""How many patches a second come out of the store, ready for training: three ways, in one run.
 
     python -m benchmarks.data_path --num-workers 2 --json data_path.json
 
-(a) The usual way: a data set reads one patch, makes Pillow images, and torchvision makes the weak
-    and the strong view (RandAugment) of each.
-(b) Ours with augmentation on the CPU: a worker reads a batch from the memory map and makes both
-    views of all of it (picking/augment.py).
-(c) Ours with augmentation on the GPU, the host's part alone: a batch of bytes from the memory map,
-    by workers and in the training process itself. What the GPU then does is not measured here.
+(a) The usual way: a data set reads one patch at a time, Pillow and torchvision make the weak and
+    the strong view (RandAugment) of it, worker processes do so.
+(b) Ours with augmentation on the CPU: a batch at a time is read from the memory map and both views
+    are made of all of it (picking/augment.py), by worker processes, or by as many threads of the
+    training process, which need not send 8 MB of views for every batch.
+(c) Ours with augmentation on the GPU, the host's part alone: a batch of bytes is read from the
+    memory map, by worker processes, or by the training process itself. What the GPU does is not
+    measured here.
 
-Every way gives shuffled batches of 64, and (a) and (b) two float32 views of each patch. The ways
-take turns, so that a busy machine slows all of them; the ratios are medians over the turns. The
-store is a temporary file of noise, small enough to stay in memory as it would not at 44 GB: there
-a cold disk bounds every way alike.
+All give shuffled batches of 64; (a) and (b) two float32 views of each patch. A worker has one torch
+thread. The ways take turns and a ratio is the median over the turns; still, other work on the
+machine slows (a) most, so judge by a run whose `load_before` is near 0. The store is a temporary
+file of noise that stays in memory; one that does not, on a slow disk, bounds every way alike.
 """
 
 import argparse
@@ -22,8 +24,12 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -33,17 +39,29 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from picking.augment import AugmentConfig, two_views
+from picking.augment import keep_freed_memory, two_views
+from picking.config import AugmentationConfig
 from picking.errors import run_script
 from picking.streams import stream, stream_seed
 
 BATCH_SIZE = 64
 SEED = 42
-SHIFT_PX = AugmentConfig().shift_px
+CONFIG = AugmentationConfig()
+# Batches that each worker works ahead, in processes (DataLoader's default) and in threads.
+AHEAD = 2
+
+WAYS = {
+    "a": "(a) per sample, Pillow and RandAugment, processes",
+    "b_processes": "(b) both views by batch on the CPU, processes",
+    "b_threads": "(b) both views by batch on the CPU, threads",
+    "c_processes": "(c) bytes by batch, processes",
+    "c_inline": "(c) bytes by batch, in the training process",
+}
+AIMS = {"b": 5, "c": 50}
 
 
 class RandomBatches(Sampler):
-    """Random batches of indices without end, each with its number: (step, indices)."""
+    """Shuffled batches without end, each with its number: (step, indices)."""
 
     def __init__(self, n_patches: int) -> None:
         self.n_patches = n_patches
@@ -57,47 +75,24 @@ class RandomBatches(Sampler):
                 step += 1
 
 
-def read_batch(patches: np.ndarray, indices: np.ndarray) -> torch.Tensor:
-    """(n, p, p) memory map, (B,) -> (B, p, p) uint8. Rows are copied whole, so order is no matter."""
-    return torch.from_numpy(np.asarray(patches[indices]))
-
-
 class PerSamplePairs(Dataset):
-    """(a) One patch at a time through Pillow and torchvision."""
+    """(a) One patch at a time through Pillow and torchvision, as FixMatch code usually does."""
 
     def __init__(self, patches: np.ndarray) -> None:
         self.patches = patches
         moved = [
             transforms.RandomHorizontalFlip(),
             transforms.RandomVerticalFlip(),
-            transforms.RandomCrop(patches.shape[1], SHIFT_PX, padding_mode="reflect"),
+            transforms.RandomCrop(patches.shape[1], CONFIG.shift_px, padding_mode="reflect"),
         ]
         floats = [transforms.ToTensor(), transforms.Normalize(0.5, 0.25)]
         self.weak = transforms.Compose([*moved, *floats])
-        self.strong = transforms.Compose(
-            [
-                *moved,
-                transforms.RandAugment(num_ops=2, magnitude=10),
-                *floats,
-                transforms.RandomErasing(),
-            ]
-        )
+        distorted = [transforms.RandAugment(num_ops=2, magnitude=10), *floats]
+        self.strong = transforms.Compose([*moved, *distorted, transforms.RandomErasing()])
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         image = Image.fromarray(self.patches[index])
         return self.weak(image), self.strong(image)
-
-
-class BatchedPairs(Dataset):
-    """(b) A whole batch at a time through both views."""
-
-    def __init__(self, patches: np.ndarray) -> None:
-        self.patches = patches
-
-    def __getitem__(self, job: tuple[int, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
-        step, indices = job
-        generator = torch.Generator().manual_seed(stream_seed(SEED, "views", step))
-        return two_views(read_batch(self.patches, indices), generator, AugmentConfig())
 
 
 class BatchedBytes(Dataset):
@@ -110,15 +105,171 @@ class BatchedBytes(Dataset):
         return read_batch(self.patches, job[1])
 
 
-def make_loaders(patches: np.ndarray, n_workers: int) -> dict[str, DataLoader]:
+class BatchedPairs(BatchedBytes):
+    """(b) A whole batch at a time through both views; a batch's number decides its draws."""
+
+    def __getitem__(self, job: tuple[int, np.ndarray]) -> Any:
+        generator = torch.Generator().manual_seed(stream_seed(SEED, "views", job[0]))
+        return two_views(super().__getitem__(job), generator, CONFIG)
+
+
+def read_batch(patches: np.ndarray, indices: np.ndarray) -> torch.Tensor:
+    """(n, p, p) memory map, (B,) -> (B, p, p) uint8."""
+    return torch.from_numpy(np.asarray(patches[indices]))
+
+
+def main() -> None:
+    args = parse_args()
+    setting = conditions(args)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+
+    # 1. A store of noise.
+    with tempfile.TemporaryDirectory() as folder:
+        patches = write_store(Path(folder) / "patches.npy", args.n_patches, args.patch_size)
+        ways = make_ways(patches, args.num_workers)
+
+        # 2. Every way in turn, several times.
+        rates: dict[str, list[float]] = {key: [] for key in WAYS}
+        for _ in range(args.repeats):
+            for key, batches in ways.items():
+                rates[key].append(patches_per_second(batches(), args.num_workers, args.seconds))
+
+    # 3. The table.
+    report = {"conditions": setting, "ways": summarise(rates)}
+    print_table(report)
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--num-workers", type=int, default=2, help="processes, or threads")
+    parser.add_argument("--n-patches", type=int, default=20_000, help="in the temporary store")
+    parser.add_argument("--patch-size", type=int, default=128, help="side in px")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each way in each turn")
+    parser.add_argument("--repeats", type=int, default=5, help="turns")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    args = parser.parse_args()
+    if args.num_workers < 1 or args.repeats < 1 or args.n_patches < BATCH_SIZE:
+        parser.error(f"--num-workers and --repeats from 1, --n-patches from {BATCH_SIZE}")
+    return args
+
+
+def write_store(path: Path, n_patches: int, side_px: int) -> np.ndarray:
+    """Write uint8 (n, p, p) noise and return it as a memory map."""
+    shape = (n_patches, side_px, side_px)
+    store = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    rng = stream(SEED, "store")
+    for row in store:
+        row[:] = rng.integers(0, 256, row.shape, dtype=np.uint8)
+    store.flush()
+    return np.load(path, mmap_mode="r")
+
+
+def make_ways(patches: np.ndarray, n_workers: int) -> dict[str, Callable[[], Iterator]]:
+    """Return, for each way, what starts it: an iterator of batches without end."""
     batches = RandomBatches(len(patches))
-    indices_only = (indices for _, indices in batches)
-    # fork shares the memory map with the workers; other ways of starting them would copy it
-    workers = {"num_workers": n_workers, "multiprocessing_context": "fork" if n_workers else None}
+    pairs, as_bytes = BatchedPairs(patches), BatchedBytes(patches)
+
+    def processes(dataset: Dataset, **options: Any) -> Iterator:
+        # fork shares the memory map with the workers; other ways of starting them would copy it
+        return iter(
+            DataLoader(
+                dataset,
+                num_workers=n_workers,
+                prefetch_factor=AHEAD,
+                multiprocessing_context="fork",
+                worker_init_fn=lambda _: keep_freed_memory(),
+                **options,
+            )
+        )
+
     whole = {"batch_size": None, "sampler": batches}
     return {
-        "a": DataLoader(PerSamplePairs(patches), batch_sampler=indices_only, **workers),
-        "b": DataLoader(BatchedPairs(patches), **whole, **workers),
-        "c": DataLoader(BatchedBytes(patches), **whole, **workers),
-        "c0": DataLoader(BatchedBytes(patches), **whole, num_workers=0),
+        "a": lambda: processes(
+            PerSamplePairs(patches), batch_sampler=(indices for _, indices in batches)
+        ),
+        "b_processes": lambda: processes(pairs, **whole),
+        "b_threads": lambda: in_threads(pairs.__getitem__, iter(batches), n_workers),
+        "c_processes": lambda: processes(as_bytes, **whole),
+        "c_inline": lambda: map(as_bytes.__getitem__, batches),
     }
+
+
+def in_threads(make_batch: Callable, jobs: Iterator, n_threads: int) -> Iterator:
+    """Yield ``make_batch(job)`` in order, made ahead: torch lets threads compute at once."""
+    with ThreadPoolExecutor(n_threads, "views", torch.set_num_threads, (1,)) as pool:
+        ahead = deque(pool.submit(make_batch, job) for job in islice(jobs, AHEAD * n_threads))
+        for job in jobs:
+            yield ahead.popleft().result()
+            ahead.append(pool.submit(make_batch, job))
+
+
+def patches_per_second(batches: Iterator, n_workers: int, seconds: float) -> float:
+    """Measure in the steady state: what was made ahead during the start does not count."""
+    for _ in range(2 * AHEAD * n_workers):
+        next(batches)
+    n_batches, start = 0, time.perf_counter()
+    while (elapsed := time.perf_counter() - start) < seconds:
+        next(batches)
+        n_batches += 1
+    return n_batches * BATCH_SIZE / elapsed
+
+
+def conditions(args: argparse.Namespace) -> dict:
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": round(os.getloadavg()[0], 2),
+        "num_workers": args.num_workers,
+        "batch_size": BATCH_SIZE,
+        "n_patches": args.n_patches,
+        "patch_size_px": args.patch_size,
+        "seconds": args.seconds,
+        "repeats": args.repeats,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "pillow": PIL.__version__,
+    }
+
+
+def summarise(rates: dict[str, list[float]]) -> dict[str, dict]:
+    """Per way: median, lowest and highest rate, and the median ratio to (a) turn by turn."""
+    return {
+        key: {
+            "patches_per_second": statistics.median(values),
+            "lowest": min(values),
+            "highest": max(values),
+            "ratio": statistics.median(
+                value / usual for value, usual in zip(values, rates["a"], strict=True)
+            ),
+        }
+        for key, values in rates.items()
+    }
+
+
+def print_table(report: dict) -> None:
+    print(", ".join(f"{key} {value}" for key, value in report["conditions"].items()))
+    print(f"\n{'':50}{'patches/s':>10}{'lowest':>10}{'highest':>10}{'x (a)':>8}")
+    for key, row in report["ways"].items():
+        figures = "".join(
+            f"{row[name]:>10,.0f}" for name in ("patches_per_second", "lowest", "highest")
+        )
+        print(f"{WAYS[key]:50}{figures}{row['ratio']:>8.1f}")
+    print("\nA patch of (a) or (b) is a pair of views.")
+    for letter, aim in AIMS.items():
+        best = max(
+            (key for key in report["ways"] if key.startswith(letter)),
+            key=lambda key: report["ways"][key]["ratio"],
+        )
+        ratio = report["ways"][best]["ratio"]
+        verdict = "met" if ratio >= aim else "missed"
+        print(f"Aim of {aim} x (a): {verdict}, {ratio:.1f} with {WAYS[best]}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -341,10 +341,11 @@ def _read_mapping(path: Path) -> dict[str, str]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
+            columns = set(reader.fieldnames or ())
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}): write it again") from error
-    if not {"file_name", "empiar_id"} <= set(reader.fieldnames or ()):
+    if not {"file_name", "empiar_id"} <= columns:
         raise UserError(f"{path} needs the columns file_name and empiar_id")
     return {Path(row["file_name"]).stem: row["empiar_id"].strip() for row in rows}
 

@@ -4,41 +4,23 @@ Every sample has draws of its own, all from the generator that the caller gives,
 of the generator makes the same views. Nothing here waits for the GPU and nothing loops over
 samples. Call it outside autocast: the blur is a convolution.
 
-Three choices look odd and are there for speed on a CPU, where the plain way takes seven to ten
-times as long: `vector_norm` for a deviation, a pool of noise, and the cut in `_gaussian_kernels`.
+Where the code takes a way round (the deviation from `vector_norm`, 32-bit places, a pool of noise,
+the cut in `_gaussian_kernels`), the plain way takes two to ten times as long on a CPU.
 `benchmarks/data_path.py` measures the whole.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from picking.config import AugmentationConfig
 from picking.errors import UserError
 
 # Below one grey level of deviation a patch is flat, and dividing would only magnify its rounding.
 STD_FLOOR_GREY = 1.0
 # Patches' worth of fresh noise that is drawn for a batch.
 NOISE_POOL_PATCHES = 4
-
-
-@dataclass(frozen=True)
-class AugmentConfig:
-    """How far the views may go; 0 switches a step off. A standardised patch has deviation 1.
-
-    The weak view uses `shift_px` alone, the strong view all. Each sample draws its own strength,
-    evenly up to the value given here.
-    """
-
-    shift_px: int = 4  # largest shift along y and x, in pixels of the network's input
-    contrast: float = 0.5  # factor 1 - contrast to 1 + contrast; under 1, so never inverted
-    brightness: float = 0.5  # offset up to this many deviations of the patch, either way
-    noise: float = 0.5  # largest deviation of the white noise, in deviations of the patch
-    blur_px: float = 1.0  # largest sigma of the Gaussian blur, in pixels of the network's input
-    # Longest side of the blank rectangle as a share of the patch's side; the shortest is half of
-    # it. So 0.4 blanks 4 to 16% of the area, 9% on average.
-    cutout: float = 0.4
 
 
 def to_float(patches: torch.Tensor) -> torch.Tensor:
@@ -51,12 +33,12 @@ def to_float(patches: torch.Tensor) -> torch.Tensor:
     x = patches.float()
     x -= x.mean(dim=(1, 2), keepdim=True)
     # The deviation of what is centred already; torch.std takes seven times as long on a CPU.
-    std = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) / math.sqrt(x[0].numel())
+    std = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) / math.sqrt(x.shape[1] * x.shape[2])
     return x.div_(std.clamp_(min=STD_FLOOR_GREY)).unsqueeze(1)
 
 
 def weak_view(
-    patches: torch.Tensor, generator: torch.Generator, config: AugmentConfig
+    patches: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
 ) -> torch.Tensor:
     """Standardise, then flip, turn by quarters and shift each patch.
 
@@ -67,17 +49,20 @@ def weak_view(
 
 
 def strong_view(
-    patches: torch.Tensor, generator: torch.Generator, config: AugmentConfig
+    patches: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
 ) -> torch.Tensor:
     """Move as `weak_view` does, by draws of its own, then blur, rescale, add noise and cut out.
 
-    (B, p, p) uint8 -> (B, 1, p, p) float32, in deviations of the undistorted patch.
+    (B, p, p) uint8 -> (B, 1, p, p) float32, in deviations of the undistorted patch. Each sample
+    draws its own strengths, evenly up to those in ``config``; a strength of 0 switches its step
+    off. Contrast is a factor within 1 ± ``contrast``: under 1 it never inverts. The blank rectangle
+    has sides from half of ``cutout`` to ``cutout`` of the patch's, so 0.4 takes 9% on average.
     """
     return _distort(_move(to_float(patches), generator, config), generator, config)
 
 
 def two_views(
-    patches: torch.Tensor, generator: torch.Generator, config: AugmentConfig
+    patches: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what `weak_view` and then `strong_view` would, standardising once.
 
@@ -88,7 +73,17 @@ def two_views(
     return weak, _distort(_move(x, generator, config), generator, config)
 
 
-def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) -> torch.Tensor:
+def keep_freed_memory() -> None:
+    """Have this process keep what a batch frees, rather than hand it back and fetch it anew.
+
+    Call it once in a process that makes views on the CPU: page faults were a third of the time
+    there. Freeing one large block raises glibc's threshold (mallopt(3), M_MMAP_THRESHOLD); with
+    other C libraries nothing happens.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)  # just under the 32 MiB that glibc heeds
+
+
+def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentationConfig) -> torch.Tensor:
     """Give each sample one of the 8 symmetries of the square and a shift, all as one copy.
 
     (B, 1, p, p) -> (B, 1, p, p). What the shift brings in from outside is mirrored, the outermost
@@ -108,18 +103,18 @@ def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) ->
     index = (torch.arange(side_px, device=device) + shift).abs()
     index = last - (last - index).abs()
     row, column = torch.where(flip, last - index, index)
+    row = row * side_px  # places in the flattened patch, as columns are
     # Where the axes are swapped, going down the output is going across the patch.
-    down, across = (
-        torch.where(swap, column, row * side_px),
-        torch.where(swap, row * side_px, column),
-    )
-    down += torch.arange(n, device=device).unsqueeze(1) * side_px**2
-    # Places in the flattened batch; as 64-bit numbers they would take as long as the copying.
+    down, across = torch.where(swap, column, row), torch.where(swap, row, column)
+    down = down + torch.arange(n, device=device).unsqueeze(1) * side_px**2
+    # 64-bit places, one a pixel, would take as long to make as the copying itself.
     place = down.int().unsqueeze(2) + across.int().unsqueeze(1)
     return x.flatten().index_select(0, place.flatten()).view_as(x)
 
 
-def _distort(x: torch.Tensor, generator: torch.Generator, config: AugmentConfig) -> torch.Tensor:
+def _distort(
+    x: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
+) -> torch.Tensor:
     """Blur, contrast and brightness in one filter, then noise, then cutout.
 
     (B, 1, p, p) -> (B, 1, p, p).
@@ -150,7 +145,7 @@ def _noise_like(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """White Gaussian noise of deviation 1 in the shape of ``x``, (B, 1, p, p).
 
     Each row of pixels is a piece from a random place in a pool that is drawn afresh for the batch:
-    drawing every value takes six times as long on a CPU. Two given rows of a patch overlap in the
+    drawing every value takes ten times as long on a CPU. Two given rows of a patch overlap in the
     pool with a chance of 1 in 2 p, and then at some shift, which no network can make use of.
     """
     n, _, height, width = x.shape

@@ -188,7 +188,7 @@ def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
     values: dict[str, Any] = {}
     for key, value in content.items():
         if key not in hints:
-            nearest = difflib.get_close_matches(str(key), list(hints), 1, 0)[0]
+            nearest = _nearest(str(key), hints)
             raise UserError(
                 f"{source}: unknown key '{prefix}{key}'; did you mean '{prefix}{nearest}'?"
             )
@@ -210,6 +210,16 @@ def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
                     f"{source}: '{prefix}{field.name}' is {value}: choose a number {bounds}"
                 )
     return schema(**values)
+
+
+def _nearest(key: str, hints: dict[str, Any]) -> str:
+    """Return the valid key most like ``key``, also where its section was forgotten."""
+    known = {name: name for name in hints}
+    for section, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            for field in dataclasses.fields(hint):
+                known.setdefault(field.name, f"{section}.{field.name}")
+    return known[difflib.get_close_matches(key, list(known), 1, 0)[0]]
 
 
 def _checked(value: Any, hint: Any, source: str, name: str) -> Any:

@@ -39,9 +39,9 @@ class Journal:
         if not entries:
             self._write(made_from)
 
-    def begin(self, split: str, plan_hash: str) -> None:
-        """Start or go on with a split; its rows are void when they were cut by another plan."""
-        if self.plans.get(split) != plan_hash:
+    def begin(self, split: str, plan_hash: str, afresh: bool) -> None:
+        """Start a split afresh or go on with it; rows that were cut by another plan are void."""
+        if afresh or self.plans.get(split) != plan_hash:
             self._record({"split": split, "plan": plan_hash})
 
     def holds(self, split: str, i: int, image: Path) -> bool:

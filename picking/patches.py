@@ -8,6 +8,7 @@ run goes on where its journal ends.
 
 import dataclasses
 import os
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -170,9 +171,9 @@ def cut_split(
     Micrographs that the journal holds already are not cut again. Returns name -> what is wrong
     for each micrograph that cannot be read; the index is written only when there is none.
     """
-    journal.begin(folder.name, _plan_hash(plans))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "patches.npy"
+    journal.begin(folder.name, _plan_hash(plans), afresh=not path.exists())
     patch_size_px = plans[0].patch_size_px
     starts = np.cumsum([0, *(plan.n_rows for plan in plans)])
     header_bytes = _allocate(path, int(starts[-1]), patch_size_px)
@@ -306,6 +307,7 @@ class PatchStore:
     """
 
     def __init__(self, folder: Path, split: str) -> None:
+        self.folder, self.split = folder, split
         self.metadata = read_metadata(folder)
         if split not in self.metadata["splits"]:
             there = ", ".join(self.metadata["splits"])
@@ -319,7 +321,7 @@ class PatchStore:
                 self.label, self.labeled = index["label"], index["labeled"]
                 self.micrograph, self.centre = index["micrograph"], index["centre"]
                 self.tag = index["tag"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise UserError(
                 f"patch store {folder / split} is damaged ({error}): delete it and make it again "
                 "with preprocess_coco_full_dataset.py"
@@ -332,6 +334,10 @@ class PatchStore:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    def __reduce__(self) -> tuple:
+        # A worker that is not forked opens the memory map anew; pickling would copy all of it.
+        return PatchStore, (self.folder, self.split)
 
     @property
     def patch_size_px(self) -> int:

@@ -182,32 +182,34 @@ def warning_signs(history: list[dict], config: PUConfig, unlabeled_prior: float)
 def success_criteria(val: dict, test: dict | None) -> list[dict]:
     """Return the users' success criteria, each with its value and whether it is met.
 
-    Precision and recall are at the validation threshold. ``met`` is None without a test split.
+    Precision and recall are at the validation threshold. ``met`` is None where the test split
+    is missing or has one class only.
     """
-    criteria = [_criterion("validation AUC > 0.80", val["auc"], val["auc"] > 0.80)]
+    on_test = (
+        "test AUC > 0.75",
+        "test precision > 0.70",
+        "test recall > 0.70",
+        "no collapse (1 to 99% called positive, balanced accuracy > 0.55)",
+        f"clearly better than {FAILED_ATTEMPT_AUC} (lower end of the AUC's interval)",
+    )
+    criteria: list[tuple] = [("validation AUC > 0.80", val["auc"], val["auc"] > 0.80)]
     if test is None or test["auc"] is None:
-        names = ("test AUC > 0.75", "test precision > 0.70", "test recall > 0.70", "no collapse")
-        return criteria + [_criterion(name, None, None) for name in names]
-    at = test["at_val_threshold"]
-    shares = (test["predicted_positive_share"], at["predicted_positive_share"])
-    balanced = at["balanced_accuracy"]
-    low_auc = (test["intervals"]["auc"] or [test["auc"]])[0]
-    return [
-        *criteria,
-        _criterion("test AUC > 0.75", test["auc"], test["auc"] > 0.75),
-        _criterion("test precision > 0.70", at["precision"], (at["precision"] or 0) > 0.70),
-        _criterion("test recall > 0.70", at["recall"], (at["recall"] or 0) > 0.70),
-        _criterion(
-            "no collapse (1 to 99% called positive, balanced accuracy > 0.55)",
-            balanced,
+        criteria += [(name, None, None) for name in on_test]
+    else:
+        at = test["at_val_threshold"]
+        shares = (test["predicted_positive_share"], at["predicted_positive_share"])
+        balanced = at["balanced_accuracy"]
+        low_auc = (test["intervals"]["auc"] or [test["auc"]])[0]
+        values = (test["auc"], at["precision"], at["recall"], balanced, low_auc)
+        met = (
+            test["auc"] > 0.75,
+            (at["precision"] or 0) > 0.70,
+            at["recall"] > 0.70,
             all(0.01 <= share <= 0.99 for share in shares) and balanced > 0.55,
-        ),
-        _criterion(
-            f"clearly better than {FAILED_ATTEMPT_AUC} (lower end of the AUC's interval)",
-            low_auc,
             low_auc > FAILED_ATTEMPT_AUC,
-        ),
-    ]
+        )
+        criteria += zip(on_test, values, met, strict=True)
+    return [dict(zip(("criterion", "value", "met"), item, strict=True)) for item in criteria]
 
 
 def results(report: dict, best: dict, state: State, n_steps: int, mask_rate: float) -> dict:
@@ -231,6 +233,7 @@ def results(report: dict, best: dict, state: State, n_steps: int, mask_rate: flo
         "steps_planned": n_steps,
         "train_seconds": state.progress.train_seconds,
         "parameters": sum(p.numel() for p in state.network.parameters()),
+        "finished": runs.now(),
         **runs.environment(),
     }
 
@@ -244,14 +247,14 @@ def log_end(log: Log, content: dict, folder: Path) -> None:
     if test:
         log("The guide's targets for the full data set (at 0.5)")
         for name, (title, low, high) in TARGETS.items():
-            log(f"  {title:<12} {_number(test[name])}   target {low:.2f} to {high:.2f}")
+            log(f"  {title:<12} {_number(test[name]):<6}   target {low:.2f} to {high:.2f}")
     low, high = TARGET_MASK_RATE
     log(f"  {'Mask rate':<12} {_percent(content['mask_rate'])}    target {low:.0%} to {high:.0%}")
     log("")
     log("Success criteria (precision and recall at the validation threshold)")
     for item in content["success_criteria"]:
-        met = {True: "met", False: "NOT met", None: "no test split"}[item["met"]]
-        log(f"  {met:<13} {_number(item['value'])}   {item['criterion']}")
+        met = {True: "met", False: "NOT met", None: "no test data"}[item["met"]]
+        log(f"  {met:<13} {_number(item['value']):<6}   {item['criterion']}")
     log("")
     log(f"Results: {folder / 'results.json'}")
     log(f"TensorBoard: tensorboard --logdir {folder.parent}")
@@ -276,12 +279,8 @@ def log_split(log: Log, split: str, report: dict) -> None:
     log("")
 
 
-def _criterion(criterion: str, value: float | None, met: bool | None) -> dict:
-    return {"criterion": criterion, "value": value, "met": met}
-
-
 def _number(value: float | None) -> str:
-    return "none  " if value is None else f"{value:.4f}"
+    return "none" if value is None else f"{value:.4f}"
 
 
 def _percent(value: float | None) -> str:

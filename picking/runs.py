@@ -7,6 +7,7 @@ Random numbers have no state to save: every draw follows from the seed and the s
 picking/streams.py). So a checkpoint is the networks, the optimiser and the position.
 """
 
+import importlib.metadata
 import io
 import json
 import os
@@ -26,25 +27,26 @@ import yaml
 
 from picking.config import differing_keys
 from picking.errors import UserError
-from picking.files import write_atomically, write_json
+from picking.files import read_json, write_atomically, write_json
 
 Log = Callable[[str], None]
 
 
 def select_device(name: str) -> torch.device:
-    """Return the device called ``name``: cpu, cuda, cuda:N, mps, or auto for the best there is.
+    """Return the device called ``name``: cpu, cuda, cuda:N, or auto for the best there is.
 
     Raises `UserError` listing the devices that are there; never falls back to another one. Under
-    torchrun, cuda and auto mean the GPU of this process.
+    torchrun, cuda and auto mean the GPU of this process, and no two share one.
     """
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    has_mps = torch.backends.mps.is_available()
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    if name.startswith("cuda:") and n_processes > 1:
+        raise UserError(f"--device {name} is one GPU for {n_processes} processes: give cuda")
     if name == "auto":
-        name = "cuda" if n_gpus else "mps" if has_mps else "cpu"
+        name = "cuda" if n_gpus else "cpu"
     if name == "cuda" and n_gpus:
-        name = f"cuda:{local_rank % n_gpus}"
-    there = [*(f"cuda:{i}" for i in range(n_gpus)), *(["mps"] if has_mps else []), "cpu"]
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    there = [*(f"cuda:{i}" for i in range(n_gpus)), "cpu"]
     if name not in there:
         raise UserError(f"--device {name} is not there; there are: {', '.join(there)}, auto")
     if name.startswith("cuda"):
@@ -77,6 +79,13 @@ def sum_over_processes(values: torch.Tensor) -> None:
         dist.all_reduce(values)
 
 
+def take_buffers_of_first(network: torch.nn.Module) -> None:
+    """Give every process the first one's buffers: without SyncBatchNorm they drift apart."""
+    if dist.is_initialized():
+        for buffer in network.buffers():
+            dist.broadcast(buffer, 0)
+
+
 def from_all_processes(values: torch.Tensor) -> torch.Tensor:
     """Concatenate the (n, ...) tensors of all processes, in rank order.
 
@@ -91,7 +100,9 @@ def from_all_processes(values: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts)
 
 
-def open_run(folder: Path, config: dict, input_hash: str, resume: bool) -> None:
+def open_run(
+    folder: Path, config: dict, input_hash: str, device: torch.device, resume: bool
+) -> None:
     """Begin a run in ``folder`` or check that it can be resumed there; call while locked.
 
     Raises `UserError` when the folder holds a run and ``resume`` is off, or when the config or the
@@ -104,7 +115,7 @@ def open_run(folder: Path, config: dict, input_hash: str, resume: bool) -> None:
                 f"{folder} holds a run already: continue it with --resume, or choose another "
                 "--exp-name"
             )
-        began = json.loads((folder / "run.json").read_text())
+        began = read_json(folder / "run.json")
         differing = differing_keys(yaml.safe_load(config_path.read_text()), config)
         if differing:
             raise UserError(
@@ -116,18 +127,26 @@ def open_run(folder: Path, config: dict, input_hash: str, resume: bool) -> None:
                 f"{folder} was begun on another patch store (content hash "
                 f"{began['input_hash'][:12]}, now {input_hash[:12]}): resume with the same data"
             )
+        for half_written in folder.rglob(".*.tmp"):  # by a process that was killed
+            half_written.unlink()
         return
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    write_json(folder / "run.json", {**environment(), "input_hash": input_hash})
+    write_json(
+        folder / "run.json",
+        {
+            **environment(),
+            "device": str(device),
+            "seed": config["training"]["seed"],
+            "input_hash": input_hash,
+            "started": now(),
+        },
+    )
     # Written last: its presence says that the folder holds a run.
     write_atomically(config_path, yaml.safe_dump(config, sort_keys=False))
 
 
 def environment() -> dict:
     """Return the command line, the git commit, the versions and the machine's processor."""
-    import numpy
-    import torchvision
-
     try:
         here = Path(__file__).parent
         commit = subprocess.run(
@@ -142,12 +161,16 @@ def environment() -> dict:
         "versions": {
             "python": platform.python_version(),
             "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "numpy": numpy.__version__,
+            "torchvision": importlib.metadata.version("torchvision"),
+            "numpy": importlib.metadata.version("numpy"),
         },
         "cpu_count": os.cpu_count(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def now() -> str:
+    """Return the local time with its zone, as ISO 8601."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
 def open_log(path: Path | None) -> Log:
@@ -166,21 +189,15 @@ def open_log(path: Path | None) -> Log:
     return log
 
 
-def truncate_metrics(path: Path, n_epochs: int) -> None:
-    """Keep the first ``n_epochs`` lines of metrics.jsonl: later ones will be computed again."""
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    write_atomically(path, "".join(lines[:n_epochs]))
+def read_metrics(path: Path, n_epochs: int) -> list[dict]:
+    """Return the first ``n_epochs`` of metrics.jsonl; what a killed run left behind them is not."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines[:n_epochs]]
 
 
-def read_metrics(path: Path) -> list[dict]:
-    """Return the epochs' metrics so far."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def append_metrics(path: Path, metrics: dict) -> None:
-    """Append one epoch's metrics as a line of JSON."""
-    with path.open("a") as file:
-        file.write(json.dumps(metrics, allow_nan=False) + "\n")
+def write_metrics(path: Path, history: list[dict]) -> None:
+    """Write metrics.jsonl, a line of JSON for each epoch."""
+    write_atomically(path, "".join(json.dumps(m, allow_nan=False) + "\n" for m in history))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -195,19 +212,20 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
 
     Raises `UserError` when it is missing, damaged, or something else.
     """
+    if not path.exists():
+        raise UserError(f"checkpoint {path} is not there: check the path")
+    unreadable = f"checkpoint {path} cannot be read: copy it again or use another"
+    if not path.is_file() or not zipfile.is_zipfile(path):  # as torch.save writes them
+        raise UserError(unreadable)
     try:
         state = torch.load(path, map_location=device, weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"checkpoint {path} is not there: check the path") from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than data and is refused: use one that this project "
             "wrote"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"checkpoint {path} cannot be read: copy it again or use another"
-        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise UserError(unreadable) from error
     if not isinstance(state, dict) or "kind" not in state:
         raise UserError(f"checkpoint {path} is not one of this project: use best_model.pt of a run")
     return state

@@ -79,7 +79,7 @@ def evaluate(
         n_bootstrap=config.training.bootstrap_samples,
         seed=config.training.seed,
     )
-    report["at_val_threshold"]["predicted_positive_share"] = float(
-        np.mean(probability >= threshold)
-    )
+    called = probability >= threshold
+    share = float(called.mean()) if len(called) else None
+    report["at_val_threshold"]["predicted_positive_share"] = share
     return report

@@ -1,4 +1,4 @@
-"""All that changes while a run goes on, and nothing else: what `last.pt` holds.
+"""All that changes while a run goes on: what `last.pt` holds, and `best_model.pt` in part.
 
 Random numbers are not in it: they follow from the seed and the step (see picking/streams.py).
 """
@@ -64,6 +64,25 @@ class State:
                 "adaptive": self.adaptive,
                 "progress": dataclasses.asdict(self.progress),
                 "priors": dataclasses.asdict(self.priors) if self.priors else None,
+            },
+        )
+
+    def save_best(
+        self, path: Path, network: nn.Module, config: dict, threshold: float, val: dict
+    ) -> None:
+        """Write best_model.pt: the weights of ``network`` and all that is needed to use them."""
+        assert self.priors is not None
+        runs.save_checkpoint(
+            path,
+            {
+                "kind": "pu_classifier",
+                "config": config,
+                "network": network.state_dict(),
+                "threshold": threshold,
+                "epoch": self.progress.epoch,
+                "step": self.progress.step,
+                "val": val,
+                "priors": dataclasses.asdict(self.priors),
             },
         )
 

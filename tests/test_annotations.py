@@ -1,0 +1,415 @@
+import json
+
+import numpy as np
+import pytest
+from conftest import DIAMETER_PX, SIZE_PX, boxes, write_coco, write_csv
+
+from picking.annotations import Micrograph, find_splits, inside, read_coordinates_csv, read_split
+from picking.errors import UserError
+
+CENTRES = np.array([[40.0, 50.0], [100.0, 200.0], [250.5, 300.25]])
+
+
+def data_root(tmp_path, images, on_disk=None, size_px=SIZE_PX):
+    """A train split: ``images`` (file name -> boxes) in the JSON, ``on_disk`` as empty files."""
+    for name in images if on_disk is None else on_disk:
+        path = tmp_path / "train" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    write_coco(tmp_path / "annotations" / "instances_train.json", images, size_px)
+    return tmp_path
+
+
+def change_json(root, change):
+    path = root / "annotations" / "instances_train.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+# The habits of the released data set
+
+
+def test_the_released_json_with_iscrowd_on_every_box_loses_no_particle(data_set):
+    content = json.loads((data_set.root / "annotations" / "instances_train.json").read_text())
+    assert {box["iscrowd"] for box in content["annotations"]} == {1}
+    assert isinstance(content["info"], list) and content["images"][0]["id"] == 0
+    split = read_split(data_set.root, "train")
+    assert [m.name for m in split.micrographs] == ["train_00.jpg", "train_01.jpg", "train_02.jpg"]
+    for micrograph in split.micrographs:
+        np.testing.assert_allclose(
+            micrograph.centres_px, data_set.centres_px[micrograph.path.stem], atol=1e-9
+        )
+        assert set(micrograph.diameters_px) == {DIAMETER_PX}
+        assert micrograph.size_px == SIZE_PX
+
+
+def test_json_and_csvs_of_the_same_micrographs_say_the_same(data_set, tmp_path):
+    (tmp_path / "train").symlink_to(data_set.root / "train")
+    (tmp_path / "particle_coordinates").symlink_to(data_set.root / "particle_coordinates")
+    from_csv, from_json = read_split(tmp_path, "train"), read_split(data_set.root, "train")
+    assert "CSV" in from_csv.source and "json" in from_json.source
+    for a, b in zip(from_csv.micrographs, from_json.micrographs, strict=True):
+        assert a.name == b.name
+        np.testing.assert_allclose(a.centres_px, b.centres_px, atol=1e-9)
+        np.testing.assert_allclose(a.diameters_px, b.diameters_px)
+
+
+def test_boxes_hanging_over_the_border_keep_their_centre(tmp_path):
+    hanging = [[-6, -9, 20, 30], [SIZE_PX[1] - 5, SIZE_PX[0] - 8, 8, 14]]
+    (micrograph,) = read_split(data_root(tmp_path, {"a.jpg": hanging}), "train").micrographs
+    assert micrograph.centres_px.tolist() == [[6, 4], [SIZE_PX[0] - 1, SIZE_PX[1] - 1]]
+    assert micrograph.diameters_px.tolist() == [25, 11]
+    assert inside(micrograph, SIZE_PX).all()
+
+
+def test_a_zero_box_means_that_nobody_annotated_the_micrograph(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES), "b.jpg": [[0, 0, 0, 0]]})
+    split = read_split(root, "train")
+    assert [m.name for m in split.micrographs] == ["a.jpg"]
+    assert split.n_images_unannotated == 1
+
+
+def test_boxes_without_area_are_dropped_and_counted(tmp_path):
+    listed = [*boxes(CENTRES), [0, 0, 0, 0], [30, 30, 0, 12]]
+    (micrograph,) = read_split(data_root(tmp_path, {"a.jpg": listed}), "train").micrographs
+    assert len(micrograph.centres_px) == 3 and micrograph.n_zero_area == 2
+
+
+def test_the_area_is_not_looked_at(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    change_json(root, lambda c: [box.update(area=0) for box in c["annotations"]])
+    assert len(read_split(root, "train").micrographs[0].centres_px) == 3
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [1, 0], [-7, 90071992547]])
+def test_image_ids_may_be_any_integers(tmp_path, ids):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES), "b.jpg": boxes(CENTRES[:1])})
+
+    def renumber(content):
+        for image in content["images"]:
+            image["id"] = ids[image["id"]]
+        for box in content["annotations"]:
+            box["image_id"] = ids[box["image_id"]]
+
+    change_json(root, renumber)
+    assert [len(m.centres_px) for m in read_split(root, "train").micrographs] == [3, 1]
+
+
+@pytest.mark.parametrize("suffix", [".mrc", ".png", ".tif", ".TIFF", ".jpeg"])
+def test_a_jpg_name_stands_for_whatever_the_source_was(tmp_path, suffix):
+    root = data_root(tmp_path, {"a.1.jpg": boxes(CENTRES)}, on_disk=[f"a.1{suffix}"])
+    (micrograph,) = read_split(root, "train").micrographs
+    assert micrograph.path.name == f"a.1{suffix}" and micrograph.name == "a.1.jpg"
+
+
+def test_of_one_micrograph_in_two_formats_the_jpg_is_taken_and_counted_once(tmp_path):
+    root = data_root(tmp_path, {}, on_disk=["a.mrc", "a.jpg"])
+    (root / "annotations" / "instances_train.json").unlink()
+    write_csv(root / "particle_coordinates" / "a.csv", CENTRES)
+    split = read_split(root, "train")
+    assert [m.path.name for m in split.micrographs] == ["a.jpg"]
+    assert split.n_images_unannotated == 0
+
+
+def test_hidden_files_and_folders_called_like_images_are_no_micrographs(tmp_path):
+    on_disk = ["a.jpg", "._b.jpg", ".cache/c.jpg", "d.jpg/readme.txt"]
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)}, on_disk)
+    assert read_split(root, "train").n_images_unannotated == 0
+
+
+# CSVs
+
+
+def test_extra_csv_columns_their_order_and_their_case_do_not_matter(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "\ufeffAngle, diameter ,Y-COORDINATE,Class,X-Coordinate\r\n9,20,1.5,a,2.5\r\n\r\n",
+        encoding="utf-8",
+    )
+    assert read_coordinates_csv(path).tolist() == [[2.5, 1.5, 20]]
+
+
+def test_a_csv_without_rows_means_that_nobody_annotated_the_micrograph(tmp_path):
+    root = data_root(tmp_path, {}, on_disk=["a.jpg", "b.jpg"])
+    (root / "annotations" / "instances_train.json").unlink()
+    write_csv(root / "particle_coordinates" / "a.csv", CENTRES)
+    write_csv(root / "particle_coordinates" / "b.csv", [])
+    split = read_split(root, "train")
+    assert [m.name for m in split.micrographs] == ["a.jpg"] and split.n_images_unannotated == 1
+
+
+def test_one_csv_for_two_micrographs_is_refused(tmp_path):
+    root = data_root(tmp_path, {}, on_disk=["10017/a.jpg", "10028/a.jpg"])
+    (root / "annotations" / "instances_train.json").unlink()
+    write_csv(root / "particle_coordinates" / "a.csv", CENTRES)
+    with pytest.raises(UserError, match=r"a\.csv is for both .*10017/a\.jpg and .*10028/a\.jpg"):
+        read_split(root, "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("X-Coordinate,Y-Coordinate\n1,2\n", "no column diameter"),
+        ("", "no column x-coordinate, y-coordinate, diameter"),
+        ("X-Coordinate,Y-Coordinate,Diameter\n1,2,3\n1,two,3\n", "line 3.*1,two,3"),
+        ("X-Coordinate,Y-Coordinate,Diameter\n1,2\n", "line 2: three finite numbers"),
+        ("X-Coordinate,Y-Coordinate,Diameter\n1,nan,3\n", "line 2: three finite numbers"),
+        ("X-Coordinate,Y-Coordinate,Diameter\n1,2,inf\n", "line 2: three finite numbers"),
+        (b"X-Coordinate,Y-Coordinate,Diameter\n\xff,2,3\n", "cannot be read as CSV"),
+        ('X-Coordinate,Y-Coordinate,Diameter\n"' + "9" * 200_000, "cannot be read as CSV"),
+    ],
+)
+def test_a_malformed_csv_is_named_with_what_is_wrong(tmp_path, content, words):
+    path = tmp_path / "broken.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=rf"broken\.csv.*{words}"):
+        read_coordinates_csv(path)
+
+
+# Protein ids
+
+
+def test_empiar_ids_come_from_the_mapping_file_else_from_the_folder(tmp_path):
+    names = ["10017/a.jpg", "10028/b.jpg", "others/c.jpg"]
+    root = data_root(tmp_path, {name: boxes(CENTRES) for name in names})
+    assert [m.empiar_id for m in read_split(root, "train").micrographs] == ["10017", "10028", None]
+    (root / "empiar_ids.csv").write_text("file_name,empiar_id\nb.mrc,10081\nc.jpg,10093\nx.jpg\n")
+    ids = [m.empiar_id for m in read_split(root, "train").micrographs]
+    assert ids == ["10017", "10081", "10093"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"name,id\na.jpg,10017\n", "needs the columns file_name and empiar_id"),
+        (b"", "needs the columns file_name and empiar_id"),
+        (b"file_name,empiar_id\n\xff,1\n", "cannot be read as CSV"),
+    ],
+)
+def test_a_malformed_mapping_file_is_refused(tmp_path, content, words):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    (root / "empiar_ids.csv").write_bytes(content)
+    with pytest.raises(UserError, match=rf"empiar_ids\.csv {words}"):
+        read_split(root, "train")
+
+
+# Which file belongs to which name
+
+
+def test_images_in_folders_are_found_by_path_even_where_file_names_repeat(tmp_path):
+    images = {"10017/a.jpg": boxes(CENTRES), "10028/a.jpg": boxes(CENTRES[:2])}
+    root = data_root(tmp_path, images, on_disk=["10017/a.mrc", "10028/a.mrc"])
+    found = {m.name: m for m in read_split(root, "train").micrographs}
+    assert found["10017/a.jpg"].path == root / "train" / "10017" / "a.mrc"
+    assert found["10028/a.jpg"].path == root / "train" / "10028" / "a.mrc"
+
+
+def test_images_in_folders_are_found_by_file_name_alone(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)}, on_disk=["10017/a.mrc"])
+    assert read_split(root, "train").micrographs[0].empiar_id == "10017"
+
+
+def test_two_names_for_one_image_are_refused(tmp_path):
+    images = {"a.jpg": boxes(CENTRES), "a.png": boxes(CENTRES)}
+    with pytest.raises(UserError, match=r"'a\.jpg' and 'a\.png' are both .*a\.mrc"):
+        read_split(data_root(tmp_path, images, on_disk=["a.mrc"]), "train")
+
+
+@pytest.mark.parametrize("name", ["../val/a.jpg", "b/../../a.jpg", "/etc/a.jpg", "..\\val\\a.jpg"])
+def test_a_file_name_that_leaves_the_folder_is_refused(tmp_path, name):
+    root = data_root(tmp_path, {name: boxes(CENTRES)}, on_disk=["a.jpg"])
+    with pytest.raises(UserError, match=r"images\[0\]: file_name '.*' leaves the split's folder"):
+        read_split(root, "train")
+
+
+@pytest.mark.parametrize("link", ["a.jpg", "elsewhere"])
+def test_a_link_out_of_the_folder_is_refused(tmp_path, link):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "a.jpg").touch()
+    name = "a.jpg" if link == "a.jpg" else "elsewhere/a.jpg"
+    root = data_root(tmp_path / "root", {name: boxes(CENTRES)}, on_disk=["b.jpg"])
+    (root / "train" / link).symlink_to(outside / "a.jpg" if link == "a.jpg" else outside)
+    with pytest.raises(UserError, match="is a link out of"):
+        read_split(root, "train")
+
+
+# What is counted, and refused above a share
+
+
+def test_annotated_images_that_are_not_there_are_counted_and_refused_above_a_tenth(tmp_path):
+    images = {f"{i:02}.jpg": boxes(CENTRES) for i in range(20)}
+    root = data_root(tmp_path, images, on_disk=list(images)[2:])
+    assert read_split(root, "train").n_images_missing == 2
+    (root / "train" / "02.jpg").unlink()
+    with pytest.raises(UserError, match=r"17 of 20 annotated .*missing: 00\.jpg, 01\.jpg, 02\.jpg"):
+        read_split(root, "train")
+
+
+def test_no_common_image_shows_both_lists_of_names(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)}, on_disk=["b.mrc"])
+    with pytest.raises(UserError, match=r"0 of 1 .*missing: a\.jpg; there are: b\.mrc"):
+        read_split(root, "train")
+
+
+def test_images_without_annotation_are_counted_and_refused_above_a_half(tmp_path):
+    on_disk = ["a.jpg", "b.jpg"]
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)}, on_disk)
+    assert read_split(root, "train").n_images_unannotated == 1
+    (root / "train" / "c.jpg").touch()
+    with pytest.raises(UserError, match=r"2 of 3 images in .* have no annotation .*b, c"):
+        read_split(root, "train")
+
+
+def test_boxes_of_unknown_images_are_counted_and_refused_above_a_tenth(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes([CENTRES[0]] * 20)})
+    change_json(root, lambda c: [box.update(image_id=5) for box in c["annotations"][:2]])
+    split = read_split(root, "train")
+    assert split.n_annotations_orphaned == 2 and len(split.micrographs[0].centres_px) == 18
+    change_json(root, lambda c: c["annotations"][2].pop("image_id"))
+    with pytest.raises(UserError, match="3 of 20 annotations name an image_id"):
+        read_split(root, "train")
+
+
+@pytest.mark.parametrize("listed", [[[0, 0, 0, 0]], []])
+def test_a_split_with_images_but_no_particle_is_refused(tmp_path, listed):
+    with pytest.raises(UserError, match="no particle is listed"):
+        read_split(data_root(tmp_path, {"a.jpg": listed}), "train")
+
+
+def test_a_split_without_annotation_says_what_was_looked_for(tmp_path):
+    root = data_root(tmp_path, {}, on_disk=["a.jpg", "b.jpg"])
+    (root / "annotations" / "instances_train.json").unlink()
+    with pytest.raises(UserError) as error:
+        read_split(root, "train")
+    for words in ("instances_train.json", "its 2 images", "particle_coordinates", "'train'"):
+        assert words in str(error.value)
+
+
+def test_a_folder_without_images_is_refused(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)}, on_disk=["readme.txt"])
+    with pytest.raises(UserError, match=r"train holds no image \(.*\.jpg.*\.mrc\)"):
+        read_split(root, "train")
+
+
+# Malformed JSON
+
+
+def change_image(**values):
+    return lambda content: content["images"][0].update(values)
+
+
+def change_box(box):
+    return lambda content: content["annotations"][1].update(bbox=box)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.pop("images"), "'images' must be a list of objects"),
+        (lambda c: c.update(annotations={"0": []}), "'annotations' must be a list of objects"),
+        (lambda c: c["annotations"].append(7), "'annotations' must be a list of objects"),
+        (change_image(file_name=None), r"images\[0\] has no 'file_name'"),
+        (change_image(file_name="."), r"images\[0\] has no 'file_name'"),
+        (change_image(id="0"), "'id' must be an integer of its own"),
+        (lambda c: c["images"].append({**c["images"][0], "file_name": "b"}), "'id' must be"),
+        (lambda c: c["images"].append({**c["images"][0], "id": 9}), r"'a\.jpg' stands twice"),
+        (change_image(width=0), "'width' must be a positive number of px"),
+        (change_image(height="320"), "'height' must be a positive number of px"),
+        (change_image(height=float("inf")), "'height' must be a positive number of px"),
+        (change_box([1, 2, 3]), r"annotations\[1\]: 'bbox' must be four finite numbers"),
+        (change_box("1 2 3 4"), r"annotations\[1\]: 'bbox' must be four finite numbers"),
+        (change_box([1, 2, None, 4]), r"annotations\[1\]: 'bbox' must be four finite numbers"),
+        (change_box([1, 2, True, 4]), r"annotations\[1\]: 'bbox' must be four finite numbers"),
+        (change_box([1, float("nan"), 3, 4]), r"annotations\[1\]: 'bbox' must be four finite"),
+        (change_box([1, 10**400, 3, 4]), r"annotations\[1\]: 'bbox' must be four finite"),
+        (lambda c: c["annotations"][1].pop("bbox"), r"annotations\[1\]: 'bbox' must be four"),
+    ],
+)
+def test_malformed_json_is_named_with_the_place_and_what_is_wrong(tmp_path, change, words):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    change_json(root, change)
+    with pytest.raises(UserError, match=rf"instances_train\.json.*{words}"):
+        read_split(root, "train")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"images": [}', "\ufeff{}", "[" * 100_000])
+def test_a_file_that_is_no_coco_json_is_refused(tmp_path, text):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    (root / "annotations" / "instances_train.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"instances_train\.json"):
+        read_split(root, "train")
+
+
+# Centres and the image
+
+
+def micrograph(centres_px, size_px=None):
+    centres = np.array(centres_px, dtype=float)
+    diameters = np.full(len(centres), 20.0)
+    return Micrograph("a.jpg", "a.jpg", centres, diameters, size_px, 0, None)
+
+
+def test_the_first_pixel_is_inside_and_the_height_is_not():
+    corners = [[0, 0], [99.9, 199.9], [100, 50], [50, 200], [-0.1, 50], [50, -0.1]]
+    many = micrograph([*corners, *[[50, 50]] * 40])
+    assert inside(many, (100, 200)).tolist() == [True] * 2 + [False] * 4 + [True] * 40
+
+
+def test_centres_far_outside_are_refused_with_the_numbers():
+    shrunk = micrograph([[50, 60], [3000, 40], [-20, 3838]])
+    with pytest.raises(UserError) as error:
+        inside(shrunk, (100, 200))
+    for words in ("2 of 3 centres", "200 x 100 px", "x 3838, y 3000", "y -20", "another scale"):
+        assert words in str(error.value)
+
+
+def test_a_single_stray_centre_is_no_reason_to_refuse():
+    assert inside(micrograph([[50, 60], [500, 60]]), (100, 200)).tolist() == [True, False]
+
+
+def test_another_image_size_than_annotated_is_refused_with_both_sizes():
+    with pytest.raises(UserError, match="annotated as 3838 x 3710 px, but the image has 200 x 100"):
+        inside(micrograph([[50, 60]], size_px=(3710, 3838)), (100, 200))
+
+
+# Splits and hashes
+
+
+def test_the_splits_that_are_there_are_read_in_their_usual_order(tmp_path):
+    for name in ("test", "train", "else"):
+        (tmp_path / name).mkdir()
+    assert find_splits(tmp_path) == ["train", "test"]
+    assert find_splits(tmp_path, ["test", "train", "test"]) == ["train", "test"]
+    with pytest.raises(UserError, match=r"split 'val' has no folder in .*: train, test"):
+        find_splits(tmp_path, ["val"])
+
+
+def test_the_hashes_follow_annotations_and_images_and_nothing_else(tmp_path):
+    root = data_root(tmp_path, {"b.jpg": boxes(CENTRES), "a.jpg": boxes(CENTRES[:2])})
+    first = read_split(root, "train")
+    assert [m.name for m in first.micrographs] == ["a.jpg", "b.jpg"]
+    (root / "train" / "a.jpg").write_bytes(b"another image")
+    second = read_split(root, "train")
+    assert second.annotations_hash == first.annotations_hash
+    assert second.images_hash != first.images_hash
+    change_json(root, change_box([1, 2, 3, 4]))
+    third = read_split(root, "train")
+    assert third.annotations_hash != first.annotations_hash
+    assert third.images_hash == second.images_hash
+
+
+# The real micrographs
+
+
+def test_the_real_data_set_is_read_whole_and_its_csvs_agree(empiar10017):
+    for split, n in (("train", 3696), ("val", 1299), ("test", 2665)):
+        found = read_split(empiar10017, split)
+        assert sum(len(m.centres_px) for m in found.micrographs) == n
+        assert all(set(m.diameters_px) == {108} for m in found.micrographs)
+        assert found.n_images_unannotated == found.n_images_missing == 0
+        for m in found.micrographs:
+            rows = read_coordinates_csv(empiar10017 / "particle_coordinates" / f"{m.path.stem}.csv")
+            listed = {tuple(row) for row in np.rint(m.centres_px[:, ::-1]).tolist()}
+            assert listed == {tuple(row) for row in np.rint(rows[:, :2]).tolist()}

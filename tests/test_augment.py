@@ -1,0 +1,250 @@
+"""The weak and the strong view against independent computations with NumPy and SciPy."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage, stats
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+
+from picking.augment import strong_view, to_float, two_views, weak_view
+from picking.config import AugmentationConfig
+from picking.errors import UserError
+
+OFF = {"shift_px": 0, "contrast": 0, "brightness": 0, "noise": 0, "blur_px": 0, "cutout": 0}
+
+
+def only(**strengths: float) -> AugmentationConfig:
+    """Switch everything off but these."""
+    return AugmentationConfig(**{**OFF, **strengths})
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise_patches(n: int, side_px: int, seed: int = 0) -> torch.Tensor:
+    values = np.random.default_rng(seed).integers(0, 256, (n, side_px, side_px), dtype=np.uint8)
+    return torch.from_numpy(values)
+
+
+def particle_patches(n: int, side_px: int = 64) -> torch.Tensor:
+    """Faint lopsided blobs, a third of the patch wide, under noise twice as strong."""
+    y, x = np.mgrid[:side_px, :side_px] - side_px / 2
+    width_px = side_px / 6
+    blob = np.exp(-((y / width_px) ** 2 + (x / width_px / 1.5) ** 2)) * (1 + x / side_px)
+    noise = np.random.default_rng(1).normal(0, 2, (n, side_px, side_px))
+    noise = ndimage.gaussian_filter(noise, (0, 2, 2)) * 6
+    return torch.from_numpy((128 - 30 * (blob + 0.5 * noise)).clip(0, 255).astype(np.uint8))
+
+
+def symmetries(image: np.ndarray) -> list[np.ndarray]:
+    """List the 8 symmetries of a square image."""
+    turned = [np.rot90(image, k) for k in range(4)]
+    return turned + [np.fliplr(one) for one in turned]
+
+
+def matching(view: torch.Tensor, candidates: list[np.ndarray]) -> list[int]:
+    return np.flatnonzero((np.stack(candidates) == view.numpy()).all(axis=(1, 2))).tolist()
+
+
+def test_views_are_finite_float_images_of_the_patches_size():
+    patches = noise_patches(5, 48)
+    for view in (to_float(patches), *two_views(patches, generator(), AugmentationConfig())):
+        assert view.shape == (5, 1, 48, 48)
+        assert view.dtype == torch.float32
+        assert view.is_contiguous()
+        assert torch.isfinite(view).all()
+        assert view.abs().max() < 10
+
+
+def test_each_patch_is_standardised_by_itself():
+    patches = noise_patches(6, 32).float() * torch.rand(6, 1, 1, generator=generator()) + 20
+    patches = patches.clamp(0, 255).to(torch.uint8)
+    x = to_float(patches)
+    expected = patches.numpy().astype(np.float64)
+    expected -= expected.mean(axis=(1, 2), keepdims=True)
+    expected /= expected.std(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(x[:, 0].numpy(), expected, atol=1e-5)
+
+
+def test_exposure_does_not_change_a_standardised_patch():
+    patches = noise_patches(4, 32) // 4
+    assert torch.allclose(to_float(patches), to_float(patches * 2 + 60), atol=1e-5)
+
+
+def test_a_flat_patch_becomes_zeros_and_stays_finite():
+    patches = torch.full((3, 32, 32), 200, dtype=torch.uint8)
+    assert torch.equal(to_float(patches), torch.zeros(3, 1, 32, 32))
+    assert torch.isfinite(strong_view(patches, generator(), AugmentationConfig())).all()
+
+
+@pytest.mark.parametrize("view", [weak_view, strong_view])
+def test_with_all_else_off_a_view_is_one_of_the_eight_symmetries_and_each_is_as_likely(view):
+    patches = noise_patches(800, 8)
+    views = view(patches, generator(), only())
+    counts = np.zeros(8)
+    for moved, x in zip(views[:, 0], to_float(patches)[:, 0], strict=True):
+        (which,) = matching(moved, symmetries(x.numpy()))
+        counts[which] += 1
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_a_shift_moves_whole_pixels_and_mirrors_what_comes_from_outside():
+    side_px, limit_px = 7, 2
+    patches = noise_patches(400, side_px)
+    views = weak_view(patches, generator(), only(shift_px=limit_px))
+    seen = np.zeros((2 * limit_px + 1,) * 2)
+    for moved, x in zip(views[:, 0], to_float(patches)[:, 0], strict=True):
+        padded = np.pad(x.numpy(), limit_px, mode="reflect")
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (side_px, side_px))
+        candidates = [one for row in windows for window in row for one in symmetries(window)]
+        (which,) = matching(moved, candidates)
+        seen[np.unravel_index(which // 8, seen.shape)] += 1
+    assert stats.chisquare(seen.ravel()).pvalue > 0.001
+
+
+def test_the_widest_shift_that_a_mirror_allows_works_and_a_wider_one_is_refused():
+    patches = noise_patches(50, 8)
+    assert torch.isfinite(weak_view(patches, generator(), only(shift_px=7))).all()
+    with pytest.raises(UserError, match=r"augmentation\.shift_px is 8, but patches are 8 px wide"):
+        weak_view(patches, generator(), only(shift_px=8))
+
+
+def test_copies_of_one_patch_in_a_batch_get_different_views():
+    copies = noise_patches(1, 32).expand(64, 32, 32)
+    weak, strong = two_views(copies, generator(), AugmentationConfig())
+    assert len(torch.unique(weak.flatten(1), dim=0)) > 50  # of 8 x 81 possible ones
+    assert len(torch.unique(strong.flatten(1), dim=0)) == 64
+
+
+def test_the_same_generator_state_makes_the_same_views_and_another_seed_others():
+    patches, config = noise_patches(16, 32), AugmentationConfig()
+    first = two_views(patches, generator(3), config)
+    again = two_views(patches, generator(3), config)
+    other = two_views(patches, generator(4), config)
+    for one, same, different in zip(first, again, other, strict=True):
+        assert torch.equal(one, same)
+        assert not torch.equal(one, different)
+
+
+def test_two_views_at_once_are_the_weak_and_then_the_strong_one():
+    patches, config, rng = noise_patches(16, 32), AugmentationConfig(), generator(5)
+    weak, strong = two_views(patches, generator(5), config)
+    assert torch.equal(weak, weak_view(patches, rng, config))
+    assert torch.equal(strong, strong_view(patches, rng, config))
+
+
+def test_views_neither_use_nor_move_the_global_random_state():
+    before = torch.get_rng_state()
+    two_views(noise_patches(4, 32), generator(), AugmentationConfig())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_contrast_and_brightness_stay_within_their_strength_and_never_invert():
+    patches = noise_patches(2000, 8)
+    strong = strong_view(patches, generator(), only(contrast=0.6, brightness=0.3))
+    offsets = strong.mean(dim=(1, 2, 3)).numpy()
+    assert stats.kstest(offsets, stats.uniform(-0.3, 0.6).cdf).pvalue > 0.001
+    factors = strong.std(dim=(1, 2, 3), correction=0).numpy()
+    assert stats.kstest(factors, stats.uniform(0.4, 1.2).cdf).pvalue > 0.001
+    for view, x in zip(strong[:50, 0], to_float(patches)[:50, 0], strict=True):
+        fits = [np.corrcoef(view.ravel(), one.ravel())[0, 1] for one in symmetries(x.numpy())]
+        assert max(fits) == pytest.approx(1, abs=1e-4)
+
+
+def test_noise_is_white_gaussian_and_as_strong_as_configured():
+    flat = torch.full((400, 64, 64), 100, dtype=torch.uint8)
+    noise = strong_view(flat, generator(), only(noise=0.8))[:, 0].numpy()
+    strengths = noise.std(axis=(1, 2))
+    assert stats.kstest(strengths, stats.uniform(0, 0.8).cdf).pvalue > 0.001
+    noise = noise / strengths[:, None, None]
+    assert abs((noise**4).mean() - 3) < 0.1
+    for neighbours in (noise[:, 1:] * noise[:, :-1], noise[:, :, 1:] * noise[:, :, :-1]):
+        assert abs(neighbours.mean()) < 0.01
+    between_samples = (noise[1:] * noise[:-1]).mean(axis=(1, 2))
+    assert abs(between_samples).max() < 5 / 64
+
+
+def test_blur_is_scipys_gaussian_mirrored_at_the_border():
+    image = np.zeros((15, 15), dtype=np.uint8)
+    image[[7, 0, 0, 14, 14], [7, 0, 14, 0, 14]] = 255  # the same after any flip or turn
+    patches = torch.from_numpy(image).expand(300, 15, 15)
+    x = to_float(patches)[0, 0].numpy().astype(np.float64)
+    strong = strong_view(patches, generator(), only(blur_px=1.5))[:, 0].numpy()
+    # Neighbouring taps of a Gaussian are a factor of exp(-1 / 2 sigma^2) apart.
+    background = x[7, 0]
+    ratios = (strong[:, 7, 8] - background) / (strong[:, 7, 7] - background)
+    sigmas_px = np.sqrt(-0.5 / np.log(ratios.clip(1e-6)))
+    assert 1.4 < sigmas_px.max() < 1.501
+    assert np.median(sigmas_px) == pytest.approx(0.75, abs=0.15)
+    for view, sigma_px in zip(strong, sigmas_px, strict=True):
+        expected = ndimage.gaussian_filter(x, sigma_px, radius=3, mode="mirror")
+        np.testing.assert_allclose(view, expected, atol=2e-3)
+
+
+def test_blur_takes_fine_detail_and_leaves_coarse():
+    patches = noise_patches(100, 32)
+    x = to_float(patches)[:, 0].numpy()
+    strong = strong_view(patches, generator(), only(blur_px=1.5))[:, 0].numpy()
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.fftfreq(32)))
+
+    def kept(band: np.ndarray) -> np.ndarray:
+        before, after = (abs(np.fft.fft2(images)) ** 2 for images in (x, strong))
+        return after[:, band].sum(axis=1) / before[:, band].sum(axis=1)
+
+    assert kept(frequency > 0.3).max() < 1.001
+    assert np.median(kept(frequency > 0.3)) < 0.25
+    assert np.median(kept((frequency > 0) & (frequency < 0.07))) > 0.8
+
+
+def test_cutout_blanks_one_rectangle_of_the_configured_size():
+    side_px = 40
+    checks = np.indices((side_px, side_px)).sum(axis=0) % 2 * 255  # no pixel is average
+    patches = torch.from_numpy(checks.astype(np.uint8)).expand(500, side_px, side_px)
+    blank = strong_view(patches, generator(), only(cutout=0.5))[:, 0].numpy() == 0
+    heights, widths = blank.any(axis=2).sum(axis=1), blank.any(axis=1).sum(axis=1)
+    assert np.array_equal(blank.sum(axis=(1, 2)), heights * widths)
+    for sides in (heights, widths):
+        assert sides.min() == 0.25 * side_px
+        assert sides.max() == 0.5 * side_px
+    assert blank.mean() == pytest.approx(0.375**2, abs=0.01)
+    for half in (blank[:, : side_px // 2], blank[:, :, : side_px // 2]):
+        assert half.sum() / blank.sum() == pytest.approx(0.5, abs=0.05)
+
+
+def test_cutout_seldom_hides_a_particle():
+    side_px = 64
+    y, x = np.mgrid[:side_px, :side_px] - (side_px - 1) / 2
+    particle = np.hypot(y, x) < 0.15 * side_px
+    patches = noise_patches(2000, side_px)
+    strong = strong_view(patches, generator(), only(cutout=AugmentationConfig().cutout))[
+        :, 0
+    ].numpy()
+    hidden = (strong == 0)[:, particle].mean(axis=1)
+    assert (hidden > 0.5).mean() < 0.15
+    assert (hidden > 0.9).mean() < 0.05
+
+
+def test_a_strong_view_differs_from_the_weak_one_but_the_particle_survives():
+    patches = particle_patches(200)
+    config = AugmentationConfig(shift_px=0)
+    weak, strong = two_views(patches, generator(), config)
+    x = to_float(patches)[:, 0].numpy()
+    fits = [
+        max(np.corrcoef(view.ravel(), one.ravel())[0, 1] for one in symmetries(patch))
+        for view, patch in zip(strong[:, 0].numpy(), x, strict=True)
+    ]
+    assert max(fits) < 0.9999
+    assert np.quantile(fits, 0.05) > 0.7
+    assert not torch.isclose(weak, strong).flatten(1).all(dim=1).any()
+
+
+def test_on_a_gpu_views_stay_there_and_nothing_waits_for_a_value():
+    # Fake tensors know device and shape alone: a mixture of devices, or code that asks for a
+    # value (which would make the host wait for the GPU), raises.
+    with FakeTensorMode():
+        patches = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
+        views = two_views(patches, generator(), AugmentationConfig())
+        assert [view.device.type for view in views] == ["cuda", "cuda"]
+        with pytest.raises(DataDependentOutputException):
+            views[0].sum().item()

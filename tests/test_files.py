@@ -1,0 +1,244 @@
+"""Whole files, locks, room on the disk, named random streams, and the way out of a script."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from picking import files
+from picking.errors import UserError, run_script
+from picking.files import locked, read_json, require_room, sha256, write_atomically, write_json
+from picking.streams import stream, stream_seed
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers():
+    """`run_script` handles SIGTERM; give it back to pytest."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def leave(main, capsys):
+    """Run a script's main; return its exit status and what it says on stderr."""
+    with pytest.raises(SystemExit) as left:
+        run_script(main)
+    return left.value.code, capsys.readouterr().err
+
+
+def raises(error):
+    def main():
+        raise error
+
+    return main
+
+
+# Atomic files
+
+
+def test_a_file_is_replaced_whole_and_nothing_is_left_beside_it(tmp_path):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "first")
+    write_atomically(path, b"second")
+    assert path.read_text() == "second"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_atomically(path, "old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_comes_back_as_it_was_written(tmp_path):
+    content = {"π": 0.35, "none": None, "list": [1, 2.5, "a"]}
+    write_json(tmp_path / "a.json", content)
+    assert read_json(tmp_path / "a.json") == content
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_number_that_json_does_not_know_is_not_written(tmp_path, value):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"auc": value})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_json_that_is_missing_or_broken_is_a_clear_error(tmp_path):
+    with pytest.raises(UserError, match=r"a\.json is not there"):
+        read_json(tmp_path / "a.json")
+    for text in ("", "{'a': 1}", '{"a": 1', "[" * 100_000):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(UserError, match=r"a\.json is not valid JSON"):
+            read_json(tmp_path / "a.json")
+
+
+def test_a_hash_is_of_the_bytes_in_order():
+    assert sha256("ab", b"c") == sha256("abc") != sha256("acb")
+    assert sha256() == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+# Locks
+
+HOLD = """
+import sys
+from pathlib import Path
+from picking.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def hold(folder):
+    """Start a process that holds ``folder``; return it once it does."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_folder_in_use_says_by_whom_and_a_killed_process_frees_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_PATIENCE_S", 0.2)
+    process = hold(tmp_path / "run")
+    words = f"run is in use by process {process.pid} on "
+    with pytest.raises(UserError, match=words), locked(tmp_path / "run"):
+        pass
+    process.kill()
+    process.communicate()
+    with locked(tmp_path / "run"):
+        assert f"process {os.getpid()} " in (tmp_path / "run" / ".lock").read_text()
+
+
+def test_a_lock_that_is_given_back_a_little_later_is_waited_for(tmp_path, monkeypatch):
+    process = hold(tmp_path)
+    waited = []
+
+    def kill_and_sleep(seconds):
+        waited.append(seconds)
+        process.kill()
+        process.wait()
+
+    monkeypatch.setattr(
+        files, "time", SimpleNamespace(sleep=kill_and_sleep, monotonic=time.monotonic)
+    )
+    with locked(tmp_path):
+        assert len(waited) == 1
+    process.communicate()
+
+
+def test_a_file_system_without_locks_is_no_reason_to_stop(tmp_path, monkeypatch):
+    def refuse(file, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with locked(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+
+
+@pytest.mark.parametrize("below", ["", "run"])
+def test_a_file_in_the_folders_place_is_a_clear_error(tmp_path, below):
+    (tmp_path / "a.txt").touch()
+    words = r"a\.txt.* cannot be made because a file is in its place"
+    with pytest.raises(UserError, match=words), locked(tmp_path / "a.txt" / below):
+        pass
+
+
+# Room
+
+
+def test_room_is_asked_of_the_nearest_folder_that_exists(tmp_path, monkeypatch):
+    asked = []
+
+    def usage(folder):
+        asked.append(folder)
+        return SimpleNamespace(free=44_000_000_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    require_room(tmp_path / "a" / "b", 44_000_000_000)
+    assert asked == [tmp_path]
+    with pytest.raises(UserError, match=r"44\.1 GB are needed but 44\.0 GB are free at"):
+        require_room(tmp_path / "a", 44_100_000_000)
+
+
+# Random streams
+
+
+def test_a_stream_depends_on_the_seed_and_on_every_name():
+    seeds = {stream_seed(*key) for key in ((0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a", 2))}
+    assert len(seeds) == 5 and all(0 <= seed < 2**63 for seed in seeds)
+    assert stream(3, "a", 1).integers(10**9) == stream(3, "a", 1).integers(10**9)
+
+
+def test_a_stream_gives_the_same_numbers_on_every_machine():
+    assert stream_seed(42, "hide", "train", "a.jpg") == 5743461989334127553
+    assert stream(42, "hide").permutation(6).tolist() == [2, 0, 5, 1, 3, 4]
+
+
+def test_streams_of_neighbouring_seeds_are_not_alike():
+    drawn = np.array([stream(seed, "x").random(200) for seed in range(30)])
+    correlations = np.corrcoef(drawn)[np.triu_indices(30, 1)]
+    assert abs(correlations).max() < 0.35
+
+
+# The way out of a script
+
+
+def test_a_script_that_returns_leaves_with_0(capsys):
+    assert leave(lambda: None, capsys) == (0, "")
+
+
+def test_a_users_mistake_is_one_sentence_and_2(capsys):
+    assert leave(raises(UserError("no image: put some there")), capsys) == (
+        2,
+        "error: no image: put some there\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full at "),
+        (errno.EDQUOT, "the disk is full at "),
+        (errno.EROFS, "no permission to use "),
+        (errno.EACCES, "no permission to use "),
+    ],
+)
+def test_a_full_or_read_only_disk_is_a_sentence_and_2(capsys, number, words):
+    for args, place in (((), "the output folder"), (("store/patches.npy",), "store/patches.npy")):
+        error = OSError(number, os.strerror(number), *args)
+        status, message = leave(raises(error), capsys)
+        assert status == 2 and message.startswith(f"error: {words}{place}: ")
+        assert message.count("\n") == 1
+
+
+def test_ctrl_c_is_130_and_sigterm_is_143_and_both_say_how_to_go_on(capsys):
+    status, message = leave(raises(KeyboardInterrupt()), capsys)
+    assert status == 130 and "the same command goes on" in message
+    status, message = leave(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys)
+    assert status == 143 and "the same command goes on" in message
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), OSError(errno.EIO, "I/O error")])
+def test_a_defect_of_ours_keeps_its_traceback(error):
+    with pytest.raises(type(error)):
+        run_script(raises(error))

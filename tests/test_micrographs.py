@@ -1,0 +1,204 @@
+import mrcfile
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from picking.micrographs import (
+    SUFFIXES,
+    UnreadableImage,
+    image_size,
+    raw_to_uint8,
+    read_micrograph,
+    write_mrc,
+)
+
+RNG = np.random.default_rng(0)
+COUNTS = RNG.normal(1000, 50, (60, 80)).astype(np.uint16)
+COUNTS[:20, :20] = 100  # a dark upper left corner, so that any turn shows
+
+
+def write(path, raw=COUNTS):
+    """The same raw counts in the JPEG's frame, in any format of more than 8 bits."""
+    if path.suffix == ".mrc":
+        write_mrc(path, raw.astype(np.float32), 1.5)
+    else:
+        Image.fromarray(raw).save(path)
+    return path
+
+
+def write_8_bit(path):
+    Image.fromarray((COUNTS // 8).astype(np.uint8)).save(path)
+    return path
+
+
+# Frames and depths
+
+
+def test_an_mrc_is_turned_upside_down_and_a_tiff_is_not(tmp_path):
+    with mrcfile.new(tmp_path / "a.mrc") as mrc:
+        mrc.set_data(COUNTS.astype(np.float32)[::-1])  # the MRC's frame
+    write(tmp_path / "a.tif")
+    from_mrc, from_tiff = read_micrograph(tmp_path / "a.mrc"), read_micrograph(tmp_path / "a.tif")
+    assert from_mrc[5:15, 5:15].mean() < 60 < from_mrc[-15:-5, 5:15].mean()
+    np.testing.assert_array_equal(from_mrc, from_tiff)
+
+
+def test_what_write_mrc_writes_is_in_the_mrc_frame_with_its_pixel_size(tmp_path):
+    with mrcfile.open(write(tmp_path / "a.mrc")) as mrc:
+        np.testing.assert_array_equal(mrc.data[::-1], COUNTS)
+        assert mrc.voxel_size.x == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [("a.png", np.uint16), ("a.tif", np.uint16), ("a.tiff", np.float32), ("a.tif", np.int32)],
+)
+def test_counts_of_any_depth_become_the_same_8_bits(tmp_path, name, dtype):
+    path = write(tmp_path / name, COUNTS.astype(dtype))
+    image = read_micrograph(path)
+    assert image.dtype == np.uint8
+    np.testing.assert_array_equal(image, raw_to_uint8(COUNTS))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint16, np.float32])
+def test_mrc_modes_are_read(tmp_path, dtype):
+    counts = (COUNTS // 10).astype(dtype)
+    with mrcfile.new(tmp_path / "a.mrc") as mrc:
+        mrc.set_data(counts[::-1])
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.mrc"), raw_to_uint8(counts))
+
+
+def test_an_8_bit_image_comes_as_it_is(tmp_path):
+    path = write_8_bit(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_micrograph(path), COUNTS // 8)
+    Image.open(path).convert("RGB").save(tmp_path / "colour.png")
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "colour.png"), COUNTS // 8)
+    path = write_8_bit(tmp_path / "a.jpg")
+    np.testing.assert_array_equal(read_micrograph(path), np.asarray(Image.open(path)))
+
+
+def test_preparing_raw_counts_ignores_their_scale_and_their_offset():
+    raw = COUNTS.astype(np.float64)
+    reference = raw_to_uint8(raw).astype(int)
+    for scale, offset in ((7.5, -3000), (1e-3, 20)):
+        difference = raw_to_uint8(scale * raw + offset) - reference
+        assert abs(difference).max() <= 1  # rounding
+
+
+def test_preparing_raw_counts_filters_pixel_noise_and_uses_the_whole_range():
+    noise = np.random.default_rng(1).normal(size=(128, 128))
+    image = raw_to_uint8(noise)
+    assert image.min() == 0 and image.max() == 255
+    spectrum = abs(np.fft.fft2(image - image.mean()))
+    assert spectrum[32:-32, 32:-32].mean() < 0.05 * spectrum[:8, :8].mean()
+
+
+def test_a_constant_image_becomes_mid_grey():
+    assert (raw_to_uint8(np.full((30, 40), 7.0)) == 128).all()
+
+
+# Sizes from the header
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_size_is_height_and_width_and_comes_without_decoding(tmp_path, suffix, monkeypatch):
+    path = tmp_path / f"a{suffix}"
+    write_8_bit(path) if suffix.startswith(".jp") else write(path)
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    assert image_size(path) == (60, 80)
+
+
+# What is no micrograph
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_an_mrc_stack_is_refused(tmp_path, n):
+    with mrcfile.new(tmp_path / "movie.mrc") as mrc:
+        mrc.set_data(np.zeros((n, 60, 80), np.float32))
+    for function in (image_size, read_micrograph):
+        with pytest.raises(UnreadableImage, match=rf"movie\.mrc holds data of shape \({n}, 60, 80"):
+            function(tmp_path / "movie.mrc")
+
+
+def test_an_mrc_stack_of_one_section_is_a_micrograph(tmp_path):
+    with mrcfile.new(tmp_path / "a.mrc") as mrc:
+        mrc.set_data(COUNTS.astype(np.float32)[None, ::-1])
+    assert image_size(tmp_path / "a.mrc") == (60, 80)
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.mrc"), raw_to_uint8(COUNTS))
+
+
+def test_a_tiff_movie_is_refused(tmp_path):
+    frame = Image.fromarray(COUNTS)
+    frame.save(tmp_path / "movie.tif", save_all=True, append_images=[frame, frame])
+    with pytest.raises(UnreadableImage, match=r"movie\.tif holds 3 frames"):
+        image_size(tmp_path / "movie.tif")
+
+
+def test_a_complex_mrc_is_refused(tmp_path):
+    with mrcfile.new(tmp_path / "fourier.mrc") as mrc:
+        mrc.set_data(np.zeros((60, 80), np.complex64))
+    with pytest.raises(UnreadableImage, match=r"fourier\.mrc"):
+        image_size(tmp_path / "fourier.mrc")
+
+
+@pytest.mark.filterwarnings("ignore:Data array contains NaN")
+@pytest.mark.parametrize("name", ["a.mrc", "a.tif"])
+def test_values_that_are_not_finite_are_refused(tmp_path, name):
+    raw = COUNTS.astype(np.float32)
+    raw[3, 4] = np.nan
+    with pytest.raises(UnreadableImage, match="not finite"):
+        read_micrograph(write(tmp_path / name, raw))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_missing_an_empty_and_a_foreign_file_are_named(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(UnreadableImage, match=rf"a\{suffix} is not there"):
+        read_micrograph(path)
+    for content in (b"", b"this is text, not an image " * 100):
+        path.write_bytes(content)
+        for function in (image_size, read_micrograph):
+            with pytest.raises(UnreadableImage, match=rf"a\{suffix} "):
+                function(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_truncated_image_is_named(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    write_8_bit(path) if suffix.startswith(".jp") else write(path)
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(UnreadableImage, match=rf"a\{suffix} .*copy it again from its source"):
+        read_micrograph(path)
+
+
+# Pillow and mrcfile warn of some of the damage before they raise.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "movie.tif", "a.mrc"])
+def test_no_damage_gets_past_as_another_error(tmp_path, name):
+    path = tmp_path / name
+    if name == "movie.tif":
+        frame = Image.fromarray(COUNTS)
+        frame.save(path, save_all=True, append_images=[frame])
+    else:
+        write_8_bit(path) if name == "a.jpg" else write(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(2)
+    n_refused = 0
+    for n in range(80):
+        damaged = bytearray(whole)
+        if n % 2:
+            del damaged[rng.integers(len(whole)) :]
+        else:
+            damaged[rng.integers(min(300, len(whole)))] = rng.integers(256)
+        path.write_bytes(damaged)
+        for function in (image_size, read_micrograph):
+            try:
+                function(path)
+            except UnreadableImage as error:
+                n_refused += 1
+                assert name in str(error)
+    assert n_refused > 15

@@ -1,0 +1,244 @@
+"""Warning signs, the figures of an epoch, success criteria."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+
+from picking import reports
+from picking.config import LossConfig, PUConfig
+
+HEALTHY = {
+    "mask_rate": 0.7,
+    "clipped_step_share": 0.1,
+    "logit_std": 1.5,
+    "val": {
+        "auc": 0.8,
+        "f1": 0.8,
+        "ap_base_rate": 0.5,
+        "predicted_positive_share": 0.5,
+    },
+}
+
+
+def epochs(n, **changes):
+    """A history of n healthy epochs, each with a better AUC, changed as asked.
+
+    A change is one value for all epochs or a list of n; AUC and the like go into ``val``.
+    """
+    history = []
+    for i in range(n):
+        figures = {**copy.deepcopy(HEALTHY), "epoch": i + 1}
+        figures["val"]["auc"] = 0.5 + 0.4 * i / n
+        for name, value in changes.items():
+            place = figures["val"] if name in figures["val"] else figures
+            place[name] = value[i] if isinstance(value, list) else value
+        history.append(figures)
+    return history
+
+
+def signs(history, rampup_epochs=0):
+    config = PUConfig(loss=LossConfig(rampup_epochs=rampup_epochs))
+    return reports.warning_signs(history, config, unlabeled_prior=0.23)
+
+
+# Warning signs
+
+
+def test_a_healthy_run_has_no_warning_sign():
+    assert signs(epochs(30)) == []
+    assert signs(epochs(1)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "right", "words"),
+    [
+        ("mask_rate", 0.19, 0.20, "lower loss.consistency_threshold"),
+        ("mask_rate", 0.96, 0.95, "raise loss.consistency_threshold"),
+        ("predicted_positive_share", 0.009, 0.01, "check loss.prior"),
+        ("predicted_positive_share", 0.991, 0.99, "check loss.prior"),
+        ("logit_std", 0.049, 0.05, "does not tell patches apart"),
+        ("f1", 2 / 3, 0.667, "no better than calling everything positive (0.6667)"),
+        ("f1", None, 0.667, "no better than calling everything positive (0.6667)"),
+        ("clipped_step_share", 0.26, 0.25, "the unlabeled prior (0.23) is too high"),
+    ],
+)
+def test_a_warning_sign_shows_beyond_its_bound_and_not_at_it(name, wrong, right, words):
+    (sign,) = signs(epochs(5, **{name: wrong}))
+    assert words in sign
+    assert signs(epochs(5, **{name: right})) == []
+
+
+def test_only_the_last_epoch_counts_but_for_auc_and_clipped_steps():
+    once = [0.0] * 9 + [0.7]
+    assert signs(epochs(10, mask_rate=once, logit_std=once, predicted_positive_share=once)) == []
+
+
+def test_clipped_steps_are_a_sign_only_when_they_last_for_three_epochs():
+    assert signs(epochs(2, clipped_step_share=0.9)) == []
+    assert signs(epochs(5, clipped_step_share=[0.9, 0.9, 0.2, 0.9, 0.9])) == []
+    assert len(signs(epochs(5, clipped_step_share=[0.1, 0.1, 0.9, 0.9, 0.9]))) == 1
+
+
+def test_an_auc_that_does_not_improve_for_ten_epochs_is_a_sign():
+    auc = [0.6, 0.7, *[0.65] * 10]
+    assert signs(epochs(11, auc=auc[:11])) == []
+    (sign,) = signs(epochs(12, auc=auc))
+    assert "not improved for 10 epochs" in sign
+    assert signs(epochs(13, auc=[*auc, 0.71])) == []
+
+
+def test_an_auc_equal_to_the_best_is_no_improvement():
+    (sign,) = signs(epochs(11, auc=0.7))
+    assert "not improved for 10 epochs" in sign
+
+
+def test_the_mask_rate_is_no_sign_while_its_weight_rises():
+    assert signs(epochs(3, mask_rate=0.0), rampup_epochs=3) == []
+    assert len(signs(epochs(4, mask_rate=0.0), rampup_epochs=3)) == 1
+
+
+# The figures of an epoch
+
+SAMPLER = SimpleNamespace(n_unl_per_batch=8)
+TOTALS = {
+    "pu_loss": 2.0,
+    "consistency_loss": 1.0,
+    "n_masked": 24,
+    "n_masked_positive": 6,
+    "n_pseudo_positive": 8,
+    "sum_of_q": 10.0,
+    "n_clipped": 1,
+    "n_called_positive": 12,
+    "logit_std": 6.0,
+    "n_steps": 4,
+}
+
+
+def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
+    totals = [TOTALS[name] for name in reports.STEP_FIGURES]
+    assert reports.epoch_figures(totals, SAMPLER) == {  # 4 steps, 32 unlabeled patches
+        "train_loss": 0.75,
+        "pu_loss": 0.5,
+        "consistency_loss": 0.25,
+        "mask_rate": 24 / 32,
+        "mask_rate_positive": 6 / 8,
+        "mask_rate_negative": 18 / 24,
+        "pseudo_positive_share": 6 / 24,
+        "mean_probability": 10 / 32,
+        "clipped_step_share": 1 / 4,
+        "predicted_positive_share": 12 / 32,
+        "logit_std": 1.5,
+    }
+
+
+def test_a_share_of_nothing_is_none():
+    totals = {**TOTALS, "n_masked": 0, "n_masked_positive": 0, "n_pseudo_positive": 0}
+    figures = reports.epoch_figures(list(totals.values()), SAMPLER)
+    assert figures["mask_rate"] == 0
+    assert figures["mask_rate_positive"] is None
+    assert figures["pseudo_positive_share"] is None
+    assert figures["mask_rate_negative"] == 0
+
+
+def test_an_epoch_is_logged_in_the_form_that_users_know():
+    figures = {
+        **reports.epoch_figures([TOTALS[name] for name in reports.STEP_FIGURES], SAMPLER),
+        "epoch": 2,
+        "val": {"auc": 0.7234, "precision": None, "recall": 0.6543},
+    }
+    figures["mask_rate_positive"] = None
+    lines = []
+    reports.log_epoch(lines.append, figures, 100, is_best=True)
+    assert lines == [
+        "Epoch 2/100",
+        "  Train Loss: 0.7500",
+        "    - PU Loss: 0.5000",
+        "    - Consistency Loss: 0.2500",
+        "  Consistency Mask Rate: 75.0%",
+        "    - of pseudo-positives none, of pseudo-negatives 75.0%; clipped steps 25.0%",
+        "",
+        "  Val AUC: 0.7234",
+        "  Val Precision: none",
+        "  Val Recall: 0.6543",
+        "  *** New best model! AUC: 0.7234 ***",
+        "",
+    ]
+    lines.clear()
+    reports.log_epoch(lines.append, figures, 100, is_best=False)
+    assert not any("best" in line for line in lines)
+
+
+# Success criteria
+
+GOOD = {
+    "auc": 0.9,
+    "predicted_positive_share": 0.5,
+    "intervals": {"auc": [0.85, 0.95]},
+    "at_val_threshold": {
+        "precision": 0.8,
+        "recall": 0.8,
+        "balanced_accuracy": 0.8,
+        "predicted_positive_share": 0.5,
+    },
+}
+NAMES = ["validation AUC", "test AUC", "test precision", "test recall", "no collapse", "clearly"]
+
+
+def met(test, val_auc=0.9):
+    """Success criteria as name -> met, the name by its first words."""
+    criteria = reports.success_criteria({"auc": val_auc}, test)
+    assert len(criteria) == len(NAMES)
+    return {
+        name: item["met"]
+        for name, item in zip(NAMES, criteria, strict=True)
+        if item["criterion"].startswith(name)
+    }
+
+
+def test_a_good_run_meets_every_criterion():
+    assert met(GOOD) == dict.fromkeys(NAMES, True)
+
+
+def test_each_criterion_fails_alone_at_its_bound():
+    def changed(name, **values):
+        test = copy.deepcopy(GOOD)
+        for key, value in values.items():
+            place = test["at_val_threshold"] if key in ("precision", "recall") else test
+            place[key] = value
+        return name, test
+
+    for name, test in (
+        changed("test AUC", auc=0.75),
+        changed("test precision", precision=0.70),
+        changed("test precision", precision=None),
+        changed("test recall", recall=0.70),
+        changed("clearly", intervals={"auc": [0.632, 0.95]}),
+    ):
+        assert met(test) == {**dict.fromkeys(NAMES, True), name: False}
+    assert met(GOOD, val_auc=0.80) == {**dict.fromkeys(NAMES, True), "validation AUC": False}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.005, 0.995, 1.0])
+@pytest.mark.parametrize("threshold", ["half", "of validation"])
+def test_calling_nearly_all_or_nearly_none_positive_is_a_collapse(share, threshold):
+    test = copy.deepcopy(GOOD)
+    place = test if threshold == "half" else test["at_val_threshold"]
+    place["predicted_positive_share"] = share
+    assert met(test)["no collapse"] is False
+
+
+def test_calling_patches_positive_at_random_is_a_collapse_though_their_share_is_ordinary():
+    test = copy.deepcopy(GOOD)
+    test["at_val_threshold"]["balanced_accuracy"] = 0.5
+    assert met(test)["no collapse"] is False
+
+
+def test_without_a_test_split_or_with_one_class_in_it_nothing_is_said_of_test():
+    unknown = {**dict.fromkeys(NAMES, None), "validation AUC": True}
+    assert met(None) == met({**GOOD, "auc": None}) == unknown
+
+
+def test_without_an_interval_the_auc_itself_must_beat_the_failed_attempt():
+    assert met({**GOOD, "intervals": {"auc": None}})["clearly"] is True
+    assert met({**GOOD, "auc": 0.6, "intervals": {"auc": None}})["clearly"] is False

@@ -1,0 +1,270 @@
+"""Devices, run folders, checkpoints, and gradients that several processes share."""
+
+import json
+import os
+import pickle
+import re
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from picking import runs
+from picking.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+CONFIG = {"training": {"seed": 3, "epochs": 5}, "optimizer": {"lr": 0.001}}
+CPU = torch.device("cpu")
+
+
+# Devices
+
+
+def pretend_gpus(monkeypatch, n, **environment):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda name: None)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("name", ["cuda:2", "cuda:x", "gpu", "CUDA:0", "mps", ""])
+def test_a_device_that_is_not_there_is_an_error_that_lists_what_is(monkeypatch, name):
+    pretend_gpus(monkeypatch, 2)
+    with pytest.raises(UserError, match=f"--device {name} .*: cuda:0, cuda:1, cpu, auto"):
+        runs.select_device(name)
+
+
+def test_no_device_falls_back_to_the_cpu_but_auto(monkeypatch):
+    pretend_gpus(monkeypatch, 0)
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(UserError, match=f"--device {name} is not there; there are: cpu, auto"):
+            runs.select_device(name)
+    assert runs.select_device("auto") == CPU
+    pretend_gpus(monkeypatch, 2)
+    assert runs.select_device("auto") == torch.device("cuda:0")
+    assert runs.select_device("cuda:1") == torch.device("cuda:1")
+
+
+def test_each_process_of_torchrun_takes_a_gpu_of_its_own(monkeypatch):
+    pretend_gpus(monkeypatch, 2, LOCAL_RANK=1, LOCAL_WORLD_SIZE=2)
+    assert runs.select_device("cuda") == runs.select_device("auto") == torch.device("cuda:1")
+    assert runs.select_device("cpu") == CPU
+    with pytest.raises(UserError, match="cuda:0 is one GPU for 2 processes: give cuda"):
+        runs.select_device("cuda:0")
+    pretend_gpus(monkeypatch, 2, LOCAL_RANK=2, LOCAL_WORLD_SIZE=3)
+    with pytest.raises(UserError, match="cuda:2 is not there"):
+        runs.select_device("cuda")
+
+
+# Run folders
+
+
+def test_a_new_run_says_what_it_runs_with(tmp_path):
+    runs.open_run(tmp_path / "a", CONFIG, "hash", CPU, resume=False)
+    assert yaml.safe_load((tmp_path / "a" / "config.yaml").read_text()) == CONFIG
+    run = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert run["input_hash"] == "hash"
+    assert (run["device"], run["seed"]) == ("cpu", 3)
+    assert run["command"] == sys.argv
+    assert run["versions"]["torch"] == torch.__version__
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d{4}", run["started"])
+
+
+def test_a_folder_with_a_run_is_refused_without_resume_and_left_alone(tmp_path):
+    runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=False)
+    before = (tmp_path / "run.json").read_text()
+    with pytest.raises(UserError, match=r"holds a run already: continue it with --resume"):
+        runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=False)
+    runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=True)
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_resume_begins_a_run_where_there_is_none(tmp_path):
+    runs.open_run(tmp_path / "new", CONFIG, "hash", CPU, resume=True)
+    assert (tmp_path / "new" / "config.yaml").exists()
+
+
+def test_a_run_killed_before_its_config_was_written_begins_anew(tmp_path):
+    runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=False)
+    (tmp_path / "config.yaml").unlink()
+    runs.open_run(tmp_path, CONFIG, "other", CPU, resume=False)
+    assert json.loads((tmp_path / "run.json").read_text())["input_hash"] == "other"
+
+
+def test_a_changed_config_does_not_resume_and_the_keys_are_named(tmp_path):
+    runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=False)
+    changed = {"training": {"seed": 4, "epochs": 5}, "optimizer": {"lr": 0.01}}
+    with pytest.raises(UserError, match=r"different now: optimizer\.lr, training\.seed"):
+        runs.open_run(tmp_path, changed, "hash", CPU, resume=True)
+
+
+def test_other_data_do_not_resume(tmp_path):
+    runs.open_run(tmp_path, CONFIG, "a" * 64, CPU, resume=False)
+    with pytest.raises(UserError, match=r"another patch store .*hash a{12}, now b{12}\)"):
+        runs.open_run(tmp_path, CONFIG, "b" * 64, CPU, resume=True)
+
+
+def test_what_a_killed_process_wrote_half_is_removed_on_resume(tmp_path):
+    runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=False)
+    half, whole = tmp_path / "checkpoints" / ".last.pt.1.tmp", tmp_path / "checkpoints" / "last.pt"
+    half.touch()
+    whole.touch()
+    runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=True)
+    assert not half.exists()
+    assert whole.exists()
+
+
+def test_the_log_is_on_disk_line_by_line_and_goes_on_where_it_ended(tmp_path, capsys):
+    path = tmp_path / "training.log"
+    runs.open_log(path)("one π")
+    assert path.read_text() == "one π\n"
+    runs.open_log(path)("two")
+    assert path.read_text() == "one π\ntwo\n" == capsys.readouterr().out
+    runs.open_log(None)("three")
+    assert capsys.readouterr().out == ""
+
+
+def test_of_the_metrics_only_whole_epochs_are_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert runs.read_metrics(path, 3) == []
+    runs.write_metrics(path, [{"epoch": 1, "auc": None}, {"epoch": 2, "auc": 0.5}])
+    with path.open("a") as file:
+        file.write('{"epoch": 3, "au')  # torn by a full disk
+    assert runs.read_metrics(path, 2) == [{"epoch": 1, "auc": None}, {"epoch": 2, "auc": 0.5}]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        runs.write_metrics(path, [{"auc": float("nan")}])
+    assert len(runs.read_metrics(path, 2)) == 2
+
+
+# Checkpoints
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
+    state = {"kind": "pu_run", "w": torch.arange(3.0), "n": 2, "none": None}
+    runs.save_checkpoint(tmp_path / "a.pt", state)
+    loaded = runs.load_checkpoint(tmp_path / "a.pt")
+    assert torch.equal(loaded.pop("w"), state.pop("w"))
+    assert loaded == state
+
+
+def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"kind": "pu_run", "x": Malicious()}, tmp_path / "new.pt")
+    (tmp_path / "old.pt").write_bytes(pickle.dumps(Malicious()))
+    with pytest.raises(UserError, match=r"new\.pt holds more than data and is refused"):
+        runs.load_checkpoint(tmp_path / "new.pt")
+    with pytest.raises(UserError, match=r"old\.pt cannot be read"):
+        runs.load_checkpoint(tmp_path / "old.pt")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_a_clear_error(tmp_path, share):
+    path = tmp_path / "a.pt"
+    runs.save_checkpoint(path, {"kind": "pu_run", "w": torch.randn(1000)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(UserError, match=r"a\.pt cannot be read"):
+        runs.load_checkpoint(path)
+
+
+def test_files_that_are_no_checkpoints_of_ours_are_clear_errors(tmp_path):
+    with pytest.raises(UserError, match=r"none\.pt is not there"):
+        runs.load_checkpoint(tmp_path / "none.pt")
+    torch.save({"model": torch.zeros(1)}, tmp_path / "other.pt")
+    torch.save(torch.zeros(1), tmp_path / "tensor.pt")
+    for name in ("other.pt", "tensor.pt"):
+        with pytest.raises(UserError, match=rf"{name} is not one of this project"):
+            runs.load_checkpoint(tmp_path / name)
+    (tmp_path / "text.pt").write_text("epoch 3, loss 0.2\n" * 20)
+    np.savez(tmp_path / "arrays.npz", w=np.zeros(3))
+    for name in ("text.pt", "arrays.npz", ""):
+        with pytest.raises(UserError, match="cannot be read"):
+            runs.load_checkpoint(tmp_path / name)
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    network = nn.Linear(3, 1)
+    for weights in (nn.Linear(4, 1).state_dict(), nn.Conv2d(1, 1, 3).state_dict(), [1], {}):
+        with pytest.raises(UserError, match=r"a\.pt is of another architecture"):
+            runs.load_weights(network, weights, tmp_path / "a.pt")
+    runs.load_weights(network, nn.Linear(3, 1).state_dict(), tmp_path / "a.pt")
+
+
+# Several processes
+
+GRADIENTS = """
+import sys
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from picking import runs
+from picking.losses import fixmatch_consistency, nnpu_risk
+
+torch.set_num_threads(1)
+rank, world_size = runs.start_processes(torch.device("cpu"))
+torch.manual_seed(0)
+network = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+x_p, x_u, x_s = torch.randn(4, 5).double(), torch.randn(10, 5).double(), torch.randn(10, 5).double()
+model = DistributedDataParallel(network) if world_size > 1 else network
+found = {}
+for name, prior_u in (("ordinary", 0.1), ("clipped", 0.95)):
+    parts = [x[rank * len(x) // world_size : (rank + 1) * len(x) // world_size]
+             for x in (x_p, x_u, x_s)]
+    z = model(torch.cat(parts)).squeeze(1).split([len(part) for part in parts])
+    z_p, z_u, z_s = (runs.from_all_processes(part) for part in z)
+    objective, risk = nnpu_risk(z_p, z_u, 0.47, prior_u)
+    consistency, mask = fixmatch_consistency(z_u, z_s, 0.5)
+    network.zero_grad()
+    ((objective + consistency) * world_size).backward()
+    found[name] = [p.grad.clone() for p in network.parameters()], risk, mask.sum()
+# Without SyncBatchNorm buffers differ between processes
+norm = nn.BatchNorm1d(1)
+norm.running_mean.fill_(rank + 1.0)
+runs.take_buffers_of_first(norm)
+found["buffer"] = norm.running_mean
+torch.save(found, sys.argv[1] + str(rank))
+"""
+
+
+def test_two_processes_have_exactly_the_gradients_of_one(tmp_path, monkeypatch):
+    script = tmp_path / "gradients.py"
+    script.write_text(GRADIENTS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(tmp_path / "two")],
+            env={**os.environ, **group, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
+        )
+        for rank in range(2)
+    ]
+    assert [process.wait() for process in processes] == [0, 0]
+    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "one")])
+    runpy.run_path(str(script))
+
+    alone = torch.load(tmp_path / "one0")
+    for rank in range(2):
+        shared = torch.load(tmp_path / f"two{rank}")
+        assert shared["buffer"].item() == 1
+        for name in ("ordinary", "clipped"):
+            gradients, risk, n_masked = alone[name]
+            assert max(g.abs().max() for g in gradients) > 0.01
+            torch.testing.assert_close(shared[name][0], gradients, rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(shared[name][1], risk, rtol=1e-12, atol=1e-14)
+            assert shared[name][2] == n_masked > 0
