@@ -16,7 +16,8 @@ usage: ./run_full_training.sh [options] [-- flags for train_pu_fixed_full.py]
   --exp-name NAME         experiments/NAME; default: the config's name
   --data-dir DIR          patch store; default: data/<data root's name>_pu...
   --device NAME           cpu, cuda:0, ... or auto (default)
-  --num-workers N         processes that read and cut; default: the processors, at most 8
+  --num-workers N         processes that cut (default: the processors, at most 8) and, in
+                          training, read (default: 0, the fastest unless the disk is slow)
   --max-images-train N    only N training micrographs
   --neg-rule far|disjoint where negatives may lie
 PYTHON=/path/to/python uses an environment of yours instead of .venv.
@@ -56,10 +57,8 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
 use_environment
-if [[ -z $num_workers ]]; then
-    num_workers=$(nproc)
-    ((num_workers <= 8)) || num_workers=8
-fi
+n_processors=$(nproc)
+((n_processors <= 8)) || n_processors=8
 
 # 1. Data
 simulated=""
@@ -68,7 +67,8 @@ if [[ -z $data_root ]]; then
     data_root=data/simulated
     config=${config:-configs/pu_quickstart.yaml}
     echo "== No --data-root: simulated micrographs in $data_root"
-    "$PYTHON" -m picking.simulator --output "$data_root" --num-workers "$num_workers"
+    "$PYTHON" -m picking.simulator --output "$data_root" \
+        --num-workers "${num_workers:-$n_processors}"
 fi
 config=${config:-configs/pu_full_fixed.yaml}
 exp_name=${exp_name:-$(basename "$config" .yaml)}
@@ -80,7 +80,7 @@ fi
 
 # 2. Patches and priors
 echo "== Patches in $data_dir"
-preprocess=(--data-root "$data_root" --output-dir "$data_dir" --num-workers "$num_workers"
+preprocess=(--data-root "$data_root" --output-dir "$data_dir" --num-workers "${num_workers:-$n_processors}"
     --neg-rule "$neg_rule")
 [[ -z $max_images ]] || preprocess+=(--max-images-train "$max_images")
 "$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
@@ -88,5 +88,5 @@ preprocess=(--data-root "$data_root" --output-dir "$data_dir" --num-workers "$nu
 # 3. Training, then evaluation on validation and test
 echo "== Training in experiments/$exp_name"
 "$PYTHON" train_pu_fixed_full.py --config "$config" --exp-name "$exp_name" --data-dir "$data_dir" \
-    --device "$device" --num-workers "$num_workers" --use-data-prior --resume "$@"
+    --device "$device" --num-workers "${num_workers:-0}" --use-data-prior --resume "$@"
 [[ -z $simulated ]] || echo "These figures are of simulated micrographs: for real ones give --data-root."

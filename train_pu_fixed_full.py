@@ -60,7 +60,12 @@ def parse_args() -> argparse.Namespace:
     add("--experiments-dir", type=Path, default=Path("experiments"))
     add("--data-dir", type=Path, help="patch store; default: data.dir of the config")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
-    add("--num-workers", type=int, default=2, help="processes that read patches; 0: none")
+    add(
+        "--num-workers",
+        type=int,
+        default=0,
+        help="processes that read patches; 0 is fastest unless the store lies on a slow disk",
+    )
     add("--use-data-prior", action="store_true", help="loss.prior: actual, unless pool")
     add("--resume", action="store_true", help="go on with the run, if there is one")
     add(
@@ -214,10 +219,10 @@ def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) ->
     """Return the two priors of the risk from the config, the store's counts or an estimate."""
     prior, prior_source = config.loss.prior, "config"
     if isinstance(prior, str):
-        prior, prior_source = store.counts[f"{prior}_prior"], f"data ({prior})"
+        prior, prior_source = store.counts[f"{prior}_prior"], "data"
     unlabeled, unlabeled_source = config.loss.unlabeled_prior, "config"
     if config.loss.one_prior:
-        unlabeled, unlabeled_source = prior, f"{prior_source}, one prior for both"
+        unlabeled, unlabeled_source = prior, prior_source
     elif unlabeled == "data":
         unlabeled, unlabeled_source = store.counts["unlabeled_prior"], "data"
     elif unlabeled == "estimate":

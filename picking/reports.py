@@ -93,10 +93,11 @@ def log_start(
         f"unlabeled; {sampler.n_pos_per_batch} + {sampler.n_unl_per_batch} in every batch"
     )
     log(f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)")
-    log(f"Prior (π_T): {priors.prior:.4f} from {priors.prior_source}")
+    chosen = config.loss
+    log(f"Prior (π_T): {priors.prior:.4f} from {priors.prior_source} (loss.prior: {chosen.prior})")
     log(
         f"Prior of the unlabeled (π_U): {priors.unlabeled_prior:.4f} from "
-        f"{priors.unlabeled_prior_source}"
+        f"{priors.unlabeled_prior_source} (loss.unlabeled_prior: {chosen.unlabeled_prior})"
     )
     if config.loss.one_prior:
         log(

@@ -124,7 +124,7 @@ def test_hidden_files_and_folders_called_like_images_are_no_micrographs(tmp_path
 def test_extra_csv_columns_their_order_and_their_case_do_not_matter(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text(
-        "\ufeffAngle, diameter ,Y-COORDINATE,Class,X-Coordinate\r\n9,20,1.5,a,2.5\r\n\r\n",
+        "\ufeffX-Coordinate, diameter ,Y-COORDINATE,Class\r\n2.5,20,1.5,a\r\n\r\n",
         encoding="utf-8",
     )
     assert read_coordinates_csv(path).tolist() == [[2.5, 1.5, 20]]

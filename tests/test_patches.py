@@ -165,7 +165,7 @@ def crowded_and_roomy():
 
 def test_top_up_takes_what_is_missing_from_micrographs_with_room():
     found = crowded_and_roomy()
-    plain, topped = plan(found, neg_per_pos=0.5), plan(found, neg_per_pos=0.5, top_up=True)
+    plain, topped = plan(found, neg_per_pos=0.6), plan(found, neg_per_pos=0.6, top_up=True)
     wanted = sum(p.n_negatives_wanted for p in plain)
     assert sum(p.n_negative for p in plain) < wanted == sum(p.n_negative for p in topped)
     assert plain[0].n_negative == topped[0].n_negative == 0
@@ -191,9 +191,9 @@ def test_hard_negatives_miss_particles_by_little_and_are_no_duplicates(rule):
     # Particles larger than the patch: by `disjoint`, ordinary negatives come as near.
     rng = np.random.default_rng(2)
     found = [record("a.png", some_centres(rng, 10, SIZE_PX), diameter_px=44.0)]
-    (one,) = plan(found, hard_share=0.5, neg_rule=rule, patch_size_px=12)
-    assert len(one.off_centre_px) == 2 and one.n_outliers == 3
-    assert len(one.outlier_candidates_px) == 4 * 3 and one.n_negative == 10
+    (one,) = plan(found, hard_share=0.5, neg_rule=rule, patch_size_px=12, neg_per_pos=6)
+    assert len(one.off_centre_px) == one.n_outliers == 15 and one.n_negative == 60
+    assert len(one.outlier_candidates_px) == 4 * 15
     distances = nearest(one.off_centre_px, found[0].centres_px)
     assert (distances >= 22).all() and (distances < 44).all()
     together = [one.negatives_px, one.off_centre_px, one.outlier_candidates_px]
@@ -318,6 +318,15 @@ def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path, images, n_
     shared = cut(tmp_path / "shared", plans, n_workers)
     assert content(tmp_path / "alone") == content(tmp_path / "shared")
     assert alone.journal.content_hash() == shared.journal.content_hash()
+
+
+def test_rows_written_in_several_parts_are_whole(tmp_path, images, monkeypatch):
+    plans = plan(images)
+    cut(tmp_path / "at_once", plans)
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[:999], offset))
+    cut(tmp_path / "in_parts", plans)
+    assert content(tmp_path / "in_parts") == content(tmp_path / "at_once")
 
 
 def test_a_micrograph_without_any_patch_is_no_stumbling_block(tmp_path, images):

@@ -537,6 +537,17 @@ def test_after_an_unreadable_image_both_ways_that_the_error_names_go_on(
         assert went_on == done(own_data, tmp_path / "at_once", "--skip-unreadable")
 
 
+def test_what_was_skipped_once_stops_a_run_that_may_not_skip(own_data, tmp_path):
+    damage(own_data / "train" / "train_01.jpg")
+    with mock.patch.object(script, "describe", side_effect=KeyboardInterrupt):
+        result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
+    assert result.status == 130 and "the same command goes on" in result.err
+    result = preprocess(own_data, tmp_path / "store")
+    assert result.status == 2 and "train_01.jpg cannot be decoded" in result.err
+    went_on = done(own_data, tmp_path / "store", "--skip-unreadable")
+    assert went_on == done(own_data, tmp_path / "at_once", "--skip-unreadable")
+
+
 def test_a_split_of_unreadable_images_only_is_refused_even_when_they_are_skipped(
     own_data, tmp_path
 ):

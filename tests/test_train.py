@@ -1,6 +1,7 @@
 """The training script: what a run leaves, the same again, resumed, evaluated, on two processes."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -361,17 +362,16 @@ class Stopped(Exception):
 
 def stop_at_save(patch, number, written):
     """Raise at the numberth saving of last.pt, before or after it is on disk."""
-    save, saved = State.save, []
+    save, calls = State.save, []
 
     def save_or_stop(state, path):
-        saved.append(state.progress.step)
-        if len(saved) < number or written:
+        calls.append(path)
+        if len(calls) < number or written:
             save(state, path)
-        if len(saved) == number:
+        if len(calls) == number:
             raise Stopped
 
     patch.setattr(State, "save", save_or_stop)
-    return saved
 
 
 @pytest.fixture(scope="module")
@@ -380,33 +380,32 @@ def finished_with_everything(store, tmp_path_factory):
     return train(store, folder, overrides=EVERYTHING)
 
 
-# last.pt is saved at steps 2, 4, 5 (end of epoch 1), 6, 8, 10, 10 (end of epoch 2), 12, 14, 15
+# last.pt is saved after steps 2, 4, 5 (end of epoch 1), 6, 8, 10, 10 (end of epoch 2), 12, 14, 15
 @pytest.mark.parametrize(
-    ("number", "written", "steps"),
+    ("number", "written", "goes_on_after"),
     [
-        (1, False, 2),  # nothing saved yet
-        (2, True, 4),  # amid the first epoch
-        (3, False, 5),  # epoch 1 is in metrics.jsonl but not in last.pt
-        (5, True, 8),
-        (6, True, 10),  # the last step of an epoch, before its validation
-        (7, True, 10),
-        (10, True, 15),  # trained, not yet tested
+        (1, False, None),  # nothing is saved yet
+        (2, True, "0 epochs, step 4"),
+        (3, False, "0 epochs, step 4"),  # epoch 1 is in metrics.jsonl but not in last.pt
+        (5, True, "1 epochs, step 8"),
+        (6, True, "1 epochs, step 10"),  # the last step of an epoch, before its validation
+        (7, True, "2 epochs, step 10"),
+        (10, True, "3 epochs, step 15"),  # trained, not yet tested
     ],
 )
 @pytest.mark.parametrize("overrides", [(), EVERYTHING], ids=["plain", "everything"])
 def test_a_resumed_run_ends_as_if_never_stopped(
-    store, tmp_path, finished, finished_with_everything, number, written, steps, overrides
+    store, tmp_path, finished, finished_with_everything, number, written, goes_on_after, overrides
 ):
     with pytest.MonkeyPatch.context() as patch:
-        saved = stop_at_save(patch, number, written)
+        stop_at_save(patch, number, written)
         with pytest.raises(Stopped):
             train(store, tmp_path, overrides=overrides)
-    assert saved[-1] == steps
     assert not (tmp_path / "run" / "results.json").exists()
     folder = train(store, tmp_path, "--resume", overrides=overrides)
     assert_same_run(folder, finished_with_everything if overrides else finished)
-    resumed = f"Resumed after {steps // 5} epochs" if number > 1 else ""
-    assert resumed in (folder / "training.log").read_text()
+    resumed = re.findall("Resumed after (.*)", (folder / "training.log").read_text())
+    assert resumed == ([goes_on_after] if goes_on_after else [])
 
 
 def test_a_run_stopped_again_and_again_ends_the_same(store, tmp_path, finished):
@@ -557,28 +556,23 @@ def config_with(tmp_path, *overrides):
 
 
 def priors_of(store, tmp_path, *overrides):
-    train_store = PatchStore(store, "train")
-    priors = script.resolve_priors(config_with(tmp_path, *overrides), train_store, CPU)
-    return (
-        priors.prior,
-        priors.prior_source,
-        priors.unlabeled_prior,
-        priors.unlabeled_prior_source,
-    )
+    """Return π_T, its source, π_U, its source."""
+    config, train_store = config_with(tmp_path, *overrides), PatchStore(store, "train")
+    return dataclasses.astuple(script.resolve_priors(config, train_store, CPU))
 
 
 def test_the_priors_come_from_where_the_config_says(store, tmp_path):
     in_data = pytest.approx(9 / 39)
     assert priors_of(store, tmp_path) == (0.47, "config", in_data, "data")
-    assert priors_of(store, tmp_path, "loss.prior=actual")[:2] == (0.35, "data (actual)")
-    assert priors_of(store, tmp_path, "loss.prior=pool")[:2] == (0.5, "data (pool)")
+    assert priors_of(store, tmp_path, "loss.prior=actual")[:2] == (0.35, "data")
+    assert priors_of(store, tmp_path, "loss.prior=pool")[:2] == (0.5, "data")
     assert priors_of(store, tmp_path, "loss.unlabeled_prior=0.3")[2:] == (0.3, "config")
     one = priors_of(store, tmp_path, "loss.one_prior=true", "loss.unlabeled_prior=0.3")
-    assert one == (0.47, "config", 0.47, "config, one prior for both")
+    assert one == (0.47, "config", 0.47, "config")
 
 
 def test_priors_that_leave_no_negatives_are_refused(store, tmp_path):
-    with pytest.raises(UserError, match="the priors are 1.0 .* must lie between 0 and 1"):
+    with pytest.raises(UserError, match=r"the priors are 1\.0 .* must lie between 0 and 1"):
         priors_of(store, tmp_path, "loss.prior=1")
 
 
@@ -628,11 +622,14 @@ def test_use_data_prior_means_actual_unless_the_config_says_pool(store, tmp_path
     once = ["training.max_steps=1"]
     folder = train(store, tmp_path, "--use-data-prior", overrides=once, name="actual")
     results = results_of(folder)
-    assert (results["prior"], results["prior_source"]) == (0.35, "data (actual)")
-    assert "Prior (π_T): 0.3500 from data (actual)" in (folder / "training.log").read_text()
+    assert (results["prior"], results["prior_source"]) == (0.35, "data")
+    assert (
+        "Prior (π_T): 0.3500 from data (loss.prior: actual)"
+        in (folder / "training.log").read_text()
+    )
     once.append("loss.prior=pool")
     folder = train(store, tmp_path, "--use-data-prior", overrides=once, name="pool")
-    assert results_of(folder)["prior_source"] == "data (pool)"
+    assert results_of(folder)["prior"] == 0.5
 
 
 def test_one_prior_for_both_warns_in_the_log(store, tmp_path, finished):
@@ -732,16 +729,9 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(finished, store,
     assert f"Wrote {output}" in printed
 
 
-def test_evaluation_overwrites_nothing(finished, store):
-    before = (finished / "results.json").read_text()
-    with pytest.raises(UserError, match=r"results\.json is there already"):
-        evaluate(finished / "checkpoints" / "best_model.pt", store, finished / "results.json")
-    assert (finished / "results.json").read_text() == before
-
-
 def test_what_cannot_be_evaluated_is_a_clear_error(finished, store, tmp_path):
     best, output = finished / "checkpoints" / "best_model.pt", tmp_path / "out.json"
-    with pytest.raises(UserError, match="is no model to evaluate: give best_model.pt"):
+    with pytest.raises(UserError, match=r"is no model to evaluate: give best_model\.pt"):
         evaluate(finished / "checkpoints" / "last.pt", store, output)
     with pytest.raises(UserError, match="is of another architecture"):
         evaluate(best, store, output, network=script.PUClassifier)
@@ -818,7 +808,7 @@ def test_negative_workers_are_refused(store, tmp_path):
 
 
 def test_two_processes_train_as_one_and_only_the_first_writes(store, tmp_path):
-    overrides = ["training.max_steps=2", "training.epochs=2"]
+    overrides = ["training.max_steps=1"]
     argv = map(str, arguments(store, tmp_path, overrides=overrides))
     done = subprocess.run(
         [
@@ -834,7 +824,7 @@ def test_two_processes_train_as_one_and_only_the_first_writes(store, tmp_path):
     assert len(list((tmp_path / "run").glob("events*"))) == 2  # of the run and of add_hparams
     alone = train(store, tmp_path, overrides=overrides, name="one", network=script.PUClassifier)
     (one,), (two,) = metrics_of(alone), metrics_of(tmp_path / "run")
-    assert two["step"] == one["step"] == 2
     # Dropout, views and batch norm are each process's own: alike, not equal
-    assert two["pu_loss"] == pytest.approx(one["pu_loss"], rel=0.4)
+    assert two["pu_loss"] == pytest.approx(one["pu_loss"], rel=0.2)
+    assert two["pu_loss"] != one["pu_loss"]
     assert results_of(tmp_path / "run")["val"]["auc"] == two["val"]["auc"]
