@@ -3,11 +3,20 @@
 # PYTHON=/path/to/python uses that environment untouched. Otherwise .venv is made beside this file,
 # and requirements.txt is installed into it once, and again whenever it changes.
 
+LIST_MISSING='
+from importlib.util import find_spec
+needed = "torch torchvision numpy PIL scipy sklearn yaml tqdm tensorboard matplotlib mrcfile"
+print(*[name for name in needed.split() if not find_spec(name)], sep=", ")'
+
 use_environment() {
-    local stamp=.venv/requirements.installed candidate
+    local stamp=.venv/requirements.installed candidate missing
     if [[ -n "${PYTHON:-}" ]]; then
-        if ! "$PYTHON" -c 'import torch, torchvision, yaml, sklearn' 2>/dev/null; then
-            echo "error: PYTHON=$PYTHON lacks packages of requirements.txt: install them there," \
+        if ! missing=$("$PYTHON" -c "$LIST_MISSING" 2>/dev/null); then
+            echo "error: PYTHON=$PYTHON does not run: give the full path of a Python" >&2
+            exit 2
+        fi
+        if [[ -n $missing ]]; then
+            echo "error: PYTHON=$PYTHON lacks $missing: install requirements.txt there," \
                 "or unset PYTHON to let this script make .venv" >&2
             exit 2
         fi
@@ -18,7 +27,7 @@ use_environment() {
     if cmp -s requirements.txt "$stamp" && [[ -x $PYTHON ]]; then
         return
     fi
-    if [[ ! -x $PYTHON ]]; then
+    if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then  # none, or half of one
         for candidate in python3 python3.13 python3.12 python3.11 python3.10 none; do
             if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
                 break
@@ -29,7 +38,7 @@ use_environment() {
             exit 2
         fi
         echo "Making the environment .venv with $candidate ..."
-        if ! "$candidate" -m venv .venv; then
+        if ! "$candidate" -m venv --clear .venv; then
             rm -rf .venv
             echo "error: $candidate cannot make .venv: install its venv module (Debian: python3-venv)" >&2
             exit 2

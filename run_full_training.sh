@@ -53,6 +53,10 @@ while [[ $# -gt 0 ]]; do
         *) fail "unknown option '$1': see --help (flags for training go behind --)" ;;
     esac
 done
+[[ $neg_rule == far || $neg_rule == disjoint ]] || fail "--neg-rule is '$neg_rule': far or disjoint"
+[[ $num_workers =~ ^[0-9]*$ ]] || fail "--num-workers is '$num_workers': give a whole number"
+[[ $max_images =~ ^[0-9]*$ ]] || fail "--max-images-train is '$max_images': give a whole number"
+[[ -z $config || -f $config ]] || fail "--config $config is not there: check the path"
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
@@ -80,8 +84,8 @@ fi
 
 # 2. Patches and priors
 echo "== Patches in $data_dir"
-preprocess=(--data-root "$data_root" --output-dir "$data_dir" --num-workers "${num_workers:-$n_processors}"
-    --neg-rule "$neg_rule")
+preprocess=(--data-root "$data_root" --output-dir "$data_dir" --neg-rule "$neg_rule"
+    --num-workers "${num_workers:-$n_processors}")
 [[ -z $max_images ]] || preprocess+=(--max-images-train "$max_images")
 "$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
 

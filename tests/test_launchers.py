@@ -1,0 +1,343 @@
+"""The launchers: what they call with which arguments, and one whole run of the main job."""
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picking import simulator
+
+ROOT = Path(__file__).parents[1]
+# Stands for Python: writes down what it is called with, and leaves as it is told to.
+FAKE_PYTHON = """#!/usr/bin/env bash
+[[ $1 == -c ]] && exit 0
+printf '%s|' "$@" >> "$CALLS"
+echo >> "$CALLS"
+[[ "$*" != *"${FAIL:-nothing}"* ]] || exit "${STATUS:-3}"
+"""
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A copy of the project, without tests and outputs, in a folder whose name has a space."""
+    copy = tmp_path / "a copy"
+    for name in ("picking", "models", "configs", ".ci"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for pattern in ("*.py", "*.sh", "requirements.txt"):
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, copy)
+    return copy
+
+
+@pytest.fixture
+def launch(repository, tmp_path):
+    """Run a launcher of the copy with a fake Python; its calls are in ``launch.calls()``."""
+    python, calls = executable(tmp_path / "fake", FAKE_PYTHON), tmp_path / "calls"
+
+    def run(*command, cwd=repository, **environment):
+        calls.unlink(missing_ok=True)
+        variables = {**os.environ, "PYTHON": str(python), "CALLS": str(calls), **environment}
+        return subprocess.run(
+            [repository / command[0], *map(str, command[1:])],
+            cwd=cwd, env=variables, capture_output=True, text=True,
+        )  # fmt: skip
+
+    def called():
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return [line.rstrip("|").split("|") for line in lines]
+
+    run.calls = called
+    return run
+
+
+def options(call):
+    """The options of a call, --name -> value."""
+    return dict(zip(call[1::2], call[2::2], strict=False))
+
+
+# What is called
+
+
+def test_without_data_it_simulates_cuts_and_trains_the_quick_start(launch):
+    done = launch("run_full_training.sh")
+    assert done.returncode == 0
+    assert "No --data-root: simulated micrographs in data/simulated" in done.stdout
+    assert "for real ones give --data-root" in done.stdout
+    simulate, cut, train = launch.calls()
+    assert simulate[:4] == ["-m", "picking.simulator", "--output", "data/simulated"]
+    assert cut[0] == "preprocess_coco_full_dataset.py"
+    assert options(cut)["--data-root"] == "data/simulated"
+    assert options(cut)["--output-dir"] == "data/simulated_pu"
+    assert train[0] == "train_pu_fixed_full.py"
+    assert options(train)["--data-dir"] == "data/simulated_pu"
+    assert options(train)["--config"] == "configs/pu_quickstart.yaml"
+    assert options(train)["--exp-name"] == "pu_quickstart"
+    assert {"--use-data-prior", "--resume"} <= set(train)
+
+
+def test_options_reach_the_stage_that_they_are_for_and_flags_the_training(launch, repository):
+    config = repository / "configs" / "pu_real_quick.yaml"
+    done = launch(
+        "run_full_training.sh", "--data-root", "/data/my set", "--config", config,
+        "--exp-name", "one run", "--device", "cuda:1", "--num-workers", "3",
+        "--max-images-train", "7", "--neg-rule", "disjoint",
+        "--", "--set", "training.seed=1", "--set", "loss.prior=0.4",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "simulated" not in done.stdout
+    cut, train = launch.calls()
+    assert options(cut) == {
+        "--data-root": "/data/my set",
+        "--output-dir": "data/my set_pu_disjoint_7",
+        "--neg-rule": "disjoint",
+        "--num-workers": "3",
+        "--max-images-train": "7",
+    }
+    given = options(train)
+    assert (given["--config"], given["--exp-name"]) == (str(config), "one run")
+    assert (given["--data-dir"], given["--device"]) == ("data/my set_pu_disjoint_7", "cuda:1")
+    assert given["--num-workers"] == "3"
+    assert train[-4:] == ["--set", "training.seed=1", "--set", "loss.prior=0.4"]
+
+
+def test_relative_paths_are_the_callers(launch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "my.yaml").touch()
+    paths = ["--data-root", "set", "--data-dir", "../store", "--config", "my.yaml"]
+    assert launch("run_full_training.sh", *paths, cwd=tmp_path / "elsewhere").returncode == 0
+    cut, train = launch.calls()
+    assert options(cut)["--data-root"] == str(tmp_path / "elsewhere" / "set")
+    assert options(cut)["--output-dir"] == options(train)["--data-dir"] == str(tmp_path / "store")
+    assert options(train)["--config"] == str(tmp_path / "elsewhere" / "my.yaml")
+    assert options(train)["--exp-name"] == "my"
+
+
+@pytest.mark.parametrize(
+    ("stage", "n_calls"),
+    [("picking.simulator", 1), ("preprocess_coco_full_dataset.py", 2), ("train_pu", 3)],
+)
+def test_a_stage_that_fails_ends_the_job_with_its_status(launch, stage, n_calls):
+    done = launch("run_full_training.sh", FAIL=stage, STATUS="130")
+    assert done.returncode == 130
+    assert len(launch.calls()) == n_calls
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data-rot", "x"], "unknown option '--data-rot': see --help"),
+        (["x"], "unknown option 'x'"),
+        (["--set", "a.b=1"], "flags for training go behind --"),
+        (["--data-root"], "--data-root needs a value"),
+        (["--data-root", ""], "--data-root needs a value"),
+        (["--num-workers", "two"], "--num-workers is 'two': give a whole number"),
+        (["--max-images-train", "-1"], "--max-images-train is '-1': give a whole number"),
+        (["--neg-rule", "near"], "--neg-rule is 'near': far or disjoint"),
+        (["--config", "no.yaml"], "no.yaml is not there: check the path"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_2_before_anything_is_done(launch, arguments, words):
+    done = launch("run_full_training.sh", *arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert launch.calls() == []
+
+
+def test_help_names_every_option(launch):
+    done = launch("run_full_training.sh", "--help")
+    assert done.returncode == 0
+    for name in ("data-root", "config", "exp-name", "device", "num-workers", "max-images-train"):
+        assert f"--{name}" in done.stdout
+    assert launch.calls() == []
+
+
+def test_the_tests_are_ruff_mypy_and_pytest_and_stop_at_the_first_that_fails(launch):
+    assert launch("run_tests.sh", "tests/test_x.py", "-k", "a or b").returncode == 0
+    calls = launch.calls()
+    assert [call[1] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
+    assert calls[-1] == ["-m", "pytest", "tests/test_x.py", "-k", "a or b"]
+    assert launch("run_tests.sh", FAIL="mypy", STATUS="1").returncode == 1
+    assert [call[1] for call in launch.calls()] == ["ruff", "ruff", "mypy"]
+
+
+def test_continuous_integration_runs_the_same_tests(launch, tmp_path):
+    assert launch(".ci/run", cwd=tmp_path).returncode == 0
+    assert launch.calls()[-1] == ["-m", "pytest"]
+
+
+# The environment
+
+
+def test_a_python_of_the_users_is_used_untouched(launch, repository):
+    before = sorted(repository.rglob("*"))
+    done = launch("run_tests.sh")
+    assert "Using the Python at" in done.stdout
+    assert sorted(repository.rglob("*")) == before
+    assert not any("pip" in call for call in launch.calls())
+
+
+def test_a_python_that_lacks_packages_is_refused_with_their_names(launch, tmp_path):
+    bare = executable(tmp_path / "bare", f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
+    for launcher in ("run_full_training.sh", "run_tests.sh"):
+        done = launch(launcher, PYTHON=str(bare))
+        assert done.returncode == 2
+        assert f"PYTHON={bare} lacks torch, torchvision, numpy" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+def test_a_python_that_is_not_there_is_refused(launch):
+    done = launch("run_full_training.sh", PYTHON="/no/such/python")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: PYTHON=/no/such/python does not run: give the full path of a Python\n"
+    )
+
+
+# Stands for the system's Python: makes an environment that holds FAKE_PYTHON.
+SYSTEM_PYTHON = """#!/usr/bin/env bash
+[[ $1 == -c ]] && exit "${OLD:-0}"
+echo "system $*" >> "$CALLS"
+[[ -z ${NO_VENV:-} ]] || exit 1
+mkdir -p .venv/bin && cp "$FAKE" .venv/bin/python
+"""
+
+
+@pytest.fixture
+def fresh(launch, tmp_path):
+    """Run the tests' launcher as on a fresh machine; return what happened and all calls."""
+    path = executable(tmp_path / "bin" / "python3", SYSTEM_PYTHON).parent
+    for version in range(10, 14):
+        executable(path / f"python3.{version}", "#!/bin/sh\nexit 1\n")
+
+    def run(**environment):
+        path_variable = f"{path}{os.pathsep}{os.environ['PATH']}"
+        fake = str(tmp_path / "fake")
+        done = launch("run_tests.sh", PYTHON="", PATH=path_variable, FAKE=fake, **environment)
+        return done, [" ".join(call) for call in launch.calls()]
+
+    return run
+
+
+def installs(calls):
+    return [call for call in calls if "-m pip install" in call]
+
+
+def test_the_environment_is_made_once_and_filled_again_when_the_requirements_change(
+    fresh, repository
+):
+    done, calls = fresh()
+    assert done.returncode == 0
+    assert "system -m venv --clear .venv" in calls
+    assert [call.endswith("-r requirements.txt") for call in installs(calls)] == [True]
+    done, calls = fresh()
+    assert done.returncode == 0
+    assert [call.split()[1] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
+    with (repository / "requirements.txt").open("a") as file:
+        file.write("another\n")
+    done, calls = fresh()
+    assert len(installs(calls)) == 1
+    assert not any("venv" in call for call in calls)
+
+
+def test_an_install_that_failed_is_told_and_tried_again(fresh):
+    done, calls = fresh(FAIL="pip install", STATUS="1")
+    assert done.returncode == 2
+    assert "installing requirements.txt failed" in done.stderr
+    assert len(installs(calls)) == 1
+    done, calls = fresh()
+    assert done.returncode == 0
+    assert len(installs(calls)) == 1
+
+
+def test_half_an_environment_is_made_anew(fresh, repository):
+    executable(repository / ".venv" / "bin" / "python", "#!/bin/sh\nexit 1\n")  # without pip
+    done, calls = fresh()
+    assert done.returncode == 0
+    assert "system -m venv --clear .venv" in calls
+
+
+def test_without_a_new_python_or_its_venv_module_the_error_says_what_to_install(fresh, repository):
+    done, _ = fresh(OLD="1")
+    assert done.returncode == 2
+    assert "Python 3.10 or newer is needed" in done.stderr
+    done, _ = fresh(NO_VENV="1")
+    assert done.returncode == 2
+    assert "install its venv module" in done.stderr
+    assert not (repository / ".venv").exists()
+
+
+# The whole
+
+# A real Python, but a training that is killed as long as the file "kill" is there
+KILLING = f"""#!/usr/bin/env bash
+[[ $1 == train_pu_fixed_full.py && -e "$KILL" ]] && kill -9 $$
+exec "{sys.executable}" "$@"
+"""
+
+
+def test_from_micrographs_to_results_interrupted_gone_on_with_and_not_done_again(
+    launch, repository, tmp_path
+):
+    simulator.simulate_dataset(
+        tmp_path / "my set", n_train=2, n_val=1, n_test=1, size_px=(512,), n_proteins=1
+    )
+    python, kill = executable(tmp_path / "killing", KILLING), tmp_path / "kill"
+    settings = {
+        "data.input_size_px": 32, "training.batch_size": 10, "training.max_steps": 3,
+        "training.bootstrap_samples": 20,
+    }  # fmt: skip
+    flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+
+    def run():
+        return launch(
+            "run_full_training.sh", "--data-root", tmp_path / "my set", "--device", "cpu",
+            "--num-workers", 1, "--exp-name", "tiny", "--neg-rule", "disjoint", "--", *flags,
+            PYTHON=str(python), KILL=str(kill), OMP_NUM_THREADS="1",
+        )  # fmt: skip
+
+    kill.touch()
+    done = run()
+    assert done.returncode == 137
+    assert "Processing train split" in done.stdout
+    store = repository / "data" / "my set_pu_disjoint"
+    metadata = (store / "metadata.json").stat().st_mtime_ns
+
+    kill.unlink()
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "is complete already: nothing to do" in done.stdout
+    results = repository / "experiments" / "tiny" / "results.json"
+    content = json.loads(results.read_text())
+    assert content["steps_run"] == 3
+    assert content["test"]["auc"] is not None
+    assert content["prior_source"] == "data"
+    for line in (
+        "Success criteria (precision and recall at the validation threshold)",
+        "Results: experiments/tiny/results.json",
+        "TensorBoard: tensorboard --logdir experiments",
+    ):
+        assert line in done.stdout.splitlines()
+
+    finished = results.stat().st_mtime_ns
+    done = run()
+    assert done.returncode == 0
+    assert "This run is finished: nothing to do" in done.stdout
+    assert "Results: experiments/tiny/results.json" in done.stdout.splitlines()
+    assert results.stat().st_mtime_ns == finished
+    assert (store / "metadata.json").stat().st_mtime_ns == metadata
+    assert not (repository / ".venv").exists()
