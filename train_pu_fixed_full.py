@@ -372,21 +372,9 @@ def train_one_epoch(
             update_average(state.average, state.network, settings.ema_decay or 0.999, step)
 
         progress.step, progress.batch = step + 1, progress.batch + 1
-        pseudo_positive = q >= 0.5
-        state.totals += torch.stack(
-            [
-                risk,
-                weight * consistency.detach(),
-                mask.sum(),
-                (mask & pseudo_positive).sum(),
-                pseudo_positive.sum(),
-                q.sum(),
-                (r_minus < -loss_config.beta).float(),
-                (z_u >= 0).sum(),
-                z_u.detach().std(unbiased=False),
-                torch.ones_like(risk),
-            ]
-        ).double()
+        state.totals += reports.step_figures(
+            risk, weight * consistency, mask, q, clipped=r_minus < -loss_config.beta, z_u=z_u
+        )
         finite = torch.isfinite(loss.detach() + norm)
         first_bad = torch.where((first_bad < 0) & ~finite, step, first_bad)
         if progress.step % CHECK_FINITE_EVERY == 0:

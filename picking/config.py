@@ -115,19 +115,32 @@ class PUConfig:
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """The safe loader, but a key that stands twice is an error: YAML would keep the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            mark = node.start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"'{twice}' stands twice", mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_config(path: Path, overrides: list[str], schema: type[T]) -> T:
     """Read a YAML file, apply ``section.key=value`` overrides, and return the dataclass.
 
     Raises `UserError` naming file, key and the nearest valid key, type or range.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
     except FileNotFoundError as error:
         raise UserError(f"--config {path} is not there: check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""
-        raise UserError(f"{path}{line} is not valid YAML: mend it there") from error
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise UserError(f"{path}{line} is not valid YAML ({problem}): mend it there") from error
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold sections with keys, such as 'training:'")

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+KEPT = "what was saved is kept; the same command goes on from there (training: with --resume)"
+
 
 class UserError(Exception):
     """Something that the user can mend; the message says what, where and what to do."""
@@ -31,9 +33,9 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        _leave("interrupted: what was saved is kept; the same command goes on from there", 130)
+        _leave(f"interrupted: {KEPT}", 130)
     except Terminated:
-        _leave("terminated: what was saved is kept; the same command goes on from there", 143)
+        _leave(f"terminated: {KEPT}", 143)
     except OSError as error:
         where = error.filename or "the output folder"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

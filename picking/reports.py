@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from picking import runs
 from picking.config import PUConfig, plain
@@ -13,7 +15,7 @@ from picking.runs import Log
 from picking.samplers import PUBatchSampler
 from picking.state import Priors, Progress, State
 
-# What train_one_epoch adds up, one value a step; counts are over the unlabeled of the batch.
+# What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
 STEP_FIGURES = (
     "pu_loss",
     "consistency_loss",
@@ -51,6 +53,29 @@ def progress_bar(batches: Iterable, sampler: PUBatchSampler, progress: Progress)
         disable=True if sampler.rank else None,
         leave=False,
     )
+
+
+def step_figures(
+    risk: Tensor, consistency: Tensor, mask: Tensor, q: Tensor, clipped: Tensor, z_u: Tensor
+) -> Tensor:
+    """Return a step's `STEP_FIGURES`, float64, without waiting for the device.
+
+    risk, consistency and clipped are scalars; mask, q and z_u are (n,), of the unlabeled.
+    """
+    pseudo_positive, z_u = q >= 0.5, z_u.detach()
+    figures = {
+        "pu_loss": risk,
+        "consistency_loss": consistency.detach(),
+        "n_masked": mask.sum(),
+        "n_masked_positive": (mask & pseudo_positive).sum(),
+        "n_pseudo_positive": pseudo_positive.sum(),
+        "sum_of_q": q.sum(),
+        "n_clipped": clipped,
+        "n_called_positive": (z_u >= 0).sum(),
+        "logit_std": z_u.std(unbiased=False),
+        "n_steps": torch.ones_like(risk),
+    }
+    return torch.stack([figures[name].double() for name in STEP_FIGURES])
 
 
 def epoch_figures(totals: list[float], sampler: PUBatchSampler) -> dict[str, float | None]:

@@ -184,3 +184,14 @@ def test_differing_keys_are_dotted_and_include_those_only_one_has():
     other = {"a": {"x": 1, "y": 3, "z": 4}, "c": 1}
     assert differing_keys(one, other) == ["a.y", "a.z", "b", "c"]
     assert differing_keys(one, one) == []
+
+
+def test_a_section_or_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.yaml"
+    for text, key in (
+        ("training:\n  seed: 1\ntraining:\n  epochs: 3\n", "training"),
+        ("training:\n  seed: 1\n  seed: 2\n", "seed"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"twice.yaml.*'{key}' stands twice"):
+            read_config(path, [], PUConfig)

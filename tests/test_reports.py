@@ -4,6 +4,7 @@ import copy
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from picking import reports
 from picking.config import LossConfig, PUConfig
@@ -113,6 +114,31 @@ TOTALS = {
     "logit_std": 6.0,
     "n_steps": 4,
 }
+
+
+def test_the_figures_of_a_step_count_the_unlabeled():
+    figures = reports.step_figures(
+        risk=torch.tensor(0.5),
+        consistency=torch.tensor(0.25),
+        mask=torch.tensor([True, True, True, False]),
+        q=torch.tensor([0.5, 0.05, 0.95, 0.6]),
+        clipped=torch.tensor(True),
+        z_u=torch.tensor([0.0, -1.0, 1.0, 4.0]),
+    )
+    assert figures.dtype == torch.float64
+    found = dict(zip(reports.STEP_FIGURES, figures.tolist(), strict=True))
+    assert found == {
+        "pu_loss": 0.5,
+        "consistency_loss": 0.25,
+        "n_masked": 3,
+        "n_masked_positive": 2,  # 0.5 counts as positive
+        "n_pseudo_positive": 3,
+        "sum_of_q": pytest.approx(2.1),
+        "n_clipped": 1,
+        "n_called_positive": 3,
+        "logit_std": pytest.approx(3.5**0.5),
+        "n_steps": 1,
+    }
 
 
 def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
