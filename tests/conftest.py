@@ -1,4 +1,4 @@
-"""Fixtures: a tiny data set with CryoTransformer's habits, and the real micrographs."""
+"""Fixtures: a tiny data set with CryoTransformer's habits, its stores and run, real micrographs."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+
+pytest.register_assert_rewrite("tiny_runs", "tiny_stores")  # for pytest's detailed messages
 
 DIAMETER_PX = 20
 SIZE_PX = (320, 384)
@@ -102,6 +104,48 @@ def data_set(tmp_path_factory):
     """A tiny data set to read, not to change: ``root`` and ``centres_px``, by stem."""
     root = tmp_path_factory.mktemp("data_set")
     return SimpleNamespace(root=root, centres_px=write_data_set(root))
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """A tiny data set of two splits to be changed by the test."""
+    write_data_set(tmp_path / "data", {"train": 3, "val": 2})
+    return tmp_path / "data"
+
+
+@pytest.fixture(scope="session")
+def preprocessed(data_set, tmp_path_factory):
+    """A store of the tiny data set with its pictures, and what the script printed."""
+    import tiny_stores
+
+    output = tmp_path_factory.mktemp("preprocessed") / "store"
+    result = tiny_stores.preprocess(data_set.root, output, montage=True)
+    assert (result.status, result.err) == (0, "")
+    return SimpleNamespace(output=output, printed=result.out)
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory):
+    """A patch store to train on, of patches hard to tell apart: 21 labelled, 39 unlabeled."""
+    import tiny_stores
+
+    root = tmp_path_factory.mktemp("training")
+    write_data_set(root / "data", {"train": 3, "val": 2, "test": 2})
+    tiny_stores.done(root / "data", root / "store")
+    rng = np.random.default_rng(0)
+    for path in (root / "store").glob("*/patches.npy"):
+        patches = np.load(path)
+        fainter = 110 + 0.12 * (patches.astype(float) - 130) + rng.normal(0, 40, patches.shape)
+        np.save(path, fainter.clip(0, 255).astype(np.uint8))
+    return root / "store"
+
+
+@pytest.fixture(scope="session")
+def finished_run(store, tmp_path_factory):
+    """The folder of one uninterrupted run, to look at and to compare with."""
+    import tiny_runs  # here: it takes seconds, and most tests need no run
+
+    return tiny_runs.train(store, tmp_path_factory.mktemp("finished_run"))
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,10 @@ def test_a_wrong_override_is_refused_in_a_sentence(tmp_path, override, message):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_config_of_the_project_loads(path):
-    read_config(path, [], PUConfig)
+    expected = plain(PUConfig())
+    for section, stated in yaml.safe_load(path.read_text()).items():
+        expected[section].update(stated)
+    assert plain(read_config(path, [], PUConfig)) == expected
 
 
 def test_the_full_config_states_every_key_with_its_default():

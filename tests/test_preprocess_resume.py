@@ -1,0 +1,173 @@
+"""The script that makes a patch store: stopped, gone on with, finished already; the same bytes."""
+
+import errno
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+from conftest import SIZE_PX, write_csv, write_data_set
+from PIL import Image
+from tiny_stores import PATCH_PX, content, damage, done, note_reads, preprocess
+
+import preprocess_coco_full_dataset as script
+from picking import patches
+
+ROOT = Path(__file__).parents[1]
+SLOWLY = """
+import time
+import preprocess_coco_full_dataset as script
+from picking import micrographs
+from picking.errors import run_script
+read = micrographs.read_micrograph
+
+def slowly(path):
+    time.sleep(0.1)
+    return read(path)
+
+micrographs.read_micrograph = slowly
+run_script(script.main)
+"""
+
+
+def no_room(*args):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_the_store_does_not_depend_on_the_number_of_workers(
+    data_set, preprocessed, tmp_path, n_workers
+):
+    here = done(data_set.root, tmp_path / "store", "--num-workers", n_workers)
+    assert here == {k: v for k, v in content(preprocessed.output).items() if not k.endswith(".png")}
+
+
+@pytest.mark.parametrize(
+    ("end", "n_workers"), [(signal.SIGKILL, 0), (signal.SIGKILL, 2), (signal.SIGTERM, 2)]
+)
+def test_killed_in_the_middle_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path, monkeypatch, end, n_workers
+):
+    root, output, options = tmp_path / "data", tmp_path / "store", ("--hard-negatives", "0.4")
+    write_data_set(root, {"train": 16, "test": 2})
+    journal = output / ".journal"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, "--data-root", root, "--output-dir", output,
+         "--patch-size", str(PATCH_PX), "--num-workers", str(n_workers), *options],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not journal.exists() or journal.read_bytes().count(b'"i"') < 3:
+        assert process.poll() is None
+    process.send_signal(end)
+    said = process.communicate()[1]
+    if end == signal.SIGTERM:
+        assert process.returncode == 143 and said.startswith("terminated: what was saved is kept")
+    assert not (output / "metadata.json").exists()
+    n_cut = journal.read_bytes().count(b'"i"')
+    assert 3 <= n_cut < 16
+    with journal.open("ab") as file:
+        file.write(b'{"split": "train", "i"')  # torn by the kill
+
+    names = note_reads(monkeypatch)
+    went_on = done(root, output, *options)
+    assert len(names) == 16 + 2 - n_cut
+    assert went_on == done(root, tmp_path / "at_once", *options)
+    assert ".journal" not in went_on
+
+
+def test_a_finished_store_is_left_alone(data_set, preprocessed):
+    stamps = {path: path.stat().st_mtime_ns for path in preprocessed.output.rglob("*")}
+    result = preprocess(data_set.root, preprocessed.output)
+    assert result.status == 0 and "is complete already: nothing to do" in result.out
+    assert stamps == {path: path.stat().st_mtime_ns for path in preprocessed.output.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seed", "7"), "seed: 42 there, 7 now"),
+        (("--hide-ratio", "0.4"), "hide_ratio: 0.3 there, 0.4 now"),
+        (("--neg-per-pos", "2"), "neg_per_pos: 1.0 there, 2.0 now"),
+        (("--neg-rule", "disjoint"), "neg_rule: far there, disjoint now"),
+        (("--annotated-margin", "9"), "annotated_margin: auto there, 9 now"),
+        (("--top-up",), "top_up: False there, True now"),
+        (("--hard-negatives",), "hard_negatives: 0.0 there, 0.25 now"),
+        (("--splits", "train"), "splits: ['train', 'val', 'test'] there, ['train'] now"),
+        (("--max-images-train", "2"), "max_images: "),
+        (("--patch-size", "40"), "patch_size: 32 there, 40 now"),
+    ],
+)
+def test_a_store_made_with_other_arguments_is_refused_with_their_names(
+    data_set, preprocessed, options, words
+):
+    before = content(preprocessed.output)
+    result = preprocess(data_set.root, preprocessed.output, *options)
+    assert result.status == 2 and result.out == ""
+    assert re.fullmatch(r"error: .* made with other arguments \(.*\): choose .*\n", result.err)
+    assert words in result.err
+    assert content(preprocessed.output) == before
+
+
+def test_a_store_made_from_other_data_is_refused(own_data, tmp_path):
+    done(own_data, tmp_path / "store")
+    write_csv(own_data / "particle_coordinates" / "train_00.csv", [])  # not read: there is a JSON
+    assert preprocess(own_data, tmp_path / "store").status == 0
+    Image.new("L", SIZE_PX[::-1]).save(own_data / "train" / "train_00.jpg")
+    assert "(images_hash: " in preprocess(own_data, tmp_path / "store").err
+    path = own_data / "annotations" / "instances_val.json"
+    path.write_text(path.read_text().replace('"iscrowd": 1', '"iscrowd": 0'))
+    assert "(annotations_hash: " in preprocess(own_data, tmp_path / "store").err
+
+
+@pytest.mark.parametrize("how", ["mended", "skipped"])
+def test_after_an_unreadable_image_both_ways_that_the_error_names_go_on(
+    own_data, tmp_path, monkeypatch, how
+):
+    whole = damage(own_data / "train" / "train_01.jpg")
+    assert preprocess(own_data, tmp_path / "store").status == 2
+    names = note_reads(monkeypatch)
+    if how == "mended":
+        (own_data / "train" / "train_01.jpg").write_bytes(whole)
+        went_on = done(own_data, tmp_path / "store")
+        assert names == ["train_01.jpg"]
+        assert went_on == done(own_data, tmp_path / "at_once")
+    else:
+        went_on = done(own_data, tmp_path / "store", "--skip-unreadable")
+        assert names.count("val_00.jpg") == 0
+        assert went_on == done(own_data, tmp_path / "at_once", "--skip-unreadable")
+
+
+def test_what_was_skipped_once_stops_a_run_that_may_not_skip(own_data, tmp_path):
+    damage(own_data / "train" / "train_01.jpg")
+    with mock.patch.object(script, "describe", side_effect=KeyboardInterrupt):
+        result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
+    assert result.status == 130 and "the same command goes on" in result.err
+    result = preprocess(own_data, tmp_path / "store")
+    assert result.status == 2 and "train_01.jpg cannot be decoded" in result.err
+    went_on = done(own_data, tmp_path / "store", "--skip-unreadable")
+    assert went_on == done(own_data, tmp_path / "at_once", "--skip-unreadable")
+
+
+def test_what_is_allocated_already_is_not_asked_of_the_disk_again(own_data, tmp_path, monkeypatch):
+    whole = damage(own_data / "val" / "val_01.jpg")
+    assert preprocess(own_data, tmp_path / "store").status == 2
+    (own_data / "val" / "val_01.jpg").write_bytes(whole)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=20_000))
+    assert preprocess(own_data, tmp_path / "store").status == 0
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
+def test_a_disk_that_runs_full_is_a_sentence_and_the_next_run_goes_on(
+    own_data, tmp_path, monkeypatch, call
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(patches.os, call, no_room)
+        result = preprocess(own_data, tmp_path / "store")
+    assert result.status == 2
+    assert re.fullmatch(r"error: the disk is full at .*\n", result.err)
+    assert done(own_data, tmp_path / "store") == done(own_data, tmp_path / "at_once")

@@ -1,0 +1,119 @@
+"""The training script: what is refused, and what stops a run, with a clear error."""
+
+import math
+import signal
+
+import pytest
+import torch
+from tiny_runs import (
+    Small,
+    arguments,
+    assert_same_run,
+    call,
+    copy_of_store,
+    evaluate,
+    leave_one_class,
+    refused,
+    train,
+)
+
+import train_pu_fixed_full as script
+from picking import runs
+from picking.errors import UserError, run_script
+
+
+def test_a_store_without_validation_is_refused(store, tmp_path):
+    only_train = copy_of_store(store, tmp_path, "train")
+    assert "has no split 'val'; there are: train" in refused(only_train, tmp_path)
+
+
+def test_a_validation_split_of_one_class_is_refused(store, tmp_path):
+    changed = copy_of_store(store, tmp_path, "train", "val")
+    leave_one_class(changed, "val")
+    assert "split 'val' of" in refused(changed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.input_size_px=64", "input_size_px is 64, but the store's patches have 32 px"),
+        ("training.batch_size=4", "batch size 4 at ratio [1, 4] gives 0 labelled"),
+        ("training.sead=4", "did you mean 'training.seed'?"),
+        ("model.backbone=resnet19", "must be resnet18 or resnet34 or resnet50"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused_before_a_folder_is_made(
+    store, tmp_path, override, words
+):
+    assert words in refused(store, tmp_path, overrides=[override])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a"])
+def test_a_run_has_a_name_and_not_a_path(store, tmp_path, name):
+    assert "must be the name of a folder" in refused(store, tmp_path / "e", name=name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["e", "tiny.yaml"]
+
+
+def test_a_store_that_is_not_there_names_the_script_that_makes_it(tmp_path):
+    assert "make it with preprocess_coco_full_dataset.py" in refused(tmp_path / "no", tmp_path)
+
+
+def test_negative_workers_are_refused(store, tmp_path):
+    assert "--num-workers is -1" in refused(store, tmp_path, "--num-workers", -1)
+
+
+def test_what_cannot_be_evaluated_is_a_clear_error(finished_run, store, tmp_path):
+    best, output = finished_run / "checkpoints" / "best_model.pt", tmp_path / "out.json"
+    with pytest.raises(UserError, match=r"is no model to evaluate: give best_model\.pt"):
+        evaluate(finished_run / "checkpoints" / "last.pt", store, output)
+    with pytest.raises(UserError, match="is of another architecture"):
+        evaluate(best, store, output, network=script.PUClassifier)
+    with pytest.raises(UserError, match=r"none\.pt is not there"):
+        evaluate(tmp_path / "none.pt", store, output)
+    with pytest.raises(UserError, match="is not a finished patch store"):
+        evaluate(best, tmp_path, output)
+    with pytest.raises(UserError, match="has no split 'test'; there are: val"):
+        evaluate(best, copy_of_store(store, tmp_path, "val"), output)
+    with pytest.raises(UserError, match="--evaluate needs --data-dir"):
+        call("--evaluate", best, "--device", "cpu")
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
+    store, tmp_path, finished_run, monkeypatch, capsys, where
+):
+    bad_step, n_calls, consistency = 7, [], script.fixmatch_consistency
+
+    def with_a_bad_step(z_weak, z_strong, *args, **kwargs):
+        loss, mask = consistency(z_weak, z_strong, *args, **kwargs)
+        n_calls.append(1)
+        if len(n_calls) == bad_step:
+            zero = (z_strong - z_strong.detach()).sum()
+            loss = loss + (math.nan if where == "loss" else torch.sqrt(zero**2))
+        return loss, mask
+
+    monkeypatch.setattr(signal, "signal", lambda *args: None)  # run_script's, on SIGTERM
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "fixmatch_consistency", with_a_bad_step)
+        with pytest.raises(SystemExit) as left:
+            call(*arguments(store, tmp_path), main=lambda: run_script(script.main))
+    assert left.value.code == 2
+    message = capsys.readouterr().err
+    assert "not finite at step 7 (epoch 2, batch 2): lower optimizer.lr" in message
+    assert message.count("\n") == 1
+    last = runs.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert last["progress"]["step"] == 6
+    # without the bad step the run goes on from there and ends as if nothing had been
+    assert_same_run(train(store, tmp_path, "--resume"), finished_run)
+
+
+def test_scores_that_are_not_finite_stop_the_run(store, tmp_path):
+    class Broken(Small):
+        def forward(self, patches):
+            z = super().forward(patches)
+            return z if self.training else z + math.nan
+
+    with pytest.raises(UserError, match="scores are not finite"):
+        train(store, tmp_path, network=Broken)

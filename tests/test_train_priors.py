@@ -1,0 +1,101 @@
+"""The training script: where the priors come from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import config_with, results_of, tiny_network, train
+
+import train_pu_fixed_full as script
+from picking.errors import UserError
+from picking.patches import PatchStore
+
+
+def resolved(config, store):
+    """Return the priors that a run on the CPU would use."""
+    with tiny_network():
+        return script.resolve_priors(config, store, torch.device("cpu"))
+
+
+def priors_of(store, tmp_path, *overrides):
+    """Return π_T, its source, π_U, its source."""
+    config = config_with(tmp_path, *overrides)
+    return dataclasses.astuple(resolved(config, PatchStore(store, "train")))
+
+
+def test_the_priors_come_from_where_the_config_says(store, tmp_path):
+    in_data = pytest.approx(9 / 39)
+    assert priors_of(store, tmp_path) == (0.47, "config", in_data, "data")
+    assert priors_of(store, tmp_path, "loss.prior=actual")[:2] == (0.35, "data")
+    assert priors_of(store, tmp_path, "loss.prior=pool")[:2] == (0.5, "data")
+    assert priors_of(store, tmp_path, "loss.unlabeled_prior=0.3")[2:] == (0.3, "config")
+    one = priors_of(store, tmp_path, "loss.one_prior=true", "loss.unlabeled_prior=0.3")
+    assert one == (0.47, "config", 0.47, "config")
+
+
+def test_priors_that_leave_no_negatives_are_refused(store, tmp_path):
+    with pytest.raises(UserError, match=r"the priors are 1\.0 .* must lie between 0 and 1"):
+        priors_of(store, tmp_path, "loss.prior=1")
+
+
+class Separable:
+    """A store whose positives are bright in the middle: ``n`` patches of four micrographs."""
+
+    def __init__(self, n_labeled, n_hidden, n_negative):
+        n = n_labeled + n_hidden + n_negative
+        rng = np.random.default_rng(1)
+        self.patches = rng.normal(120, 10, (n, 32, 32))
+        self.patches[: n_labeled + n_hidden, 10:22, 10:22] += 60
+        self.patches = self.patches.astype(np.uint8)
+        self.labeled = np.arange(n) < n_labeled
+        self.names = ["a", "b", "c", "d"]
+        self.micrograph = rng.permutation(n) % 4
+
+    def __len__(self):
+        return len(self.patches)
+
+    def __getitem__(self, rows):
+        return self.patches[rows]
+
+
+def test_the_estimate_finds_the_share_of_positives_among_the_unlabeled(tmp_path):
+    overrides = ["loss.unlabeled_prior=estimate", "loss.estimate_steps=40"]
+    config = config_with(tmp_path, *overrides, "training.batch_size=40")
+    for n_hidden, n_negative in ((100, 300), (240, 160)):
+        data = Separable(400, n_hidden, n_negative)
+        found = resolved(config, data)
+        assert found.unlabeled_prior_source == "estimate"
+        # the held-out half has 200 unlabeled patches: a deviation of 0.03
+        assert found.unlabeled_prior == pytest.approx(n_hidden / (n_hidden + n_negative), abs=0.09)
+        assert resolved(config, data) == found
+
+
+def test_an_estimate_from_one_micrograph_is_refused(tmp_path):
+    data = Separable(20, 10, 30)
+    data.names, data.micrograph = ["a"], np.zeros(60, int)
+    config = config_with(tmp_path, "loss.unlabeled_prior=estimate")
+    with pytest.raises(UserError, match="in both halves of the 1 training micrographs"):
+        resolved(config, data)
+
+
+def test_use_data_prior_means_actual_unless_the_config_says_pool(store, tmp_path):
+    once = ["training.max_steps=1"]
+    folder = train(store, tmp_path, "--use-data-prior", overrides=once, name="actual")
+    results = results_of(folder)
+    assert (results["prior"], results["prior_source"]) == (0.35, "data")
+    assert (
+        "Prior (π_T): 0.3500 from data (loss.prior: actual)"
+        in (folder / "training.log").read_text()
+    )
+    once.append("loss.prior=pool")
+    folder = train(store, tmp_path, "--use-data-prior", overrides=once, name="pool")
+    assert results_of(folder)["prior"] == 0.5
+
+
+def test_one_prior_for_both_warns_in_the_log(store, tmp_path, finished_run):
+    overrides = ["training.max_steps=1", "loss.one_prior=true"]
+    folder = train(store, tmp_path, overrides=overrides)
+    assert "WARNING: loss.one_prior uses one prior" in (folder / "training.log").read_text()
+    assert results_of(folder)["unlabeled_prior"] == 0.47
+    assert "loss.one_prior uses one prior" not in (finished_run / "training.log").read_text()
