@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from models import PUClassifier
 from picking import board as tensorboard
 from picking import metrics, reports, runs
-from picking.augment import strong_view, weak_view
+from picking.augment import keep_freed_memory, strong_view, weak_view
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import UserError, run_script
 from picking.estimate import estimate_unlabeled_prior
@@ -87,6 +87,8 @@ def main() -> None:
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
     device = runs.select_device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()
     if args.evaluate:
         evaluate_checkpoint(args, device)
         return
