@@ -125,8 +125,8 @@ def main() -> None:
             content_hash = train_store.metadata["content_hash"]
             runs.open_run(folder, plain(config), content_hash, device, args.resume)
             if finished:
-                reports.log_end(print, read_json(folder / "results.json"), folder)
                 print("This run is finished: nothing to do")
+                reports.log_end(print, read_json(folder / "results.json"), folder)
         if finished:
             return
         log = runs.open_log(folder / "training.log" if rank == 0 else None)
