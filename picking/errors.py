@@ -1,6 +1,7 @@
 """One way out of a script: a user's mistake is one sentence and exit status 2, no traceback."""
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -33,9 +34,9 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     except UserError as error:
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        _leave(f"interrupted: {KEPT}", 130)
+        _leave_at_once(f"interrupted: {KEPT}", 130)
     except Terminated:
-        _leave(f"terminated: {KEPT}", 143)
+        _leave_at_once(f"terminated: {KEPT}", 143)
     except OSError as error:
         where = error.filename or "the output folder"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -49,3 +50,14 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 def _leave(message: str, status: int) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(status)
+
+
+def _leave_at_once(message: str, status: int) -> NoReturn:
+    """Leave without waiting for threads or workers: a signal may have hit them amid anything.
+
+    Nothing is lost by it, since files are kept as for a kill -9, and workers follow their parent.
+    """
+    print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

@@ -1,16 +1,16 @@
 """Work shared out over processes: results in order, memory bounded, no process left behind."""
 
+import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from picking.errors import UserError
+from picking.errors import Terminated, UserError
 
 
 def ordered_map(
@@ -42,6 +42,7 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
         return
     pool = ProcessPoolExecutor(n_workers, initializer=_start_worker)
     pending: deque = deque()
+    wait = True
     try:
         for job in jobs:
             pending.append(pool.submit(function, job))
@@ -54,19 +55,22 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
             "a worker process was killed, most often for want of memory: run again with fewer "
             "--num-workers (what is done is kept)"
         ) from error
+    except (KeyboardInterrupt, Terminated):
+        wait = False  # the signal may have hit the pool amid anything, so waiting may never end
+        raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C and SIGTERM to the parent, and end when the parent is killed."""
-    parent = os.getppid()  # or the fork server, which ends with it
+    """Leave Ctrl-C and SIGTERM to the parent, and end when the parent does, however it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -244,6 +244,10 @@ def test_on_a_gpu_views_stay_there_and_nothing_waits_for_a_value():
     # value (which would make the host wait for the GPU), raises.
     with FakeTensorMode():
         patches = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
+        try:
+            patches[0] + 1
+        except RuntimeError as error:
+            pytest.skip(f"this torch cannot fake a GPU without a driver: {error}")
         views = two_views(patches, generator(), AugmentationConfig())
         assert [view.device.type for view in views] == ["cuda", "cuda"]
         with pytest.raises(DataDependentOutputException):

@@ -144,7 +144,10 @@ def test_after_an_unreadable_image_both_ways_that_the_error_names_go_on(
 
 def test_what_was_skipped_once_stops_a_run_that_may_not_skip(own_data, tmp_path):
     damage(own_data / "train" / "train_01.jpg")
-    with mock.patch.object(script, "describe", side_effect=KeyboardInterrupt):
+    with (
+        mock.patch.object(script, "describe", side_effect=KeyboardInterrupt),
+        mock.patch("os._exit", sys.exit),
+    ):
         result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
     assert result.status == 130 and "the same command goes on" in result.err
     result = preprocess(own_data, tmp_path / "store")
