@@ -161,7 +161,7 @@ def test_a_run_learns_to_tell_faint_disks_from_noise(store, tmp_path):
     auc = [figures["val"]["auc"] for figures in history]
     assert max(auc) > 0.85
     assert history[-1]["pu_loss"] < history[0]["pu_loss"]
-    assert history[-1]["logit_std"] > history[0]["logit_std"]
+    assert history[-1]["logit_std"] > 0.05  # under it the log would warn of a collapse
 
 
 def test_a_real_backbone_trains_and_a_store_without_test_is_enough(store, tmp_path):
