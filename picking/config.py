@@ -115,6 +115,96 @@ class PUConfig:
     augmentation: AugmentationConfig = AugmentationConfig()
 
 
+@dataclasses.dataclass(frozen=True)
+class SegmentationDataConfig:
+    """The splits of a segmentation store; test_dir `auto` is `test` beside val_dir, if there."""
+
+    train_dir: str = "data/cryotransformer_preprocessed/train"
+    val_dir: str = "data/cryotransformer_preprocessed/val"
+    test_dir: str | None = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationModelConfig:
+    """The U-Net: channels of its first level, and how often it halves the image."""
+
+    name: Literal["attention_unet", "unet"] = "attention_unet"
+    width: int = number(64, 1, 512)
+    depth: int = number(4, 1, 7)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveLearningConfig:
+    """What is labelled when, and how training goes on from one iteration to the next."""
+
+    strategy: str = "uncertainty"
+    iterations: int = number(10, 1, 1000)
+    initial_fraction: float = number(0.1, 0, 1, above=True)
+    query_fraction: float = number(0.1, 0, 1, above=True)
+    start: Literal["warm", "scratch", "shrink_perturb"] = "warm"
+    target_f1: float = number(0.7303, 0, 1, above=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationLossConfig:
+    """Focal + Dice: a preset of picking/losses.py; a number here goes before the preset's."""
+
+    preset: Literal["default", "reference"] = "default"
+    focal_weight: float | None = number(None, 0)
+    dice_weight: float | None = number(None, 0)
+    alpha: float | None = number(None, 0, 1)
+    gamma: float | None = number(None, 0, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveOptimizerConfig:
+    """AdamW, anew in every iteration, and its cosine from lr to lr * final_lr_share."""
+
+    lr: float = number(0.001, 0, 1, above=True)
+    final_lr_share: float = number(0.01, 0, 1)
+    weight_decay: float = number(1e-4, 0, 1)
+    grad_clip: float = number(5.0, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveTrainingConfig:
+    """How long, how large, how exact; epochs are of one iteration."""
+
+    epochs: int = number(30, 1)
+    batch_size: int = number(8, 1)
+    seed: int = number(42, 0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    evaluate_every_epochs: int = number(1, 1)
+    eval_batch_size: int = number(8, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarpConfig:
+    """Augmentation of images with their masks; see picking/warps.py. 0 switches a step off."""
+
+    flip: bool = True
+    rotation_degrees: float = number(15.0, 0, 180)
+    elastic: float = number(0.02, 0, 0.2)
+    noise: float = number(0.3, 0, 5)
+    contrast: float = number(0.3, 0, 0.95)
+    gradient: float = number(0.5, 0, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActiveConfig:
+    """Everything that `train_active_learning_fixed.py` reads from its YAML."""
+
+    data: SegmentationDataConfig = SegmentationDataConfig()
+    model: SegmentationModelConfig = SegmentationModelConfig()
+    active_learning: ActiveLearningConfig = ActiveLearningConfig()
+    loss: SegmentationLossConfig = SegmentationLossConfig()
+    optimizer: ActiveOptimizerConfig = ActiveOptimizerConfig()
+    training: ActiveTrainingConfig = ActiveTrainingConfig()
+    augmentation: WarpConfig = WarpConfig()
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """The safe loader, but a key that stands twice is an error: YAML would keep the last one."""
 
