@@ -1,9 +1,13 @@
-"""Turn annotated micrographs into a patch store for PU learning.
+"""Turn annotated micrographs into a patch store for PU learning, a segmentation store, or both.
 
     python preprocess_coco_full_dataset.py \
         --data-root /data/CryoTransformer/train_val_test_data \
         --output-dir data/cryotransformer_full_pu \
         --patch-size 128 --hide-ratio 0.3 --neg-per-pos 1.0 --seed 42
+
+    python preprocess_coco_full_dataset.py \
+        --data-root /data/CryoTransformer/train_val_test_data \
+        --tasks patches segmentation --seg-output-dir data/cryotransformer_preprocessed
 
 The data root holds train/, val/ and test/ with micrographs, and annotations/instances_<split>.json
 or particle_coordinates/<stem>.csv. The same command continues a run that was interrupted, and
@@ -11,19 +15,24 @@ leaves a finished store alone. --dry-run shows the plan, its counts and the byte
 """
 
 import argparse
+import contextlib
 from pathlib import Path
+from typing import Any
 
-from picking import annotations, files, patches
+from picking import annotations, counts, files, masks, patches
 from picking.errors import UserError, run_script
+from picking.filling import fill_split
 from picking.journal import Journal, require_same
 from picking.micrographs import UnreadableImage, image_size
-from picking.montage import write_montage
+from picking.montage import write_mask_montage, write_montage
 from picking.negatives import RULES
 from picking.parallel import ordered_map
-from picking.priors import split_priors
 from picking.streams import stream
 
-STORE_FORMAT = 1  # another number when the store's layout changes
+STORE_FORMAT = 1  # another number when a store's layout changes
+TASKS = ("patches", "segmentation")
+
+Plans = dict[str, dict[str, list[Any]]]  # task -> split -> a plan for each micrograph
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,7 +42,8 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--data-root", type=Path, required=True, help="the data set's top folder")
-    add("--output-dir", type=Path, default=Path("data/cryotransformer_full_pu"))
+    add("--tasks", nargs="+", choices=TASKS, default=["patches"], help="default: patches")
+    add("--output-dir", type=Path, default=Path("data/cryotransformer_full_pu"), help="of patches")
     add("--patch-size", type=int, default=128, help="side of a patch in px of the micrograph")
     add("--hide-ratio", type=float, default=0.3, help="share of positives hidden among unlabeled")
     add("--neg-per-pos", type=float, default=1.0, help="negatives wanted per particle")
@@ -67,9 +77,30 @@ def parse_args() -> argparse.Namespace:
         help="in train, this share of the negatives is just off a particle or looks unusual "
         "(ice, carbon edge); 0.25 when no share is given",
     )
+    add("--seg-output-dir", type=Path, default=Path("data/cryotransformer_preprocessed"))
+    add("--seg-size", type=int, default=768, help="side of an image for segmentation, in px")
+    add(
+        "--resize",
+        choices=masks.RESIZES,
+        default="stretch",
+        help="stretch: each axis fills the square; pad: one scale for both, the rest is ignored",
+    )
+    add(
+        "--seg-tiles",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cut each micrograph into N x N images of --seg-size; 1: the whole is one image",
+    )
+    add(
+        "--seg-ignore-margin",
+        action="store_true",
+        help="masks ignore what lies within the annotated margin, where particles are not listed",
+    )
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     args = parser.parse_args()
+    args.tasks = [task for task in TASKS if task in args.tasks]
 
     limits = [getattr(args, f"max_images_{split}") for split in annotations.SPLITS]
     for valid, message in (
@@ -77,6 +108,8 @@ def parse_args() -> argparse.Namespace:
         (0 <= args.hide_ratio < 1, f"--hide-ratio is {args.hide_ratio}: choose 0 to below 1"),
         (0 <= args.neg_per_pos <= 100, f"--neg-per-pos is {args.neg_per_pos}: choose 0 to 100"),
         (0 <= args.hard_negatives <= 1, f"--hard-negatives is {args.hard_negatives}: choose 0-1"),
+        (args.seg_size >= 16, f"--seg-size is {args.seg_size}: choose 16 px or more"),
+        (args.seg_tiles >= 1, f"--seg-tiles is {args.seg_tiles}: choose 1 or more"),
         (args.num_workers >= 0, f"--num-workers is {args.num_workers}: choose 0 or more"),
         (
             all(n is None or n > 0 for n in limits),
@@ -93,74 +126,109 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Read the annotations, plan, check the disk, cut, and write metadata and pictures."""
+    """Read the annotations, plan, check the disk, fill the stores, write pictures and metadata."""
     args = parse_args()
+    folders = {"patches": args.output_dir, "segmentation": args.seg_output_dir}
 
     # 1. Annotations
     splits = annotations.find_splits(args.data_root, args.splits)
-    output = args.output_dir.resolve()
-    inputs = [(args.data_root / name).resolve() for name in annotations.SPLITS]
-    if output == args.data_root.resolve() or any(f in (output, *output.parents) for f in inputs):
-        raise UserError(f"--output-dir {args.output_dir} is among the micrographs: choose another")
+    require_own_folders(args)
     listed = {name: annotations.read_split(args.data_root, name) for name in splits}
-    made_from = arguments_of(args, listed)
+    made_from = {task: arguments_of(args, task, listed) for task in args.tasks}
     if args.dry_run:
-        make_plans(args, listed, skipped={name: [] for name in splits})
+        make_plans(args, args.tasks, listed, skipped={name: [] for name in splits})
         return
-    if (args.output_dir / "metadata.json").is_file():
-        metadata = patches.read_metadata(args.output_dir)
-        require_same(args.output_dir, metadata.get("made_from", {}), made_from)
-        print(f"{args.output_dir} is complete already: nothing to do")
-        return
+    finished = [task for task in args.tasks if is_finished(folders[task], made_from[task])]
+    for task in finished:
+        print(f"{folders[task]} is complete already: nothing to do")
+    tasks = [task for task in args.tasks if task not in finished]
 
-    with files.locked(args.output_dir):
-        # An unreadable image may be mended before the next run: the journal knows of each image
-        begun_from = {key: value for key, value in made_from.items() if key != "images_hash"}
-        journal = Journal(args.output_dir / ".journal", begun_from)
-        skipped = journal.skipped if args.skip_unreadable else {name: [] for name in splits}
-        while True:
+    with contextlib.ExitStack() as stack:
+        journals = {}
+        for task in tasks:
+            stack.enter_context(files.locked(folders[task]))
+            begun_from = begun_from_arguments(args, task, made_from[task])
+            journals[task] = Journal(folders[task] / ".journal", begun_from)
+        skipped: dict[str, list[str]] = {name: [] for name in splits}
+        if args.skip_unreadable:
+            for name in splits:
+                known = [image for task in tasks for image in journals[task].skipped[name]]
+                skipped[name] = list(dict.fromkeys(known))
+        while tasks:
             # 2. Plan
-            plans, settings = make_plans(args, listed, skipped)
-            present = sum(
-                path.stat().st_size
-                for path in (args.output_dir / name / "patches.npy" for name in splits)
-                if path.exists()
-            )
-            files.require_room(args.output_dir, store_bytes(plans, args.patch_size) - present)
+            plans, margin_px = make_plans(args, tasks, listed, skipped)
+            require_room(args, folders, plans)
 
-            # 3. Cut, and once more as if the images that cannot be decoded were not there
-            problems = {
-                name: patches.cut_split(
-                    args.output_dir / name, plans[name], args.num_workers, journal
-                )
-                for name in splits
-            }
+            # 3. Fill, and once more as if the images that cannot be decoded were not there
+            problems = {}
+            for name in splits:
+                fillings = []
+                for task in tasks:
+                    filling = patches.filling if task == "patches" else masks.filling
+                    fillings.append(
+                        filling(folders[task] / name, plans[task][name], journals[task])
+                    )
+                # By the tasks asked for, not those left, so that an interrupted run ends the same
+                reduced = "patches" not in args.tasks
+                problems[name] = fill_split(fillings, args.num_workers, reduced)
             unreadable = [message for found in problems.values() for message in found.values()]
             if not unreadable:
                 break
             if not args.skip_unreadable:
-                raise unreadable_error(unreadable, sum(map(len, plans.values())))
+                raise unreadable_error(unreadable, sum(map(len, plans[tasks[0]].values())))
             for name in splits:
                 if problems[name]:
-                    journal.skip(name, list(problems[name]))
+                    skipped[name] += problems[name]
+                    for task in tasks:
+                        journals[task].skip(name, list(problems[name]))
 
-        # 4. Pictures, then metadata: the store is finished when metadata.json is there
-        for name in splits:
-            picture = args.output_dir / f"montage_{name}.png"
-            write_montage(args.output_dir / name, plans[name], picture)
-            print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
-        metadata = describe(made_from, listed, plans, skipped, settings, journal.content_hash())
-        files.write_json(args.output_dir / "metadata.json", metadata)
-        journal.remove()
-    print(f"Finished {args.output_dir}: {metadata['total']['n_patches']:,} patches")
+        # 4. Pictures, then metadata: a store is finished when its metadata.json is there
+        for task in tasks:
+            finish = finish_patches if task == "patches" else finish_segmentation
+            origin = {"made_from": made_from[task], "annotated_margin_px": margin_px}
+            finish(args, origin, plans[task], listed, skipped, journals[task])
+            journals[task].remove()
+
+
+def require_own_folders(args: argparse.Namespace) -> None:
+    """Raise `UserError` when a store would lie among the micrographs or where the other does."""
+    options = {
+        "patches": ("--output-dir", args.output_dir),
+        "segmentation": ("--seg-output-dir", args.seg_output_dir),
+    }
+    inputs = [(args.data_root / name).resolve() for name in annotations.SPLITS]
+    for option, folder in (options[task] for task in args.tasks):
+        output = folder.resolve()
+        among = any(split in (output, *output.parents) for split in inputs)
+        if among or output == args.data_root.resolve():
+            raise UserError(f"{option} {folder} is among the micrographs: choose another")
+    if len(args.tasks) > 1 and args.output_dir.resolve() == args.seg_output_dir.resolve():
+        raise UserError(
+            f"--output-dir and --seg-output-dir are both {args.output_dir}: give each store its own"
+        )
+
+
+def is_finished(folder: Path, made_from: dict) -> bool:
+    """Return whether the store is complete; raises `UserError` when it is made from anything else.
+
+    Only a store's last file is looked at.
+    """
+    if not (folder / "metadata.json").is_file():
+        return False
+    require_same(folder, patches.read_metadata(folder).get("made_from", {}), made_from)
+    return True
 
 
 def make_plans(
-    args: argparse.Namespace, listed: dict[str, annotations.Split], skipped: dict[str, list[str]]
-) -> tuple[dict[str, list[patches.MicrographPlan]], patches.PlanSettings]:
+    args: argparse.Namespace,
+    tasks: list[str],
+    listed: dict[str, annotations.Split],
+    skipped: dict[str, list[str]],
+) -> tuple[Plans, int]:
     """Plan every split without the images in ``skipped``, and print the counts.
 
-    Images whose header cannot be read are added to ``skipped`` with --skip-unreadable.
+    Returns the plans and the annotated margin in px. Images whose header cannot be read are added
+    to ``skipped`` with --skip-unreadable.
     """
     records, sizes = {}, {}
     for name, split in listed.items():
@@ -172,8 +240,40 @@ def make_plans(
         skipped[name] += [m.name for m, s in zip(wanted, read, strict=True) if isinstance(s, str)]
         records[name] = [m for m in wanted if m.name not in skipped[name]]
         sizes[name] = [size for size in read if not isinstance(size, str)]
+        found = zip(records[name], sizes[name], strict=True)
+        if not any(annotations.inside(record, size).any() for record, size in found):
+            raise UserError(
+                f"split '{name}' yields no {'patch' if 'patches' in tasks else 'mask'}: no "
+                "particle's centre lies in a readable image; check its annotation or leave it out "
+                "with --splits"
+            )
     margin_px = annotated_margin(args.annotated_margin, records, sizes)
-    settings = patches.PlanSettings(
+    plans: Plans = {task: {} for task in tasks}
+    if "patches" in tasks:
+        settings = patch_settings(args, margin_px)
+        for name in listed:
+            plans["patches"][name] = patches.plan_split(
+                name, records[name], sizes[name], settings, args.num_workers
+            )
+        for name, split in listed.items():
+            counts.print_patches(split, plans["patches"][name], skipped[name], settings)
+    if "segmentation" in tasks:
+        for name, split in listed.items():
+            plans["segmentation"][name] = masks.plan_images(
+                records[name], sizes[name], mask_settings(args, margin_px)
+            )
+            counts.print_images(split, plans["segmentation"][name], skipped[name])
+    print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
+    for task, folder in (("patches", args.output_dir), ("segmentation", args.seg_output_dir)):
+        if task in tasks:
+            n_bytes = store_bytes(args, task, plans[task])
+            print(f"Store: {n_bytes / 1e9:.2f} GB in {folder}", flush=True)
+    return plans, margin_px
+
+
+def patch_settings(args: argparse.Namespace, margin_px: int) -> patches.PlanSettings:
+    """Return what decides the patches."""
+    return patches.PlanSettings(
         patch_size_px=args.patch_size,
         hide_ratio=args.hide_ratio,
         neg_per_pos=args.neg_per_pos,
@@ -183,30 +283,59 @@ def make_plans(
         top_up=args.top_up,
         hard_share=args.hard_negatives,
     )
-    plans = {
-        name: patches.plan_split(name, records[name], sizes[name], settings, args.num_workers)
-        for name in records
-    }
-    for name, split in listed.items():
-        if not sum(plan.n_rows for plan in plans[name]):
-            raise UserError(
-                f"split '{name}' yields no patch: no particle's centre lies in a readable image; "
-                "check its annotation or leave it out with --splits"
-            )
-        print_counts(split, plans[name], skipped[name], settings)
-    print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
-    n_bytes = store_bytes(plans, args.patch_size)
-    print(f"Store: {n_bytes / 1e9:.2f} GB in {args.output_dir}", flush=True)
-    return plans, settings
 
 
-def store_bytes(plans: dict[str, list[patches.MicrographPlan]], patch_size_px: int) -> int:
-    """Return the bytes that the patches of all splits take."""
-    return sum(plan.n_rows for rows in plans.values() for plan in rows) * patch_size_px**2
+def mask_settings(args: argparse.Namespace, margin_px: int) -> masks.MaskSettings:
+    """Return what decides images and masks."""
+    return masks.MaskSettings(
+        side_px=args.seg_size,
+        resize=args.resize,
+        tiles=args.seg_tiles,
+        margin_px=margin_px if args.seg_ignore_margin else 0,
+    )
 
 
-def arguments_of(args: argparse.Namespace, listed: dict[str, annotations.Split]) -> dict:
+def store_bytes(args: argparse.Namespace, task: str, plans: dict[str, list[Any]]) -> int:
+    """Return the bytes that the rows of all splits take."""
+    n_rows = sum(plan.n_rows for split_plans in plans.values() for plan in split_plans)
+    return n_rows * (args.patch_size**2 if task == "patches" else 2 * args.seg_size**2)
+
+
+def require_room(args: argparse.Namespace, folders: dict[str, Path], plans: Plans) -> None:
+    """Raise `UserError` when a disk lacks the room for all stores on it."""
+    needed: dict[int, int] = {}
+    for task in plans:
+        here = [path for name in plans[task] for path in (folders[task] / name).glob("*.npy")]
+        present = sum(path.stat().st_size for path in here)
+        disk = folders[task].stat().st_dev
+        n_bytes = store_bytes(args, task, plans[task]) - present
+        needed[disk] = needed.get(disk, 0) + n_bytes
+    for task in plans:
+        files.require_room(folders[task], needed[folders[task].stat().st_dev])
+
+
+def arguments_of(
+    args: argparse.Namespace, task: str, listed: dict[str, annotations.Split]
+) -> dict[str, Any]:
     """Return what a store's content follows from; a store made from anything else is another."""
+    limits = {s: getattr(args, f"max_images_{s}") for s in listed}
+    inputs = {
+        "annotations_hash": files.sha256(*(s.annotations_hash for s in listed.values())),
+        "images_hash": files.sha256(*(s.images_hash for s in listed.values())),
+    }
+    if task == "segmentation":
+        return {
+            "format": STORE_FORMAT,
+            "seg_size": args.seg_size,
+            "resize": args.resize,
+            "seg_tiles": args.seg_tiles,
+            "seg_ignore_margin": args.seg_ignore_margin,
+            "annotated_margin": args.annotated_margin if args.seg_ignore_margin else None,
+            "seed": args.seed if any(limits.values()) else None,
+            "splits": list(listed),
+            "max_images": limits,
+            **inputs,
+        }
     return {
         "format": STORE_FORMAT,
         "patch_size": args.patch_size,
@@ -214,14 +343,23 @@ def arguments_of(args: argparse.Namespace, listed: dict[str, annotations.Split])
         "neg_per_pos": args.neg_per_pos,
         "seed": args.seed,
         "splits": list(listed),
-        "max_images": {s: getattr(args, f"max_images_{s}") for s in listed},
+        "max_images": limits,
         "neg_rule": args.neg_rule,
         "annotated_margin": args.annotated_margin,
         "top_up": args.top_up,
         "hard_negatives": args.hard_negatives,
-        "annotations_hash": files.sha256(*(s.annotations_hash for s in listed.values())),
-        "images_hash": files.sha256(*(s.images_hash for s in listed.values())),
+        **inputs,
     }
+
+
+def begun_from_arguments(args: argparse.Namespace, task: str, made_from: dict) -> dict[str, Any]:
+    """Return what an unfinished store's content follows from.
+
+    An unreadable image may be mended before the next run: the journal knows of each image. The
+    tasks decide at which scale JPEGs are decoded, which differs by part of a grey level.
+    """
+    begun_from = {key: value for key, value in made_from.items() if key != "images_hash"}
+    return {**begun_from, "tasks": args.tasks} if task == "segmentation" else begun_from
 
 
 def limit_images(
@@ -270,124 +408,62 @@ def annotated_margin(
     return int(margin or 0)
 
 
-def count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
-    """Return how many patches of each kind are planned."""
-    return {
-        "n_labeled": sum(len(p.labelled_px) for p in plans),
-        "n_hidden": sum(len(p.hidden_px) for p in plans),
-        "n_negative": sum(p.n_negative for p in plans),
-    }
-
-
-def shortage(plans: list[patches.MicrographPlan]) -> int:
-    """Return how many of the wanted negatives a split lacks, after any top-up."""
-    return max(0, sum(p.n_negatives_wanted - p.n_negative for p in plans))
-
-
-def print_counts(
-    split: annotations.Split,
-    plans: list[patches.MicrographPlan],
-    skipped: list[str],
-    settings: patches.PlanSettings,
-) -> None:
-    """Print the lines that users look for, and what was left out."""
-    counts = count(plans)
-    priors = split_priors(**counts)
-    n_short = shortage(plans)
-    n_dropped = sum(p.n_outside + p.micrograph.n_zero_area for p in plans)
-    n_wanted = sum(p.n_negatives_wanted for p in plans)
-
-    def shown(prior: float | None) -> str:
-        return "none" if prior is None else f"{prior:.4f}"
-
-    print(f"\nProcessing {split.name} split")
-    print(f"Total images: {len(plans)}")
-    print(f"  Positive patches: {counts['n_labeled']:,}")
-    print(
-        f"  Unlabeled patches: {counts['n_hidden'] + counts['n_negative']:,} "
-        f"({counts['n_hidden']:,} hidden positives, {counts['n_negative']:,} negatives)"
-    )
-    print(
-        f"  Actual prior (π): {shown(priors['actual_prior'])}   in the unlabeled set: "
-        f"{shown(priors['unlabeled_prior'])}   in the pool: {shown(priors['pool_prior'])}"
-    )
-    if n_short:
-        room = "" if settings.top_up else "; --top-up fills them from micrographs with room"
-        print(
-            f"  Shortage: {n_short:,} of {n_wanted:,} negatives find no place by the rule "
-            f"'{settings.neg_rule}'{room}"
-        )
-    if n_dropped:
-        print(f"  Dropped annotations (no area or centre outside the image): {n_dropped:,}")
-    for n, what in (
-        (split.n_images_unannotated, "images without annotation, left out"),
-        (split.n_images_missing, "annotated images that are not there, left out"),
-        (split.n_annotations_orphaned, "annotations of unknown images, left out"),
-        (len(skipped), "images that cannot be read, left out"),
-    ):
-        if n:
-            print(f"  Note: {n:,} {what}")
-
-
-def describe(
-    made_from: dict,
-    listed: dict[str, annotations.Split],
+def finish_patches(
+    args: argparse.Namespace,
+    origin: dict[str, Any],
     plans: dict[str, list[patches.MicrographPlan]],
+    listed: dict[str, annotations.Split],
     skipped: dict[str, list[str]],
-    settings: patches.PlanSettings,
-    content_hash: str,
-) -> dict:
-    """Return the content of metadata.json."""
-
-    def summary(rows: list[patches.MicrographPlan]) -> dict:
-        counts = count(rows)
-        n_particles = counts["n_labeled"] + counts["n_hidden"]
-        return {
-            "n_images": len(rows),
-            "n_patches": sum(counts.values()),
-            **counts,
-            "n_hard_negative": sum(len(p.off_centre_px) + p.n_outliers for p in rows),
-            **split_priors(**counts),
-            "hide_ratio_requested": settings.hide_ratio,
-            "hide_ratio": counts["n_hidden"] / n_particles if n_particles else None,
-            "neg_per_pos_requested": settings.neg_per_pos,
-            "neg_per_pos": counts["n_negative"] / n_particles if n_particles else None,
-            "n_negative_short": shortage(rows),
-            "n_dropped": {
-                "zero_area": sum(p.micrograph.n_zero_area for p in rows),
-                "centre_outside": sum(p.n_outside for p in rows),
-            },
-        }
-
-    split_parts = {}
-    for name, rows in plans.items():
-        split_parts[name] = {
-            **summary(rows),
-            "source": listed[name].source,
-            "n_images_unannotated": listed[name].n_images_unannotated,
-            "n_images_missing": listed[name].n_images_missing,
-            "n_annotations_orphaned": listed[name].n_annotations_orphaned,
-            "skipped_unreadable": sorted(skipped[name]),
-            "micrographs": [
-                {
-                    "name": p.micrograph.name,
-                    "empiar_id": p.micrograph.empiar_id,
-                    "size_px": list(p.size_px),
-                    "n_particles": len(p.labelled_px) + len(p.hidden_px),
-                    "n_negative": p.n_negative,
-                    "n_negative_short": max(0, p.n_negatives_wanted - p.n_negative),
-                }
-                for p in rows
-            ],
-        }
-    return {
-        "made_from": made_from,
-        "annotated_margin_px": settings.margin_px,
-        "patch_size_px": settings.patch_size_px,
-        "content_hash": content_hash,
-        "splits": split_parts,
-        "total": summary([p for rows in plans.values() for p in rows]),
+    journal: Journal,
+) -> None:
+    """Write the pictures of the patch store and its metadata.json."""
+    folder = args.output_dir
+    for name in plans:
+        picture = folder / f"montage_{name}.png"
+        write_montage(folder / name, plans[name], picture)
+        print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
+    settings = patch_settings(args, origin["annotated_margin_px"])
+    metadata = {
+        **origin,
+        "patch_size_px": args.patch_size,
+        "content_hash": journal.content_hash(),
+        **counts.describe_patches(plans, listed, skipped, settings),
     }
+    files.write_json(folder / "metadata.json", metadata)
+    print(f"Finished {folder}: {metadata['total']['n_patches']:,} patches")
+
+
+def finish_segmentation(
+    args: argparse.Namespace,
+    origin: dict[str, Any],
+    plans: dict[str, list[masks.ImagePlan]],
+    listed: dict[str, annotations.Split],
+    skipped: dict[str, list[str]],
+    journal: Journal,
+) -> None:
+    """Write the pictures of the segmentation store and its metadata.json."""
+    folder = args.seg_output_dir
+    found = counts.describe_images(plans, listed, skipped, journal.done)
+    for name, part in found["splits"].items():
+        picture = folder / f"montage_{name}.png"
+        write_mask_montage(folder / name, picture)
+        print(
+            f"Particles are {part['positive_share'] or 0:.1%} of the {name} split's pixels, "
+            f"{part['ignored_share']:.1%} are ignored"
+        )
+        print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
+    metadata = {
+        **origin,
+        "seg_size_px": args.seg_size,
+        "resize": args.resize,
+        "tiles": args.seg_tiles,
+        "normalisation": masks.NORMALISATION,
+        "jpegs_decoded": "whole" if "patches" in args.tasks else "at reduced scale",
+        "content_hash": journal.content_hash(),
+        **found,
+    }
+    files.write_json(folder / "metadata.json", metadata)
+    print(f"Finished {folder}: {metadata['total']['n_images']:,} images with masks")
 
 
 if __name__ == "__main__":

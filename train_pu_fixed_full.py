@@ -124,6 +124,7 @@ def main() -> None:
             stack.enter_context(locked(folder))
             content_hash = train_store.metadata["content_hash"]
             runs.open_run(folder, plain(config), content_hash, device, args.resume)
+            (folder / "checkpoints").mkdir(exist_ok=True)
             if finished:
                 print("This run is finished: nothing to do")
                 reports.log_end(print, read_json(folder / "results.json"), folder)
@@ -338,7 +339,7 @@ def train_one_epoch(
         patches = to_input(patches, config, device)
         weak = weak_view(patches, generator, config.augmentation)
         strong = strong_view(patches[n_p:], generator, config.augmentation)
-        with autocast(config, device):
+        with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
         z_p, z_u, z_s = (runs.from_all_processes(part) for part in z.float().split([n_p, n_u, n_u]))
 
@@ -351,7 +352,7 @@ def train_one_epoch(
 
         # FixMatch: pseudo-labels from the weak views teach the strong ones
         if settings.ema_teacher and state.average is not None:
-            with torch.no_grad(), autocast(config, device):
+            with torch.no_grad(), autocast(settings.precision, device):
                 q = weak_probability(runs.from_all_processes(state.average(weak[n_p:]).float()))
         else:
             q = weak_probability(z_u)

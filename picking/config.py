@@ -142,7 +142,9 @@ class ActiveLearningConfig:
     initial_fraction: float = number(0.1, 0, 1, above=True)
     query_fraction: float = number(0.1, 0, 1, above=True)
     start: Literal["warm", "scratch", "shrink_perturb"] = "warm"
+    full_epochs: int = number(100, 1)
     target_f1: float = number(0.7303, 0, 1, above=True)
+    compare_queries: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What is done already of a patch store, so that an interrupted run goes on where it was."""
+"""What is done already of a store, so that an interrupted run goes on where it was."""
 
 import json
 import os
@@ -9,14 +9,14 @@ from picking.files import sha256
 
 
 class Journal:
-    """Which micrographs are cut: a line of JSON each, appended once their rows are written.
+    """Which micrographs' rows are there: a line of JSON each, appended once their rows are written.
 
     The first line holds what the store is made from; a store begun with anything else is not gone
-    on with. A line torn by a kill is cut off, and its micrograph is cut again. Rows of a split are
+    on with. A line torn by a kill is cut off, and its micrograph is done again. Rows of a split are
     void when its plan changes, as it does when images are left out or mended.
 
-    Attributes: done, (split, i) -> checksum of the rows, centres of the outliers and size of the
-    image file; skipped, split -> names of the micrographs left out because they cannot be decoded.
+    Attributes: done, (split, i) -> checksum of the rows, size of the image file and what else the
+    store notes; skipped, split -> names of the micrographs left out because they cannot be decoded.
     """
 
     def __init__(self, path: Path, made_from: dict) -> None:
@@ -40,12 +40,12 @@ class Journal:
             self._write(made_from)
 
     def begin(self, split: str, plan_hash: str, afresh: bool) -> None:
-        """Start a split afresh or go on with it; rows that were cut by another plan are void."""
+        """Start a split afresh or go on with it; rows drawn by another plan are void."""
         if afresh or self.plans.get(split) != plan_hash:
             self._record({"split": split, "plan": plan_hash})
 
     def holds(self, split: str, i: int, image: Path) -> bool:
-        """Return whether the rows of micrograph ``i`` are there, cut from this very image."""
+        """Return whether the rows of micrograph ``i`` are there, drawn from this very image."""
         rows = self.done.get((split, i))
         return rows is not None and rows["image_bytes"] == image.stat().st_size
 
@@ -57,9 +57,10 @@ class Journal:
         """Leave micrographs out of a split from now on."""
         self._record({"split": split, "skip": names})
 
-    def content_hash(self) -> str:
-        """Return the SHA-256 over all rows' checksums, in order."""
-        return sha256(*(f"{key}:{self.done[key]['checksum']};" for key in sorted(self.done)))
+    def content_hash(self, split: str | None = None) -> str:
+        """Return the SHA-256 over all rows' checksums, in order; of one split or of all."""
+        keys = sorted(key for key in self.done if split in (None, key[0]))
+        return sha256(*(f"{key}:{self.done[key]['checksum']};" for key in keys))
 
     def remove(self) -> None:
         """Delete the journal of a finished store."""
@@ -94,5 +95,5 @@ def require_same(folder: Path, started: dict, made_from: dict) -> None:
         )
         raise UserError(
             f"{folder} holds a store made with other arguments ({details}): "
-            "choose another --output-dir or delete it"
+            "choose another output folder or delete it"
         )

@@ -5,7 +5,9 @@ MRC is turned upside down here, once, at the border; everything inside the proje
 at the top left with y down, and only the export of coordinates turns back.
 """
 
+import contextlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +53,41 @@ def read_micrograph(path: Path) -> np.ndarray:
             # MRC frame -> JPEG frame
             raw = np.flipud(_single_section(mrc.data, path)).astype(np.float32)
         return _checked_raw_to_uint8(raw, path)
-    with _open_pillow(path) as image:
-        try:
-            if image.mode[0] in "IF":  # 16- or 32-bit grey
-                return _checked_raw_to_uint8(np.asarray(image, dtype=np.float32), path)
-            return np.asarray(image.convert("L"))
-        except DAMAGED as error:
-            raise UnreadableImage(
-                f"{path} cannot be decoded ({error}): copy it again from its source"
-            ) from error
+    with _open_pillow(path) as image, _damage_named(path):
+        if image.mode[0] in "IF":  # 16- or 32-bit grey
+            return _checked_raw_to_uint8(np.asarray(image, dtype=np.float32), path)
+        return np.asarray(image.convert("L"))
+
+
+def read_scaled(path: Path, size_px: tuple[int, int]) -> np.ndarray:
+    """Return the micrograph at a working size, as uint8 (h, w) of ``size_px``.
+
+    It spans the whole micrograph, so the two axes may be scaled differently. What comes is
+    `scale_micrograph` of `read_micrograph`, but a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
+    where that still is as large as ``size_px``: faster, in less memory, and 0.2 to 0.4 grey levels
+    away on average. Raises `UnreadableImage`.
+    """
+    if path.suffix.lower() != ".mrc":
+        with _open_pillow(path) as image, _damage_named(path):
+            reduced = image.draft("L", size_px[::-1])  # None for all but JPEGs
+            if reduced is not None:
+                # The box is the micrograph in reduced px, to which the last px may add a margin.
+                grey = image.convert("L").resize(size_px[::-1], _scaling_filter(), box=reduced[1])
+                return np.asarray(grey)
+    return scale_micrograph(read_micrograph(path), size_px)
+
+
+def scale_micrograph(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """Scale uint8 (h, w) to ``size_px``, (height, width), smoothed so that nothing aliases.
+
+    Pixel j of the result has its centre at (j + 0.5) / scale px of ``image``, where scale is the
+    ratio of the sizes and pixel i of ``image`` spans [i, i + 1].
+    """
+    from PIL import Image
+
+    if image.shape == size_px:
+        return image
+    return np.asarray(Image.fromarray(image).resize(size_px[::-1], _scaling_filter()))
 
 
 def raw_to_uint8(raw: np.ndarray) -> np.ndarray:
@@ -87,6 +115,16 @@ def write_mrc(path: Path, raw: np.ndarray, pixel_size_angstrom: float) -> None:
         mrc.set_data(np.ascontiguousarray(np.flipud(raw), dtype=np.float32))
         mrc.voxel_size = pixel_size_angstrom
         mrc.header.label[0] = "raw counts"  # the default holds the time: two runs would differ
+
+
+def _scaling_filter() -> Any:
+    """Return Pillow's Hamming filter: as sharp as bicubic when it scales down, in half the time.
+
+    Of Pillow's filters it also agrees best with a JPEG that is decoded at reduced scale.
+    """
+    from PIL import Image
+
+    return Image.Resampling.HAMMING
 
 
 def _checked_raw_to_uint8(raw: np.ndarray, path: Path) -> np.ndarray:
@@ -118,6 +156,17 @@ def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
             f"{path} holds data of shape {shape}, not one micrograph: average the movie first"
         )
     return data
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Raise `UnreadableImage` for what Pillow raises while it decodes ``path``."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise UnreadableImage(
+            f"{path} cannot be decoded ({error}): copy it again from its source"
+        ) from error
 
 
 def _open_pillow(path: Path) -> Any:

@@ -1,15 +1,19 @@
-"""A picture of a split's patches, so that a wrong frame or scale is seen at a glance."""
+"""Pictures of a split's patches and masks, so that a wrong frame or scale is seen at a glance."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from picking.files import read_json
+from picking.masks import IGNORE, PARTICLE
 from picking.micrographs import read_micrograph
 from picking.patches import MicrographPlan
 
 ROWS, COLUMNS = 2, 6
 COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728"}
 MAX_SHOWN_PX = 1024  # the whole micrograph is shown at most this large
+MASK_ROWS, MASK_COLUMNS = 2, 3
 
 
 def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None:
@@ -66,6 +70,38 @@ def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None
         )
         axes[kind].set_title(f"{kind}: {len(found):,}", color=COLOURS[kind], fontsize=11)
         axes[kind].set_axis_off()
+    _save(figure, path)
+
+
+def write_mask_montage(folder: Path, path: Path) -> None:
+    """Write a PNG: images spread evenly over the split, particles outlined, what is ignored tinted.
+
+    folder: one split of a segmentation store, with images.npy, masks.npy and index.json.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    images = np.load(folder / "images.npy", mmap_mode="r")
+    masks = np.load(folder / "masks.npy", mmap_mode="r")
+    listed = read_json(folder / "index.json")["images"]
+    n = min(MASK_ROWS * MASK_COLUMNS, len(images))
+    figure = Figure(figsize=(5.4 * MASK_COLUMNS, 5.6 * MASK_ROWS), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(MASK_ROWS, MASK_COLUMNS).ravel()
+    for axis, i in zip(axes, np.linspace(0, len(images) - 1, n).astype(int), strict=False):
+        axis.imshow(images[i], cmap="gray", vmin=0, vmax=255)
+        ignored = np.ma.masked_not_equal(masks[i], IGNORE)
+        axis.imshow(ignored, cmap="autumn", alpha=0.3)
+        particle = masks[i] == PARTICLE
+        if particle.any():
+            axis.contour(particle, levels=[0.5], colors="#2ca02c", linewidths=0.8)
+        axis.set_title(f"{listed[i]['name']}: {listed[i]['n_particles']:,} particles", fontsize=9)
+    for axis in axes:
+        axis.set_axis_off()
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, dpi=90, format="png")
     temporary.replace(path)

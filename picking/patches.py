@@ -1,22 +1,19 @@
 """The patch store: plan where every patch lies, cut, read through a memory map.
 
 The plan follows from annotations, image sizes and the seed before any image is decoded, and every
-micrograph has random streams of its own. So `patches.npy` is allocated at full size first, workers
-write their own rows, the bytes do not depend on how many workers there are, and an interrupted
-run goes on where its journal ends.
+micrograph has random streams of its own, as `picking/filling.py` needs it.
 """
 
 import dataclasses
-import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
-from picking import annotations, micrographs, negatives
+from picking import annotations, negatives
 from picking.errors import UserError
 from picking.files import read_json, sha256
+from picking.filling import Filling
 from picking.journal import Journal
 from picking.parallel import ordered_map
 from picking.streams import stream
@@ -163,39 +160,19 @@ def cut_patches(image: np.ndarray, centres_px: np.ndarray, patch_size_px: int) -
     return windows[corners[:, 0], corners[:, 1]]
 
 
-def cut_split(
-    folder: Path, plans: list[MicrographPlan], n_workers: int, journal: Journal
-) -> dict[str, str]:
-    """Cut all patches of a split into ``folder/patches.npy`` and write ``folder/index.npz``.
-
-    Micrographs that the journal holds already are not cut again. Returns name -> what is wrong
-    for each micrograph that cannot be read; the index is written only when there is none.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "patches.npy"
-    journal.begin(folder.name, _plan_hash(plans), afresh=not path.exists())
-    patch_size_px = plans[0].patch_size_px
-    starts = np.cumsum([0, *(plan.n_rows for plan in plans)])
-    header_bytes = _allocate(path, int(starts[-1]), patch_size_px)
-    row_bytes = patch_size_px**2
-    jobs = [
-        (i, plan, path, header_bytes + int(starts[i]) * row_bytes)
-        for i, plan in enumerate(plans)
-        if not journal.holds(folder.name, i, plan.micrograph.path)
-    ]
-    unreadable = {}
-    for i, rows, problem in ordered_map(
-        _cut_micrograph, jobs, n_workers, f"Cutting {folder.name}", len(plans)
-    ):
-        if problem:
-            unreadable[plans[i].micrograph.name] = problem
-        else:
-            journal.add(folder.name, i, rows)
-    if not unreadable:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        _write_index(folder / "index.npz", plans, folder.name, journal)
-    return unreadable
+def filling(folder: Path, plans: list[MicrographPlan], journal: Journal) -> Filling:
+    """Return how `fill_split` cuts a split into ``folder/patches.npy`` with its ``index.npz``."""
+    side_px = plans[0].patch_size_px
+    return Filling(
+        folder=folder,
+        journal=journal,
+        plans=plans,
+        plan_hash=_plan_hash(plans),
+        arrays={"patches.npy": (side_px, side_px)},
+        draw=_cut_micrograph,
+        index="index.npz",
+        write_index=_write_index,
+    )
 
 
 def _plan_hash(plans: list[MicrographPlan]) -> str:
@@ -210,21 +187,8 @@ def _plan_hash(plans: list[MicrographPlan]) -> str:
     return sha256(*parts)
 
 
-def _cut_micrograph(job: tuple) -> tuple[int, dict, str | None]:
-    """Cut and write one micrograph's rows; runs in a worker.
-
-    Returns its number, the journal's entry on its rows, and what is wrong with the image.
-    """
-    i, plan, path, offset = job
-    try:
-        n_bytes = plan.micrograph.path.stat().st_size
-        image = micrographs.read_micrograph(plan.micrograph.path)
-    except FileNotFoundError:
-        return i, {}, f"{plan.micrograph.path} was removed while it was processed"
-    except micrographs.UnreadableImage as error:
-        return i, {}, str(error)
-    if image.shape != plan.size_px:
-        return i, {}, f"{plan.micrograph.path} changed its size while it was processed"
+def _cut_micrograph(plan: MicrographPlan, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
+    """Return the patches of one micrograph and where its outliers are; runs in a worker."""
     fixed = [plan.labelled_px, plan.hidden_px, plan.negatives_px, plan.off_centre_px]
     patches = cut_patches(image, np.concatenate(fixed), plan.patch_size_px)
     outliers_px = plan.outlier_candidates_px
@@ -233,17 +197,7 @@ def _cut_micrograph(job: tuple) -> tuple[int, dict, str | None]:
         chosen = _most_unusual(candidates, plan.n_outliers)
         outliers_px = outliers_px[chosen]
         patches = np.concatenate([patches, candidates[chosen]])
-    data = patches.reshape(-1).data
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        written = 0
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], offset + written)
-    finally:
-        os.close(descriptor)
-    outliers = outliers_px[: plan.n_outliers].tolist()
-    rows = {"checksum": zlib.crc32(data), "outliers_px": outliers, "image_bytes": n_bytes}
-    return i, rows, None
+    return [patches], {"outliers_px": outliers_px[: plan.n_outliers].tolist()}
 
 
 def _most_unusual(patches: np.ndarray, n: int) -> np.ndarray:
@@ -256,26 +210,11 @@ def _most_unusual(patches: np.ndarray, n: int) -> np.ndarray:
     return np.argsort(-unusual, kind="stable")[:n]
 
 
-def _allocate(path: Path, n: int, patch_size_px: int) -> int:
-    """Make ``path`` a .npy file of uint8 (n, p, p) at full size; return its header's length.
-
-    The room is really taken, so a full disk shows here and not in the middle of the work.
-    """
-    header = {"descr": "|u1", "fortran_order": False, "shape": (n, patch_size_px, patch_size_px)}
-    with path.open("r+b" if path.exists() else "w+b") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-        size = start + n * patch_size_px**2
-        file.truncate(size)
-        if size > start:
-            os.posix_fallocate(file.fileno(), 0, size)
-    return start
-
-
-def _write_index(path: Path, plans: list[MicrographPlan], split: str, journal: Journal) -> None:
+def _write_index(filling: Filling) -> None:
+    split, entries = filling.folder.name, filling.journal.done
     centres, tags, labeled, micrograph = [], [], [], []
-    for i, plan in enumerate(plans):
-        outliers = np.array(journal.done[split, i]["outliers_px"], dtype=np.float64).reshape(-1, 2)
+    for i, plan in enumerate(filling.plans):
+        outliers = np.array(entries[split, i]["outliers_px"], dtype=np.float64).reshape(-1, 2)
         for rows, tag, is_labeled in (
             (plan.labelled_px, TAG_PARTICLE, True),
             (plan.hidden_px, TAG_PARTICLE, False),
@@ -289,7 +228,7 @@ def _write_index(path: Path, plans: list[MicrographPlan], split: str, journal: J
             micrograph.append(np.full(len(rows), i, np.int32))
     tag_column = np.concatenate(tags)
     np.savez(
-        path,
+        filling.folder / filling.index,
         label=(tag_column == TAG_PARTICLE).astype(np.uint8),
         labeled=np.concatenate(labeled),
         micrograph=np.concatenate(micrograph),

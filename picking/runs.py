@@ -1,7 +1,8 @@
 """Run folders: configuration, log, checkpoints, resume, devices and processes.
 
-experiments/<exp-name>/ holds config.yaml, run.json, training.log, metrics.jsonl, TensorBoard event
-files, checkpoints/{last,best_model}.pt and, at the end, results.json.
+A run's folder holds config.yaml, run.json, training.log, metrics.jsonl and TensorBoard event files;
+PU learning adds checkpoints/{last,best_model}.pt and, at the end, results.json, active learning
+last.pt and a folder for each iteration.
 
 Random numbers have no state to save: every draw follows from the seed and the step (see
 picking/streams.py). So a checkpoint is the networks, the optimiser and the position.
@@ -113,24 +114,24 @@ def open_run(
         if not resume:
             raise UserError(
                 f"{folder} holds a run already: continue it with --resume, or choose another "
-                "--exp-name"
+                "name (--exp-name, --run-name)"
             )
         began = read_json(folder / "run.json")
         differing = differing_keys(yaml.safe_load(config_path.read_text()), config)
         if differing:
             raise UserError(
                 f"{folder} was begun with another config; different now: {', '.join(differing)}: "
-                "resume with the same config, or choose another --exp-name"
+                "resume with the same config, or choose another name (--exp-name, --run-name)"
             )
         if began["input_hash"] != input_hash:
             raise UserError(
-                f"{folder} was begun on another patch store (content hash "
+                f"{folder} was begun on other data (content hash "
                 f"{began['input_hash'][:12]}, now {input_hash[:12]}): resume with the same data"
             )
         for half_written in folder.rglob(".*.tmp"):  # by a process that was killed
             half_written.unlink()
         return
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     write_json(
         folder / "run.json",
         {
@@ -237,6 +238,6 @@ def load_weights(network: torch.nn.Module, weights: dict, path: Path) -> None:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise UserError(
-            f"checkpoint {path} is of another architecture than model.backbone asks for: use the "
-            "config it was trained with"
+            f"checkpoint {path} is of another architecture than the config's `model` asks "
+            "for: use the config it was trained with"
         ) from error

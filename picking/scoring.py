@@ -27,12 +27,12 @@ def to_input(patches: Tensor | np.ndarray, config: PUConfig, device: torch.devic
     return smaller.round_().to(torch.uint8)
 
 
-def autocast(config: PUConfig, device: torch.device) -> contextlib.AbstractContextManager:
-    """Return bf16 autocast where the config or, for `auto`, the GPU wants it."""
-    wanted = config.training.precision
-    if wanted == "auto":
-        wanted = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted == "bf16")
+def autocast(precision: str, device: torch.device) -> contextlib.AbstractContextManager:
+    """Return autocast to bf16 where ``precision`` is `bf16` or, with `auto`, the GPU has it."""
+    if precision == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if has_bf16 else "fp32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def score(
     rank, world_size = runs.process()
     for start in range(rank * size, n, world_size * size):
         patches = to_input(store[slice(start, start + size)], config, device)
-        with autocast(config, device):
+        with autocast(config.training.precision, device):
             z = network(to_float(patches))
         probability[start : start + size] = torch.sigmoid(z.double())
     runs.sum_over_processes(probability)

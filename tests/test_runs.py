@@ -108,12 +108,13 @@ def test_a_changed_config_does_not_resume_and_the_keys_are_named(tmp_path):
 
 def test_other_data_do_not_resume(tmp_path):
     runs.open_run(tmp_path, CONFIG, "a" * 64, CPU, resume=False)
-    with pytest.raises(UserError, match=r"another patch store .*hash a{12}, now b{12}\)"):
+    with pytest.raises(UserError, match=r"other data .*hash a{12}, now b{12}\)"):
         runs.open_run(tmp_path, CONFIG, "b" * 64, CPU, resume=True)
 
 
 def test_what_a_killed_process_wrote_half_is_removed_on_resume(tmp_path):
     runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=False)
+    (tmp_path / "checkpoints").mkdir()
     half, whole = tmp_path / "checkpoints" / ".last.pt.1.tmp", tmp_path / "checkpoints" / "last.pt"
     half.touch()
     whole.touch()

@@ -125,7 +125,7 @@ def test_a_changed_config_or_other_data_do_not_resume(store, tmp_path):
     other = {**metadata, "content_hash": "0" * 64}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("picking.patches.read_metadata", lambda folder: other)
-        assert "begun on another patch store" in refused(store, tmp_path, "--resume")
+        assert "begun on other data" in refused(store, tmp_path, "--resume")
 
 
 def test_a_run_in_use_is_refused_and_says_by_whom(store, tmp_path, monkeypatch):

@@ -1,0 +1,267 @@
+"""What active learning costs, and how far the strategies agree; each part is one command.
+
+    python -m benchmarks.active_learning agreement \
+        --checkpoint experiments/active_learning_quickstart/random/iteration_1/best_model.pt \
+        --data-dir data/simulated_active_seg/train
+    python -m benchmarks.active_learning pool        # memory of scoring at 1x, 4x, 16x; k-centre
+    python -m benchmarks.active_learning full-size --batch-size 1   # 31.4 M parameters, 768 px
+    python -m benchmarks.active_learning loss-alpha --data-dir data/simulated_active_seg
+
+agreement: Spearman's correlation of the scores and the overlap of the chosen tenth, every pair.
+pool: seconds and memory (anonymous pages, beside what was there before) of scoring pools of noise,
+and of k-centre on 100,000 features. full-size: one training step and one scoring batch, and the
+time of a whole strategy worked out from them. loss-alpha: the focal loss's alpha 0.25 against 0.75.
+"""
+
+import argparse
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import train_active_learning_fixed as script
+from picking.acquisition import STRATEGIES, Pool, k_centre, query_rng, schedule
+from picking.config import ActiveConfig, config_from_dict
+from picking.errors import run_script
+from picking.losses import focal_dice
+from picking.pool import score_pool
+from picking.runs import load_checkpoint, load_weights, select_device
+from picking.scoring import autocast
+from picking.segmentation import SegmentationBatch, SegmentationStore
+from picking.streams import stream
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> None:
+    """Run one part."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("agreement", "pool", "full-size", "loss-alpha"))
+    parser.add_argument("--checkpoint", type=Path, help="agreement: a best_model.pt")
+    parser.add_argument("--data-dir", type=Path, help="a split (agreement) or a store (loss-alpha)")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch-size", type=int, default=8, help="full-size")
+    parser.add_argument("--precision", default="auto", help="full-size: auto, fp32 or bf16")
+    parser.add_argument("--steps", type=int, default=3, help="full-size: steps that are timed")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="loss-alpha")
+    parser.add_argument("--epochs", type=int, default=25, help="loss-alpha")
+    args = parser.parse_args()
+    parts = {
+        "agreement": agreement, "pool": pool, "full-size": full_size, "loss-alpha": loss_alpha,
+    }  # fmt: skip
+    parts[args.part](args)
+
+
+def agreement(args: argparse.Namespace) -> None:
+    """Score a split by one trained network and compare every pair of strategies."""
+    from scipy.stats import spearmanr
+
+    device = select_device(args.device)
+    best = load_checkpoint(args.checkpoint, device)
+    config = config_from_dict(best["config"], str(args.checkpoint), ActiveConfig)
+    network = script.new_network(config, "init", 0).to(device)
+    load_weights(network, best["network"], args.checkpoint)
+    store = SegmentationStore(args.data_dir)
+    labelled = json.loads((args.checkpoint.parent / "labeled_indices.json").read_text())["indices"]
+    rows = np.setdiff1d(np.arange(len(store)), labelled)
+    extras = frozenset({"bald", "badge"})
+    candidates, known = (
+        score_pool(network, store.images, part, device, batch_size=8, extras=extras)
+        for part in (rows, np.array(labelled))
+    )
+    whole = Pool(candidates, known, store.n_particles[labelled], [store.ids[i] for i in rows])
+    n = max(1, len(rows) // 10)
+    chosen, scores = {}, {}
+    names = [name for name in STRATEGIES if name != "coreset"]
+    for name in names:
+        rng = query_rng(config.training.seed, name, best["iteration"])
+        chosen[name], scores[name] = STRATEGIES[name].select(whole, n, rng)
+    print(f"{len(rows)} candidates, {len(labelled)} labelled, {n} chosen by each strategy")
+    print("\nSpearman's correlation of scores (above) and overlap of the chosen tenth (below)\n")
+    print("| | " + " | ".join(names) + " |")
+    print("| --- " * (len(names) + 1) + "|")
+    for i, one in enumerate(names):
+        cells = []
+        for j, other in enumerate(names):
+            if i < j:
+                constant = np.ptp(scores[one]) == 0 or np.ptp(scores[other]) == 0
+                rho = None if constant else spearmanr(scores[one], scores[other]).statistic
+                cells.append("-" if rho is None else f"{rho:.2f}")
+            elif i > j:
+                shared = len(np.intersect1d(chosen[one], chosen[other])) / n
+                cells.append(f"{shared:.0%}")
+            else:
+                cells.append("")
+        print(f"| {one} | " + " | ".join(cells) + " |")
+
+
+def pool(args: argparse.Namespace) -> None:
+    """Score pools of three sizes, each in a process of its own; then k-centre."""
+    for n in (100, 400, 1600):
+        code = f"from benchmarks.active_learning import score_noise; score_noise({n})"
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    rng = stream(0, "benchmark", "features")
+    features = rng.standard_normal((100_000, 256), dtype=np.float32)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.monotonic()
+    k_centre(features[10_000:], features[:10_000], 1000)
+    seconds = time.monotonic() - started
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(
+        f"k-centre, 1,000 of 90,000 given 10,000 labelled, 256 features: {seconds:.1f} s, "
+        f"{grown:.0f} MiB beside the features' {features.nbytes / 2**20:.0f} MiB"
+    )
+
+
+def score_noise(n: int) -> None:
+    """Score n images of noise of 256 px from a file by a network of width 8; print the cost."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "images.npy"
+        images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 256, 256))
+        rng = stream(0, "benchmark", "noise")
+        for start in range(0, n, 100):
+            images[start : start + 100] = rng.integers(0, 256, (100, 256, 256), np.uint8)
+        images.flush()
+        del images
+        images = np.load(path, mmap_mode="r")
+        network = script.NETWORKS["attention_unet"](width=8).eval()
+        device = torch.device("cpu")
+        score_pool(network, images, np.arange(16), device, batch_size=8)  # warm up
+        before, peak = anonymous_mib(), 0.0
+
+        class Watched:
+            """The images, measuring memory at every read."""
+
+            def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+                nonlocal peak
+                peak = max(peak, anonymous_mib())
+                return images[rows]
+
+        started = time.monotonic()
+        score_pool(network, Watched(), np.arange(n), device, batch_size=8)  # type: ignore[arg-type]
+        seconds = time.monotonic() - started
+        print(
+            f"scoring {n} images of 256 px ({n / 16:.0f} MiB): {seconds:.1f} s, "
+            f"{1000 * seconds / n:.1f} ms an image, {max(peak, anonymous_mib()) - before:+.1f} MiB"
+        )
+
+
+def anonymous_mib() -> float:
+    """Return this process's anonymous memory: not pages of files, which the system may drop."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
+
+
+def full_size(args: argparse.Namespace) -> None:
+    """Time a training step and a scoring batch of the default network, and work out the whole."""
+    device = select_device(args.device)
+    config = ActiveConfig()
+    training = dataclasses.replace(
+        config.training, batch_size=args.batch_size, precision=args.precision
+    )
+    config = dataclasses.replace(config, training=training)
+    network = script.new_network(config, "init", 0).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    rng = stream(0, "benchmark", "full-size")
+    images = rng.integers(0, 256, (args.batch_size, 768, 768), np.uint8)
+    masks = rng.integers(0, 2, images.shape, np.uint8)
+    generator = torch.Generator(device).manual_seed(0)
+    terms = script.loss_terms(config)
+
+    def train_step() -> None:
+        network.train()
+        batch = SegmentationBatch(images, masks, is_training=True)
+        x, y = script.to_input(batch, config, generator, device)
+        with autocast(training.precision, device):
+            z = network(x)
+        loss = focal_dice(z.float(), y, **terms)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    def score_batch() -> None:
+        score_pool(
+            network, images, np.arange(args.batch_size), device, batch_size=args.batch_size,
+            precision_context=lambda: autocast(training.precision, device),
+        )  # fmt: skip
+
+    seconds = {}
+    for name, function in (("scoring batch", score_batch), ("training step", train_step)):
+        if args.steps > 1:
+            function()  # warm up
+        times = []
+        for _ in range(args.steps):
+            synchronise(device)
+            started = time.monotonic()
+            function()
+            synchronise(device)
+            times.append(time.monotonic() - started)
+        seconds[name] = float(np.median(times)) / args.batch_size
+        if device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(device) / 2**30
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{name}, batch {args.batch_size} at 768 px on {device}: {np.median(times):.3f} s, "
+            f"{seconds[name]:.4f} s an image; peak memory so far {peak:.1f} GiB"
+        )
+    counts = schedule(5172, 0.1, 0.1, 10)
+    trained = 30 * sum(counts)
+    scored = 30 * 10 * 534 + 5172 * 9
+    hours = (trained * seconds["training step"] + scored * seconds["scoring batch"]) / 3600
+    print(
+        f"a whole strategy, 10 iterations of 30 epochs: {trained:,} images trained on and "
+        f"{scored:,} scored (validation each epoch, pool each iteration): {hours:,.1f} hours"
+    )
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the GPU, if it is one."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def loss_alpha(args: argparse.Namespace) -> None:
+    """Train on a tenth and on all of a store with both alphas; print validation F1 and AP."""
+    print("| images | alpha | seed | F1 at 0.5 | best F1 | its threshold | AP |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for fraction in (0.1, 1.0):
+        for alpha in (0.25, 0.75):
+            for seed in args.seeds:
+                figures = one_run(args, fraction, alpha, seed)
+                names = ("f1_score", "best_f1", "best_f1_threshold", "ap")
+                cells = " | ".join(f"{figures[name]:.4f}" for name in names)
+                print(f"| {fraction:.0%} | {alpha} | {seed} | {cells} |", flush=True)
+
+
+def one_run(args: argparse.Namespace, fraction: float, alpha: float, seed: int) -> dict:
+    """Return the metrics of one iteration; a finished run is read, not run again."""
+    name = f"alpha{alpha}_{fraction}_seed{seed}"
+    folder = ROOT / "experiments" / "loss_alpha"
+    # Four times the epochs on the tenth, so that it is trained to the end too
+    epochs = round(args.epochs * min(4.0, 1 / fraction))
+    command = [
+        sys.executable, "train_active_learning_fixed.py", "--config",
+        "configs/active_learning_quickstart.yaml", "--strategy", "random", "--iterations", "1",
+        "--initial-fraction", str(fraction), "--epochs", str(epochs), "--seed", str(seed),
+        "--set", f"loss.alpha={alpha}", "--train-data-dir", str(args.data_dir / "train"),
+        "--val-data-dir", str(args.data_dir / "val"), "--device", args.device,
+        "--output-dir", str(folder), "--run-name", name, "--resume",
+    ]  # fmt: skip
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return json.loads((folder / name / "iteration_0" / "metrics.json").read_text())
+
+
+if __name__ == "__main__":
+    run_script(main)

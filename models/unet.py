@@ -1,0 +1,118 @@
+"""U-Net and Attention U-Net: one logit for every pixel."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class UNet(nn.Module):
+    """Logit of "this pixel is particle" for every pixel; initialised from torch's RNG.
+
+    On the way down the image is halved ``depth`` times and the channels double each time; on the
+    way up each level joins what it gets from below with what passed there on the way down. The
+    deepest block is ``bottleneck``, with width * 2**depth channels, and the last layer is ``head``.
+
+    Args:
+        in_channels: of the images.
+        out_channels: logits for each pixel.
+        width: channels of the first level.
+        depth: how often the image is halved.
+
+    Source: Ronneberger et al., U-Net, MICCAI 2015, with padding and batch norm.
+    """
+
+    def __init__(
+        self, in_channels: int = 1, out_channels: int = 1, width: int = 64, depth: int = 4
+    ):
+        super().__init__()
+        channels = [width * 2**level for level in range(depth)]
+        upwards = channels[::-1]
+        self.depth = depth
+        self.down = nn.ModuleList(
+            _block(before, after)
+            for before, after in zip([in_channels, *channels], channels, strict=False)
+        )
+        self.bottleneck = _block(upwards[0], 2 * upwards[0])
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in upwards)
+        self.up = nn.ModuleList(_block(2 * c, c) for c in upwards)
+        self.head = nn.Conv2d(width, out_channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, out_channels, h, w) logits of (B, in_channels, h, w) images.
+
+        Raises:
+            ValueError: when h or w is no multiple of 2**depth.
+        """
+        step_px = 2**self.depth
+        height, width = images.shape[-2:]
+        if height % step_px or width % step_px:
+            raise ValueError(
+                f"images are {height} x {width} px: with depth {self.depth} both sides must be "
+                f"multiples of 2**{self.depth} = {step_px}"
+            )
+        x = images
+        skips = []
+        for block in self.down:
+            x = block(x)
+            skips.append(x)
+            x = F.max_pool2d(x, 2)
+        x = self.bottleneck(x)
+        for level, (grow, block) in enumerate(zip(self.grow, self.up, strict=True)):
+            x = grow(x)
+            # No name is left on the skip: in evaluation it is freed before the block runs.
+            x = torch.cat([self._passed_on(level, skips.pop(), x), x], dim=1)
+            x = block(x)
+        return self.head(x)
+
+    def _passed_on(self, level: int, skip: Tensor, gating: Tensor) -> Tensor:
+        """Return what of ``skip`` goes to the ``level``-th block of the way up, 0 the deepest."""
+        return skip
+
+
+class AttentionUNet(UNet):
+    """`UNet` whose skips pass through attention gates, steered by what comes up from below.
+
+    The same seed gives the layers that both have the same initial weights.
+
+    Source: Oktay et al., Attention U-Net, MIDL 2018; the gate after the up-convolution, so at the
+    skip's own size.
+    """
+
+    def __init__(
+        self, in_channels: int = 1, out_channels: int = 1, width: int = 64, depth: int = 4
+    ):
+        super().__init__(in_channels, out_channels, width, depth)
+        self.gates = nn.ModuleList(
+            AttentionGate(width * 2**level) for level in reversed(range(depth))
+        )
+
+    def _passed_on(self, level: int, skip: Tensor, gating: Tensor) -> Tensor:
+        return self.gates[level](skip, gating)
+
+
+class AttentionGate(nn.Module):
+    """Weigh each pixel of a skip by ψ(ReLU(W_g g + W_x x)), a coefficient from 0 to 1."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        inner = max(1, channels // 2)
+        self.w_g = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.BatchNorm2d(inner))
+        self.w_x = nn.Sequential(nn.Conv2d(channels, inner, 1), nn.BatchNorm2d(inner))
+        self.psi = nn.Sequential(nn.Conv2d(inner, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
+
+    def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
+        """Return the weighted skip; all three are (B, channels, h, w)."""
+        # In place: nothing needs what batch norm gave out to find its gradient.
+        return skip * self.psi(F.relu_(self.w_g(gating).add_(self.w_x(skip))))
+
+
+def _block(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Two 3x3 convolutions, each with batch norm and ReLU, that keep the size."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, 3, padding=1),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )

@@ -1,0 +1,414 @@
+"""Which images to label next: scores and features of a pool -> a selection.
+
+A strategy is one function and one line in `STRATEGIES`. It gets a `Pool`, the number of images
+wanted and a generator, and returns the chosen positions among the candidates, int64 (n,) in the
+order of choice, with a score for every candidate, float64 (n_pool,). It never chooses a position
+twice, and all of the pool where the pool is smaller. What is labelled is no candidate.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from picking.errors import UserError
+from picking.pool import PoolScores
+from picking.streams import stream
+
+BLOCK_ROWS = 4096  # of features in one matrix product: bounds the memory beside them
+AHEAD = 64  # points whose distances to all k-centre takes at once
+UNCERTAIN_SHARE = 0.7  # of a hybrid query; the rest is for diversity
+# As in Hacohen et al. 2022 (TypiClust).
+MAX_CLUSTERS = 500
+SMALLEST_CLUSTER = 5
+NEIGHBOURS = 20
+# About as many as the data set has proteins: what the strata stand for where no id is known.
+MAX_STRATA = 20
+LLOYD_STEPS = 10
+
+Selection = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """What a strategy may look at.
+
+    ``candidates`` are the n images that may be chosen, ``labelled`` the m that are labelled, by the
+    same network; ``labelled_particles`` (m,) how many particles each of these has; ``strata`` the
+    EMPIAR id of each candidate, None where it is not known.
+    """
+
+    candidates: PoolScores
+    labelled: PoolScores
+    labelled_particles: np.ndarray
+    strata: Sequence[str | None]
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.candidates)
+
+
+class Strategy(NamedTuple):
+    """How to select, and which extras of `picking.pool.score_pool` it takes."""
+
+    select: Callable[[Pool, int, np.random.Generator], Selection]
+    extras: frozenset[str] = frozenset()
+
+
+def random(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose evenly; every score is 0."""
+    return _highest(np.zeros(len(pool)), n, rng)
+
+
+def by_score(name: str) -> Callable[[Pool, int, np.random.Generator], Selection]:
+    """Return the strategy that chooses the highest of one field of `PoolScores`."""
+
+    def select(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+        return _highest(getattr(pool.candidates, name), n, rng)
+
+    return select
+
+
+def power_entropy(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose the highest log(entropy) + Gumbel noise: a draw in proportion to the entropy.
+
+    Noise keeps a query from being filled with near-copies. Kirsch et al. 2021, with β = 1.
+    """
+    entropy = np.maximum(pool.candidates.entropy, np.finfo(np.float32).tiny)
+    return _highest(np.log(entropy.astype(np.float64)) + rng.gumbel(size=len(pool)), n, rng)
+
+
+def cost_aware(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose the highest uncertainty per expected click.
+
+    An image costs one click a particle and one for looking at it. Particles expected are the share
+    of pixels predicted positive, at the particles that the labelled images have per such share:
+    that is area over a particle's area, in units that put right disks predicted too large or small.
+    Where nothing is predicted positive in them, every image is taken to cost the same.
+    """
+    positive = pool.labelled.positive.sum(dtype=np.float64)
+    per_share = pool.labelled_particles.sum() / positive if positive > 0 else 0.0
+    clicks = 1 + per_share * pool.candidates.positive.astype(np.float64)
+    return _highest(pool.candidates.uncertainty / clicks, n, rng)
+
+
+def random_stratified(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose evenly within each stratum, and equally many from each as far as they last.
+
+    Strata are EMPIAR ids (all that lack one are a stratum together) or, where none is known,
+    clusters of pooled features. Equal numbers, not proportional ones, since the latter would differ
+    from `random` by chance alone; balance is what makes such baselines hard to beat. The score is
+    minus the turn at which the image's stratum would offer it.
+    """
+    if any(id_ is not None for id_ in pool.strata):
+        strata = np.array([id_ or "" for id_ in pool.strata])
+    else:
+        strata = _clusters(_normalised(pool.candidates.features), min(MAX_STRATA, n), rng)
+    turn = _turns(strata, rng.permutation(len(pool)))
+    return _highest(-turn, n, rng)
+
+
+def diversity(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose by greedy k-centre; the score is the distance to the nearest labelled image."""
+    x = _normalised(pool.candidates.features)
+    similarity = _similarity(x, _normalised(pool.labelled.features))
+    return _greedy_k_centre(x, similarity.copy(), n), _distance(similarity)
+
+
+def hybrid(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose int(0.7 n) by uncertainty, the rest by k-centre given the labelled and those.
+
+    The score is the uncertainty.
+    """
+    n = min(n, len(pool))
+    uncertain, scores = _highest(pool.candidates.uncertainty, int(UNCERTAIN_SHARE * n), rng)
+    x = _normalised(pool.candidates.features)
+    similarity = _similarity(x, _normalised(pool.labelled.features))
+    if len(uncertain):
+        similarity = np.maximum(similarity, _similarity(x, x[uncertain]))
+    similarity[uncertain] = np.inf
+    return np.concatenate([uncertain, _greedy_k_centre(x, similarity, n - len(uncertain))]), scores
+
+
+def badge(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose by k-means++ on gradient embeddings; the score is the embedding's length.
+
+    Ash et al. 2020: long gradients are uncertain images, and k-means++ spreads over them.
+    """
+    assert pool.candidates.badge is not None
+    embeddings = pool.candidates.badge.astype(np.float64)
+    length = np.linalg.norm(embeddings, axis=1)
+    return _k_means_plus_plus(embeddings, n, rng, first=int(length.argmax())), length
+
+
+def typiclust(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose the most typical images of the largest clusters that hold nothing labelled yet.
+
+    Labelled images and candidates are clustered together, into m + n clusters or 500, by pooled
+    features. Clusters have turns: first those with the fewest labelled, the largest before the
+    smaller; clusters of less than 5 images, outliers mostly, come last. The score is typicality: 1
+    over the mean distance to the 20 nearest in the cluster. Hacohen et al. 2022.
+    """
+    n_labelled = len(pool.labelled)
+    x = _normalised(np.concatenate([pool.labelled.features, pool.candidates.features]))
+    cluster = _clusters(x, min(n_labelled + n, MAX_CLUSTERS), rng)
+    typicality = _typicality(x, cluster)[n_labelled:]
+    covered = np.bincount(cluster[:n_labelled], minlength=cluster.max() + 1)
+    size = np.bincount(cluster)
+    cluster = cluster[n_labelled:]
+    turn = covered[cluster] + _turns(cluster, np.argsort(-typicality, kind="stable"))
+    order = np.lexsort([cluster, -size[cluster], turn, size[cluster] < SMALLEST_CLUSTER])
+    return order[:n].astype(np.int64), typicality
+
+
+# Strategies that are always worth comparing with: random, random_stratified, the foreground ones.
+STRATEGIES = {
+    "random": Strategy(random),
+    "random_stratified": Strategy(random_stratified),
+    "uncertainty": Strategy(by_score("uncertainty")),
+    "entropy": Strategy(by_score("entropy")),
+    "margin": Strategy(by_score("margin")),
+    "foreground_uncertainty": Strategy(by_score("foreground_uncertainty")),
+    "foreground_entropy": Strategy(by_score("foreground_entropy")),
+    "foreground_margin": Strategy(by_score("foreground_margin")),
+    "power_entropy": Strategy(power_entropy),
+    "cost_aware": Strategy(cost_aware),
+    "diversity": Strategy(diversity),
+    "coreset": Strategy(diversity),
+    "hybrid": Strategy(hybrid),
+    "typiclust": Strategy(typiclust),
+    "bald": Strategy(by_score("bald"), frozenset({"bald"})),
+    "badge": Strategy(badge, frozenset({"badge"})),
+}
+
+
+def strategy(name: str) -> Strategy:
+    """Return a strategy; `UserError` with the known ones for a name that is none."""
+    if name not in STRATEGIES:
+        known = [*STRATEGIES, "full"]  # the training script's own word for training on everything
+        nearest = difflib.get_close_matches(name, known, 1, 0)[0]
+        raise UserError(
+            f"unknown strategy '{name}': did you mean '{nearest}'? Known are {', '.join(known)}"
+        )
+    return STRATEGIES[name]
+
+
+def schedule(
+    n_pool: int, initial_fraction: float, query_fraction: float, iterations: int
+) -> list[int]:
+    """Return how many images each iteration trains on: min(n, round(n·(f0 + i·q))), i from 0.
+
+    Raises `UserError` where the first set would be empty or larger than the pool, or an iteration
+    would have nothing to query.
+    """
+    n_first = round(n_pool * initial_fraction)
+    if n_first < 1 or n_first > n_pool:
+        raise UserError(
+            f"the pool has {n_pool} images, but the first set would have {n_first} "
+            f"(initial_fraction {initial_fraction:g}): change active_learning.initial_fraction "
+            f"(--initial-fraction) or give more images"
+        )
+    sizes = [
+        min(n_pool, round(n_pool * (initial_fraction + i * query_fraction)))
+        for i in range(iterations)
+    ]
+    for i in range(1, iterations):
+        if sizes[i] == sizes[i - 1] == n_pool:
+            raise UserError(
+                f"iteration {i} would have nothing left to query, since iteration {i - 1} already "
+                f"trains on all {n_pool} images: set active_learning.iterations (--iterations) to "
+                f"{i} or lower active_learning.query_fraction (--query-fraction)"
+            )
+        if sizes[i] == sizes[i - 1]:
+            raise UserError(
+                f"iteration {i} would query no image, since query_fraction {query_fraction:g} of "
+                f"{n_pool} images is less than one: raise active_learning.query_fraction "
+                f"(--query-fraction)"
+            )
+    return sizes
+
+
+def initial_set(n_pool: int, n: int, seed: int) -> np.ndarray:
+    """Return the rows labelled at the start, int64 (n,), ascending; they follow from the seed.
+
+    A smaller set of the same seed and pool is part of a larger one.
+    """
+    return np.sort(stream(seed, "initial").permutation(n_pool)[:n]).astype(np.int64)
+
+
+def query_rng(seed: int, strategy_name: str, iteration: int) -> np.random.Generator:
+    """Return the generator of one query."""
+    return stream(seed, "query", strategy_name, iteration)
+
+
+def overlaps(
+    pool: Pool, chosen: np.ndarray, names: Iterable[str], seed: int, iteration: int
+) -> dict[str, float]:
+    """Return the share of the query that each other strategy would have chosen too, by name.
+
+    The others draw what they would draw in this iteration of a run of their own. Strategies whose
+    extras the pool lacks are left out.
+    """
+    shares = {}
+    for name in names:
+        if all(getattr(pool.candidates, extra) is not None for extra in strategy(name).extras):
+            other, _ = strategy(name).select(pool, len(chosen), query_rng(seed, name, iteration))
+            shares[name] = len(np.intersect1d(chosen, other)) / len(chosen)
+    return shares
+
+
+def k_centre(features: np.ndarray, labelled_features: np.ndarray, n: int) -> np.ndarray:
+    """Choose n points, each the farthest from all labelled and chosen before: int64 (n,).
+
+    ``features`` (n_pool, C) and ``labelled_features`` (m, C) are compared by direction alone. The
+    first of equally far points is taken. With nothing labelled, the first choice is the point
+    nearest to the mean direction. Gonzalez 1985; Sener and Savarese 2018 (core-set).
+
+    Memory is one float32 copy of the features and `AHEAD` numbers for each of them.
+    """
+    x = _normalised(features)
+    return _greedy_k_centre(x, _similarity(x, _normalised(labelled_features)), n)
+
+
+def _greedy_k_centre(x: np.ndarray, similarity: np.ndarray, n: int) -> np.ndarray:
+    """Choose n rows of the unit vectors ``x``; between such, the farthest is the least similar.
+
+    ``similarity`` (n_pool,) is to the nearest centre so far: minus infinity where there is none,
+    infinite for what is chosen already. It is overwritten.
+    """
+    chosen: list[int] = []
+    n = min(n, int((similarity < np.inf).sum()))
+    while len(chosen) < n:
+        position = int(similarity.argmin())
+        if np.isneginf(similarity[position]):
+            position = int((x @ x.mean(axis=0)).argmax())
+        # Most of what comes next is among the farthest now. One matrix product for all of those
+        # reads the features once, where a product for each choice takes five times as long.
+        ahead = np.argsort(similarity, kind="stable")[:AHEAD]
+        ahead = np.union1d(ahead, position)
+        cosine = dict(zip(ahead.tolist(), x[ahead] @ x.T, strict=True))
+        while position in cosine and len(chosen) < n:
+            np.maximum(similarity, cosine[position], out=similarity)
+            similarity[position] = np.inf
+            chosen.append(position)
+            position = int(similarity.argmin())
+    return np.array(chosen, dtype=np.int64)
+
+
+def _similarity(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the cosine to the nearest centre, float32 (n,), of unit vectors (n, C) and (m, C)."""
+    nearest = np.full(len(x), -np.inf, dtype=np.float32)
+    for rows in _blocks(len(x)):
+        for columns in _blocks(len(centres)):
+            cosine = (x[rows] @ centres[columns].T).max(axis=1)
+            np.maximum(nearest[rows], cosine, out=nearest[rows])
+    return nearest
+
+
+def _distance(similarity: np.ndarray) -> np.ndarray:
+    """Return the distance, 0 to 2, between unit vectors of such a cosine."""
+    return np.sqrt(2 - 2 * np.clip(similarity.astype(np.float64), -1, 1))
+
+
+def _typicality(x: np.ndarray, cluster: np.ndarray) -> np.ndarray:
+    """Return 1 / (mean distance to the nearest neighbours in the cluster), 0 for one alone: (n,).
+
+    ``x`` (n, C) are unit vectors, ``cluster`` (n,) their clusters.
+    """
+    typicality = np.zeros(len(x))
+    for number in np.unique(cluster):
+        members = np.flatnonzero(cluster == number)
+        n_neighbours = min(NEIGHBOURS, len(members) - 1)
+        if not n_neighbours:
+            continue
+        for rows in _blocks(len(members)):
+            cosine = x[members[rows]] @ x[members].T
+            np.fill_diagonal(cosine[:, rows], -np.inf)  # nothing is its own neighbour
+            nearest = np.partition(cosine, -n_neighbours, axis=1)[:, -n_neighbours:]
+            # Copies are at distance 0: the limit keeps the score finite.
+            typicality[members[rows]] = 1 / np.maximum(_distance(nearest).mean(axis=1), 1e-6)
+    return typicality
+
+
+def _clusters(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
+    """Return the cluster of each of the unit vectors ``x`` (n, C) by k-means, int64 (n,).
+
+    Some of the k may stay empty. Our own few lines since scikit-learn's result may differ between
+    runs with its threads.
+    """
+    centres = x[_k_means_plus_plus(x, max(k, 1), rng)]
+    cluster = _nearest(x, centres)
+    for _ in range(LLOYD_STEPS):
+        size = np.bincount(cluster, minlength=len(centres))
+        belongs = sparse.csr_matrix(
+            (np.ones(len(x), np.float32), (cluster, np.arange(len(x)))), (len(centres), len(x))
+        )
+        centres = np.where(size[:, None] > 0, (belongs @ x) / np.maximum(size, 1)[:, None], centres)
+        centres = centres.astype(np.float32)
+        before, cluster = cluster, _nearest(x, centres)
+        if (cluster == before).all():
+            break
+    return cluster
+
+
+def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Return the nearest of the centres (k, C) for each of ``x`` (n, C), int64 (n,)."""
+    half_square = (centres**2).sum(axis=1) / 2
+    parts = [(x[rows] @ centres.T - half_square).argmax(axis=1) for rows in _blocks(len(x))]
+    return np.concatenate(parts)
+
+
+def _k_means_plus_plus(
+    points: np.ndarray, n: int, rng: np.random.Generator, first: int | None = None
+) -> np.ndarray:
+    """Choose n points, each with a chance in proportion to its squared distance to the chosen.
+
+    ``points`` is (n_pool, C). The first is drawn evenly unless given. Returns int64 (n,) without
+    repeats; where only copies of the chosen are left, they are drawn evenly. Arthur and
+    Vassilvitskii 2007.
+    """
+    square = (points**2).sum(axis=1)
+    distance = np.full(len(points), np.inf)
+    free = np.ones(len(points), dtype=bool)
+    chosen = np.empty(min(n, len(points)), dtype=np.int64)
+    position = rng.integers(len(points)) if first is None else first
+    for i in range(len(chosen)):
+        if i > 0:
+            weight = distance * free
+            weight = weight if weight.any() else free.astype(np.float64)
+            position = rng.choice(len(points), p=weight / weight.sum())
+        to_it = square + square[position] - 2 * (points @ points[position])
+        np.minimum(distance, np.maximum(to_it, 0), out=distance)
+        free[position] = False
+        chosen[i] = position
+    return chosen
+
+
+def _turns(group: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return the place, from 0, that each item has in its group, int64 (n,), items in ``order``."""
+    turn = np.empty(len(group), dtype=np.int64)
+    for name in np.unique(group):
+        members = order[group[order] == name]
+        turn[members] = np.arange(len(members))
+    return turn
+
+
+def _highest(scores: np.ndarray, n: int, rng: np.random.Generator) -> Selection:
+    """Choose the n highest; equal scores in a random order, not in that of the store."""
+    order = rng.permutation(len(scores))
+    order = order[np.argsort(-scores[order], kind="stable")]
+    return order[:n].astype(np.int64), scores.astype(np.float64)
+
+
+def _normalised(features: np.ndarray) -> np.ndarray:
+    """Return float32 (n, C) rows of length 1; a row of zeros stays."""
+    x = features.astype(np.float32)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    return x
+
+
+def _blocks(n: int) -> list[slice]:
+    return [slice(start, start + BLOCK_ROWS) for start in range(0, n, BLOCK_ROWS)]

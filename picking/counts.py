@@ -1,0 +1,179 @@
+"""What a store holds, in numbers: for the terminal and for its metadata.json."""
+
+from picking import annotations, masks, patches
+from picking.priors import split_priors
+
+
+def print_patches(
+    split: annotations.Split,
+    plans: list[patches.MicrographPlan],
+    skipped: list[str],
+    settings: patches.PlanSettings,
+) -> None:
+    """Print the lines on a split's patches that users look for, and what was left out."""
+    counts = _count(plans)
+    priors = split_priors(**counts)
+    n_short = _shortage(plans)
+    n_wanted = sum(p.n_negatives_wanted for p in plans)
+
+    def shown(prior: float | None) -> str:
+        return "none" if prior is None else f"{prior:.4f}"
+
+    print(f"\nProcessing {split.name} split")
+    print(f"Total images: {len(plans)}")
+    print(f"  Positive patches: {counts['n_labeled']:,}")
+    print(
+        f"  Unlabeled patches: {counts['n_hidden'] + counts['n_negative']:,} "
+        f"({counts['n_hidden']:,} hidden positives, {counts['n_negative']:,} negatives)"
+    )
+    print(
+        f"  Actual prior (π): {shown(priors['actual_prior'])}   in the unlabeled set: "
+        f"{shown(priors['unlabeled_prior'])}   in the pool: {shown(priors['pool_prior'])}"
+    )
+    if n_short:
+        room = "" if settings.top_up else "; --top-up fills them from micrographs with room"
+        print(
+            f"  Shortage: {n_short:,} of {n_wanted:,} negatives find no place by the rule "
+            f"'{settings.neg_rule}'{room}"
+        )
+    _print_left_out(split, plans, skipped)
+
+
+def print_images(
+    split: annotations.Split, plans: list[masks.ImagePlan], skipped: list[str]
+) -> None:
+    """Print what a split's images and masks will be, and what was left out."""
+    side_px = plans[0].settings.side_px
+    n_enlarged = sum(plan.scale.max() > 1 for plan in plans)
+    print(f"\nSegmentation of {split.name} split")
+    print(f"Total micrographs: {len(plans)}")
+    print(f"  Images: {sum(plan.n_rows for plan in plans):,} of {side_px} x {side_px} px")
+    print(f"  Particles: {sum(len(plan.centres_px) for plan in plans):,}")
+    if n_enlarged:
+        print(f"  Note: {n_enlarged:,} micrographs are smaller than that and are enlarged")
+    _print_left_out(split, plans, skipped)
+
+
+def describe_patches(
+    plans: dict[str, list[patches.MicrographPlan]],
+    listed: dict[str, annotations.Split],
+    skipped: dict[str, list[str]],
+    settings: patches.PlanSettings,
+) -> dict:
+    """Return the counts of metadata.json, by split and in total."""
+
+    def summary(rows: list[patches.MicrographPlan]) -> dict:
+        counts = _count(rows)
+        n_particles = counts["n_labeled"] + counts["n_hidden"]
+        return {
+            "n_images": len(rows),
+            "n_patches": sum(counts.values()),
+            **counts,
+            "n_hard_negative": sum(len(p.off_centre_px) + p.n_outliers for p in rows),
+            **split_priors(**counts),
+            "hide_ratio_requested": settings.hide_ratio,
+            "hide_ratio": counts["n_hidden"] / n_particles if n_particles else None,
+            "neg_per_pos_requested": settings.neg_per_pos,
+            "neg_per_pos": counts["n_negative"] / n_particles if n_particles else None,
+            "n_negative_short": _shortage(rows),
+            "n_dropped": _dropped(rows),
+        }
+
+    split_parts = {}
+    for name, rows in plans.items():
+        split_parts[name] = {
+            **summary(rows),
+            **_left_out(listed[name], skipped[name]),
+            "micrographs": [
+                {
+                    "name": p.micrograph.name,
+                    "empiar_id": p.micrograph.empiar_id,
+                    "size_px": list(p.size_px),
+                    "n_particles": len(p.labelled_px) + len(p.hidden_px),
+                    "n_negative": p.n_negative,
+                    "n_negative_short": max(0, p.n_negatives_wanted - p.n_negative),
+                }
+                for p in rows
+            ],
+        }
+    total = summary([p for rows in plans.values() for p in rows])
+    return {"splits": split_parts, "total": total}
+
+
+def describe_images(
+    plans: dict[str, list[masks.ImagePlan]],
+    listed: dict[str, annotations.Split],
+    skipped: dict[str, list[str]],
+    drawn: dict[tuple[str, int], dict],
+) -> dict:
+    """Return the counts of metadata.json, by split and in total.
+
+    drawn: what the journal notes on each (split, i). positive_share is the share of particle pixels
+    in those that are not ignored, ignored_share that of ignored ones in all.
+    """
+
+    def summary(names: list[str]) -> dict:
+        rows = [plan for name in names for plan in plans[name]]
+        noted = [drawn[name, i] for name in names for i in range(len(plans[name]))]
+        n_pixels = sum(plan.n_rows * plan.settings.side_px**2 for plan in rows)
+        n_ignored = sum(entry["n_ignored"] for entry in noted)
+        n_positive = sum(entry["n_positive"] for entry in noted)
+        return {
+            "n_images": sum(plan.n_rows for plan in rows),
+            "n_micrographs": len(rows),
+            "n_particles": sum(len(plan.centres_px) for plan in rows),
+            "positive_share": n_positive / (n_pixels - n_ignored) if n_pixels > n_ignored else None,
+            "ignored_share": n_ignored / n_pixels,
+            "n_dropped": _dropped(rows),
+        }
+
+    split_parts = {
+        name: {**summary([name]), **_left_out(listed[name], skipped[name])} for name in plans
+    }
+    return {"splits": split_parts, "total": summary(list(plans))}
+
+
+def _count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
+    """Return how many patches of each kind are planned."""
+    return {
+        "n_labeled": sum(len(p.labelled_px) for p in plans),
+        "n_hidden": sum(len(p.hidden_px) for p in plans),
+        "n_negative": sum(p.n_negative for p in plans),
+    }
+
+
+def _shortage(plans: list[patches.MicrographPlan]) -> int:
+    """Return how many of the wanted negatives a split lacks, after any top-up."""
+    return max(0, sum(p.n_negatives_wanted - p.n_negative for p in plans))
+
+
+def _dropped(plans: list) -> dict[str, int]:
+    """Return how many annotations of the plans of either store are not used, and why."""
+    return {
+        "zero_area": sum(p.micrograph.n_zero_area for p in plans),
+        "centre_outside": sum(p.n_outside for p in plans),
+    }
+
+
+def _left_out(split: annotations.Split, skipped: list[str]) -> dict:
+    return {
+        "source": split.source,
+        "n_images_unannotated": split.n_images_unannotated,
+        "n_images_missing": split.n_images_missing,
+        "n_annotations_orphaned": split.n_annotations_orphaned,
+        "skipped_unreadable": sorted(skipped),
+    }
+
+
+def _print_left_out(split: annotations.Split, plans: list, skipped: list[str]) -> None:
+    n_dropped = sum(_dropped(plans).values())
+    if n_dropped:
+        print(f"  Dropped annotations (no area or centre outside the image): {n_dropped:,}")
+    for n, what in (
+        (split.n_images_unannotated, "images without annotation, left out"),
+        (split.n_images_missing, "annotated images that are not there, left out"),
+        (split.n_annotations_orphaned, "annotations of unknown images, left out"),
+        (len(skipped), "images that cannot be read, left out"),
+    ):
+        if n:
+            print(f"  Note: {n:,} {what}")

@@ -1,0 +1,140 @@
+"""One pass over the micrographs of a split fills every store that is asked for.
+
+A store's files are plain `.npy` of uint8 rows. What each row holds is planned before any image is
+decoded, so files are allocated at full size first, workers write their own rows, the bytes do not
+depend on how many workers there are, and an interrupted run goes on where the journals end.
+"""
+
+import dataclasses
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picking import micrographs
+from picking.journal import Journal
+from picking.parallel import ordered_map
+
+
+@dataclasses.dataclass(frozen=True)
+class Filling:
+    """One split of one store, and how its rows come about.
+
+    folder: of the split, named as the split. plans: one per micrograph, in the order of their rows,
+    with ``micrograph``, ``size_px`` and ``n_rows``; plan_hash: of all that decides which row holds
+    what. arrays: file name -> (height, width) of a row. draw: (plan, image uint8 (h, w)) -> the
+    rows of each file, uint8 (n_rows, height, width), and what the journal notes on them; it runs in
+    a worker, so it is a function of a module. index: file name, written by ``write_index(self)``.
+    """
+
+    folder: Path
+    journal: Journal
+    plans: list[Any]
+    plan_hash: str
+    arrays: dict[str, tuple[int, int]]
+    draw: Callable[[Any, np.ndarray], tuple[list[np.ndarray], dict]]
+    index: str
+    write_index: Callable[["Filling"], None]
+
+
+def fill_split(fillings: list[Filling], n_workers: int, reduced: bool = False) -> dict[str, str]:
+    """Fill one split of every store, decoding each micrograph once, and write their indices.
+
+    The stores have the same micrographs in the same order; what their journals hold already is not
+    drawn again. With ``reduced``, for plans that state ``scaled_px``, images are read at that size.
+    Returns name -> what is wrong for each micrograph that cannot be read; indices are written only
+    when there is none.
+    """
+    split, n = fillings[0].folder.name, len(fillings[0].plans)
+    parts: list[list[tuple]] = [[] for _ in range(n)]
+    for k, filling in enumerate(fillings):
+        filling.folder.mkdir(parents=True, exist_ok=True)
+        whole = all((filling.folder / name).exists() for name in filling.arrays)
+        filling.journal.begin(split, filling.plan_hash, afresh=not whole)
+        starts = np.cumsum([0, *(plan.n_rows for plan in filling.plans)]).tolist()
+        files = [
+            (path, allocate(path, (starts[-1], *row_px)), row_px[0] * row_px[1])
+            for path, row_px in ((filling.folder / f, px) for f, px in filling.arrays.items())
+        ]
+        for i, plan in enumerate(filling.plans):
+            if not filling.journal.holds(split, i, plan.micrograph.path):
+                places = [(path, header + starts[i] * row) for path, header, row in files]
+                parts[i].append((k, filling.draw, plan, places))
+                (filling.folder / filling.index).unlink(missing_ok=True)  # of earlier rows
+    jobs = [(i, parts[i], reduced) for i in range(n) if parts[i]]
+    unreadable = {}
+    for i, entries, problem in ordered_map(_fill_rows, jobs, n_workers, f"Cutting {split}", n):
+        if problem:
+            unreadable[fillings[0].plans[i].micrograph.name] = problem
+        for k, entry in entries.items():
+            fillings[k].journal.add(split, i, entry)
+    if not unreadable:
+        for filling in fillings:
+            for name in filling.arrays:
+                with (filling.folder / name).open("rb") as file:
+                    os.fsync(file.fileno())
+            filling.write_index(filling)
+    return unreadable
+
+
+def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
+    """Read one micrograph and write its rows in each store; runs in a worker.
+
+    Returns its number, store -> the journal's entry on its rows, and what is wrong with the image.
+    """
+    i, parts, reduced = job
+    plan = parts[0][2]
+    path = plan.micrograph.path
+    try:
+        n_bytes = path.stat().st_size
+        if reduced:
+            size_px = micrographs.image_size(path)
+            image = micrographs.read_scaled(path, plan.scaled_px)
+        else:
+            image = micrographs.read_micrograph(path)
+            size_px = image.shape
+    except FileNotFoundError:
+        return i, {}, f"{path} was removed while it was processed"
+    except micrographs.UnreadableImage as error:
+        return i, {}, str(error)
+    if size_px != plan.size_px:
+        return i, {}, f"{path} changed its size while it was processed"
+    entries = {}
+    for k, draw, plan, places in parts:
+        arrays, entry = draw(plan, image)
+        checksum = 0
+        for array, (file, offset) in zip(arrays, places, strict=True):
+            data = np.ascontiguousarray(array).reshape(-1).data
+            _write_at(file, data, offset)
+            checksum = zlib.crc32(data, checksum)
+        entries[k] = {"checksum": checksum, **entry, "image_bytes": n_bytes}
+    return i, entries, None
+
+
+def _write_at(path: Path, data: memoryview, offset: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(descriptor, data[written:], offset + written)
+    finally:
+        os.close(descriptor)
+
+
+def allocate(path: Path, shape: tuple[int, ...]) -> int:
+    """Make ``path`` a .npy file of uint8 at full size; return its header's length in bytes.
+
+    The room is really taken, so a full disk shows here and not in the middle of the work.
+    """
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        start = file.tell()
+        size = start + int(np.prod(shape, dtype=np.int64))
+        file.truncate(size)
+        if size > start:
+            os.posix_fallocate(file.fileno(), 0, size)
+    return start

@@ -1,0 +1,144 @@
+"""What an active-learning run leaves behind: a folder for each iteration, and where it stands.
+
+`iteration_k/labeled_indices.json` is the set that iteration k trains on, by micrograph name, so
+that it outlives the order of a store; `best_model.pt` its best weights; `metrics.json`, written
+last of all, says that the iteration is complete and its query is made. `last.pt` beside them holds
+the iteration under way.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from picking import runs
+from picking.config import ActiveConfig
+from picking.errors import UserError
+from picking.files import read_json, write_json
+from picking.segmentation import SegmentationStore
+
+FULL = "full"  # the strategy that labels everything at once
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands; saved in last.pt."""
+
+    iteration: int = 0
+    epoch: int = 0  # epochs finished of this iteration
+    step: int = 0  # optimiser steps so far, over all iterations
+    best_f1: float = -1.0  # of this iteration
+    best_epoch: int = 0
+    train_seconds: float = 0.0  # of this iteration
+
+
+def run_name(config: ActiveConfig) -> str:
+    """Return the strategy's name and what differs from a default run, e.g. entropy_unet_seed7."""
+    default = ActiveConfig()
+    settings = config.active_learning
+    differs = []
+    if config.model.name != default.model.name:
+        differs.append(config.model.name)
+    if settings.start != default.active_learning.start and settings.strategy != FULL:
+        differs.append(settings.start)
+    if differs or config.training.seed != default.training.seed:
+        differs.append(f"seed{config.training.seed}")
+    return "_".join([settings.strategy, *differs])
+
+
+def folder_of(run: Path, iteration: int) -> Path:
+    """Return the folder of an iteration of a run."""
+    return run / f"iteration_{iteration}"
+
+
+def is_complete(run: Path, iteration: int) -> bool:
+    """Return whether an iteration is trained, evaluated and has made its query."""
+    return (folder_of(run, iteration) / "metrics.json").is_file()
+
+
+def write_labelled(
+    run: Path,
+    iteration: int,
+    store: SegmentationStore,
+    labelled: np.ndarray,
+    new: np.ndarray,
+    scores: np.ndarray | None,
+) -> None:
+    """Write the set an iteration trains on.
+
+    labelled, new: int64 positions in the store, all of them and those just queried. scores: (n,)
+    of ``new``, as the query's model gave them; None where nothing was scored.
+    """
+    folder = folder_of(run, iteration)
+    folder.mkdir(exist_ok=True)
+    new_names = [store.names[i] for i in new]
+    values = [None] * len(new) if scores is None else [float(score) for score in scores]
+    write_json(
+        folder / "labeled_indices.json",
+        {
+            "iteration": iteration,
+            "indices": labelled.tolist(),
+            "names": [store.names[i] for i in labelled],
+            "new_indices": new.tolist(),
+            "new_names": new_names,
+            "scores": dict(zip(new_names, values, strict=True)),
+        },
+    )
+
+
+def read_labelled(run: Path, iteration: int, store: SegmentationStore) -> np.ndarray:
+    """Return the positions in the store, int64 (n,), of the set that an iteration trains on.
+
+    Raises `UserError` when the file is damaged or names images that the store does not hold.
+    """
+    path = folder_of(run, iteration) / "labeled_indices.json"
+    content = read_json(path)
+    names = content.get("names") if isinstance(content, dict) else None
+    if not isinstance(names, list) or len(set(map(str, names))) != len(names) or not names:
+        raise UserError(f"{path} is damaged: delete {path.parent} and go on with --resume")
+    position = {name: i for i, name in enumerate(store.names)}
+    unknown = [str(name) for name in names if name not in position]
+    if unknown:
+        raise UserError(
+            f"{path} names images that {store.folder} does not hold (e.g. {unknown[0]}): resume "
+            "with the data that the run was begun with"
+        )
+    return np.array([position[name] for name in names], dtype=np.int64)
+
+
+def save_last(
+    run: Path, progress: Progress, network: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write last.pt: all that is needed to go on amid an iteration."""
+    runs.save_checkpoint(
+        run / "last.pt",
+        {
+            "kind": "active_run",
+            "network": network.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "progress": dataclasses.asdict(progress),
+        },
+    )
+
+
+def load_last(
+    run: Path,
+    iteration: int,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    device: torch.device,
+) -> Progress | None:
+    """Load last.pt if it is of this iteration; return where it stands, None when it is not."""
+    path = run / "last.pt"
+    if not path.exists():
+        return None
+    last = runs.load_checkpoint(path, device)
+    if last["kind"] != "active_run":
+        raise UserError(f"{path} is not the state of an active-learning run: delete it")
+    if last["progress"]["iteration"] != iteration:
+        return None
+    runs.load_weights(network, last["network"], path)
+    optimizer.load_state_dict(last["optimizer"])
+    return Progress(**last["progress"])

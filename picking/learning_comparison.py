@@ -1,0 +1,220 @@
+"""Strategies compared: the target, every figure of comparison_summary.json."""
+
+from typing import Any
+
+import numpy as np
+
+from picking.errors import UserError
+from picking.learning_curves import (
+    area,
+    common_range,
+    crossing,
+    needed,
+    over_seeds,
+    paired,
+    saving,
+    savings,
+)
+from picking.learning_runs import (
+    Curve,
+    Group,
+    Run,
+    comparable,
+    f1_of,
+    groups,
+    labels,
+    partner,
+    progress,
+)
+from picking.learning_verdicts import HYPOTHESIS, NO_TARGET, n_seeds, verdicts
+
+LEVELS = (0.90, 0.95, 0.98, 1.00)  # of the full-data F1
+FULL_POOL = 5172  # images of the data set that the config's target_f1 was measured on
+REFERENCES = ("random", "random_stratified")
+
+
+def summarise(runs: list[Run], target_f1: float | None, minutes_per_image: float) -> dict[str, Any]:
+    """Return the content of comparison_summary.json, from `read_runs`.
+
+    Validation is what targets, levels and verdicts are judged on; `test` is None unless every
+    compared iteration has an F1 there. Raises `UserError` when no iteration can be compared.
+    """
+    named = labels(runs)
+    missing = [text for run in runs if (text := progress(run, named[run.name]))]
+    if not any(run.iterations for run in runs):
+        raise UserError(
+            f"no run has a complete iteration yet ({'; '.join(missing)}): run this again when "
+            "one has"
+        )
+    kept, left_out = comparable(runs)
+    every = groups(kept, named)
+    active = [group for group in every if group.first.strategy != "full"]
+    full = [group for group in every if group.first.strategy == "full"]
+    if not active:
+        raise UserError(
+            "there is nothing to compare yet, only runs of --strategy full: run others, e.g. "
+            "'python train_active_learning_fixed.py --strategy random'"
+        )
+    pool = active[0].first.iterations[0]
+    validation = compare(active, full, "val", target_f1, minutes_per_image)
+    assert validation is not None
+    return {
+        "pool": {"images": pool["num_pool"], "particles": pool["num_particles_pool"]},
+        "val_images": pool["val_images"],
+        "minutes_per_image": minutes_per_image,
+        "runs": [
+            {
+                "run": run.name,
+                "label": named[run.name],
+                "seed": run.seed,
+                "iterations_complete": len(run.iterations),
+                "compared": run.name not in left_out and bool(run.iterations),
+            }
+            for run in runs
+        ],
+        "missing": missing,
+        "left_out": left_out,
+        "validation": validation,
+        "test": compare(active, full, "test", None, minutes_per_image),
+        "hypothesis": HYPOTHESIS,
+        "verdicts": verdicts(active, validation),
+    }
+
+
+def compare(
+    active: list[Group], full: list[Group], split: str, given: float | None, minutes: float
+) -> dict[str, Any] | None:
+    """Return every strategy's figures on a split, or None where some iteration has no F1 there."""
+    runs = [run for group in active for run in group.runs.values()]
+    if split == "test" and any(f1_of(m, split) is None for run in runs for m in run.iterations):
+        return None
+    curves = {g.label: {s: run.curve(split) for s, run in g.runs.items()} for g in active}
+    common = common_range([curve for by_seed in curves.values() for curve in by_seed.values()])
+    areas = {
+        label: {
+            seed: area(curve.images, curve.f1, *common)
+            for seed, curve in by_seed.items()
+            if common and len(curve.images) > 1
+        }
+        for label, by_seed in curves.items()
+    }
+    pool = active[0].first.iterations[0]["num_pool"]
+    strategies = {}
+    for group in active:
+        own = curves[group.label]
+        partners = {name: partner(active, group, name) for name in REFERENCES}
+        base = baseline(full, group.first.model, split)
+        goal = target(group, given, base, split)
+        strategies[group.label] = {
+            "strategy": group.first.strategy,
+            "seeds": list(group.runs),
+            "full_data_f1": base,
+            "target": goal,
+            "f1": over_images(own, pool),
+            "best_f1": over_seeds({seed: curve.f1.max() for seed, curve in own.items()}),
+            "covered": [
+                float(max(curve.images[0] for curve in own.values())) / pool,
+                float(min(curve.images[-1] for curve in own.values())) / pool,
+            ],
+            "area": over_seeds(areas[group.label]),
+            "levels_of": "the full-data baseline" if base else "the target",
+            "levels": levels(group, curves, partners["random"], goal["f1"], base, minutes),
+            "against": {
+                name: {
+                    "reference": other.label,
+                    "area": paired(areas[group.label], areas[other.label]),
+                    "f1": over_images(own, pool, curves[other.label]),
+                }
+                for name, other in partners.items()
+                if other
+            },
+        }
+    return {"area_range": [x / pool for x in common] if common else None, "strategies": strategies}
+
+
+def over_images(
+    own: dict[int, Curve], pool: int, other: dict[int, Curve] | None = None
+) -> list[dict[str, Any]]:
+    """Return F1 at every number of images over the seeds that have it, minus that of ``other``."""
+
+    def at(curves: dict[int, Curve], n: float) -> dict[int, float]:
+        return {s: float(c.f1[c.images == n][0]) for s, c in curves.items() if n in c.images}
+
+    rows = []
+    for n in sorted({float(n) for curve in own.values() for n in curve.images}):
+        found = over_seeds(at(own, n)) if other is None else paired(at(own, n), at(other, n))
+        clicks = [float(c.particles[c.images == n][0]) for c in own.values() if n in c.images]
+        if found["n"]:
+            rows.append({"images": int(n), "share": n / pool} | found)
+            if other is None:
+                rows[-1]["particles"] = float(np.mean(clicks))
+    return rows
+
+
+def levels(
+    group: Group,
+    curves: dict[str, dict[int, Curve]],
+    random: Group | None,
+    target_f1: float | None,
+    base: dict[str, Any] | None,
+    minutes: float,
+) -> list[dict[str, Any]]:
+    """Return data needed and saved for the target and for shares of the full-data F1.
+
+    Without a full-data baseline they are shares of the target.
+    """
+    metrics, own = group.first.iterations[0], curves[group.label]
+    pool, all_particles = metrics["num_pool"], metrics["num_particles_pool"]
+    whole = base["mean"] if base else target_f1
+    wanted = {} if target_f1 is None else {"target": target_f1}
+    wanted |= {} if whole is None else {f"{share:.0%}": share * whole for share in LEVELS}
+    everything = {"at": pool, "at_most": False, "searched_to": pool}
+    rows = []
+    for name, level in wanted.items():
+        found = {s: crossing(c.images, c.f1, level) for s, c in own.items()}
+        others = curves[random.label] if random else {}
+        theirs = {s: crossing(c.images, c.f1, level) for s, c in others.items()}
+        to_random = {s: saving(found[s], theirs[s], pool) for s in found if s in theirs}
+        to_all = {s: saving(found[s], everything, pool) for s in found}
+        rows.append(
+            {
+                "level": name,
+                "f1": level,
+                "images": needed(own, level, "images", pool),
+                "particles": needed(own, level, "particles", all_particles),
+                "saved_against_random": savings(to_random, minutes) if random else None,
+                "saved_against_everything": savings(to_all, minutes),
+            }
+        )
+    return rows
+
+
+def baseline(full: list[Group], model: tuple, split: str) -> dict[str, Any] | None:
+    """Return F1 of the full-data runs of a network, over seeds; None without such runs.
+
+    Of several groups the one with the highest validation F1 counts, the hardest one to match.
+    """
+
+    def figures(group: Group, split: str) -> dict[str, Any]:
+        last = {seed: f1_of(run.iterations[-1], split) for seed, run in group.runs.items()}
+        return over_seeds({seed: f1 for seed, f1 in last.items() if f1 is not None})
+
+    same = [group for group in full if group.first.model == model]
+    best = max(same, key=lambda group: figures(group, "val")["mean"], default=None)
+    found = figures(best, split) if best else None
+    return found | {"n_settings": len(same)} if found and found["n"] else None
+
+
+def target(group: Group, given: float | None, base: dict | None, split: str) -> dict[str, Any]:
+    """Return the F1 to reach, or None, and where it comes from; test has a baseline's only."""
+    if given is not None:
+        return {"f1": given, "source": "given by --target-f1"}
+    if base:
+        source = f"the full-data baseline: {base['mean']:.4f}, {n_seeds(base['n'])}"
+        if base["n_settings"] > 1:
+            source += f", the best of {base['n_settings']} settings"
+        return {"f1": base["mean"], "source": source}
+    if split == "val" and group.first.iterations[0]["num_pool"] == FULL_POOL:
+        f1 = max(run.config.active_learning.target_f1 for run in group.runs.values())
+        return {"f1": f1, "source": f"target_f1 of config.json, for the {FULL_POOL:,} images"}
+    return {"f1": None, "source": f"cannot be told: {NO_TARGET}"}

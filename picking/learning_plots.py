@@ -1,0 +1,247 @@
+"""The two pictures of a comparison of strategies, drawn from what comparison_summary.json holds."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from picking.files import write_atomically
+from picking.learning_verdicts import LIMIT
+
+# One colour and marker for each strategy in every picture; hues that colour-blind readers can tell
+# apart (after Okabe and Ito, and Tol), the foreground variants lighter than what they vary.
+STYLES = {
+    "random": ("#000000", "o"),
+    "random_stratified": ("#808080", "s"),
+    "uncertainty": ("#0072B2", "o"),
+    "foreground_uncertainty": ("#56B4E9", "^"),
+    "entropy": ("#D55E00", "s"),
+    "foreground_entropy": ("#F2A27A", "^"),
+    "power_entropy": ("#7A3400", "v"),
+    "margin": ("#009E73", "D"),
+    "foreground_margin": ("#7FCEB9", "^"),
+    "hybrid": ("#CC79A7", "P"),
+    "diversity": ("#E69F00", "v"),
+    "coreset": ("#B3A125", "v"),
+    "typiclust": ("#999933", "X"),
+    "bald": ("#882255", "D"),
+    "badge": ("#AA4499", "X"),
+    "cost_aware": ("#332288", "P"),
+}
+OTHER_STYLE = ("#555555", "*")
+LINES = ("-", "--", "-.", ":")  # for further settings of one strategy
+RED = "#B2182B"
+
+
+def draw_comparison(summary: dict[str, Any], path: Path) -> None:
+    """Draw F1 on validation against the share of images and against particles labelled."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+
+    strategies = summary["validation"]["strategies"]
+    figure = Figure(figsize=(13, 6.2), dpi=110, layout="constrained")
+    by_share, by_particles = figure.subplots(1, 2, sharey=True)
+    for axis, x in ((by_share, "share"), (by_particles, "particles")):
+        for label, figures in strategies.items():
+            _draw_curve(axis, x, label, figures, _style(strategies, label))
+        for name, f1, colour, dashes in _horizontal_lines(strategies):
+            axis.axhline(f1, color=colour, ls=dashes, lw=1.4, label=name, zorder=1)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(x=0.02)
+    by_share.axvline(LIMIT, color=RED, lw=1, ls=":", zorder=1)
+    by_share.annotate(
+        f" {LIMIT:.0%} of the images", (LIMIT, 0.02), xycoords=("data", "axes fraction"),
+        color=RED, fontsize=9,
+    )  # fmt: skip
+    by_share.xaxis.set_major_formatter(PercentFormatter(1))
+    by_particles.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    pool = summary["pool"]
+    by_share.set(
+        xlabel=f"labelled share of the {pool['images']:,} images",
+        ylabel=f"F1 of pixels at 0.5, {summary['val_images']:,} validation images",
+        title="By images",
+    )
+    by_particles.set(
+        xlabel=f"labelled particles (clicks), of {pool['particles']:,}", title="By clicks"
+    )
+    figure.suptitle(
+        "Mean over seeds; bands from the lowest to the highest seed; dotted: not every seed is "
+        "there yet",
+        fontsize=10,
+    )
+    handles, names = by_share.get_legend_handles_labels()
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(5, len(names)), frameon=False
+    )
+    _write(figure, path)
+
+
+def _draw_curve(axis: Any, x: str, label: str, figures: dict, style: dict[str, Any]) -> None:
+    """Draw one strategy: the mean where every seed is, dotted where only some are."""
+    n, rows = len(figures["seeds"]), figures["f1"]
+    whole = [row for row in rows if row["n"] == n]
+    seeds = "1 seed" if n == 1 else f"{n} seeds"
+    across = [row[x] for row in whole]
+    axis.plot(
+        across, [row["mean"] for row in whole], color=style["colour"], ls=style["line"], lw=2,
+        marker=style["marker"], ms=5.5, label=f"{label} ({seeds})",
+    )  # fmt: skip
+    ends = [sorted(row["by_seed"].values()) for row in whole]
+    axis.fill_between(
+        across, [end[0] for end in ends], [end[-1] for end in ends],
+        color=style["colour"], alpha=0.13, lw=0,
+    )  # fmt: skip
+    rest = whole[-1:] + [row for row in rows if row["n"] < n]
+    if len(rest) > len(whole[-1:]):
+        axis.plot(
+            [row[x] for row in rest], [row["mean"] for row in rest], color=style["colour"],
+            ls=":", lw=1.2, marker=style["marker"], ms=4, mfc="white",
+            markevery=slice(len(whole[-1:]), None),
+        )  # fmt: skip
+
+
+def _horizontal_lines(strategies: dict[str, Any]) -> list[tuple[str, float, str, str]]:
+    """Return name, F1, colour and dashes of every baseline and target, each once."""
+    lines = {}
+    for figures in strategies.values():
+        base, goal = figures["full_data_f1"], figures["target"]["f1"]
+        if base:
+            same = "baseline and target" if base["mean"] == goal else "baseline"
+            seeds = "1 seed" if base["n"] == 1 else f"{base['n']} seeds"
+            text = f"full-data {same} {base['mean']:.4f} ({seeds})"
+            lines[text] = (text, base["mean"], "#444444", "--")
+        if goal is not None and not (base and base["mean"] == goal):
+            text = f"target {goal:.4f}"
+            lines[text] = (text, goal, RED, "-.")
+    return list(lines.values())
+
+
+def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
+    """Draw how many images and particles each strategy needs for each level of validation F1.
+
+    A bar is where the mean curve first gets there, dots are single seeds. A hatched bar with an
+    arrow never got there: it ends at the last share seen and means `more than`.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+
+    strategies = summary["validation"]["strategies"]
+    names = _levels(strategies)
+    figure = Figure(figsize=(13, 8), dpi=110, layout="constrained")
+    panels = figure.subplots(2, 1, sharex=True)
+    for axis, key in zip(panels, ("images", "particles"), strict=True):
+        for place, label in enumerate(strategies):
+            by_name = {row["level"]: row for row in strategies[label]["levels"]}
+            style = _style(strategies, label)
+            width = 0.82 / len(strategies)
+            for i, name in enumerate(names):
+                x = i - 0.41 + (place + 0.5) * width
+                if name in by_name and by_name[name][key]["mean_curve"]:
+                    share = key == "images"
+                    whole = summary["pool"]["images"] if share else 1
+                    _draw_bar(axis, x, width * 0.92, by_name[name][key], whole, share, style)
+        axis.grid(axis="y", alpha=0.25)
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.margins(y=0.14)
+    if names:
+        panels[0].set_xlim(-0.5, len(names) - 0.5)
+    else:
+        panels[0].text(
+            0.5, 0.5, "no level to reach: " + next(iter(strategies.values()))["target"]["source"],
+            ha="center", transform=panels[0].transAxes,
+        )  # fmt: skip
+    panels[1].set_xticks(range(len(names)), [_tick(strategies, name) for name in names])
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[1].yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    panels[0].set_ylabel(f"share of the {summary['pool']['images']:,} images")
+    panels[1].set_ylabel(f"particles (clicks), of {summary['pool']['particles']:,}")
+    panels[1].set_xlabel("level of validation F1")
+    figure.suptitle(
+        "Labels needed to reach a level: mean curve; dots: single seeds that reach it", fontsize=11
+    )
+    handles = [
+        Patch(facecolor=s["colour"], alpha=s["alpha"], label=label)
+        for label in strategies
+        for s in [_style(strategies, label)]
+    ]
+    censored = Patch(
+        facecolor="white",
+        edgecolor="#444444",
+        hatch="////",
+        label="not reached so far: more than that",
+    )
+    figure.legend(
+        handles=[*handles, censored], loc="outside lower center", ncols=min(6, len(handles) + 1),
+        frameon=False,
+    )  # fmt: skip
+    _write(figure, path)
+
+
+def _draw_bar(
+    axis: Any, x: float, width: float, level: dict, whole: int, share: bool, style: dict
+) -> None:
+    """Draw what one strategy needs for one level, divided by ``whole``."""
+    mean = level["mean_curve"]
+    reached = mean["at"] is not None
+    height = (mean["at"] if reached else mean["searched_to"]) / whole
+    number = f"{height:.0%}" if share else f"{height:,.0f}"
+    if not share and height >= 10_000:
+        number = f"{height / 1000:,.0f}k"
+    if reached:
+        axis.bar(x, height, width, color=style["colour"], alpha=style["alpha"])
+        text = f"≤{number}" if mean["at_most"] else number
+    else:
+        axis.bar(
+            x, height, width, facecolor="white", edgecolor=style["colour"], hatch="////",
+            alpha=style["alpha"],
+        )  # fmt: skip
+        text = f"↑\n>{number}"
+    ends = [one["at"] / whole for one in level["by_seed"].values() if one["at"] is not None]
+    if len(level["by_seed"]) > 1:
+        axis.plot([x] * len(ends), ends, ls="", marker="o", ms=4, mfc="white", mec="black", mew=0.8)
+    axis.annotate(
+        text, (x, max([height, *ends])), xytext=(0, 4), textcoords="offset points", ha="center",
+        va="bottom", fontsize=8, rotation=90 if width < 0.09 else 0, linespacing=0.9,
+    )  # fmt: skip
+
+
+def _levels(strategies: dict[str, Any]) -> list[str]:
+    """Return the levels' names from the lowest; 100% is left out where it is the target."""
+    found: dict[str, float] = {}
+    for figures in strategies.values():
+        by_name = {row["level"]: row["f1"] for row in figures["levels"]}
+        if by_name and by_name["target"] == by_name["100%"]:
+            del by_name["100%"]
+        found = {**by_name, **found}
+    return sorted(found, key=lambda name: found[name])
+
+
+def _tick(strategies: dict[str, Any], name: str) -> str:
+    """Return a level's tick: its name, and its F1 where that is one for all strategies."""
+    rows = [
+        (row["f1"], figures["levels_of"])
+        for figures in strategies.values()
+        for row in figures["levels"]
+        if row["level"] == name
+    ]
+    title = name if name == "target" else f"{name} of {rows[0][1].removeprefix('the ')}"
+    return f"{title}\nF1 {rows[0][0]:.4f}" if len(set(rows)) == 1 else title
+
+
+def _style(strategies: dict[str, Any], label: str) -> dict[str, Any]:
+    """Return colour and marker of a strategy, and a line and opacity for its further settings."""
+    strategy = strategies[label]["strategy"]
+    same = [name for name in strategies if strategies[name]["strategy"] == strategy]
+    colour, marker = STYLES.get(strategy, OTHER_STYLE)
+    place = min(same.index(label), len(LINES) - 1)
+    return {"colour": colour, "marker": marker, "line": LINES[place], "alpha": 1 / (1 + place)}
+
+
+def _write(figure: Any, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,246 @@
+"""Active-learning runs as their folders tell them: what is complete, what is missing, groups."""
+
+import collections
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picking.config import ActiveConfig, config_from_dict, plain
+from picking.errors import UserError
+from picking.files import read_json
+
+COUNTS = ("num_labeled", "num_pool", "num_particles_labeled", "num_particles_pool", "val_images")
+# What may differ between runs that are compared: the data are compared by their content.
+NO_SETTINGS = (
+    "active_learning.strategy",
+    "active_learning.iterations",
+    "active_learning.target_f1",
+    "training.seed",
+    "training.compile",
+    "training.channels_last",
+    "training.eval_batch_size",
+)
+MODEL = ("model.name", "model.width", "model.depth")
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """F1 (n,) against images labelled (n,) and particles labelled (n,)."""
+
+    images: np.ndarray
+    particles: np.ndarray
+    f1: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder: its configuration and the metrics.json of its complete iterations, from 0."""
+
+    name: str
+    config: ActiveConfig
+    input_hash: str | None  # None before the first iteration is complete
+    iterations: list[dict]
+    set_aside: list[int]  # complete iterations behind one that is missing
+
+    @property
+    def strategy(self) -> str:
+        """The strategy's name."""
+        return self.config.active_learning.strategy
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self.config.training.seed
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that repetitions have in common, besides strategy and data, by dotted key."""
+        sections = plain(self.config)
+        return {
+            f"{section}.{key}": value
+            for section in sections
+            for key, value in sections[section].items()
+            if section != "data" and f"{section}.{key}" not in NO_SETTINGS
+        }
+
+    @property
+    def model(self) -> tuple:
+        """Network, width and depth."""
+        return tuple(self.settings[key] for key in MODEL)
+
+    def curve(self, split: str) -> Curve:
+        """Return the curve on `val` or `test`; iterations without an F1 there are left out."""
+        told = [m for m in self.iterations if f1_of(m, split) is not None]
+        return Curve(
+            np.array([m["num_labeled"] for m in told], float),
+            np.array([m["num_particles_labeled"] for m in told], float),
+            np.array([f1_of(m, split) for m in told], float),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Repetitions with different seeds of one strategy with one set of settings."""
+
+    label: str
+    runs: dict[int, Run]  # by seed
+
+    @property
+    def first(self) -> Run:
+        """Any of the runs, for what they have in common."""
+        return next(iter(self.runs.values()))
+
+
+def f1_of(metrics: dict, split: str) -> float | None:
+    """Return F1 at 0.5 on `val` or `test`; None where it has no denominator or no split."""
+    return metrics["f1_score"] if split == "val" else (metrics.get("test") or {}).get("f1_score")
+
+
+def read_runs(folder: Path) -> list[Run]:
+    """Read every run in ``folder``; raises `UserError` where there is none or one is damaged."""
+    configs = sorted(folder.glob("*/config.json"))
+    if not configs:
+        raise UserError(
+            f"{folder} holds no run: make some with ./run_active_learning_comparison.sh or "
+            "'python train_active_learning_fixed.py --strategy random', or give --experiments-dir"
+        )
+    return [_read_run(path) for path in configs]
+
+
+def _read_run(path: Path) -> Run:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no configuration: copy it again or move the run elsewhere")
+    config = config_from_dict(content, str(path), ActiveConfig)
+    iterations: list[dict] = []
+    while (metrics := path.parent / f"iteration_{len(iterations)}" / "metrics.json").exists():
+        iterations.append(_read_iteration(metrics, iterations))
+    input_hash = None
+    if iterations:
+        record = read_json(path.with_name("run.json"))
+        input_hash = record.get("input_hash") if isinstance(record, dict) else None
+        if not isinstance(input_hash, str):
+            raise UserError(f"{path.with_name('run.json')} has no input_hash: copy it again")
+    complete = [p.parent.name[10:] for p in path.parent.glob("iteration_*/metrics.json")]
+    set_aside = sorted(int(k) for k in complete if k.isdigit() and int(k) >= len(iterations))
+    return Run(path.parent.name, config, input_hash, iterations, set_aside)
+
+
+def _read_iteration(path: Path, before: list[dict]) -> dict:
+    """Read one metrics.json; raises `UserError` naming file and key where it cannot be right."""
+    metrics = read_json(path)
+    advice = "copy the file again, or move the run elsewhere"
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("test") or {}, dict):
+        raise UserError(f"{path} is damaged (no figures by name): {advice}")
+    for key in COUNTS:
+        if type(metrics.get(key)) is not int or metrics[key] < 0:
+            raise UserError(
+                f"{path} is damaged ('{key}' is {metrics.get(key)!r}, not a count): {advice}"
+            )
+    for split in ("val", "test"):
+        f1 = f1_of(metrics, split) if "f1_score" in metrics else "missing"
+        number = isinstance(f1, int | float) and math.isfinite(f1) and 0 <= f1 <= 1
+        if f1 is not None and not number:
+            raise UserError(f"{path} is damaged ('f1_score' is {f1!r}, not 0 to 1): {advice}")
+    if before and (
+        metrics["num_labeled"] <= before[-1]["num_labeled"]
+        or metrics["num_particles_labeled"] < before[-1]["num_particles_labeled"]
+        or metrics["num_pool"] != before[-1]["num_pool"]
+    ):
+        raise UserError(f"{path} does not go on from the iteration before (counts): {advice}")
+    if not 0 < metrics["num_labeled"] <= metrics["num_pool"]:
+        raise UserError(f"{path} is damaged (more images labelled than there are): {advice}")
+    return metrics
+
+
+def progress(run: Run, label: str) -> str | None:
+    """Return what the run lacks, in words, or None when every iteration is complete."""
+    n, planned = len(run.iterations), n_planned(run)
+    done = "no iteration" if n == 0 else "iteration 0" if n == 1 else f"iterations 0-{n - 1}"
+    text = f"{label} seed {run.seed}: {done} of {planned} complete"
+    if run.set_aside:
+        text += f"; {', '.join(map(str, run.set_aside))} not used because iteration {n} is missing"
+    without = [k for k, m in enumerate(run.iterations) if m["f1_score"] is None]
+    if without:
+        text += f"; no F1 in {', '.join(map(str, without))}"
+    return text if n < planned or without else None
+
+
+def n_planned(run: Run) -> int:
+    """Return how many iterations the finished run will have."""
+    return 1 if run.strategy == "full" else run.config.active_learning.iterations
+
+
+def comparable(runs: list[Run]) -> tuple[list[Run], dict[str, str]]:
+    """Return the runs that can be compared, and why each of the others is left out, by name.
+
+    Runs on other data (input hash, pool or validation size) are no repetitions and no rivals: the
+    data of most runs are analysed, of most iterations where that is equal. Of two runs with the
+    same settings and seed the one with more iterations counts.
+    """
+    left_out: dict[str, str] = {}
+    began = [run for run in runs if run.iterations]
+    by_data: dict[tuple, list[Run]] = collections.defaultdict(list)
+    for run in began:
+        by_data[_data(run)].append(run)
+    chosen = max(by_data.values(), key=lambda g: (len(g), sum(len(r.iterations) for r in g)))
+    for run in began:
+        if _data(run) != _data(chosen[0]):
+            left_out[run.name] = (
+                f"on other data: {_describe_data(run)}; compared are runs on "
+                f"{_describe_data(chosen[0])}"
+            )
+    kept: dict[tuple, Run] = {}
+    for run in sorted(chosen, key=lambda run: -len(run.iterations)):
+        first = kept.setdefault((run.strategy, run.seed, tuple(sorted(run.settings.items()))), run)
+        if first is not run:
+            left_out[run.name] = f"same settings and seed as {first.name}, no more iterations"
+    return [run for run in runs if not run.iterations or run in kept.values()], left_out
+
+
+def _data(run: Run) -> tuple:
+    return run.input_hash, run.iterations[0]["num_pool"], run.iterations[0]["val_images"]
+
+
+def _describe_data(run: Run) -> str:
+    input_hash, pool, val = _data(run)
+    return f"{pool:,} + {val:,} images, hash {input_hash[:12]}"
+
+
+def labels(runs: list[Run]) -> dict[str, str]:
+    """Return a label for each run's name: strategy, and what differs from most of the runs."""
+    default = Run("", ActiveConfig(), None, [], []).settings
+    active = [run for run in runs if run.strategy != "full"]
+    common = dict(default)
+    for key, value in default.items():
+        counts = collections.Counter(run.settings[key] for run in active)
+        common[key] = max(counts, key=lambda v: (counts[v], v == value), default=value)
+    found = {}
+    for run in runs:
+        keys = MODEL if run.strategy == "full" else list(default)
+        differing = [
+            str(run.settings[key]) if key in ("model.name", "active_learning.start")
+            else f"{key.split('.')[1]}={run.settings[key]}"
+            for key in keys if run.settings[key] != common[key]
+        ]  # fmt: skip
+        found[run.name] = run.strategy + (f" ({', '.join(differing)})" if differing else "")
+    return found
+
+
+def groups(runs: list[Run], named: dict[str, str]) -> list[Group]:
+    """Return the runs that have an F1, grouped: random first, then by label; seeds in order."""
+    found: dict[tuple, dict[int, Run]] = collections.defaultdict(dict)
+    for run in sorted(runs, key=lambda run: run.seed):
+        if len(run.curve("val").f1):
+            found[run.strategy, tuple(sorted(run.settings.items()))][run.seed] = run
+    listed = [Group(named[min(run.name for run in g.values())], g) for g in found.values()]
+    return sorted(listed, key=lambda group: (group.first.strategy != "random", group.label))
+
+
+def partner(active: list[Group], group: Group, strategy: str) -> Group | None:
+    """Return the other group that differs from ``group`` by its strategy only, if there is one."""
+    same = (g for g in active if g.first.settings == group.first.settings and g is not group)
+    return next((g for g in same if g.first.strategy == strategy), None)

@@ -1,0 +1,194 @@
+"""The segmentation store as it is read: images with masks, a batch at a time, never all at once.
+
+`preprocess_coco_full_dataset.py --tasks segmentation` writes it; picking/masks.py says how.
+"""
+
+import mmap
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from picking.errors import UserError
+from picking.files import read_json
+from picking.masks import IGNORE as IGNORE
+
+MAKE = "make it with preprocess_coco_full_dataset.py --tasks segmentation"
+
+
+class SegmentationStore:
+    """One split of a segmentation store, e.g. data/cryotransformer_preprocessed/train.
+
+    Attributes: images and masks, uint8 (n, S, S), memory maps; names of the images, each its own;
+    micrographs and ids, the micrograph and the EMPIAR id of each; n_particles int64 (n,), listed
+    particles whose centre lies in the image; checksums int64 (n,), CRC-32 of the images' bytes;
+    content_hash; size_px, S. Raises `UserError` when the split is missing, unfinished or damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        _require_finished(folder)
+        index = read_json(folder / "index.json")
+        try:
+            self.content_hash: str = index["content_hash"]
+            self.size_px: int = index["size_px"]
+            listed = index["images"]
+            self.names: list[str] = [image["name"] for image in listed]
+            self.micrographs: list[str] = [image["micrograph"] for image in listed]
+            self.ids: list[str | None] = [image["empiar_id"] for image in listed]
+            self.n_particles = np.array([image["n_particles"] for image in listed], np.int64)
+            self.checksums = np.array([image["checksum"] for image in listed], np.int64)
+            # Copy-on-write: torch warns of arrays that are read-only; the files stay as they are
+            self.images = np.load(folder / "images.npy", mmap_mode="c")
+            self.masks = np.load(folder / "masks.npy", mmap_mode="c")
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            raise _damaged(folder, f"{type(error).__name__}: {error}") from error
+        _require_pairs(self.images, self.masks, str(folder))
+        expected = (len(self.names), self.size_px, self.size_px)
+        if self.images.shape != expected:
+            raise _damaged(folder, f"images of shape {self.images.shape}, the index has {expected}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __reduce__(self) -> tuple:
+        # A worker that is not forked opens the memory maps anew; pickling would copy all of them.
+        return SegmentationStore, (self.folder,)
+
+
+class SegmentationBatch(NamedTuple):
+    """Images and masks, uint8 (b, S, S); is_training marks a batch that is to be augmented.
+
+    A mask is 0 for background, 1 for particles, 255 where neither is known.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    is_training: bool
+
+
+class CryoEMSegmentationDataset(Dataset):
+    """Images with their masks, read by whole batches: ``dataset[positions]``.
+
+    images, masks: uint8 (n, S, S), memory maps or arrays. rows: the positions in them that make up
+    the data set, in its order; all by default. Nothing is copied until a batch is asked for. Images
+    come as they are stored: ``is_training`` only marks the batches, for whoever augments them on
+    the device. Raises `UserError` when images and masks do not belong together.
+    """
+
+    def __init__(
+        self, images: np.ndarray, masks: np.ndarray, is_training: bool, rows: Any = None
+    ) -> None:
+        _require_pairs(images, masks, "segmentation data set")
+        self.images, self.masks, self.is_training = images, masks, is_training
+        self.rows = np.arange(len(images))[slice(None) if rows is None else rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: Any) -> SegmentationBatch:
+        """Return a copy of the images and masks at these positions of the data set."""
+        rows = np.atleast_1d(self.rows[positions])
+        return SegmentationBatch(
+            np.asarray(self.images[rows]), np.asarray(self.masks[rows]), self.is_training
+        )
+
+    def __reduce__(self) -> tuple:
+        # A worker that is not forked opens memory maps anew; pickling would copy all of them.
+        packed = (_packed(self.images), _packed(self.masks), self.is_training, self.rows)
+        return _unpacked_dataset, packed
+
+
+def require_separate(train: SegmentationStore, other: SegmentationStore, name: str) -> None:
+    """Raise `UserError` when an image of ``other``, the split called ``name``, is in ``train``.
+
+    It is when its micrograph has the same name there, suffix aside, or when an image there has the
+    same bytes.
+    """
+    by_name = {PurePath(one).with_suffix(""): one for one in train.micrographs}
+    by_checksum: dict[int, list[int]] = {}
+    for row, checksum in enumerate(train.checksums.tolist()):
+        by_checksum.setdefault(checksum, []).append(row)
+    found = []
+    for row, micrograph in enumerate(other.micrographs):
+        same_name = by_name.get(PurePath(micrograph).with_suffix(""))
+        if same_name is not None:
+            found.append(f"{other.names[row]} by name")
+            continue
+        for there in by_checksum.get(int(other.checksums[row]), ()):
+            # Equal checksums say nothing yet: of many images, some pair shares one by chance
+            if np.array_equal(train.images[there], other.images[row]):
+                found.append(f"{other.names[row]} by content, as {train.names[there]}")
+                break
+    if found:
+        raise UserError(
+            f"{len(found)} of {len(other)} {name} images ({other.folder}) are among the training "
+            f"images ({train.folder}): {'; '.join(found[:3])}{'; ...' if len(found) > 3 else ''}: "
+            "take them out of one split and preprocess again"
+        )
+
+
+def _require_finished(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UserError(f"segmentation store {folder} is not there: {MAKE}")
+    if (folder / "index.json").is_file():
+        return
+    if (folder / "images.npy").is_file():
+        raise UserError(
+            f"segmentation store {folder} is unfinished (no index.json): run the same "
+            "preprocess_coco_full_dataset.py again to finish it"
+        )
+    splits = sorted(path.parent.name for path in folder.glob("*/index.json"))
+    if splits:
+        raise UserError(
+            f"{folder} holds the splits {', '.join(splits)}: give one of them, e.g. "
+            f"{folder / splits[0]}"
+        )
+    raise UserError(f"{folder} is not a split of a segmentation store (no index.json): {MAKE}")
+
+
+def _require_pairs(images: np.ndarray, masks: np.ndarray, where: str) -> None:
+    """Raise `UserError` unless both are uint8 (n, S, S) of the same n and S."""
+    if len(images) != len(masks):
+        raise UserError(
+            f"{where}: mask and image count differ, {len(masks)} masks for {len(images)} images: "
+            "preprocess again"
+        )
+    if images.shape != masks.shape:
+        raise UserError(
+            f"{where}: mask and image size differ, masks of {masks.shape[1:]} px for images of "
+            f"{images.shape[1:]} px: preprocess again"
+        )
+    if images.ndim != 3 or images.dtype != np.uint8 or masks.dtype != np.uint8:
+        raise UserError(
+            f"{where}: images and masks must be uint8 of shape (n, S, S), not {images.dtype} and "
+            f"{masks.dtype} of shape {images.shape}: preprocess again"
+        )
+
+
+def _damaged(folder: Path, problem: str) -> UserError:
+    return UserError(
+        f"segmentation store {folder} is damaged ({problem}): delete it and make it again with "
+        "preprocess_coco_full_dataset.py --tasks segmentation"
+    )
+
+
+def _packed(array: np.ndarray) -> Any:
+    """Return what a whole memory map is opened from, or the array itself."""
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
+        return array.filename, array.offset, array.shape
+    return array
+
+
+def _unpacked(packed: Any) -> np.ndarray:
+    if isinstance(packed, tuple):
+        path, offset, shape = packed
+        return np.memmap(path, np.uint8, "c", offset, shape)
+    return packed
+
+
+def _unpacked_dataset(
+    images: Any, masks: Any, is_training: bool, rows: np.ndarray
+) -> CryoEMSegmentationDataset:
+    return CryoEMSegmentationDataset(_unpacked(images), _unpacked(masks), is_training, rows)

@@ -1,0 +1,105 @@
+"""Warps of whole batches of micrographs and their masks, on the device where the batch lies.
+
+Every sample has draws of its own, all from the generator that the caller gives, so the same state
+of the generator makes the same warps. Nothing here waits for the GPU and nothing loops over
+samples. Call it outside autocast.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+
+from picking.augment import to_float
+from picking.config import WarpConfig
+from picking.segmentation import IGNORE
+
+# Nodes along each side between which a random field is smooth. An elastic warp bends over a
+# quarter of the side, wider than any particle; ice gets thicker over half of it.
+ELASTIC_NODES = 5
+ICE_NODES = 3
+
+
+def warp(
+    images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator, config: WarpConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardise each image, move it and its mask alike, then change its contrast, ice and noise.
+
+    (B, s, s) uint8 images and masks -> (B, 1, s, s) float32 in deviations of the undistorted image,
+    and (B, s, s) uint8 masks. Images are interpolated, masks take the nearest pixel. What a warp
+    brings in from outside is mirrored in the image and `IGNORE` in the mask.
+
+    Strengths, all from ``config``; 0 switches a step off. ``flip`` gives each sample one of the 8
+    symmetries of the square. ``rotation_degrees`` is the largest rotation to either side.
+    ``elastic`` is how far the nodes of a smooth random displacement go along y and along x, as a
+    share of the side; well above 0.1 an image may fold over itself. ``contrast`` is a factor within
+    1 ± its strength, ``gradient`` the size of a smooth random field that is added, and ``noise``
+    the largest deviation of white noise, both in deviations of the image.
+
+    Images, masks and generator lie on one device; images are square, or it is a `ValueError`.
+    """
+    if images.shape != masks.shape or images.shape[1] != images.shape[2]:
+        raise ValueError(
+            f"images {tuple(images.shape)} and masks {tuple(masks.shape)} must be squares alike"
+        )
+    x = to_float(images)
+    if config.flip or config.rotation_degrees or config.elastic:
+        grid = _sources(x, generator, config)
+        x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
+        # Shifted by IGNORE, so that the zeros from outside come back as that.
+        shifted = masks.unsqueeze(1).float().sub_(IGNORE)
+        moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
+        masks = moved.add_(IGNORE).squeeze(1).to(torch.uint8)
+    return _distort(x, generator, config), masks
+
+
+def _sources(x: torch.Tensor, generator: torch.Generator, config: WarpConfig) -> torch.Tensor:
+    """Return where each pixel comes from: (B, s, s, 2), as (x, y), in half sides from the centre.
+
+    (B, 1, s, s) in.
+    """
+    n, side_px, device = len(x), x.shape[-1], x.device
+    limit = math.radians(config.rotation_degrees)
+    angle = limit * (2 * torch.rand(n, generator=generator, device=device) - 1)
+    cos, sin = angle.cos(), angle.sin()
+    matrix = torch.stack([cos, -sin, sin, cos], dim=1).view(n, 2, 2)
+    if config.flip:
+        swap = torch.randint(2, (n, 1, 1), generator=generator, device=device) == 1
+        sign = 1 - 2 * torch.randint(2, (n, 2, 1), generator=generator, device=device)
+        matrix = torch.where(swap, matrix.flip(1), matrix) * sign
+    centres = (torch.arange(side_px, device=device) * 2 + 1) / side_px - 1
+    of_x, of_y = matrix.view(n, 2, 2, 1, 1).unbind(2)
+    sources = of_x * centres + of_y * centres.unsqueeze(1)
+    if config.elastic:
+        displacement = _smooth_fields(x, 2, ELASTIC_NODES, generator)
+        sources.add_(displacement, alpha=2 * config.elastic)
+    return sources.permute(0, 2, 3, 1)
+
+
+def _distort(x: torch.Tensor, generator: torch.Generator, config: WarpConfig) -> torch.Tensor:
+    """Change contrast, ice and noise of (B, 1, s, s), in place."""
+    draw = torch.rand(2, len(x), 1, 1, 1, generator=generator, device=x.device)
+    x.mul_(1 + config.contrast * (2 * draw[0] - 1))
+    if config.gradient:
+        x.add_(_smooth_fields(x, 1, ICE_NODES, generator), alpha=config.gradient)
+    if config.noise:
+        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        x.addcmul_(noise, config.noise * draw[1])
+    return x
+
+
+def _smooth_fields(
+    x: torch.Tensor, n_fields: int, n_nodes: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Return random fields as wide as ``x``: (B, n_fields, s, s).
+
+    Nodes stand on a square grid from corner to corner, each even in -1 to 1, cubic in between.
+    """
+    side_px, device = x.shape[-1], x.device
+    shape = (len(x), n_fields, n_nodes, n_nodes)
+    nodes = 2 * torch.rand(shape, generator=generator, device=device) - 1
+    # How much each node counts along one side. Interpolating in two dimensions at once would take
+    # longer than all the rest.
+    unit = torch.eye(n_nodes, device=device).view(1, 1, n_nodes, n_nodes)
+    share = F.interpolate(unit, (side_px, n_nodes), mode="bicubic", align_corners=True)
+    return share @ nodes @ share.mT

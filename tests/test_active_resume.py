@@ -1,0 +1,155 @@
+"""The active-learning script: runs that are stopped, killed, and gone on with."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_active import arguments, assert_same_run, learn, refused, write_split, write_store
+
+import train_active_learning_fixed as script
+from picking import files, iterations, runs
+from picking.files import locked
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture(scope="module")
+def seg_store(tmp_path_factory):
+    return write_store(tmp_path_factory.mktemp("seg_store"))
+
+
+@pytest.fixture(scope="module")
+def finished(seg_store, tmp_path_factory):
+    return learn(seg_store, tmp_path_factory.mktemp("finished"))
+
+
+def learn_and_stop(module, name, number, *argv, written=True):
+    """Run, but raise at the numberth call of a function that writes, before or after it wrote."""
+    real, calls = getattr(module, name), []
+
+    def write_or_stop(*arguments):
+        calls.append(arguments)
+        if len(calls) < number or written:
+            real(*arguments)
+        if len(calls) == number:
+            raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, name, write_or_stop)
+        with contextlib.suppress(Stopped):
+            learn(*argv)
+            raise AssertionError("the run was not stopped")
+
+
+# Two epochs an iteration: last.pt is written 6 times, labeled_indices.json 3, metrics.json 3
+@pytest.mark.parametrize(
+    ("module", "name", "number", "written"),
+    [
+        (iterations, "write_labelled", 1, False),  # nothing is there yet
+        (iterations, "write_labelled", 1, True),
+        (runs, "save_checkpoint", 1, True),  # the first best model, before last.pt
+        (iterations, "save_last", 1, False),  # epoch 1 is in metrics.jsonl but not in last.pt
+        (iterations, "save_last", 3, True),
+        (iterations, "save_last", 4, True),  # trained, not yet queried
+        (iterations, "write_labelled", 2, True),  # queried, not yet complete
+        (script, "write_json", 2, False),  # as above: config.json is the first
+        (script, "write_json", 2, True),  # complete, the next one not begun
+        (iterations, "save_last", 6, True),
+    ],
+)
+def test_a_resumed_run_ends_as_if_never_stopped(
+    seg_store, tmp_path, finished, module, name, number, written
+):
+    learn_and_stop(module, name, number, seg_store, tmp_path, written=written)
+    assert_same_run(learn(seg_store, tmp_path, "--resume"), finished)
+
+
+def test_a_run_stopped_again_and_again_ends_the_same(seg_store, tmp_path, finished):
+    flags = (seg_store, tmp_path, "--resume")
+    for _ in range(6):
+        learn_and_stop(iterations, "save_last", 1, *flags)
+    assert_same_run(learn(*flags), finished)
+    log = (tmp_path / "uncertainty" / "training.log").read_text()
+    assert re.findall("Resumed iteration (.*)", log) == [
+        "0 after epoch 1", "0 after epoch 2", "1 after epoch 1", "1 after epoch 2",
+        "2 after epoch 1", "2 after epoch 2",
+    ]  # fmt: skip
+
+
+def test_a_killed_process_is_gone_on_with(seg_store, tmp_path, finished):
+    command = [sys.executable, script.__file__, *map(str, arguments(seg_store, tmp_path))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    last = tmp_path / "uncertainty" / "last.pt"
+    while process.poll() is None and not last.exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.exists()
+    assert_same_run(learn(seg_store, tmp_path, "--resume"), finished)
+
+
+def test_tensorboard_shows_a_repeated_epoch_once(seg_store, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    learn_and_stop(iterations, "save_last", 3, seg_store, tmp_path, written=False)
+    events = EventAccumulator(str(learn(seg_store, tmp_path, "--resume"))).Reload()
+    assert [scalar.step for scalar in events.Scalars("Val/F1")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_folder_with_a_run_is_refused_without_resume_and_kept(seg_store, tmp_path):
+    learn_and_stop(iterations, "save_last", 1, seg_store, tmp_path)
+    before = (tmp_path / "uncertainty" / "last.pt").read_bytes()
+    message = refused(seg_store, tmp_path)
+    assert "uncertainty holds a run already: continue it with --resume" in message
+    assert (tmp_path / "uncertainty" / "last.pt").read_bytes() == before
+
+
+def test_a_changed_config_or_other_data_do_not_resume(seg_store, tmp_path):
+    learn_and_stop(iterations, "save_last", 1, seg_store, tmp_path)
+    message = refused(seg_store, tmp_path, "--resume", "--epochs", 4)
+    assert "different now: training.epochs" in message
+    index = seg_store / "train" / "index.json"
+    content = index.read_text()
+    try:
+        index.write_text(json.dumps({**json.loads(content), "content_hash": "other"}))
+        assert "begun on other data" in refused(seg_store, tmp_path, "--resume")
+    finally:
+        index.write_text(content)
+
+
+def test_a_run_in_use_is_refused_and_says_by_whom(seg_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_PATIENCE_S", 0)
+    with locked(tmp_path / "uncertainty"):
+        message = refused(seg_store, tmp_path)
+    assert f"uncertainty is in use by process {os.getpid()}" in message
+
+
+def test_a_labelled_set_of_another_store_is_refused(tmp_path):
+    from picking.segmentation import SegmentationStore
+
+    root = write_store(tmp_path / "store")
+    run = tmp_path / "run"
+    iterations.folder_of(run, 0).mkdir(parents=True)
+    store = SegmentationStore(root / "train")
+    rows = iterations.np.array([3, 1])
+    iterations.write_labelled(run, 0, store, rows, rows, None)
+    assert iterations.read_labelled(run, 0, store).tolist() == [3, 1]
+    write_split(tmp_path / "other" / "train", 4, name="b")
+    (tmp_path / "other" / "metadata.json").write_text("{}")
+    other = SegmentationStore(tmp_path / "other" / "train")
+    with pytest.raises(script.UserError, match=r"names images .* does not hold \(e.g. train3.jpg"):
+        iterations.read_labelled(run, 0, other)
+    path = Path(iterations.folder_of(run, 0) / "labeled_indices.json")
+    path.write_text('{"names": []}')
+    with pytest.raises(script.UserError, match="is damaged"):
+        iterations.read_labelled(run, 0, store)

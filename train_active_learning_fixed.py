@@ -1,0 +1,520 @@
+"""Active learning of a U-Net: train, let a strategy choose what to label next, train again.
+
+    python train_active_learning_fixed.py --strategy uncertainty --device cuda:0
+    python train_active_learning_fixed.py --strategy uncertainty --device cuda:0 --resume
+    python train_active_learning_fixed.py --strategy full --model unet    # everything at once
+
+Reads a segmentation store (preprocess_coco_full_dataset.py --tasks segmentation), writes
+experiments/active_learning_fixed/<strategy>/; analyze_active_learning_results.py compares them.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from models import AttentionUNet, UNet
+from picking import acquisition, iterations, pixel_metrics, runs
+from picking import active_reports as reports
+from picking.augment import keep_freed_memory, to_float
+from picking.config import ActiveConfig, plain, read_config
+from picking.errors import UserError, run_script
+from picking.files import locked, read_json, sha256, write_json
+from picking.iterations import FULL, Progress, folder_of
+from picking.losses import SEGMENTATION_PRESETS, focal_dice
+from picking.pool import PoolScores, score_pool
+from picking.scoring import autocast
+from picking.segmentation import (
+    CryoEMSegmentationDataset,
+    SegmentationBatch,
+    SegmentationStore,
+    require_separate,
+)
+from picking.streams import stream, stream_seed
+from picking.warps import warp
+
+NETWORKS = {"attention_unet": AttentionUNet, "unet": UNet}
+# Ash and Adams 2020: a share of what was learned, and some of a new start
+SHRINK, PERTURB = 0.4, 0.1
+# flag -> the config's key that it sets
+FLAGS = {
+    "strategy": "active_learning.strategy",
+    "model": "model.name",
+    "batch_size": "training.batch_size",
+    "epochs": "training.epochs",
+    "learning_rate": "optimizer.lr",
+    "iterations": "active_learning.iterations",
+    "initial_fraction": "active_learning.initial_fraction",
+    "query_fraction": "active_learning.query_fraction",
+    "target_f1": "active_learning.target_f1",
+    "seed": "training.seed",
+    "train_data_dir": "data.train_dir",
+    "val_data_dir": "data.val_dir",
+    "test_data_dir": "data.test_dir",
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("configs/active_learning.yaml"))
+    add("--strategy", help="what chooses the images: random, uncertainty, ..., or full")
+    add("--model", choices=NETWORKS)
+    add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
+    add("--batch-size", type=int)
+    add("--epochs", type=int, help="of each iteration; full: active_learning.full_epochs")
+    add("--learning-rate", type=float)
+    add("--iterations", type=int)
+    add("--initial-fraction", type=float, help="share of the images labelled at the start")
+    add("--query-fraction", type=float, help="share of the images labelled after an iteration")
+    add("--target-f1", type=float)
+    add("--seed", type=int)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--no-warmstart", action="store_true", help="train anew every iteration")
+    start.add_argument(
+        "--shrink-perturb",
+        action="store_true",
+        help=f"go on from {SHRINK} times the last weights plus {PERTURB} times new ones",
+    )
+    for split in ("train", "val", "test"):
+        add(f"--{split}-data-dir", metavar="DIR", help=f"{split} split of a segmentation store")
+    add("--output-dir", type=Path, default=Path("experiments/active_learning_fixed"))
+    add("--run-name", help="folder in --output-dir; default: the strategy and what differs")
+    add("--resume", action="store_true", help="go on with the run, if there is one")
+    add("--num-workers", type=int, default=0, help="processes that read images")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a config value, e.g. model.width=32; repeatable",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, evaluate and query, iteration by iteration."""
+    args = parse_args()
+    if args.num_workers < 0:
+        raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
+    device = runs.select_device(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+
+    # 1. Config and data
+    config = resolve_config(args)
+    settings = config.active_learning
+    name = args.run_name or iterations.run_name(config)
+    if Path(name).name != name or name in ("", ".."):
+        raise UserError(f"--run-name '{name}' must be the name of a folder, not a path")
+    train_store, val_store, test_store = open_stores(config)
+    counts = acquisition.schedule(
+        len(train_store),
+        settings.initial_fraction,
+        settings.query_fraction,
+        settings.iterations,
+    )
+
+    folder = args.output_dir / name
+    with contextlib.ExitStack() as stack:
+        # 2. Run folder
+        stack.enter_context(locked(folder))
+        stores = [s.content_hash for s in (train_store, val_store, test_store) if s]
+        runs.open_run(folder, plain(config), sha256(*stores), device, args.resume)
+        write_json(folder / "config.json", plain(config))
+        if iterations.is_complete(folder, len(counts) - 1):
+            print(f"This run is finished: nothing to do in {folder}")
+            return
+        log = runs.open_log(folder / "training.log")
+        reports.log_start(log, config, train_store, val_store, test_store, counts, device)
+        board = None
+
+        for k, n_labelled in enumerate(counts):
+            if iterations.is_complete(folder, k):
+                continue
+            # 3. What is labelled: the first set here, later ones by the last iteration's query
+            if k == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
+                first = acquisition.initial_set(len(train_store), n_labelled, config.training.seed)
+                iterations.write_labelled(folder, 0, train_store, first, first, None)
+            labelled = iterations.read_labelled(folder, k, train_store)
+
+            # 4. Train, or go on training; then its best weights, on validation and on test
+            network, progress, optimizer = begin_iteration(config, folder, k, device, log)
+            n_epochs_done = k * config.training.epochs + progress.epoch
+            if board is None:
+                board = reports.open_board(folder, n_epochs_done)
+                stack.callback(board.close)
+            reports.log_iteration_start(log, k, counts, labelled, train_store, progress)
+            train(
+                config, folder, progress, network, optimizer, train_store, labelled, val_store,
+                device, log, board, args.num_workers,
+            )  # fmt: skip
+            best_path = folder_of(folder, k) / "best_model.pt"
+            best = runs.load_checkpoint(best_path, device)
+            runs.load_weights(network, best["network"], best_path)
+            figures = {
+                "iteration": k,
+                **best["val"],
+                "threshold": 0.5,  # of f1_score, precision, recall and iou
+                "best_epoch": best["epoch"],
+                "num_labeled": len(labelled),
+                "num_pool": len(train_store),
+                "data_fraction": len(labelled) / len(train_store),
+                "num_particles_labeled": int(train_store.n_particles[labelled].sum()),
+                "num_particles_pool": int(train_store.n_particles.sum()),
+                "optimizer_steps": progress.step,
+                "train_seconds": progress.train_seconds,
+                "val_images": len(val_store),
+                "test_images": len(test_store) if test_store else None,
+                "test": evaluate(config, network, test_store, device) if test_store else None,
+            }
+
+            # 5. The query for the next iteration; metrics.json last: it says "complete"
+            figures["query_seconds"] = None
+            if k + 1 < len(counts):
+                n_new = counts[k + 1] - n_labelled
+                figures["query_seconds"] = query(
+                    config, folder, k, network, train_store, labelled, n_new, device, log, board
+                )
+            write_json(folder_of(folder, k) / "metrics.json", figures)
+            reports.log_iteration_end(log, board, figures, settings.target_f1)
+        log(f"Finished {folder}; compare runs with: python analyze_active_learning_results.py")
+
+
+def resolve_config(args: argparse.Namespace) -> ActiveConfig:
+    """Return the config: the file, then --set, then the flags."""
+    given = {key: getattr(args, flag) for flag, key in FLAGS.items()}
+    overrides = [f"{key}={json.dumps(v)}" for key, v in given.items() if v is not None]
+    if args.no_warmstart or args.shrink_perturb:
+        start = "scratch" if args.no_warmstart else "shrink_perturb"
+        overrides.append(f"active_learning.start={start}")
+    config = read_config(args.config, [*args.set, *overrides], ActiveConfig)
+    settings = config.active_learning
+    if settings.strategy != FULL:
+        acquisition.strategy(settings.strategy)  # raises for one that is not known
+        return config
+    n_epochs = settings.full_epochs if args.epochs is None else args.epochs
+    once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0)
+    training = dataclasses.replace(config.training, epochs=n_epochs)
+    return dataclasses.replace(config, active_learning=once, training=training)
+
+
+def open_stores(
+    config: ActiveConfig,
+) -> tuple[SegmentationStore, SegmentationStore, SegmentationStore | None]:
+    """Open the training, validation and, where there is one, test images, and check them."""
+    data = config.data
+    train_store = SegmentationStore(Path(data.train_dir))
+    val_store = SegmentationStore(Path(data.val_dir))
+    test_dir = None if data.test_dir is None else Path(data.test_dir)
+    if data.test_dir == "auto":
+        beside = Path(data.val_dir).parent / "test"
+        test_dir = beside if beside.is_dir() else None
+    test_store = None if test_dir is None else SegmentationStore(test_dir)
+    for name, store in (("validation", val_store), ("test", test_store)):
+        if store is not None:
+            require_separate(train_store, store, name)
+            if store.size_px != train_store.size_px:
+                raise UserError(
+                    f"{store.folder} has images of {store.size_px} px, {train_store.folder} of "
+                    f"{train_store.size_px} px: make both with the same --seg-size"
+                )
+    if test_store is not None:
+        require_separate(val_store, test_store, "test")
+    if not val_store.n_particles.any():
+        raise UserError(f"{val_store.folder} holds no particle: F1 needs some to validate on")
+    step_px = 2**config.model.depth
+    if train_store.size_px % step_px:
+        raise UserError(
+            f"the images of {train_store.folder} have {train_store.size_px} px, which a network of "
+            f"model.depth {config.model.depth} cannot halve so often: choose a --seg-size that "
+            f"{step_px} divides, or another depth"
+        )
+    return train_store, val_store, test_store
+
+
+def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
+    """Return a new network; its weights follow from the seed and the stream's names."""
+    torch.manual_seed(stream_seed(config.training.seed, *stream_names))
+    model = config.model
+    return NETWORKS[model.name](in_channels=1, out_channels=1, width=model.width, depth=model.depth)
+
+
+def begin_iteration(
+    config: ActiveConfig, folder: Path, k: int, device: torch.device, log: runs.Log
+) -> tuple[nn.Module, Progress, torch.optim.Optimizer]:
+    """Return the network that iteration k starts from, or stands at, its place and optimiser."""
+    start = config.active_learning.start
+    # The first iteration is the same for every strategy and every way to go on
+    network = new_network(config, "init", k if start != "warm" else 0)
+    origin = "Initialized new model"
+    if k > 0 and start != "scratch":
+        path = folder_of(folder, k - 1) / "best_model.pt"
+        weights = runs.load_checkpoint(path)["network"]
+        origin = f"Warm-starting from previous iteration: {path}"
+        if start == "shrink_perturb":
+            weights = shrink_perturb(weights, network)
+            origin += f" (shrunk to {SHRINK}, plus {PERTURB} of a new model)"
+        runs.load_weights(network, weights, path)
+    network = network.to(device)
+    if config.training.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(
+        network.parameters(),
+        config.optimizer.lr,
+        weight_decay=config.optimizer.weight_decay,
+        fused=True,
+    )
+    progress = iterations.load_last(folder, k, network, optimizer, device)
+    if progress is None:
+        steps_before = 0
+        if k > 0:
+            before = read_json(folder_of(folder, k - 1) / "metrics.json")
+            steps_before = before["optimizer_steps"]
+        progress = Progress(iteration=k, step=steps_before)
+        log("")
+        log(origin)
+    else:
+        log("")
+        log(f"Resumed iteration {k} after epoch {progress.epoch}")
+    return network, progress, optimizer
+
+
+def shrink_perturb(weights: dict, new: nn.Module) -> dict:
+    """Return 0.4 θ + 0.1 θ_new of all parameters; batch norm's statistics stay (Ash 2020)."""
+    fresh = dict(new.named_parameters())
+    return {
+        key: SHRINK * value + PERTURB * fresh[key].detach() if key in fresh else value
+        for key, value in weights.items()
+    }
+
+
+def train(
+    config: ActiveConfig,
+    folder: Path,
+    progress: Progress,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train_store: SegmentationStore,
+    labelled: np.ndarray,
+    val_store: SegmentationStore,
+    device: torch.device,
+    log: runs.Log,
+    board: Any,
+    n_workers: int,
+) -> None:
+    """Run an iteration's epochs that are left; leaves its best_model.pt and last.pt."""
+    k, training = progress.iteration, config.training
+    model = torch.compile(network) if training.compile else network
+    dataset = CryoEMSegmentationDataset(
+        train_store.images, train_store.masks, is_training=True, rows=labelled
+    )
+    epochs_before = k * training.epochs
+    history = runs.read_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
+
+    while progress.epoch < training.epochs:
+        started = time.monotonic()
+        # Batches of one size: the last one is filled up from the start of the permutation
+        order = stream(training.seed, "order", k, progress.epoch).permutation(len(labelled))
+        n_steps = math.ceil(len(order) / training.batch_size)
+        batches = np.resize(order, (n_steps, training.batch_size))
+        loader = DataLoader(
+            dataset,
+            sampler=list(batches),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=n_workers,
+            pin_memory=device.type == "cuda",
+        )
+        figures = train_one_epoch(config, progress, model, optimizer, loader, n_steps, device)
+        progress.epoch += 1
+        progress.train_seconds += time.monotonic() - started
+
+        val, is_best = None, False
+        is_last = progress.epoch == training.epochs
+        if is_last or progress.epoch % training.evaluate_every_epochs == 0:
+            val = evaluate(config, network, val_store, device)
+            is_best = (val["f1_score"] or 0.0) > progress.best_f1
+            if is_best:
+                progress.best_f1, progress.best_epoch = val["f1_score"] or 0.0, progress.epoch
+        figures = {"iteration": k, "epoch": progress.epoch, "step": progress.step, **figures}
+        figures["val"] = val
+        history.append(figures)
+        reports.log_epoch(log, board, figures, training.epochs, is_best)
+        # last.pt is written last: until then a killed run does this epoch again
+        if is_best:
+            runs.save_checkpoint(
+                folder_of(folder, k) / "best_model.pt",
+                {
+                    "kind": "segmentation",
+                    "config": plain(config),
+                    "network": network.state_dict(),
+                    "threshold": val["best_f1_threshold"],
+                    "iteration": k,
+                    "epoch": progress.epoch,
+                    "step": progress.step,
+                    "val": val,
+                },
+            )
+        runs.write_metrics(folder / "metrics.jsonl", history)
+        iterations.save_last(folder, progress, network, optimizer)
+
+
+def train_one_epoch(
+    config: ActiveConfig,
+    progress: Progress,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loader: DataLoader,
+    n_steps: int,
+    device: torch.device,
+) -> dict[str, float]:
+    """Take an epoch's steps; return its mean loss and last learning rate."""
+    training = config.training
+    terms = loss_terms(config)
+    generator = torch.Generator(device)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
+    model.train()
+
+    for i, batch in enumerate(reports.progress_bar(loader, n_steps, progress)):
+        step = progress.epoch * n_steps + i  # of this iteration
+        rate = learning_rate(config, step, training.epochs * n_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        # A stream of its own for every step: nothing depends on what was drawn before
+        generator.manual_seed(
+            stream_seed(training.seed, "warp", progress.iteration, progress.epoch, i)
+        )
+
+        x, masks = to_input(batch, config, generator, device)
+        with autocast(training.precision, device):
+            z = model(x)
+        loss = focal_dice(z.float(), masks, **terms)
+
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        largest_norm = config.optimizer.grad_clip or math.inf
+        norm = nn.utils.clip_grad_norm_(model.parameters(), largest_norm)
+        optimizer.step()
+
+        progress.step += 1
+        total += loss.detach()
+        finite = torch.isfinite(loss.detach() + norm)
+        first_bad = torch.where((first_bad < 0) & ~finite, i, first_bad)
+    if int(first_bad) >= 0:
+        raise UserError(
+            f"the loss or its gradient was not finite in iteration {progress.iteration}, epoch "
+            f"{progress.epoch + 1}, batch {int(first_bad) + 1}: lower --learning-rate or set "
+            "training.precision=fp32; the checkpoints from before are kept"
+        )
+    return {"loss": float(total) / n_steps, "lr": rate}
+
+
+def to_input(
+    batch: SegmentationBatch, config: ActiveConfig, generator: torch.Generator, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring a batch to the device, standardise it and, if it is marked for training, augment it.
+
+    Returns float32 (B, 1, H, W) and uint8 (B, H, W), 255 where a warp brought in the outside.
+    """
+    images = torch.as_tensor(batch.images).to(device, non_blocking=True)
+    masks = torch.as_tensor(batch.masks).to(device, non_blocking=True)
+    if batch.is_training:
+        return warp(images, masks, generator, config.augmentation)
+    return to_float(images), masks
+
+
+def loss_terms(config: ActiveConfig) -> dict[str, float]:
+    """Return the arguments of `focal_dice`: the preset's, or numbers of the config."""
+    given = dataclasses.asdict(config.loss)
+    preset = SEGMENTATION_PRESETS[given.pop("preset")]
+    return {**preset, **{key: value for key, value in given.items() if value is not None}}
+
+
+def learning_rate(config: ActiveConfig, step: int, n_steps: int) -> float:
+    """Return the rate of a step: half a cosine from lr to lr * final_lr_share."""
+    highest = config.optimizer.lr
+    lowest = highest * config.optimizer.final_lr_share
+    return lowest + (highest - lowest) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+
+
+@torch.no_grad()
+def evaluate(
+    config: ActiveConfig, network: nn.Module, store: SegmentationStore, device: torch.device
+) -> dict[str, float | None]:
+    """Return the figures over all pixels of a split, streamed."""
+    network.eval()
+    counts = pixel_metrics.new_counts(device)
+    size = config.training.eval_batch_size
+    for start in range(0, len(store), size):
+        images = torch.as_tensor(store.images[start : start + size]).to(device)
+        masks = torch.as_tensor(store.masks[start : start + size]).to(device)
+        with autocast(config.training.precision, device):
+            z = network(to_float(images))
+        pixel_metrics.add(counts, z.float(), masks)
+    return pixel_metrics.figures(counts)
+
+
+def query(
+    config: ActiveConfig,
+    folder: Path,
+    k: int,
+    network: nn.Module,
+    store: SegmentationStore,
+    labelled: np.ndarray,
+    n_new: int,
+    device: torch.device,
+    log: runs.Log,
+    board: Any,
+) -> float:
+    """Choose the images that iteration k + 1 adds, write its labelled set; return the seconds."""
+    settings, training = config.active_learning, config.training
+    strategy = acquisition.strategy(settings.strategy)
+    rows = np.setdiff1d(np.arange(len(store)), labelled)
+
+    def scored(part: np.ndarray) -> PoolScores:
+        return score_pool(
+            network, store.images, part, device,
+            batch_size=training.eval_batch_size,
+            precision_context=lambda: autocast(training.precision, device),
+            extras=strategy.extras,
+        )  # fmt: skip
+
+    started = time.monotonic()
+    pool = acquisition.Pool(
+        candidates=scored(rows),
+        labelled=scored(labelled),
+        labelled_particles=store.n_particles[labelled],
+        strata=[store.ids[i] for i in rows],
+    )
+    rng = acquisition.query_rng(training.seed, settings.strategy, k)
+    chosen, scores = strategy.select(pool, n_new, rng)
+    seconds = time.monotonic() - started
+    new = rows[chosen]
+    everything = np.concatenate([labelled, new])
+    iterations.write_labelled(folder, k + 1, store, everything, new, scores[chosen])
+    shared = {}
+    if settings.compare_queries:
+        others = [name for name in acquisition.STRATEGIES if name != settings.strategy]
+        shared = acquisition.overlaps(pool, chosen, others, training.seed, k)
+    reports.report_query(
+        log, board, k, settings.strategy, store, rows, chosen, scores, shared, network, seconds,
+        device,
+    )  # fmt: skip
+    return seconds
+
+
+if __name__ == "__main__":
+    run_script(main)
