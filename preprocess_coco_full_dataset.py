@@ -30,8 +30,7 @@ from picking.parallel import ordered_map
 from picking.streams import stream
 
 STORE_FORMAT = 1  # another number when a store's layout changes
-TASKS = ("patches", "segmentation")
-
+TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
 Plans = dict[str, dict[str, list[Any]]]  # task -> split -> a plan for each micrograph
 
 
@@ -101,6 +100,8 @@ def parse_args() -> argparse.Namespace:
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     args = parser.parse_args()
     args.tasks = [task for task in TASKS if task in args.tasks]
+    folders = {"patches": args.output_dir, "segmentation": args.seg_output_dir}
+    args.folders = {task: folders[task] for task in args.tasks}
 
     limits = [getattr(args, f"max_images_{split}") for split in annotations.SPLITS]
     for valid, message in (
@@ -128,7 +129,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Read the annotations, plan, check the disk, fill the stores, write pictures and metadata."""
     args = parse_args()
-    folders = {"patches": args.output_dir, "segmentation": args.seg_output_dir}
+    folders = args.folders
 
     # 1. Annotations
     splits = annotations.find_splits(args.data_root, args.splits)
@@ -157,17 +158,16 @@ def main() -> None:
         while tasks:
             # 2. Plan
             plans, margin_px = make_plans(args, tasks, listed, skipped)
-            require_room(args, folders, plans)
+            require_room(args, plans)
 
             # 3. Fill, and once more as if the images that cannot be decoded were not there
             problems = {}
             for name in splits:
                 fillings = []
                 for task in tasks:
+                    into, planned = folders[task] / name, plans[task][name]
                     filling = patches.filling if task == "patches" else masks.filling
-                    fillings.append(
-                        filling(folders[task] / name, plans[task][name], journals[task])
-                    )
+                    fillings.append(filling(into, planned, journals[task]))
                 # By the tasks asked for, not those left, so that an interrupted run ends the same
                 reduced = "patches" not in args.tasks
                 problems[name] = fill_split(fillings, args.num_workers, reduced)
@@ -184,35 +184,43 @@ def main() -> None:
 
         # 4. Pictures, then metadata: a store is finished when its metadata.json is there
         for task in tasks:
-            finish = finish_patches if task == "patches" else finish_segmentation
-            origin = {"made_from": made_from[task], "annotated_margin_px": margin_px}
-            finish(args, origin, plans[task], listed, skipped, journals[task])
+            for name in splits:
+                picture = folders[task] / f"montage_{name}.png"
+                if task == "patches":
+                    write_montage(folders[task] / name, plans[task][name], picture)
+                else:
+                    counts.print_shares(name, plans[task][name], journals[task].done)
+                    write_mask_montage(folders[task] / name, picture)
+                print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
+            metadata = {
+                "made_from": made_from[task],
+                "annotated_margin_px": margin_px,
+                **describe(args, task, plans[task], listed, skipped, journals[task]),
+            }
+            files.write_json(folders[task] / "metadata.json", metadata)
             journals[task].remove()
+            n_rows = sum(plan.n_rows for planned in plans[task].values() for plan in planned)
+            what = "patches" if task == "patches" else "images with masks"
+            print(f"Finished {folders[task]}: {n_rows:,} {what}")
 
 
 def require_own_folders(args: argparse.Namespace) -> None:
     """Raise `UserError` when a store would lie among the micrographs or where the other does."""
-    options = {
-        "patches": ("--output-dir", args.output_dir),
-        "segmentation": ("--seg-output-dir", args.seg_output_dir),
-    }
     inputs = [(args.data_root / name).resolve() for name in annotations.SPLITS]
-    for option, folder in (options[task] for task in args.tasks):
-        output = folder.resolve()
+    outputs = [folder.resolve() for folder in args.folders.values()]
+    for output, task in zip(outputs, args.folders, strict=True):
         among = any(split in (output, *output.parents) for split in inputs)
         if among or output == args.data_root.resolve():
-            raise UserError(f"{option} {folder} is among the micrographs: choose another")
-    if len(args.tasks) > 1 and args.output_dir.resolve() == args.seg_output_dir.resolve():
+            where = f"{TASKS[task]} {args.folders[task]}"
+            raise UserError(f"{where} is among the micrographs: choose another")
+    if len(set(outputs)) < len(outputs):
         raise UserError(
             f"--output-dir and --seg-output-dir are both {args.output_dir}: give each store its own"
         )
 
 
 def is_finished(folder: Path, made_from: dict) -> bool:
-    """Return whether the store is complete; raises `UserError` when it is made from anything else.
-
-    Only a store's last file is looked at.
-    """
+    """Return whether the store is complete; raises `UserError` when it is made from else."""
     if not (folder / "metadata.json").is_file():
         return False
     require_same(folder, patches.read_metadata(folder).get("made_from", {}), made_from)
@@ -227,8 +235,55 @@ def make_plans(
 ) -> tuple[Plans, int]:
     """Plan every split without the images in ``skipped``, and print the counts.
 
-    Returns the plans and the annotated margin in px. Images whose header cannot be read are added
-    to ``skipped`` with --skip-unreadable.
+    Returns the plans and the annotated margin in px. Adds to ``skipped`` as `read_headers` does.
+    """
+    records, sizes = read_headers(args, listed, skipped)
+    for name in listed:
+        found = zip(records[name], sizes[name], strict=True)
+        if not any(annotations.inside(record, size).any() for record, size in found):
+            raise UserError(
+                f"split '{name}' yields no {'patch' if 'patches' in tasks else 'mask'}: no "
+                "particle's centre lies in a readable image; check its annotation or leave it out "
+                "with --splits"
+            )
+    margin_px = annotated_margin(args.annotated_margin, records, sizes)
+    plans: Plans = {task: {} for task in tasks}
+    if "patches" in tasks:
+        settings = patches.PlanSettings(
+            patch_size_px=args.patch_size,
+            hide_ratio=args.hide_ratio,
+            neg_per_pos=args.neg_per_pos,
+            seed=args.seed,
+            neg_rule=args.neg_rule,
+            margin_px=margin_px,
+            top_up=args.top_up,
+            hard_share=args.hard_negatives,
+        )
+        for name in listed:
+            plans["patches"][name] = patches.plan_split(
+                name, records[name], sizes[name], settings, args.num_workers
+            )
+        for name, split in listed.items():
+            counts.print_patches(split, plans["patches"][name], skipped[name], settings)
+    if "segmentation" in tasks:
+        ignored_px = margin_px if args.seg_ignore_margin else 0
+        drawn = masks.MaskSettings(args.seg_size, args.resize, args.seg_tiles, ignored_px)
+        for name, split in listed.items():
+            plans["segmentation"][name] = masks.plan_images(records[name], sizes[name], drawn)
+            counts.print_images(split, plans["segmentation"][name], skipped[name])
+    print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
+    for task in tasks:
+        n_bytes = store_bytes(args, task, plans[task])
+        print(f"Store: {n_bytes / 1e9:.2f} GB in {args.folders[task]}", flush=True)
+    return plans, margin_px
+
+
+def read_headers(
+    args: argparse.Namespace, listed: dict[str, annotations.Split], skipped: dict[str, list[str]]
+) -> tuple[dict[str, list[annotations.Micrograph]], dict[str, list[tuple[int, int]]]]:
+    """Return each split's micrographs without those in ``skipped``, and their (height, width) px.
+
+    Images whose header cannot be read are added to ``skipped`` with --skip-unreadable.
     """
     records, sizes = {}, {}
     for name, split in listed.items():
@@ -240,59 +295,7 @@ def make_plans(
         skipped[name] += [m.name for m, s in zip(wanted, read, strict=True) if isinstance(s, str)]
         records[name] = [m for m in wanted if m.name not in skipped[name]]
         sizes[name] = [size for size in read if not isinstance(size, str)]
-        found = zip(records[name], sizes[name], strict=True)
-        if not any(annotations.inside(record, size).any() for record, size in found):
-            raise UserError(
-                f"split '{name}' yields no {'patch' if 'patches' in tasks else 'mask'}: no "
-                "particle's centre lies in a readable image; check its annotation or leave it out "
-                "with --splits"
-            )
-    margin_px = annotated_margin(args.annotated_margin, records, sizes)
-    plans: Plans = {task: {} for task in tasks}
-    if "patches" in tasks:
-        settings = patch_settings(args, margin_px)
-        for name in listed:
-            plans["patches"][name] = patches.plan_split(
-                name, records[name], sizes[name], settings, args.num_workers
-            )
-        for name, split in listed.items():
-            counts.print_patches(split, plans["patches"][name], skipped[name], settings)
-    if "segmentation" in tasks:
-        for name, split in listed.items():
-            plans["segmentation"][name] = masks.plan_images(
-                records[name], sizes[name], mask_settings(args, margin_px)
-            )
-            counts.print_images(split, plans["segmentation"][name], skipped[name])
-    print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
-    for task, folder in (("patches", args.output_dir), ("segmentation", args.seg_output_dir)):
-        if task in tasks:
-            n_bytes = store_bytes(args, task, plans[task])
-            print(f"Store: {n_bytes / 1e9:.2f} GB in {folder}", flush=True)
-    return plans, margin_px
-
-
-def patch_settings(args: argparse.Namespace, margin_px: int) -> patches.PlanSettings:
-    """Return what decides the patches."""
-    return patches.PlanSettings(
-        patch_size_px=args.patch_size,
-        hide_ratio=args.hide_ratio,
-        neg_per_pos=args.neg_per_pos,
-        seed=args.seed,
-        neg_rule=args.neg_rule,
-        margin_px=margin_px,
-        top_up=args.top_up,
-        hard_share=args.hard_negatives,
-    )
-
-
-def mask_settings(args: argparse.Namespace, margin_px: int) -> masks.MaskSettings:
-    """Return what decides images and masks."""
-    return masks.MaskSettings(
-        side_px=args.seg_size,
-        resize=args.resize,
-        tiles=args.seg_tiles,
-        margin_px=margin_px if args.seg_ignore_margin else 0,
-    )
+    return records, sizes
 
 
 def store_bytes(args: argparse.Namespace, task: str, plans: dict[str, list[Any]]) -> int:
@@ -301,17 +304,16 @@ def store_bytes(args: argparse.Namespace, task: str, plans: dict[str, list[Any]]
     return n_rows * (args.patch_size**2 if task == "patches" else 2 * args.seg_size**2)
 
 
-def require_room(args: argparse.Namespace, folders: dict[str, Path], plans: Plans) -> None:
+def require_room(args: argparse.Namespace, plans: Plans) -> None:
     """Raise `UserError` when a disk lacks the room for all stores on it."""
     needed: dict[int, int] = {}
     for task in plans:
-        here = [path for name in plans[task] for path in (folders[task] / name).glob("*.npy")]
-        present = sum(path.stat().st_size for path in here)
-        disk = folders[task].stat().st_dev
-        n_bytes = store_bytes(args, task, plans[task]) - present
+        folder = args.folders[task]
+        present = [path for name in plans[task] for path in (folder / name).glob("*.npy")]
+        n_bytes = store_bytes(args, task, plans[task]) - sum(f.stat().st_size for f in present)
+        disk = folder.stat().st_dev
         needed[disk] = needed.get(disk, 0) + n_bytes
-    for task in plans:
-        files.require_room(folders[task], needed[folders[task].stat().st_dev])
+        files.require_room(folder, needed[disk])
 
 
 def arguments_of(
@@ -408,62 +410,31 @@ def annotated_margin(
     return int(margin or 0)
 
 
-def finish_patches(
+def describe(
     args: argparse.Namespace,
-    origin: dict[str, Any],
-    plans: dict[str, list[patches.MicrographPlan]],
+    task: str,
+    plans: dict[str, list[Any]],
     listed: dict[str, annotations.Split],
     skipped: dict[str, list[str]],
     journal: Journal,
-) -> None:
-    """Write the pictures of the patch store and its metadata.json."""
-    folder = args.output_dir
-    for name in plans:
-        picture = folder / f"montage_{name}.png"
-        write_montage(folder / name, plans[name], picture)
-        print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
-    settings = patch_settings(args, origin["annotated_margin_px"])
-    metadata = {
-        **origin,
-        "patch_size_px": args.patch_size,
-        "content_hash": journal.content_hash(),
-        **counts.describe_patches(plans, listed, skipped, settings),
-    }
-    files.write_json(folder / "metadata.json", metadata)
-    print(f"Finished {folder}: {metadata['total']['n_patches']:,} patches")
-
-
-def finish_segmentation(
-    args: argparse.Namespace,
-    origin: dict[str, Any],
-    plans: dict[str, list[masks.ImagePlan]],
-    listed: dict[str, annotations.Split],
-    skipped: dict[str, list[str]],
-    journal: Journal,
-) -> None:
-    """Write the pictures of the segmentation store and its metadata.json."""
-    folder = args.seg_output_dir
-    found = counts.describe_images(plans, listed, skipped, journal.done)
-    for name, part in found["splits"].items():
-        picture = folder / f"montage_{name}.png"
-        write_mask_montage(folder / name, picture)
-        print(
-            f"Particles are {part['positive_share'] or 0:.1%} of the {name} split's pixels, "
-            f"{part['ignored_share']:.1%} are ignored"
-        )
-        print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
-    metadata = {
-        **origin,
+) -> dict[str, Any]:
+    """Return a store's part of its metadata.json."""
+    if task == "patches":
+        requested = {"hide_ratio": args.hide_ratio, "neg_per_pos": args.neg_per_pos}
+        return {
+            "patch_size_px": args.patch_size,
+            "content_hash": journal.content_hash(),
+            **counts.describe_patches(plans, listed, skipped, requested),
+        }
+    return {
         "seg_size_px": args.seg_size,
         "resize": args.resize,
         "tiles": args.seg_tiles,
         "normalisation": masks.NORMALISATION,
         "jpegs_decoded": "whole" if "patches" in args.tasks else "at reduced scale",
         "content_hash": journal.content_hash(),
-        **found,
+        **counts.describe_images(plans, listed, skipped, journal.done),
     }
-    files.write_json(folder / "metadata.json", metadata)
-    print(f"Finished {folder}: {metadata['total']['n_images']:,} images with masks")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,19 @@ simulation=(--micrographs-train 120 --micrographs-val 24 --micrographs-test 24 -
 simulated_seg_size=128
 simulated_strategies="random uncertainty full"
 
-check_strategies='
+# Refuses strategies that are not known, now and not after hours; prints the numbers of the GPUs
+check='
 import sys
-from picking.acquisition import strategy_named
+import torch
+from picking.acquisition import strategy
 from picking.errors import run_script
-run_script(lambda: [strategy_named(name) for name in sys.argv[1:] if name != "full"])'
+
+def main():
+    for name in {*sys.argv[1:]} - {"full"}:
+        strategy(name)
+    print(*range(torch.cuda.device_count()))
+
+run_script(main)'
 
 usage() {
     cat <<'TEXT'
@@ -169,13 +177,17 @@ done
 for name in seg_size seg_tiles num_workers; do
     [[ ${!name} =~ ^[0-9]*$ ]] || fail "--${name//_/-} is '${!name}': give a whole number"
 done
-[[ $strategies =~ ^[a-z0-9_\ ]*$ ]] || fail "--strategies is '$strategies': separate names by spaces"
-[[ $seeds =~ ^[0-9\ ]+$ ]] || fail "--seeds is '$seeds': give whole numbers, separated by spaces"
-[[ $gpus =~ ^(all|none|((cpu|[0-9]+)?\ *)*)$ ]] || fail "--gpus is '$gpus': give '0 1', 'cpu cpu' or none"
+[[ $strategies =~ ^(\ *[a-z][a-z0-9_\ ]*)?$ ]] ||
+    fail "--strategies is '$strategies': give names, separated by spaces"
+[[ $seeds =~ ^\ *[0-9][0-9\ ]*$ ]] || fail "--seeds is '$seeds': give whole numbers and spaces"
+[[ $gpus =~ ^(all|none|(\ *(cpu|[0-9]+)(\ +|$))*)$ ]] ||
+    fail "--gpus is '$gpus': give numbers, separated by spaces, or none, or 'cpu cpu'"
 [[ -n $data_root || -z $seg_size$seg_tiles ]] || fail "--seg-size and --seg-tiles need --data-root"
 [[ -n $data_root || -z $data_dir || -d $data_dir/train ]] ||
     fail "--data-dir $data_dir has no train/: check the path, or make the store from a --data-root"
 [[ -z $config || -f $config ]] || fail "--config $config is not there: check the path"
+[[ $slurm != submit ]] || command -v sbatch >/dev/null ||
+    fail "--slurm submit finds no sbatch: run it on the cluster, or write the script by --slurm print"
 [[ $slurm != print ]] || exec 3>&1 >&2  # standard output is for the script alone
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -220,7 +232,7 @@ runs=()
 for seed in $seeds; do
     for strategy in $strategies; do runs+=("$strategy $seed"); done
 done
-"$PYTHON" -c "$check_strategies" $strategies  # now, not after hours
+all_gpus=$("$PYTHON" -c "$check" $strategies)
 
 if [[ -n $slurm ]]; then
     if [[ $slurm == print ]]; then
@@ -244,7 +256,7 @@ if [[ -n $data_root ]]; then
 fi
 
 # 3. Training: a run at a time on each device, the next one as soon as one is free
-[[ $gpus != all ]] || gpus=$("$PYTHON" -c 'import torch; print(*range(torch.cuda.device_count()))')
+[[ $gpus != all ]] || gpus=$all_gpus
 devices=()
 for gpu in ${gpus/none/}; do
     [[ $gpu == cpu ]] && devices+=(cpu) || devices+=("cuda:$gpu")
@@ -253,7 +265,7 @@ done
 devices=("${devices[@]:0:${#runs[@]}}")
 mkdir -p "$output_dir"
 if ((${#devices[@]} > 1)); then
-    echo "== ${#devices[@]} runs at a time; follow them with: tail -f $(quoted "$output_dir")/*/training.log"
+    printf '== %s runs at a time: tail -f %q/*/training.log\n' "${#devices[@]}" "$output_dir"
     if [[ ${devices[*]} == *cpu*cpu* ]]; then  # else each run takes all processors
         threads=$(($(nproc) / ${#devices[@]}))
         export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 1 ? threads : 1))}
@@ -278,7 +290,8 @@ done
 echo "== Comparison of the runs in $output_dir"
 status=0
 call "${analyse[@]}" || status=$?
-[[ -z $simulated ]] || echo "These figures are of simulated micrographs: for real ones give --data-dir or --data-root."
+[[ -z $simulated ]] ||
+    echo "These figures are of simulated micrographs: for real ones give --data-dir or --data-root."
 [[ -z $failed ]] || echo "error: these runs failed: $failed" >&2
 [[ -z $failed ]] || status=$failed_status
 exit "$status"

@@ -345,9 +345,11 @@ def train(
         is_last = progress.epoch == training.epochs
         if is_last or progress.epoch % training.evaluate_every_epochs == 0:
             val = evaluate(config, network, val_store, device)
-            is_best = (val["f1_score"] or 0.0) > progress.best_f1
+            # AP decides while nothing is called a particle yet and F1 stands at 0
+            reached = (val["f1_score"] or 0.0, val["ap"] or 0.0)
+            is_best = reached > progress.best
             if is_best:
-                progress.best_f1, progress.best_epoch = val["f1_score"] or 0.0, progress.epoch
+                progress.best, progress.best_epoch = reached, progress.epoch
         figures = {"iteration": k, "epoch": progress.epoch, "step": progress.step, **figures}
         figures["val"] = val
         history.append(figures)

@@ -356,7 +356,7 @@ def _clusters(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
 
 def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Return the nearest of the centres (k, C) for each of ``x`` (n, C), int64 (n,)."""
-    half_square = (centres**2).sum(axis=1) / 2
+    half_square = _square(centres) / 2
     parts = [(x[rows] @ centres.T - half_square).argmax(axis=1) for rows in _blocks(len(x))]
     return np.concatenate(parts)
 
@@ -370,7 +370,7 @@ def _k_means_plus_plus(
     repeats; where only copies of the chosen are left, they are drawn evenly. Arthur and
     Vassilvitskii 2007.
     """
-    square = (points**2).sum(axis=1)
+    square = _square(points)
     distance = np.full(len(points), np.inf)
     free = np.ones(len(points), dtype=bool)
     chosen = np.empty(min(n, len(points)), dtype=np.int64)
@@ -406,8 +406,13 @@ def _highest(scores: np.ndarray, n: int, rng: np.random.Generator) -> Selection:
 def _normalised(features: np.ndarray) -> np.ndarray:
     """Return float32 (n, C) rows of length 1; a row of zeros stays."""
     x = features.astype(np.float32)
-    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    x /= np.maximum(np.sqrt(_square(x)), 1e-12)[:, None]
     return x
+
+
+def _square(x: np.ndarray) -> np.ndarray:
+    """Return the squared length of each row, without a temporary of the size of ``x``."""
+    return np.einsum("ij,ij->i", x, x)
 
 
 def _blocks(n: int) -> list[slice]:

@@ -54,13 +54,24 @@ def print_images(
     _print_left_out(split, plans, skipped)
 
 
+def print_shares(
+    split: str, plans: list[masks.ImagePlan], drawn: dict[tuple[str, int], dict]
+) -> None:
+    """Print what the masks of a split turned out to hold; drawn: as in `describe_images`."""
+    shares = _shares(plans, [drawn[split, i] for i in range(len(plans))])
+    print(
+        f"Split {split}: particles take {shares['positive_share'] or 0:.1%} of the pixels; "
+        f"{shares['ignored_share']:.1%} of all are ignored"
+    )
+
+
 def describe_patches(
     plans: dict[str, list[patches.MicrographPlan]],
     listed: dict[str, annotations.Split],
     skipped: dict[str, list[str]],
-    settings: patches.PlanSettings,
+    requested: dict[str, float],
 ) -> dict:
-    """Return the counts of metadata.json, by split and in total."""
+    """Return the counts of metadata.json, by split and in total, with what was asked for."""
 
     def summary(rows: list[patches.MicrographPlan]) -> dict:
         counts = _count(rows)
@@ -71,9 +82,9 @@ def describe_patches(
             **counts,
             "n_hard_negative": sum(len(p.off_centre_px) + p.n_outliers for p in rows),
             **split_priors(**counts),
-            "hide_ratio_requested": settings.hide_ratio,
+            "hide_ratio_requested": requested["hide_ratio"],
             "hide_ratio": counts["n_hidden"] / n_particles if n_particles else None,
-            "neg_per_pos_requested": settings.neg_per_pos,
+            "neg_per_pos_requested": requested["neg_per_pos"],
             "neg_per_pos": counts["n_negative"] / n_particles if n_particles else None,
             "n_negative_short": _shortage(rows),
             "n_dropped": _dropped(rows),
@@ -108,22 +119,16 @@ def describe_images(
 ) -> dict:
     """Return the counts of metadata.json, by split and in total.
 
-    drawn: what the journal notes on each (split, i). positive_share is the share of particle pixels
-    in those that are not ignored, ignored_share that of ignored ones in all.
+    drawn: what the journal notes on each (split, i).
     """
 
     def summary(names: list[str]) -> dict:
         rows = [plan for name in names for plan in plans[name]]
-        noted = [drawn[name, i] for name in names for i in range(len(plans[name]))]
-        n_pixels = sum(plan.n_rows * plan.settings.side_px**2 for plan in rows)
-        n_ignored = sum(entry["n_ignored"] for entry in noted)
-        n_positive = sum(entry["n_positive"] for entry in noted)
         return {
             "n_images": sum(plan.n_rows for plan in rows),
             "n_micrographs": len(rows),
             "n_particles": sum(len(plan.centres_px) for plan in rows),
-            "positive_share": n_positive / (n_pixels - n_ignored) if n_pixels > n_ignored else None,
-            "ignored_share": n_ignored / n_pixels,
+            **_shares(rows, [drawn[name, i] for name in names for i in range(len(plans[name]))]),
             "n_dropped": _dropped(rows),
         }
 
@@ -145,6 +150,18 @@ def _count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
 def _shortage(plans: list[patches.MicrographPlan]) -> int:
     """Return how many of the wanted negatives a split lacks, after any top-up."""
     return max(0, sum(p.n_negatives_wanted - p.n_negative for p in plans))
+
+
+def _shares(plans: list[masks.ImagePlan], drawn: list[dict]) -> dict[str, float | None]:
+    """Return the share of particles in the pixels not ignored, and of ignored ones in all."""
+    n_pixels = sum(plan.n_rows * plan.settings.side_px**2 for plan in plans)
+    n_ignored = sum(entry["n_ignored"] for entry in drawn)
+    n_positive = sum(entry["n_positive"] for entry in drawn)
+    n_counted = n_pixels - n_ignored
+    return {
+        "positive_share": n_positive / n_counted if n_counted else None,
+        "ignored_share": n_ignored / n_pixels,
+    }
 
 
 def _dropped(plans: list) -> dict[str, int]:

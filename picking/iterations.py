@@ -29,7 +29,7 @@ class Progress:
     iteration: int = 0
     epoch: int = 0  # epochs finished of this iteration
     step: int = 0  # optimiser steps so far, over all iterations
-    best_f1: float = -1.0  # of this iteration
+    best: tuple[float, float] = (-1.0, -1.0)  # validation F1 and AP of this iteration's best
     best_epoch: int = 0
     train_seconds: float = 0.0  # of this iteration
 
@@ -141,4 +141,4 @@ def load_last(
         return None
     runs.load_weights(network, last["network"], path)
     optimizer.load_state_dict(last["optimizer"])
-    return Progress(**last["progress"])
+    return Progress(**{**last["progress"], "best": tuple(last["progress"]["best"])})

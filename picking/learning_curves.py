@@ -3,6 +3,7 @@
 Nothing is extrapolated: what no complete iteration has shown is None, with what was seen so far.
 """
 
+import collections
 import math
 from typing import Any
 
@@ -104,7 +105,9 @@ def savings(by_seed: dict[int, dict], minutes_per_image: float) -> dict[str, Any
     """Return the mean of `saving` over seeds, as a bound where any is one, and its hours."""
     images = {seed: one["images"] for seed, one in by_seed.items()}
     bounds = {one["bound"] for one in by_seed.values()}
-    whys = sorted({one["why"] for one in by_seed.values() if one["why"]})
+    counts = collections.Counter(one["why"] for one in by_seed.values() if one["why"])
+    n = len(by_seed)
+    whys = [f"{why} ({c} of {n} seeds)" if c < n else why for why, c in sorted(counts.items())]
     found: dict[str, Any] = {
         "images": None,
         "hours": None,

@@ -71,7 +71,12 @@ def draw_comparison(summary: dict[str, Any], path: Path) -> None:
     )
     handles, names = by_share.get_legend_handles_labels()
     figure.legend(
-        handles, names, loc="outside lower center", ncols=min(5, len(names)), frameon=False
+        handles,
+        names,
+        loc="outside lower center",
+        ncols=min(5, len(names)),
+        frameon=False,
+        handlelength=3,
     )
     _write(figure, path)
 
@@ -153,13 +158,16 @@ def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
             ha="center", transform=panels[0].transAxes,
         )  # fmt: skip
     panels[1].set_xticks(range(len(names)), [_tick(strategies, name) for name in names])
+    panels[0].axhline(LIMIT, color=RED, lw=1, ls=":", zorder=1)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[1].yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     panels[0].set_ylabel(f"share of the {summary['pool']['images']:,} images")
     panels[1].set_ylabel(f"particles (clicks), of {summary['pool']['particles']:,}")
     panels[1].set_xlabel("level of validation F1")
     figure.suptitle(
-        "Labels needed to reach a level: mean curve; dots: single seeds that reach it", fontsize=11
+        "Labels needed to reach a level: mean curve; dots: single seeds that reach it; "
+        f"dotted line: {LIMIT:.0%} of the images",
+        fontsize=10,
     )
     handles = [
         Patch(facecolor=s["colour"], alpha=s["alpha"], label=label)

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ COUNTS = ("num_labeled", "num_pool", "num_particles_labeled", "num_particles_poo
 NO_SETTINGS = (
     "active_learning.strategy",
     "active_learning.iterations",
+    "active_learning.full_epochs",  # those of full are in training.epochs
     "active_learning.target_f1",
     "training.seed",
     "training.compile",
@@ -142,7 +142,7 @@ def _read_iteration(path: Path, before: list[dict]) -> dict:
             )
     for split in ("val", "test"):
         f1 = f1_of(metrics, split) if "f1_score" in metrics else "missing"
-        number = isinstance(f1, int | float) and math.isfinite(f1) and 0 <= f1 <= 1
+        number = isinstance(f1, int | float) and 0 <= f1 <= 1
         if f1 is not None and not number:
             raise UserError(f"{path} is damaged ('f1_score' is {f1!r}, not 0 to 1): {advice}")
     if before and (

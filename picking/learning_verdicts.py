@@ -111,7 +111,9 @@ def beside_random(found: dict[str, Any], random: dict[str, Any] | None) -> str:
     if random is None or random["verdict"] == "cannot be told":
         return " Whether random does so too cannot be told."
     if random["verdict"] == "does not hold":
-        return " Random does not reach it with as little."
+        if found["verdict"] == "holds":
+            return " Random does not reach it with as little."
+        return f" Nor does random reach it with {LIMIT:.0%}."
     share = f"with {random['share_needed']:.1%}"
     if found["verdict"] == "holds":
         return f" But random does so too, {share}: the active choice is not what reached it."

@@ -1,5 +1,6 @@
-"""Losses, pure functions: of patches non-negative PU risk and FixMatch consistency, of pixels focal
-and Dice.
+"""Losses, pure functions: non-negative PU risk and FixMatch consistency, focal and Dice.
+
+The first two are of the patch classifier, the last two of segmentation.
 
 Symbols: z logit (positive means particle), l(z) the loss of a positive at z, σ sigmoid, E_P and
 E_U means over the labelled positives and the unlabeled patches of a batch. Everything is computed

@@ -14,6 +14,8 @@ ROWS, COLUMNS = 2, 6
 COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728"}
 MAX_SHOWN_PX = 1024  # the whole micrograph is shown at most this large
 MASK_ROWS, MASK_COLUMNS = 2, 3
+MAX_CORNER_PX = 384
+OUTLINE = (60, 220, 60)  # RGB
 
 
 def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None:
@@ -74,9 +76,10 @@ def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None
 
 
 def write_mask_montage(folder: Path, path: Path) -> None:
-    """Write a PNG: images spread evenly over the split, particles outlined, what is ignored tinted.
+    """Write a PNG: images spread evenly over the split, particles outlined, what is ignored red.
 
-    folder: one split of a segmentation store, with images.npy, masks.npy and index.json.
+    folder: one split of a segmentation store, with images.npy, masks.npy and index.json. Of large
+    images two opposite corners are shown in turn: there a wrong frame or scale shows most.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -85,16 +88,20 @@ def write_mask_montage(folder: Path, path: Path) -> None:
     masks = np.load(folder / "masks.npy", mmap_mode="r")
     listed = read_json(folder / "index.json")["images"]
     n = min(MASK_ROWS * MASK_COLUMNS, len(images))
-    figure = Figure(figsize=(5.4 * MASK_COLUMNS, 5.6 * MASK_ROWS), layout="constrained")
+    rows, columns = -(-n // MASK_COLUMNS), min(n, MASK_COLUMNS)
+    figure = Figure(figsize=(6 * columns, 6.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(MASK_ROWS, MASK_COLUMNS).ravel()
-    for axis, i in zip(axes, np.linspace(0, len(images) - 1, n).astype(int), strict=False):
-        axis.imshow(images[i], cmap="gray", vmin=0, vmax=255)
-        ignored = np.ma.masked_not_equal(masks[i], IGNORE)
-        axis.imshow(ignored, cmap="autumn", alpha=0.3)
-        particle = masks[i] == PARTICLE
-        if particle.any():
-            axis.contour(particle, levels=[0.5], colors="#2ca02c", linewidths=0.8)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    corners = (slice(0, MAX_CORNER_PX), slice(-MAX_CORNER_PX, None))
+    for k, i in enumerate(np.linspace(0, len(images) - 1, n).astype(int)):
+        axis, corner = axes[k], (corners[k % 2], corners[k % 2])
+        image, mask = images[i][corner], masks[i][corner]
+        picture = np.repeat(image[..., None], 3, axis=2)
+        picture[mask == IGNORE, 1:] //= 2
+        particle = np.pad(mask == PARTICLE, 1)
+        inner = particle[:-2, 1:-1] & particle[2:, 1:-1] & particle[1:-1, :-2] & particle[1:-1, 2:]
+        picture[particle[1:-1, 1:-1] & ~inner] = OUTLINE
+        axis.imshow(picture)
         axis.set_title(f"{listed[i]['name']}: {listed[i]['n_particles']:,} particles", fontsize=9)
     for axis in axes:
         axis.set_axis_off()

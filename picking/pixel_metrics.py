@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from picking.errors import UserError
-from picking.segmentation import IGNORE
 
 # A bin is a run of float32 numbers 1 + |z| with the same exponent, one of 8, and the same first 13
 # bits after the point; and a sign of z. Beyond |z| = 255 the logits of one sign share the last bin.
@@ -44,9 +43,9 @@ def add(counts: Tensor, z: Tensor, masks: Tensor) -> None:
     Args:
         counts: from `new_counts`, changed in place.
         z: (B, 1, h, w) or (B, h, w) logits of any floating type, read as float32.
-        masks: (B, h, w) uint8, 1 particle, 0 background, `IGNORE` a pixel that takes no part.
+        masks: (B, h, w) uint8, 1 particle, 0 background, 255 a pixel that takes no part.
     """
-    row = masks.clamp(max=2).int()  # IGNORE becomes the third row
+    row = masks.clamp(max=2).int()  # 255, ignore, becomes the third row
     place = row.mul_(N_BINS + 1).add_(_bins(z.detach().reshape(masks.shape))).flatten()
     # Not bincount: on a GPU it waits for the largest place.
     counts.view(-1).index_add_(0, place, counts.new_ones(()).expand(len(place)))
@@ -74,11 +73,10 @@ def figures(counts: Tensor) -> dict[str, float | None]:
     # From the highest bin down: called particle so far, and of these truly particle.
     tp = np.cumsum(particle[-2::-1])
     called = tp + np.cumsum(background[-2::-1])
-    at_half = _at(N_BINS_A_SIGN - 1, tp, called, n_particle)
-    best = _best_f1_place(tp, called, n_particle)
+    best = int(np.argmax(2 * tp / np.maximum(called + n_particle, 1)))
     beaten = np.cumsum(background[:-1]) - background[:-1] / 2
     return {
-        **at_half,
+        **_at(N_BINS_A_SIGN - 1, tp, called, n_particle),
         "auc": _ratio(np.dot(particle[:-1], beaten), n_particle * n_background),
         "ap": _ratio(np.sum(particle[-2::-1] * tp / np.maximum(called, 1)), n_particle),
         "best_f1": _at(best, tp, called, n_particle)["f1_score"] if n_particle else None,
@@ -107,9 +105,7 @@ def _lower_edge(bin_: int) -> float:
     return math.copysign(size, bin_ - N_BINS_A_SIGN)
 
 
-def _at(
-    place: int, tp: np.ndarray, called: np.ndarray, n_particle: int
-) -> dict[str, float | None]:
+def _at(place: int, tp: np.ndarray, called: np.ndarray, n_particle: int) -> dict[str, float | None]:
     """Return the four figures when the ``place + 1`` highest bins are called particle."""
     hits, n_called = int(tp[place]), int(called[place])
     return {
@@ -118,11 +114,6 @@ def _at(
         "recall": _ratio(hits, n_particle),
         "iou": _ratio(hits, n_called + n_particle - hits),
     }
-
-
-def _best_f1_place(tp: np.ndarray, called: np.ndarray, n_particle: int) -> int:
-    """Return how many bins below the highest the best F1 is reached, the first of equally good."""
-    return int(np.argmax(2 * tp / np.maximum(called + n_particle, 1)))
 
 
 def _threshold(place: int, called: np.ndarray) -> float:

@@ -137,7 +137,7 @@ def test_every_strategy_runs_and_starts_from_the_same_images(
 
 def test_another_seed_starts_from_other_images(seg_store, tmp_path, finished):
     overrides = ["active_learning.iterations=1", "training.epochs=1"]
-    run = learn(seg_store, tmp_path, "--seed", 7, overrides=overrides, run="uncertainty_seed7")
+    run = learn(seg_store, tmp_path, "--seed", 8, overrides=overrides, run="uncertainty_seed8")
     assert labelled_of(run, 0)["indices"] != labelled_of(finished, 0)["indices"]
 
 

@@ -2,69 +2,22 @@
 
 import json
 import os
-import shutil
-import stat
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from launching import copy_project, executable, launcher, options
 
 from picking import simulator
-
-ROOT = Path(__file__).parents[1]
-# Stands for Python: writes down what it is called with, and leaves as it is told to.
-FAKE_PYTHON = """#!/usr/bin/env bash
-[[ $1 == -c ]] && exit 0
-printf '%s|' "$@" >> "$CALLS"
-echo >> "$CALLS"
-[[ "$*" != *"${FAIL:-nothing}"* ]] || exit "${STATUS:-3}"
-"""
-
-
-def executable(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    return path
 
 
 @pytest.fixture
 def repository(tmp_path):
-    """A copy of the project, without tests and outputs, in a folder whose name has a space."""
-    copy = tmp_path / "a copy"
-    for name in ("picking", "models", "configs", ".ci"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for pattern in ("*.py", "*.sh", "requirements.txt"):
-        for path in ROOT.glob(pattern):
-            shutil.copy(path, copy)
-    return copy
+    return copy_project(tmp_path)
 
 
 @pytest.fixture
 def launch(repository, tmp_path):
-    """Run a launcher of the copy with a fake Python; its calls are in ``launch.calls()``."""
-    python, calls = executable(tmp_path / "fake", FAKE_PYTHON), tmp_path / "calls"
-
-    def run(*command, cwd=repository, **environment):
-        calls.unlink(missing_ok=True)
-        variables = {**os.environ, "PYTHON": str(python), "CALLS": str(calls), **environment}
-        return subprocess.run(
-            [repository / command[0], *map(str, command[1:])],
-            cwd=cwd, env=variables, capture_output=True, text=True,
-        )  # fmt: skip
-
-    def called():
-        lines = calls.read_text().splitlines() if calls.exists() else []
-        return [line.rstrip("|").split("|") for line in lines]
-
-    run.calls = called
-    return run
-
-
-def options(call):
-    """The options of a call, --name -> value."""
-    return dict(zip(call[1::2], call[2::2], strict=False))
+    return launcher(repository, tmp_path)
 
 
 # What is called

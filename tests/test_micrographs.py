@@ -2,6 +2,7 @@ import mrcfile
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from scipy.ndimage import gaussian_filter
 
 from picking.micrographs import (
     SUFFIXES,
@@ -9,6 +10,8 @@ from picking.micrographs import (
     image_size,
     raw_to_uint8,
     read_micrograph,
+    read_scaled,
+    scale_micrograph,
     write_mrc,
 )
 
@@ -29,6 +32,10 @@ def write(path, raw=COUNTS):
 def write_8_bit(path):
     Image.fromarray((COUNTS // 8).astype(np.uint8)).save(path)
     return path
+
+
+def read_at_30_by_40(path):
+    return read_scaled(path, (30, 40))
 
 
 # Frames and depths
@@ -97,6 +104,89 @@ def test_a_constant_image_becomes_mid_grey():
     assert (raw_to_uint8(np.full((30, 40), 7.0)) == 128).all()
 
 
+# Scaling
+
+
+def smooth_noise(size_px, seed=1):
+    """Blobs of a dozen px, as particles in a denoised micrograph."""
+    noise = gaussian_filter(np.random.default_rng(seed).normal(size=size_px), 5)
+    return np.clip(128 + 25 * noise / noise.std(), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size_px", "scaled_px", "decoded_px"),
+    [
+        ((800, 640), (150, 150), (200, 160)),  # 1/4
+        ((800, 640), (100, 80), (100, 80)),  # 1/8
+        ((803, 645), (101, 81), (201, 162)),  # 1/8 would have 101 x 81, of which some is margin
+        ((803, 645), (300, 320), (402, 323)),  # 1/2
+        ((800, 640), (801, 100), (800, 640)),
+        ((90, 70), (200, 100), (90, 70)),
+    ],
+)
+def test_a_jpeg_decoded_at_reduced_scale_agrees_with_the_whole_one(
+    tmp_path, monkeypatch, size_px, scaled_px, decoded_px
+):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth_noise(size_px)).save(path, quality=95)
+    whole = scale_micrograph(read_micrograph(path), scaled_px)
+    resize, decoded = Image.Image.resize, []
+
+    def noted(image, *args, **kwargs):
+        decoded.append((image.height, image.width))
+        return resize(image, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    reduced = read_scaled(path, scaled_px)
+    assert decoded == [decoded_px]
+    assert reduced.dtype == np.uint8 and reduced.shape == scaled_px
+    difference = np.abs(reduced.astype(int) - whole)
+    assert difference.mean() < 1 and difference.max() <= 8
+
+
+def test_reduced_decoding_of_real_micrographs_is_part_of_a_grey_level_off(empiar10017):
+    path = sorted((empiar10017 / "val").glob("*.jpg"))[0]
+    image = read_micrograph(path)
+    for size_px in ((512, 512), (768, 768)):
+        difference = read_scaled(path, size_px).astype(int) - scale_micrograph(image, size_px)
+        assert np.abs(difference).mean() < 0.6 and np.abs(difference).max() <= 5
+
+
+@pytest.mark.parametrize("size_px", [(800, 640), (803, 645), (61, 83)])
+def test_a_point_of_the_micrograph_is_where_the_scales_say(tmp_path, size_px):
+    """A ramp tells by its grey level from where a px came: (j + 0.5) / scale."""
+    ramp = (np.arange(size_px[1]) + 0.5) * 250 / size_px[1]
+    image = np.repeat(ramp[None], size_px[0], axis=0).round().astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.jpg", quality=98)
+    expected = (np.arange(50) + 0.5) * 250 / 50
+    for scaled in (scale_micrograph(image, (40, 50)), read_scaled(tmp_path / "a.jpg", (40, 50))):
+        assert np.abs(scaled[5:-5, 5:-5] - expected[5:-5]).max() < 1.6
+        assert abs((scaled[5:-5, 5:-5] - expected[5:-5]).mean()) < 0.5
+
+
+@pytest.mark.parametrize("name", ["a.mrc", "a.tif", "a.png"])
+def test_other_formats_are_read_whole_and_scaled(tmp_path, name):
+    path = write(tmp_path / name)
+    scaled = read_scaled(path, (30, 20))
+    np.testing.assert_array_equal(scaled, scale_micrograph(raw_to_uint8(COUNTS), (30, 20)))
+    assert scaled[:8, :4].mean() < 60 < scaled[-8:, :4].mean()  # the corner, in the JPEG's frame
+
+
+def test_a_colour_jpeg_is_scaled_as_its_grey_one(tmp_path):
+    grey = smooth_noise((160, 120))
+    Image.fromarray(grey).convert("RGB").save(tmp_path / "colour.jpg", quality=95)
+    whole = scale_micrograph(read_micrograph(tmp_path / "colour.jpg"), (30, 40))
+    assert np.abs(read_scaled(tmp_path / "colour.jpg", (30, 40)).astype(int) - whole).max() <= 4
+
+
+def test_scaling_down_smooths_and_keeps_the_mean():
+    noise = np.random.default_rng(0).normal(128, 30, (400, 400)).clip(0, 255).astype(np.uint8)
+    scaled = scale_micrograph(noise, (50, 40))
+    assert scaled.mean() == pytest.approx(noise.mean(), abs=0.5)
+    assert scaled.std() < 2 * noise.std() / np.sqrt(8 * 10)  # picking px would leave 30
+    assert scale_micrograph(noise, (400, 400)) is noise
+
+
 # Sizes from the header
 
 
@@ -119,7 +209,7 @@ def test_the_size_is_height_and_width_and_comes_without_decoding(tmp_path, suffi
 def test_an_mrc_stack_is_refused(tmp_path, n):
     with mrcfile.new(tmp_path / "movie.mrc") as mrc:
         mrc.set_data(np.zeros((n, 60, 80), np.float32))
-    for function in (image_size, read_micrograph):
+    for function in (image_size, read_micrograph, read_at_30_by_40):
         with pytest.raises(UnreadableImage, match=rf"movie\.mrc holds data of shape \({n}, 60, 80"):
             function(tmp_path / "movie.mrc")
 
@@ -157,11 +247,12 @@ def test_values_that_are_not_finite_are_refused(tmp_path, name):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_missing_an_empty_and_a_foreign_file_are_named(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
-    with pytest.raises(UnreadableImage, match=rf"a\{suffix} is not there"):
-        read_micrograph(path)
+    for function in (read_micrograph, read_at_30_by_40):
+        with pytest.raises(UnreadableImage, match=rf"a\{suffix} is not there"):
+            function(path)
     for content in (b"", b"this is text, not an image " * 100):
         path.write_bytes(content)
-        for function in (image_size, read_micrograph):
+        for function in (image_size, read_micrograph, read_at_30_by_40):
             with pytest.raises(UnreadableImage, match=rf"a\{suffix} "):
                 function(path)
 
@@ -171,8 +262,9 @@ def test_a_truncated_image_is_named(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     write_8_bit(path) if suffix.startswith(".jp") else write(path)
     path.write_bytes(path.read_bytes()[:-500])
-    with pytest.raises(UnreadableImage, match=rf"a\{suffix} .*copy it again from its source"):
-        read_micrograph(path)
+    for function in (read_micrograph, read_at_30_by_40):
+        with pytest.raises(UnreadableImage, match=rf"a\{suffix} .*copy it again from its source"):
+            function(path)
 
 
 # Pillow and mrcfile warn of some of the damage before they raise.
@@ -195,7 +287,7 @@ def test_no_damage_gets_past_as_another_error(tmp_path, name):
         else:
             damaged[rng.integers(min(300, len(whole)))] = rng.integers(256)
         path.write_bytes(damaged)
-        for function in (image_size, read_micrograph):
+        for function in (image_size, read_micrograph, read_at_30_by_40):
             try:
                 function(path)
             except UnreadableImage as error:

@@ -11,9 +11,10 @@ import pytest
 from conftest import picture, some_centres
 from PIL import Image
 
-from picking import patches
+from picking import micrographs, patches
 from picking.annotations import Micrograph
 from picking.errors import UserError
+from picking.filling import fill_split
 from picking.journal import Journal
 from picking.negatives import GRID_STEP_PX
 from picking.parallel import ordered_map
@@ -25,7 +26,6 @@ from picking.patches import (
     PatchStore,
     PlanSettings,
     cut_patches,
-    cut_split,
     plan_split,
 )
 
@@ -261,7 +261,7 @@ def images(tmp_path):
 def cut(folder, plans, n_workers=0):
     folder.mkdir(exist_ok=True)
     journal = Journal(folder / ".journal", MADE_FROM)
-    unreadable = cut_split(folder / "train", plans, n_workers, journal)
+    unreadable = fill_split([patches.filling(folder / "train", plans, journal)], n_workers)
     return SimpleNamespace(journal=journal, unreadable=unreadable)
 
 
@@ -360,13 +360,13 @@ def test_an_image_that_changes_its_size_meanwhile_is_not_cut(tmp_path, images):
 
 
 def count_reads(monkeypatch):
-    read, names = patches.micrographs.read_micrograph, []
+    read, names = micrographs.read_micrograph, []
 
     def counted(path):
         names.append(path.name)
         return read(path)
 
-    monkeypatch.setattr(patches.micrographs, "read_micrograph", counted)
+    monkeypatch.setattr(micrographs, "read_micrograph", counted)
     return names
 
 

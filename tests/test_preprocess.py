@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from tiny_stores import PATCH_PX, changed_annotations, content, done, metadata_of, preprocess
 
 import preprocess_coco_full_dataset as script
-from picking import micrographs
+from picking import counts, micrographs
 from picking.micrographs import write_mrc
 from picking.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore, cut_patches
 
@@ -129,7 +129,7 @@ def test_large_counts_are_printed_with_commas(capsys):
     split = SimpleNamespace(
         name="train", n_images_unannotated=0, n_images_missing=0, n_annotations_orphaned=0
     )
-    script.print_counts(split, [plan], [], SimpleNamespace(top_up=False, neg_rule="far"))
+    counts.print_patches(split, [plan], [], SimpleNamespace(top_up=False, neg_rule="far"))
     assert capsys.readouterr().out == (
         "\nProcessing train split\n"
         "Total images: 1\n"
@@ -266,15 +266,15 @@ def test_the_real_plan_has_the_known_counts_margin_and_distances(
     make_plans = script.make_plans
 
     def kept(*args, **kwargs):
-        made["plans"], made["settings"] = make_plans(*args, **kwargs)
-        return made["plans"], made["settings"]
+        made["plans"], margin_px = make_plans(*args, **kwargs)
+        return made["plans"], margin_px
 
     monkeypatch.setattr(script, "make_plans", kept)
     result = preprocess(empiar10017, tmp_path / "store", "--dry-run", patch=128)
     assert (result.status, result.err) == (0, "")
     assert "Annotated margin: 131 px (auto)" in result.out
     for split, n_images, n in (("train", 6, 3696), ("val", 2, 1299), ("test", 4, 2665)):
-        plans = made["plans"][split]
+        plans = made["plans"]["patches"][split]
         assert len(plans) == n_images and f"Processing {split} split" in result.out
         assert sum(len(p.labelled_px) + len(p.hidden_px) for p in plans) == n
         for one in plans:

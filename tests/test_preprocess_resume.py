@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_stores import PATCH_PX, content, damage, done, note_reads, preprocess
 
 import preprocess_coco_full_dataset as script
-from picking import patches
+from picking import filling
 
 ROOT = Path(__file__).parents[1]
 SLOWLY = """
@@ -169,7 +169,7 @@ def test_a_disk_that_runs_full_is_a_sentence_and_the_next_run_goes_on(
     own_data, tmp_path, monkeypatch, call
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(patches.os, call, no_room)
+        patched.setattr(filling.os, call, no_room)
         result = preprocess(own_data, tmp_path / "store")
     assert result.status == 2
     assert re.fullmatch(r"error: the disk is full at .*\n", result.err)

@@ -15,7 +15,7 @@ import train_active_learning_fixed as script
 from picking.errors import UserError
 
 CONFIG = """
-model: {width: 2, depth: 2}
+model: {width: 4, depth: 2}
 active_learning: {iterations: 3, initial_fraction: 0.2, query_fraction: 0.2, full_epochs: 3}
 optimizer: {lr: 0.02}
 training: {batch_size: 2, epochs: 2, eval_batch_size: 4}

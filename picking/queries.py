@@ -1,0 +1,79 @@
+"""A query: a network scores the pool, a strategy chooses, and the next labelled set is written."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from picking import acquisition, active_reports, iterations
+from picking.config import ActiveConfig
+from picking.pool import PoolScores, score_pool
+from picking.runs import Log
+from picking.scoring import autocast
+from picking.segmentation import SegmentationStore
+
+
+def query(
+    config: ActiveConfig,
+    run: Path,
+    k: int,
+    network: nn.Module,
+    store: SegmentationStore,
+    labelled: np.ndarray,
+    n_new: int,
+    device: torch.device,
+    log: Log,
+    board: Any,
+) -> float:
+    """Choose the images that iteration k + 1 adds and write its labelled set.
+
+    network: the best of iteration k; labelled: int64 (n,), positions in the store of what it was
+    trained on. Returns the seconds that the choice took: scoring only what the strategy looks at.
+    """
+    settings, training = config.active_learning, config.training
+    strategy = acquisition.strategy(settings.strategy)
+    unlabelled = np.setdiff1d(np.arange(len(store)), labelled)
+    seconds = 0.0
+
+    def scores_of(rows: np.ndarray, looked_at: bool) -> PoolScores | None:
+        nonlocal seconds
+        if not looked_at and not settings.compare_queries:
+            return None
+        started = time.monotonic()
+        scores = score_pool(
+            network, store.images, rows, device,
+            batch_size=training.eval_batch_size,
+            precision_context=lambda: autocast(training.precision, device),
+            extras=strategy.extras,
+        )  # fmt: skip
+        if looked_at:
+            seconds += time.monotonic() - started
+        return scores
+
+    pool = acquisition.Pool(
+        rows=unlabelled,
+        strata=[store.ids[i] for i in unlabelled],
+        candidates=scores_of(unlabelled, "candidates" in strategy.needs),
+        labelled=scores_of(labelled, "labelled" in strategy.needs),
+        labelled_particles=store.n_particles[labelled],
+    )
+    started = time.monotonic()
+    rng = acquisition.query_rng(training.seed, settings.strategy, k)
+    chosen, scores = strategy.select(pool, n_new, rng)
+    seconds += time.monotonic() - started
+
+    new = unlabelled[chosen]
+    everything = np.concatenate([labelled, new])
+    iterations.write_labelled(run, k + 1, store, everything, new, scores[chosen])
+    shared = {}
+    if settings.compare_queries:
+        others = [name for name in acquisition.STRATEGIES if name != settings.strategy]
+        shared = acquisition.overlaps(pool, chosen, others, training.seed, k)
+    active_reports.report_query(
+        log, board, k, settings.strategy, store, unlabelled, chosen, scores, shared, network,
+        seconds, device,
+    )  # fmt: skip
+    return seconds

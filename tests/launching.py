@@ -1,0 +1,66 @@
+"""A copy of the project whose launchers run with a fake Python, and what they called it with."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+# Stands for Python: writes down what it is called with, and leaves as it is told to. Code given
+# by -c (what is missing? which GPUs are there?) prints nothing, or the GPUs that the test names.
+FAKE_PYTHON = """#!/usr/bin/env bash
+if [[ $1 == -c ]]; then
+    [[ $2 != *device_count* ]] || echo "${GPUS:-}"
+    exit 0
+fi
+call=$(printf '%s|' "$@")
+printf '%s\\n' "${call//$'\\n'/\\\\n}" >> "$CALLS"
+[[ "$*" != *"${FAIL:-nothing}"* ]] || exit "${STATUS:-3}"
+"""
+
+
+def executable(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def copy_project(tmp_path):
+    """Copy the project, without tests and outputs, into a folder whose name has a space."""
+    copy = tmp_path / "a copy"
+    for name in ("picking", "models", "configs", ".ci"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for pattern in ("*.py", "*.sh", "requirements.txt"):
+        for path in ROOT.glob(pattern):
+            shutil.copy(path, copy)
+    return copy
+
+
+def launcher(repository, tmp_path):
+    """Return a function that runs a launcher with the fake; ``.calls()`` is what that was called
+    with, ``.environment()`` the variables to run it with."""
+    python, calls = executable(tmp_path / "fake", FAKE_PYTHON), tmp_path / "calls"
+
+    def environment(**more):
+        return {**os.environ, "PYTHON": str(python), "CALLS": str(calls), **more}
+
+    def run(*command, cwd=repository, **variables):
+        calls.unlink(missing_ok=True)
+        return subprocess.run(
+            [repository / command[0], *map(str, command[1:])],
+            cwd=cwd, env=environment(**variables), capture_output=True, text=True,
+        )  # fmt: skip
+
+    def called():
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return [line.rstrip("|").split("|") for line in lines]
+
+    run.calls, run.environment, run.repository = called, environment, repository
+    return run
+
+
+def options(call):
+    """The options of a call, --name -> value."""
+    return dict(zip(call[1::2], call[2::2], strict=False))

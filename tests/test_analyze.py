@@ -1,0 +1,169 @@
+"""The analysis script: its files, its tables, and what it refuses."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+from tiny_learning_runs import RISING, SLOW, metrics_of, write_run
+
+import analyze_active_learning_results as script
+from picking.errors import UserError, run_script
+from picking.learning_comparison import summarise
+from picking.learning_plots import STYLES
+from picking.learning_runs import read_runs
+from picking.learning_tables import report
+
+PICTURES = ("active_learning_comparison.png", "data_efficiency.png")
+FILES = {*PICTURES, "comparison_summary.json"}
+
+
+@pytest.fixture
+def analyze(monkeypatch, capsys):
+    """Run the script in this process; return what it printed."""
+
+    def run(*argv):
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, argv)])
+        script.main()
+        return capsys.readouterr().out
+
+    return run
+
+
+def write_comparison(root):
+    """Write three strategies of two seeds, one of them not complete, and a baseline."""
+    for seed, offset in ((42, 0), (43, 0.01)):
+        for strategy, f1s in (("random", SLOW), ("uncertainty", RISING), ("entropy", RISING[:6])):
+            f1s = [f1 + offset for f1 in f1s]
+            tested = [f1 - 0.05 for f1 in f1s]
+            write_run(root, strategy, f1s[: 4 if seed == 43 else None], seed, test_f1s=tested)
+        write_run(root, "full", [0.59 + offset], seed, test_f1s=[0.55])
+
+
+def strict(path):
+    """Read JSON as a strict reader does, which knows no NaN."""
+    return json.loads(path.read_text(), parse_constant=pytest.fail)
+
+
+def test_without_arguments_the_runs_of_the_default_folder_are_compared(
+    tmp_path, monkeypatch, analyze
+):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "experiments" / "active_learning_fixed"
+    write_comparison(root)
+    printed = analyze()
+    assert {path.name for path in root.iterdir() if path.is_file()} == FILES
+    for words in (
+        "target: F1 0.5950, the full-data baseline: 0.5950, 2 seeds",
+        "uncertainty: HOLDS: the target is reached with 39.0% of the images",
+        "random seed 43: iterations 0-3 of 10 complete",
+        "TEST: F1 of pixels",
+    ):
+        assert words in printed
+    assert max(map(len, printed.splitlines())) <= 100
+
+
+def test_the_summary_is_strict_json_and_says_what_the_terminal_says(tmp_path, analyze):
+    write_comparison(tmp_path)
+    printed = analyze("--experiments-dir", tmp_path, "--minutes-per-image", 6)
+    summary = strict(tmp_path / "comparison_summary.json")
+    assert summary["minutes_per_image"] == 6
+    for found in summary["verdicts"].values():
+        assert found["words"] in " ".join(printed.split())
+    assert len(summary["runs"]) == 8
+
+
+@pytest.mark.parametrize("flags", [(), ("--target-f1", 0.45)])
+def test_both_pictures_are_drawn_whether_or_not_there_is_a_target(tmp_path, analyze, flags):
+    write_run(tmp_path, "random", [0.4])
+    write_run(tmp_path, "uncertainty", RISING)
+    write_run(tmp_path, "uncertainty", RISING[3:], name="mine", images=[40, 50, 60, 70, 80, 90, 99],
+              model__name="unet")  # fmt: skip
+    write_run(tmp_path, "a_new_strategy", RISING[:2])
+    analyze("--experiments-dir", tmp_path, *flags)
+    for name in PICTURES:
+        with Image.open(tmp_path / name) as image:
+            assert min(image.size) >= 600
+            assert len(image.convert("RGB").getcolors(1 << 20)) > 20
+    strict(tmp_path / "comparison_summary.json")
+
+
+def test_every_strategy_has_a_colour_of_its_own():
+    from picking.acquisition import STRATEGIES
+
+    assert STYLES.keys() == STRATEGIES.keys()
+    assert len({colour for colour, _ in STYLES.values()}) == len(STYLES)
+
+
+def test_files_go_to_the_output_folder_and_leave_the_runs_alone(tmp_path, analyze):
+    write_comparison(tmp_path / "runs")
+    before = sorted((tmp_path / "runs").rglob("*"))
+    analyze("--experiments-dir", tmp_path / "runs", "--output-dir", tmp_path / "new" / "figures")
+    assert {path.name for path in (tmp_path / "new" / "figures").iterdir()} == FILES
+    assert sorted((tmp_path / "runs").rglob("*")) == before
+
+
+def test_long_labels_do_not_break_the_tables(tmp_path):
+    for strategy in ("random", "foreground_uncertainty"):
+        for seed in (42, 43):
+            write_run(tmp_path, strategy, RISING, seed)
+        write_run(tmp_path, strategy, RISING, name=f"{strategy}_other", model__name="unet",
+                  model__width=8, active_learning__start="shrink_perturb")  # fmt: skip
+    lines = report(summarise(read_runs(tmp_path), 0.9, 5)).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert any("…" in line for line in lines)
+
+
+def test_a_folder_without_runs_names_the_command_that_makes_one(tmp_path, analyze):
+    for folder in (tmp_path, tmp_path / "no"):
+        with pytest.raises(UserError, match=r"holds no run: .*run_active_learning_comparison\.sh"):
+            analyze("--experiments-dir", folder)
+    assert not (tmp_path / "no").exists()
+
+
+def test_runs_that_have_only_begun_are_listed(tmp_path, analyze):
+    write_run(tmp_path, "random", [])
+    with pytest.raises(UserError, match="random seed 42: no iteration of 10 complete"):
+        analyze("--experiments-dir", tmp_path)
+
+
+def test_a_baseline_alone_is_nothing_to_compare(tmp_path, analyze):
+    write_run(tmp_path, "full", [0.7])
+    with pytest.raises(UserError, match="only runs of --strategy full"):
+        analyze("--experiments-dir", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--target-f1", 73), "--target-f1 is 73"),
+        (("--target-f1", "nan"), "--target-f1 is nan"),
+        (("--minutes-per-image", 0), "--minutes-per-image is 0"),
+        (("--minutes-per-image", "inf"), "--minutes-per-image is inf"),
+    ],
+)
+def test_figures_that_make_no_sense_are_refused(tmp_path, analyze, flags, words):
+    write_run(tmp_path, "random", RISING)
+    with pytest.raises(UserError, match=words):
+        analyze("--experiments-dir", tmp_path, *flags)
+
+
+def test_an_output_folder_in_the_place_of_a_file_is_refused(tmp_path, analyze):
+    write_run(tmp_path, "random", RISING)
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "inner"):
+        with pytest.raises(UserError, match="a file is in its place"):
+            analyze("--experiments-dir", tmp_path, "--output-dir", output)
+
+
+def test_a_damaged_run_leaves_with_status_2_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    path = metrics_of(write_run(tmp_path, "random", RISING), 2)
+    path.write_text("{")
+    monkeypatch.setattr(sys, "argv", ["script", "--experiments-dir", str(tmp_path)])
+    with pytest.raises(SystemExit) as left:
+        run_script(script.main)
+    assert left.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path} is not valid JSON")
+    assert "Traceback" not in error
+    assert not any(path.is_file() for path in tmp_path.iterdir())

@@ -1,0 +1,277 @@
+"""Learning curves: crossings, areas, seeds, targets, savings."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from tiny_learning_runs import POOL, RISING, SLOW, figures, level, summary_of, write_run
+
+from picking.learning_curves import (
+    area,
+    common_range,
+    crossing,
+    mean_curve,
+    over_seeds,
+    paired,
+    saving,
+    savings,
+)
+from picking.learning_runs import Curve
+
+X = np.array([10.0, 20, 40])
+
+
+# Crossings
+
+
+def test_a_level_is_found_on_the_line_between_neighbouring_iterations():
+    found = crossing(X, np.array([0.2, 0.4, 0.8]), 0.5)
+    assert found["at"] == pytest.approx(25)  # a quarter of the way from 20 to 40
+    assert not found["at_most"]
+
+
+def test_a_level_met_exactly_at_an_iteration_is_reached_there():
+    assert crossing(X, np.array([0.25, 0.5, 0.75]), 0.5)["at"] == 20
+
+
+def test_a_level_that_was_never_reached_is_null_with_the_best_seen_and_how_far_was_looked():
+    found = crossing(X, np.array([0.2, 0.45, 0.4]), 0.5)
+    assert found == {"at": None, "at_most": False, "searched_to": 40, "best_f1": 0.45}
+
+
+def test_a_first_point_above_the_level_is_an_upper_bound():
+    found = crossing(X, np.array([0.6, 0.7, 0.8]), 0.5)
+    assert (found["at"], found["at_most"]) == (10, True)
+
+
+def test_a_curve_that_falls_again_counts_where_it_first_gets_there():
+    found = crossing(np.array([10.0, 20, 30, 40]), np.array([0.2, 0.6, 0.3, 0.9]), 0.5)
+    assert found["at"] == pytest.approx(17.5)
+
+
+def test_what_was_not_covered_is_never_named():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        f1, level = rng.random(3), rng.random()
+        at = crossing(X, f1, level)["at"]
+        assert (at is None) == (f1.max() < level)
+        assert at is None or np.interp(at, X, f1) >= level - 1e-12
+        assert at is None or X[0] <= at <= X[-1]
+
+
+# Areas
+
+
+def test_the_area_of_a_straight_line_is_its_middle_height():
+    assert area(X, 0.01 * X, 10, 40) == pytest.approx(0.25)
+    assert area(X, 0.01 * X, 15, 30) == pytest.approx(0.225)
+
+
+def test_the_area_is_scipys_trapezium_rule_over_the_width():
+    f1 = np.array([0.3, 0.7, 0.6])
+    assert area(X, f1, 10, 40) == pytest.approx(np.trapezoid(f1, X) / 30)
+
+
+def test_areas_are_compared_over_what_every_run_covers(tmp_path):
+    write_run(tmp_path, "random", RISING)
+    write_run(tmp_path, "entropy", RISING[1:6], images=[20, 30, 40, 50, 60])
+    write_run(tmp_path, "margin", [0.3])  # one point covers no range
+    split = summary_of(tmp_path, 0.7)["validation"]
+    assert split["area_range"] == [0.2, 0.6]
+    same = [split["strategies"][label]["area"]["mean"] for label in ("random", "entropy")]
+    assert same[0] == pytest.approx(same[1])
+    assert split["strategies"]["margin"]["area"]["mean"] is None
+
+
+def test_runs_that_share_no_range_have_no_area():
+    one, other = (Curve(np.array(x), np.array(x), np.array([0.1, 0.2])) for x in ([1, 2], [3, 4]))
+    assert common_range([one, one]) == (1, 2)
+    assert common_range([one, other]) is None
+
+
+# Seeds
+
+
+def test_paired_differences_have_the_interval_of_a_paired_t_test():
+    one, other = [0.71, 0.73, 0.70, 0.74], [0.69, 0.70, 0.71, 0.70]
+    found = paired(dict(enumerate(one)), dict(enumerate(other)))
+    interval = stats.ttest_rel(one, other).confidence_interval(0.95)
+    assert found["interval"] == pytest.approx([interval.low, interval.high])
+    assert found["mean"] == pytest.approx(np.mean(one) - np.mean(other))
+    assert found["deviation"] == pytest.approx(np.std(np.subtract(one, other), ddof=1))
+
+
+def test_only_seeds_that_both_have_are_paired():
+    found = paired({1: 0.5, 2: 0.7, 4: 0.9}, {2: 0.6, 3: 0.1, 4: 0.5})
+    assert found["by_seed"] == pytest.approx({"2": 0.1, "4": 0.4})
+    assert found["n"] == 2
+
+
+def test_one_seed_has_a_mean_but_no_interval_and_none_has_neither():
+    one, none = over_seeds({42: 0.5}), over_seeds({})
+    assert (one["mean"], one["deviation"], one["interval"]) == (0.5, None, None)
+    assert (none["n"], none["mean"], none["interval"]) == (0, None, None)
+
+
+def test_seeds_that_agree_have_an_interval_without_width():
+    assert over_seeds({1: 0.5, 2: 0.5})["interval"] == [0.5, 0.5]
+
+
+def test_the_mean_curve_ends_where_the_first_seed_ends():
+    long = Curve(np.array([1.0, 2, 3]), np.array([10.0, 20, 30]), np.array([0.2, 0.4, 0.9]))
+    short = Curve(np.array([1.0, 2]), np.array([20.0, 40]), np.array([0.4, 0.6]))
+    mean = mean_curve({1: long, 2: short})
+    assert mean.images.tolist() == [1, 2]
+    assert mean.particles.tolist() == [15, 30]
+    assert mean.f1.tolist() == pytest.approx([0.3, 0.5])
+
+
+def test_differences_to_both_random_baselines_are_by_seed_and_share(tmp_path):
+    for seed in (1, 2, 3):
+        write_run(tmp_path, "random", SLOW, seed)
+        write_run(tmp_path, "random_stratified", [f1 + 0.01 for f1 in SLOW], seed)
+    for seed in (2, 3, 4):
+        write_run(tmp_path, "entropy", [f1 + 0.01 * seed for f1 in SLOW[:5]], seed)
+    against = figures(tmp_path, "entropy", 0.7)["against"]
+    assert against["random"]["area"]["by_seed"] == pytest.approx({"2": 0.02, "3": 0.03})
+    rows = against["random_stratified"]["f1"]
+    assert [row["share"] for row in rows] == [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert all(row["by_seed"] == pytest.approx({"2": 0.01, "3": 0.02}) for row in rows)
+
+
+# Target
+
+
+def test_the_target_is_the_mean_of_the_full_data_runs_of_the_same_network(tmp_path):
+    write_run(tmp_path, "random", RISING)
+    write_run(tmp_path, "random", RISING, name="other", model__name="unet")
+    for seed, f1 in ((1, 0.70), (2, 0.74)):
+        write_run(tmp_path, "full", [f1], seed, training__epochs=100)
+    write_run(tmp_path, "full", [0.6], name="weak", training__epochs=1)
+    found = figures(tmp_path, "random")
+    assert found["target"]["f1"] == pytest.approx(0.72)
+    assert found["target"]["source"] == (
+        "the full-data baseline: 0.7200, 2 seeds, the best of 2 settings"
+    )
+    assert level(found, "90%")["f1"] == pytest.approx(0.9 * 0.72)
+    assert figures(tmp_path, "random (unet)")["target"]["f1"] is None
+
+
+def test_a_given_target_goes_before_the_baseline_which_keeps_its_levels(tmp_path):
+    write_run(tmp_path, "random", RISING)
+    write_run(tmp_path, "full", [0.72])
+    found = figures(tmp_path, "random", 0.65)
+    assert found["target"] == {"f1": 0.65, "source": "given by --target-f1"}
+    assert level(found)["images"]["mean_curve"]["at"] == pytest.approx(50)
+    assert level(found, "100%")["images"]["mean_curve"]["at"] == pytest.approx(90)
+
+
+def test_the_full_data_set_without_a_baseline_has_the_configured_target(tmp_path):
+    write_run(tmp_path, "random", [0.5], images=[517], pool=5172)
+    assert figures(tmp_path, "random")["target"]["f1"] == 0.7303
+
+
+def test_other_data_without_a_baseline_have_no_target(tmp_path):
+    write_run(tmp_path, "random", RISING)
+    found = figures(tmp_path, "random")
+    assert found["target"] == {
+        "f1": None,
+        "source": "cannot be told: run --strategy full, or give --target-f1",
+    }
+    assert found["levels"] == []
+
+
+# Savings
+
+
+def test_savings_are_what_random_of_the_same_seed_needed_more(tmp_path):
+    for seed, f1s in ((1, RISING), (2, [f1 + 0.02 for f1 in RISING])):
+        write_run(tmp_path, "random", SLOW, seed)
+        write_run(tmp_path, "entropy", f1s, seed)
+    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    # Random gets to 0.65 with 80 images; entropy with 50 (seed 1) and 40 + 10 * 3 / 5 (seed 2)
+    assert [one["images"] for one in saved["by_seed"].values()] == pytest.approx([30, 34])
+    assert saved["bound"] == "exactly"
+    assert saved["hours"] == pytest.approx(32 * 5 / 60)
+    everything = level(figures(tmp_path, "entropy", 0.65))["saved_against_everything"]
+    assert everything["images"]["mean"] == pytest.approx(POOL - (50 + 46) / 2)
+
+
+def test_savings_against_a_random_that_never_gets_there_are_a_lower_bound(tmp_path):
+    write_run(tmp_path, "random", SLOW[:7])
+    write_run(tmp_path, "entropy", RISING)
+    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    assert saved["bound"] == "at least"
+    assert saved["images"]["mean"] == pytest.approx(70 - 50)
+    assert saved["why"] == "random never reached it within 70.0%"
+
+
+def test_a_random_that_was_not_followed_far_enough_tells_nothing(tmp_path):
+    write_run(tmp_path, "random", SLOW[:3])
+    write_run(tmp_path, "entropy", RISING)
+    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    assert (saved["images"], saved["hours"], saved["bound"]) == (None, None, None)
+    assert saved["why"] == "random never reached it within 30.0%"
+
+
+def test_a_strategy_that_never_gets_there_saves_no_number(tmp_path):
+    write_run(tmp_path, "random", RISING)
+    write_run(tmp_path, "entropy", SLOW[:6])
+    found = level(figures(tmp_path, "entropy", 0.65))
+    assert found["saved_against_random"]["images"] is None
+    assert found["saved_against_everything"]["images"] is None
+    assert found["saved_against_random"]["why"] == "not reached within 60.0%"
+    assert found["images"]["mean_curve"]["at"] is None
+    assert found["images"]["over_seeds"] is None
+
+
+def test_first_sets_that_have_the_level_already_give_bounds_only():
+    first = {"at": 10.0, "at_most": True, "searched_to": 100.0}
+    later = {"at": 30.0, "at_most": False, "searched_to": 100.0}
+    assert saving(first, later, POOL) == {"images": 20, "bound": "at least", "why": None}
+    assert saving(later, first, POOL) == {"images": -20, "bound": "at most", "why": None}
+    assert saving(first, first, POOL)["images"] is None
+
+
+def test_savings_over_seeds_are_bounded_by_bounds_of_one_kind_only():
+    more, exact, less = (
+        {"images": n, "bound": bound, "why": None}
+        for n, bound in ((30, "at least"), (10, "exactly"), (-10, "at most"))
+    )
+    found = savings({1: more, 2: exact}, minutes_per_image=3)
+    assert (found["images"]["mean"], found["bound"], found["hours"]) == (20, "at least", 1)
+    assert savings({1: less, 2: exact}, 3)["bound"] == "at most"
+    assert savings({1: more, 2: less}, 3)["images"] is None
+
+
+def test_where_one_seed_of_two_never_gets_there_no_mean_is_given(tmp_path):
+    for seed, n in ((1, 10), (2, 3)):
+        write_run(tmp_path, "random", SLOW, seed)
+        write_run(tmp_path, "entropy", RISING[:n], seed)
+    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    assert (saved["images"], saved["why"]) == (None, "not reached within 30.0% (1 of 2 seeds)")
+    assert saved["by_seed"]["1"]["images"] == pytest.approx(30)
+
+
+def test_seeds_that_differ_from_randoms_save_nothing_that_could_be_paired(tmp_path):
+    write_run(tmp_path, "random", SLOW, 1)
+    write_run(tmp_path, "entropy", RISING, 2)
+    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    assert (saved["images"], saved["why"]) == (None, "no common seed")
+
+
+def test_particles_are_counted_beside_images(tmp_path):
+    write_run(tmp_path, "random", RISING, particles_per_image=20)
+    found = level(figures(tmp_path, "random", 0.65))["particles"]["mean_curve"]
+    assert found["at"] == pytest.approx(50 * 20)
+    assert found["share"] == pytest.approx(50 * 20 / (POOL * 50))
+
+
+def test_test_figures_are_there_only_where_every_compared_run_has_them(tmp_path):
+    tested = [f1 - 0.1 for f1 in RISING]
+    write_run(tmp_path, "random", RISING, test_f1s=tested)
+    write_run(tmp_path, "full", [0.7], test_f1s=[0.6])
+    found = figures(tmp_path, "random", 0.65, split="test")
+    assert found["target"]["f1"] == pytest.approx(0.6)  # --target-f1 is a figure of validation
+    assert found["best_f1"]["mean"] == pytest.approx(0.63)
+    write_run(tmp_path, "entropy", RISING)
+    assert summary_of(tmp_path)["test"] is None

@@ -1,0 +1,447 @@
+"""The script that makes stores: the segmentation store, alone and in one pass with the patches."""
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS, write_data_set
+from PIL import Image
+from tiny_stores import changed_annotations, content, damage, metadata_of, preprocess
+
+import preprocess_coco_full_dataset as script
+from picking import micrographs
+from picking.masks import IGNORE
+from picking.micrographs import read_scaled, scale_micrograph, write_mrc
+from picking.segmentation import SegmentationStore
+
+ROOT = Path(__file__).parents[1]
+SIDE_PX = 64
+BOTH = ("patches", "segmentation")
+SLOWLY = """
+import time
+import preprocess_coco_full_dataset as script
+from picking import masks
+from picking.errors import run_script
+draw = masks.draw_mask
+
+def slowly(plan):
+    time.sleep(0.1)
+    return draw(plan)
+
+masks.draw_mask = slowly
+run_script(script.main)
+"""
+
+
+def segment(root, folder, *options, tasks=("segmentation",), montage=False):
+    """Run the script here into folder/patches and folder/seg."""
+    command = ("--tasks", *tasks, "--seg-output-dir", folder / "seg", "--seg-size", SIDE_PX)
+    with contextlib.ExitStack() as stack:
+        if not montage:
+            stack.enter_context(mock.patch.object(script, "write_mask_montage"))
+        return preprocess(root, folder / "patches", *command, *options, montage=montage)
+
+
+def done(root, folder, *options, **more):
+    result = segment(root, folder, *options, **more)
+    assert (result.status, result.err) == (0, "")
+    return content(folder)
+
+
+def note_reads(monkeypatch):
+    """Return the list to which (how, name) of every micrograph is added when it is read."""
+    reads = []
+    for how in ("read_micrograph", "read_scaled"):
+        read = getattr(micrographs, how)
+
+        def noted(path, *args, how=how, read=read):
+            reads.append((how, path.name))
+            return read(path, *args)
+
+        monkeypatch.setattr(micrographs, how, noted)
+    return reads
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+@pytest.fixture(scope="session")
+def segmented(data_set, tmp_path_factory):
+    """The segmentation store of the tiny data set, its pictures and what was printed."""
+    folder = tmp_path_factory.mktemp("segmented")
+    result = segment(data_set.root, folder, montage=True)
+    assert (result.status, result.err) == (0, "")
+    return SimpleNamespace(output=folder / "seg", folder=folder, printed=result.out)
+
+
+@pytest.fixture(scope="session")
+def both(data_set, tmp_path_factory):
+    """Both stores of the tiny data set, made in one pass: the folder and its content."""
+    folder = tmp_path_factory.mktemp("both")
+    return SimpleNamespace(folder=folder, content=done(data_set.root, folder, tasks=BOTH))
+
+
+# What is written
+
+
+def test_every_image_is_its_micrograph_scaled_and_every_mask_its_particles(segmented, data_set):
+    for split, n_images in SPLITS.items():
+        store = SegmentationStore(segmented.output / split)
+        index = json.loads((segmented.output / split / "index.json").read_text())
+        assert store.names == store.micrographs == [f"{split}_{i:02}.jpg" for i in range(n_images)]
+        assert store.n_particles.tolist() == [N_PARTICLES] * n_images
+        assert index["size_px"] == store.size_px == SIDE_PX
+        for i, name in enumerate(store.names):
+            image = read_scaled(data_set.root / split / name, (SIDE_PX, SIDE_PX))
+            np.testing.assert_array_equal(store.images[i], image)
+            scale = np.array([SIDE_PX / n for n in SIZE_PX])
+            y, x = ((np.arange(SIDE_PX) + 0.5) / s for s in scale)
+            disks = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+            for centre_y, centre_x in data_set.centres_px[Path(name).stem]:
+                distance = np.hypot(y[:, None] - centre_y, x - centre_x)
+                disks[distance <= DIAMETER_PX / 2] = 1
+            np.testing.assert_array_equal(store.masks[i], disks)
+            listed = index["images"][i]
+            assert listed["original_size_px"] == list(SIZE_PX) and listed["tile"] is None
+            np.testing.assert_allclose(listed["scale"], scale)
+            assert listed["checksum"] == zlib.crc32(image.tobytes())
+
+
+def test_the_counts_of_the_metadata_are_those_of_the_masks(data_set, tmp_path):
+    options = ("--resize", "pad", "--seg-tiles", 2, "--seg-ignore-margin")
+    done(data_set.root, tmp_path, *options)
+    metadata = metadata_of(tmp_path / "seg")
+    assert metadata["annotated_margin_px"] == 7
+    assert (metadata["seg_size_px"], metadata["resize"], metadata["tiles"]) == (SIDE_PX, "pad", 2)
+    assert "mean 0 and deviation 1" in metadata["normalisation"]
+    totals = dict.fromkeys(("n_images", "n_micrographs", "n_particles"), 0)
+    for split, n_micrographs in SPLITS.items():
+        store, part = SegmentationStore(tmp_path / "seg" / split), metadata["splits"][split]
+        counts = {
+            "n_images": 4 * n_micrographs,
+            "n_micrographs": n_micrographs,
+            "n_particles": N_PARTICLES * n_micrographs,
+        }
+        assert {key: part[key] for key in counts} == counts
+        assert len(store) == counts["n_images"]
+        assert store.n_particles.sum() == counts["n_particles"]
+        totals = {key: totals[key] + counts[key] for key in totals}
+        counted = store.masks[store.masks != IGNORE]
+        assert part["positive_share"] == pytest.approx(counted.mean())
+        assert part["ignored_share"] == pytest.approx((store.masks == IGNORE).mean()) > 0.1
+        assert part["n_dropped"] == {"zero_area": 0, "centre_outside": 0}
+        assert part["skipped_unreadable"] == [] and part["n_images_unannotated"] == 0
+    assert {key: metadata["total"][key] for key in totals} == totals
+
+
+def test_what_is_in_the_store_and_what_is_dropped_is_printed(own_data, tmp_path):
+    with changed_annotations(own_data, "train") as listed:
+        listed["annotations"][0]["bbox"] = [0, 0, 0, 0]
+        listed["annotations"][11]["bbox"] = [-90, 10, 20, 20]
+    shutil.copy(own_data / "train" / "train_00.jpg", own_data / "train" / "none.jpg")
+    result = segment(own_data, tmp_path, "--seg-tiles", 2)
+    train = metadata_of(tmp_path / "seg")["splits"]["train"]
+    assert train["n_dropped"] == {"zero_area": 1, "centre_outside": 1}
+    assert train["n_images_unannotated"] == 1 and train["n_particles"] == 28
+    for words in (
+        "Segmentation of train split\nTotal micrographs: 3\n  Images: 12 of 64 x 64 px\n"
+        "  Particles: 28\n  Dropped annotations (no area or centre outside the image): 2\n"
+        "  Note: 1 images without annotation, left out\n",
+        f"Split train: particles take {train['positive_share']:.1%} of the pixels; 0.0% of all",
+        "Annotated margin: ",
+        f"Finished {tmp_path}/seg: 20 images with masks\n",
+    ):
+        assert words in result.out
+    assert "Processing" not in result.out and not (tmp_path / "patches").exists()
+
+
+def test_micrographs_that_are_enlarged_are_counted(data_set, tmp_path):
+    result = segment(data_set.root, tmp_path, "--seg-tiles", 6, "--dry-run")
+    assert "Note: 3 micrographs are smaller than that and are enlarged" in result.out
+
+
+def test_a_picture_of_every_split_is_written(segmented):
+    for split in SPLITS:
+        with Image.open(segmented.output / f"montage_{split}.png") as picture:
+            shown = np.asarray(picture.convert("RGB")).astype(int)
+            assert picture.format == "PNG" and min(picture.size) > 400
+        assert (shown[..., 1] - shown[..., 0] > 100).sum() > 100  # outlines
+        assert f"Wrote {segmented.output}/montage_{split}.png" in segmented.printed
+
+
+def test_mrc_micrographs_and_their_masks_have_the_same_frame(own_data, tmp_path):
+    for path in (own_data / "train").glob("*.jpg"):
+        write_mrc(path.with_suffix(".mrc"), np.asarray(Image.open(path)).astype(float), 1.0)
+        path.unlink()
+    done(own_data, tmp_path, "--splits", "train", "--seg-size", 160)
+    store = SegmentationStore(tmp_path / "seg" / "train")
+    for image, mask in zip(store.images, store.masks, strict=True):
+        assert image[mask == 1].mean() < image[mask == 0].mean() - 30
+
+
+def test_particles_of_real_micrographs_are_darker_than_the_background(empiar10017, tmp_path):
+    done(empiar10017, tmp_path, "--splits", "val", "--seg-size", 384)
+    store = SegmentationStore(tmp_path / "seg" / "val")
+    assert store.n_particles.tolist() == [666, 633]
+    for image, mask in zip(store.images.astype(float), store.masks, strict=True):
+        # Not with the frame's streaks at the edges, and against masks of every wrong frame
+        inner = slice(30, -30)
+
+        def darkness(mask, image=image[inner, inner]):
+            mask = mask[inner, inner] == 1
+            return (image[~mask].mean() - image[mask].mean()) / image.std()
+
+        assert darkness(mask) > 0.15
+        for wrong in (mask[::-1], mask[:, ::-1], mask.T):
+            assert abs(darkness(wrong)) < darkness(mask) / 3
+
+
+# One pass
+
+
+def test_one_pass_gives_the_patches_and_the_masks_of_two(both, preprocessed, segmented):
+    made = content(both.folder)
+    for name, whole in content(preprocessed.output).items():
+        assert name.endswith(".png") or made[f"patches/{name}"] == whole
+    for split in SPLITS:
+        one, two = (SegmentationStore(x / split) for x in (both.folder / "seg", segmented.output))
+        np.testing.assert_array_equal(one.masks, two.masks)
+        assert one.names == two.names and one.n_particles.tolist() == two.n_particles.tolist()
+        difference = np.abs(one.images.astype(int) - two.images)
+        assert difference.mean() < 1 and difference.max() <= 8  # whole and reduced decoding
+
+
+def test_one_pass_decodes_every_micrograph_once(data_set, both, tmp_path, monkeypatch):
+    reads = note_reads(monkeypatch)
+    assert done(data_set.root, tmp_path, tasks=BOTH) == both.content
+    names = [f"{split}_{i:02}.jpg" for split, n in SPLITS.items() for i in range(n)]
+    assert sorted(reads) == sorted(("read_micrograph", name) for name in names)
+    store = SegmentationStore(tmp_path / "seg" / "val")
+    whole = micrographs.read_micrograph(data_set.root / "val" / "val_01.jpg")
+    np.testing.assert_array_equal(store.images[1], scale_micrograph(whole, (SIDE_PX, SIDE_PX)))
+
+
+def test_for_the_segmentation_alone_jpegs_are_decoded_at_reduced_scale(
+    data_set, segmented, tmp_path, monkeypatch
+):
+    reads = note_reads(monkeypatch)
+    done(data_set.root, tmp_path)
+    assert {how for how, _ in reads} == {"read_scaled"} and len(reads) == 6
+    decoded = [metadata_of(x)["jpegs_decoded"] for x in (tmp_path / "seg", segmented.output)]
+    assert decoded == ["at reduced scale"] * 2
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_the_stores_do_not_depend_on_the_number_of_workers(data_set, both, tmp_path, n_workers):
+    options = ("--num-workers", n_workers)
+    assert done(data_set.root, tmp_path, *options, tasks=BOTH[::-1]) == both.content
+
+
+def test_a_finished_store_is_left_alone_while_the_other_is_made(data_set, both, tmp_path):
+    done(data_set.root, tmp_path, tasks=["patches"])
+    before = stamps(tmp_path / "patches")
+    result = segment(data_set.root, tmp_path, tasks=BOTH)
+    assert result.status == 0
+    assert result.out.startswith(f"{tmp_path}/patches is complete already: nothing to do\n")
+    assert "Processing" not in result.out and f"Finished {tmp_path}/seg" in result.out
+    assert stamps(tmp_path / "patches") == before
+    assert content(tmp_path) == both.content  # as if made in one pass
+    before = stamps(tmp_path)
+    for tasks in (BOTH, ["segmentation"]):
+        result = segment(data_set.root, tmp_path, tasks=tasks)
+        assert result.status == 0 and f"{tmp_path}/seg is complete already" in result.out
+    assert stamps(tmp_path) == before
+
+
+def test_a_dry_run_of_both_prints_both_plans_and_writes_nothing(data_set, preprocessed, tmp_path):
+    result = segment(data_set.root, tmp_path / "x", "--dry-run", tasks=BOTH)
+    assert (result.status, result.err) == (0, "")
+    counts = preprocessed.printed[: preprocessed.printed.index("\nAnnotated margin")]
+    assert result.out.startswith(counts)
+    n_bytes = 2 * sum(SPLITS.values()) * SIDE_PX**2
+    for words in (
+        "Segmentation of val split\nTotal micrographs: 2\n",
+        f"Store: 0.00 GB in {tmp_path}/x/patches\n",
+        f"Store: {n_bytes / 1e9:.2f} GB in {tmp_path}/x/seg\n",
+    ):
+        assert words in result.out
+    assert list(tmp_path.iterdir()) == []
+
+
+# Stopped and gone on with
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_in_the_middle_of_both_and_started_again_it_ends_with_the_same_bytes(
+    tmp_path, monkeypatch, end
+):
+    root, output = tmp_path / "data", tmp_path / "out"
+    write_data_set(root, {"train": 16, "test": 2})
+    journals = [output / task / ".journal" for task in ("patches", "seg")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOWLY, "--data-root", root, "--output-dir", output / "patches",
+         "--patch-size", "32", "--num-workers", "2", "--tasks", "segmentation", "patches",
+         "--seg-output-dir", output / "seg", "--seg-size", str(SIDE_PX)],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not journals[1].exists() or journals[1].read_bytes().count(b'"i"') < 4:
+        assert process.poll() is None
+    process.send_signal(end)
+    process.communicate()
+    assert not list(output.glob("*/metadata.json"))
+    kept = journals[1].read_bytes().splitlines(keepends=True)
+    n_kept = sum(b'"i"' in line for line in kept) - 1
+    journals[1].write_bytes(b"".join(kept[:-1]) + b'{"split": "tr')  # one less than of patches
+    assert 3 <= n_kept < 16
+
+    reads = note_reads(monkeypatch)
+    went_on = done(root, output, tasks=BOTH)
+    assert len(reads) == 16 + 2 - n_kept and {how for how, _ in reads} == {"read_micrograph"}
+    assert went_on == done(root, tmp_path / "at_once", tasks=BOTH)
+
+
+def test_an_image_that_is_replaced_in_between_is_drawn_again(own_data, tmp_path, monkeypatch):
+    whole = damage(own_data / "val" / "val_01.jpg")
+    assert segment(own_data, tmp_path / "out").status == 2
+    (own_data / "val" / "val_01.jpg").write_bytes(whole)
+    Image.new("L", SIZE_PX[::-1], 77).save(own_data / "train" / "train_01.jpg")
+    reads = note_reads(monkeypatch)
+    went_on = done(own_data, tmp_path / "out")
+    assert [name for _, name in reads] == ["train_01.jpg", "val_01.jpg"]
+    assert (SegmentationStore(tmp_path / "out" / "seg" / "train").images[1] == 77).all()
+    assert went_on == done(own_data, tmp_path / "at_once")
+
+
+def test_a_store_begun_for_other_tasks_is_not_gone_on_with(own_data, tmp_path):
+    """Its images would be decoded at two scales."""
+    damage(own_data / "val" / "val_01.jpg")
+    assert segment(own_data, tmp_path).status == 2
+    result = segment(own_data, tmp_path, tasks=BOTH)
+    assert result.status == 2
+    words = "tasks: ['segmentation'] there, ['patches', 'segmentation'] now"
+    assert words in result.err and "choose another output folder" in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--seg-size", 32), "seg_size: 64 there, 32 now"),
+        (("--resize", "pad"), "resize: stretch there, pad now"),
+        (("--seg-tiles", 2), "seg_tiles: 1 there, 2 now"),
+        (("--seg-ignore-margin",), "seg_ignore_margin: False there, True now"),
+        (("--splits", "train"), "splits: "),
+        (("--max-images-train", 2), "max_images: "),
+    ],
+)
+def test_a_store_made_with_other_arguments_is_refused_with_their_names(
+    data_set, segmented, options, words
+):
+    before = content(segmented.output)
+    result = segment(data_set.root, segmented.folder, *options)
+    assert result.status == 2 and result.out == ""
+    assert re.fullmatch(r"error: .* made with other arguments \(.*\): choose .*\n", result.err)
+    assert words in result.err and content(segmented.output) == before
+
+
+def test_arguments_that_do_not_touch_images_or_masks_make_no_other_store(data_set, segmented):
+    options = ("--seed", 7, "--annotated-margin", 3, "--hide-ratio", 0.5)
+    result = segment(data_set.root, segmented.folder, *options)
+    assert result.status == 0 and "is complete already" in result.out
+
+
+# Unreadable images
+
+
+@pytest.mark.parametrize("tasks", [BOTH, ["segmentation"]])
+def test_unreadable_images_are_named_together_and_stop_it(own_data, tmp_path, tasks):
+    for name in ("train_00", "val_01"):
+        damage(own_data / name.split("_")[0] / f"{name}.jpg")
+    result = segment(own_data, tmp_path, tasks=tasks)
+    assert result.status == 2
+    assert re.fullmatch(
+        r"error: 2 of 5 micrographs cannot be read: .*train_00\.jpg cannot be decoded.*; "
+        r".*val_01\.jpg .*--skip-unreadable\n",
+        result.err,
+    )
+    assert not list(tmp_path.glob("*/metadata.json"))
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_a_skipped_image_is_left_out_of_both_stores(own_data, tmp_path, header):
+    path = own_data / "train" / "train_01.jpg"
+    damage(path, header)
+    skipped = done(own_data, tmp_path / "skipped", "--skip-unreadable", tasks=BOTH)
+    for store in ("patches", "seg"):
+        train = metadata_of(tmp_path / "skipped" / store)["splits"]["train"]
+        assert train["skipped_unreadable"] == ["train_01.jpg"]
+    path.unlink()
+    shutil.rmtree(own_data / "annotations")  # the CSVs of those that are there serve
+    without = done(own_data, tmp_path / "without", tasks=BOTH)
+    for name in ("patches/train/patches.npy", "seg/train/images.npy", "seg/train/masks.npy",
+                 "seg/train/index.json", "seg/val/masks.npy"):  # fmt: skip
+        assert skipped[name] == without[name]
+
+
+def test_the_skipped_image_of_a_finished_store_is_skipped_in_the_other(own_data, tmp_path):
+    damage(own_data / "train" / "train_01.jpg")
+    done(own_data, tmp_path, "--skip-unreadable", tasks=["patches"])
+    done(own_data, tmp_path, "--skip-unreadable", tasks=BOTH)
+    store = SegmentationStore(tmp_path / "seg" / "train")
+    assert store.names == ["train_00.jpg", "train_02.jpg"]
+
+
+# Mistakes
+
+
+def test_the_room_for_both_stores_together_is_asked_of_the_disk(own_data, tmp_path, monkeypatch):
+    n_bytes = 2 * 5 * SIDE_PX**2  # of the masks and images; patches take more than half of it
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=n_bytes + n_bytes // 2)
+    )
+    result = segment(own_data, tmp_path / "one")
+    assert result.status == 0
+    result = segment(own_data, tmp_path / "both", tasks=BOTH)
+    assert result.status == 2 and "GB are needed but 0.0 GB are free" in result.err
+    assert not list((tmp_path / "both").glob("*/*/*.npy"))
+
+
+MISTAKES = {
+    "a tiny image": (("--seg-size", 15), "--seg-size is 15: choose 16 px or more"),
+    "no tile": (("--seg-tiles", 0), "--seg-tiles is 0: choose 1 or more"),
+    "output among the images": (
+        ("--seg-output-dir", "{root}/val/x"), "--seg-output-dir .*/val/x is among the micrographs"
+    ),
+    "one folder for both": (
+        ("--tasks", *BOTH, "--output-dir", "{root}/../x", "--seg-output-dir", "{root}/../x"),
+        "are both .*: give each store its own",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("options", "words"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_sentence_and_exit_status_2(own_data, tmp_path, options, words):
+    before = content(tmp_path)
+    options = [str(option).format(root=own_data) for option in options]
+    result = segment(own_data, tmp_path / "out", *options)
+    assert result.status == 2 and content(tmp_path) == before
+    assert re.fullmatch(rf"error: [^\n]*{words}[^\n]*\n", result.err), result.err
+
+
+def test_a_split_of_unreadable_images_only_is_refused_even_when_they_are_skipped(
+    own_data, tmp_path
+):
+    for path in (own_data / "train").iterdir():
+        damage(path)
+    result = segment(own_data, tmp_path, "--skip-unreadable")
+    assert result.status == 2 and "split 'train' yields no mask" in result.err

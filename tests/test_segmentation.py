@@ -1,0 +1,434 @@
+"""Masks and images of a segmentation store, the store and its data set."""
+
+import json
+import pickle
+import shutil
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import picture, some_centres
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from picking import masks
+from picking.annotations import Micrograph
+from picking.errors import UserError
+from picking.filling import fill_split
+from picking.journal import Journal
+from picking.masks import IGNORE, MaskSettings, draw_images, draw_mask, plan_images
+from picking.segmentation import CryoEMSegmentationDataset, SegmentationStore, require_separate
+
+SIZE_PX = (300, 420)  # neither square nor a multiple of a working size
+FRAMES = {
+    "stretch": ("stretch", 1),
+    "pad": ("pad", 1),
+    "stretched tiles": ("stretch", 3),
+    "padded tiles": ("pad", 3),
+}
+
+
+def record(name, centres_px, diameter_px=40.0, folder=Path("none")):
+    centres = np.array(centres_px, dtype=float).reshape(-1, 2)
+    diameters = np.full(len(centres), diameter_px)
+    return Micrograph(folder / name, name, centres, diameters, None, 0, None)
+
+
+def plan(centres_px, resize="stretch", tiles=1, side_px=120, margin_px=0, **of_record):
+    settings = MaskSettings(side_px, resize, tiles, margin_px)
+    return plan_images([record("a.png", centres_px, **of_record)], [SIZE_PX], settings)[0]
+
+
+def together(one, rows):
+    """Images of a plan put side by side where they belong: (n, S, S) -> (R * S, C * S)."""
+    n_rows, n_columns = one.grid
+    side_px = rows.shape[-1]
+    return rows.reshape(n_rows, n_columns, side_px, side_px).swapaxes(1, 2).reshape(
+        n_rows * side_px, n_columns * side_px
+    )  # fmt: skip
+
+
+def centre_of(weights):
+    """Centre of mass (y, x) of an image in px whose first px spans [0, 1]."""
+    y, x = (np.arange(n) + 0.5 for n in weights.shape)
+    return np.array([weights.sum(axis=1) @ y, weights.sum(axis=0) @ x]) / weights.sum()
+
+
+# Disks
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("centre", [(150.0, 210.0), (73.4, 301.9), (200.25, 95.5)])
+def test_a_disk_has_the_area_and_the_centre_of_its_particle(frame, centre):
+    resize, tiles = FRAMES[frame]
+    one = plan([centre], resize, tiles, side_px=200)
+    image = np.zeros(SIZE_PX, np.uint8)
+    (_, drawn), _ = draw_images(one, image)
+    whole = together(one, drawn)
+    assert set(np.unique(drawn)) <= {0, 1, IGNORE}
+    scale_y, scale_x = one.scale
+    area = (whole == 1).sum()
+    assert area == pytest.approx(np.pi * 40**2 / 4 * scale_y * scale_x, rel=0.04)
+    assert np.abs(centre_of(whole == 1) / one.scale - centre).max() * max(one.scale) < 0.25
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_image_and_mask_have_the_same_frame(frame):
+    """A dark disk of the image, found by its grey levels, lies where the mask has it."""
+    resize, tiles = FRAMES[frame]
+    y, x = (np.arange(n) + 0.5 for n in SIZE_PX)
+    image = np.full(SIZE_PX, 200, np.uint8)
+    image[(y[:, None] - 83.5) ** 2 + (x - 257.5) ** 2 <= 20**2] = 50
+    one = plan([(83.5, 257.5)], resize, tiles)
+    (images, drawn), _ = draw_images(one, image)
+    darkness = 200.0 - together(one, images)
+    mask = together(one, drawn)
+    darkness[mask == IGNORE] = 0
+    assert np.abs(centre_of(darkness) - centre_of(mask == 1)).max() < 0.25
+    assert darkness[mask == 1].mean() > 130 and darkness[mask == 0].mean() < 1
+
+
+def test_stretching_scales_each_axis_by_itself_and_padding_scales_both_alike():
+    stretched, padded = plan([(1, 1)]), plan([(1, 1)], "pad")
+    assert stretched.scaled_px == (120, 120) and padded.scaled_px == (86, 120)
+    np.testing.assert_allclose(stretched.scale, [120 / 300, 120 / 420])
+    np.testing.assert_allclose(padded.scale, [86 / 300, 120 / 420])
+    assert abs(padded.scale[0] / padded.scale[1] - 1) < 0.01
+
+
+def test_what_is_padded_is_mirrored_and_ignored():
+    rng = np.random.default_rng(0)
+    one = plan(some_centres(rng, 8, SIZE_PX), "pad")
+    (images, drawn), noted = draw_images(one, rng.integers(0, 256, SIZE_PX, dtype=np.uint8))
+    assert one.grid == (1, 1) and images.shape == drawn.shape == (1, 120, 120)
+    np.testing.assert_array_equal(images[0, 86:], images[0, 84 : 84 - (120 - 86) : -1])
+    assert (drawn[0, 86:] == IGNORE).all() and (drawn[0, :86] != IGNORE).all()
+    assert noted["n_ignored"] == (120 - 86) * 120
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad"])
+def test_tiles_put_together_are_the_whole_scaled_micrograph(resize):
+    rng = np.random.default_rng(1)
+    centres = some_centres(rng, 25, SIZE_PX)
+    image = picture(rng, centres, SIZE_PX)
+    tiled, whole = plan(centres, resize, 3, 60), plan(centres, resize, 1, 180)
+    (images, drawn), _ = draw_images(tiled, image)
+    ((image_at_once,), (mask_at_once,)), _ = draw_images(whole, image)
+    height, width = tiled.scaled_px
+    assert whole.scaled_px == (height, width)
+    for parts, at_once in ((images, image_at_once), (drawn, mask_at_once)):
+        np.testing.assert_array_equal(
+            together(tiled, parts)[:height, :width], at_once[:height, :width]
+        )
+
+
+def test_tiles_that_hold_nothing_of_the_micrograph_are_left_out():
+    one = plan([(5, 5)], "pad", 4, 30)  # 86 px of 120 px are filled
+    assert one.grid == (3, 4) and one.n_rows == 12
+    (_, drawn), _ = draw_images(one, np.zeros(SIZE_PX, np.uint8))
+    assert (drawn != IGNORE).any(axis=(1, 2)).all()
+    assert plan([(5, 5)], "stretch", 4, 30).grid == (4, 4)
+
+
+def test_every_particle_is_counted_once_in_the_tile_of_its_centre_and_drawn_in_all_it_meets():
+    centres = [(99.0, 139.0), (101.0, 141.0), (250.0, 10.0)]  # tiles are 100 x 140 px
+    one = plan(centres, tiles=3, side_px=40)
+    assert one.particles_per_image() == [1, 0, 0, 0, 1, 0, 1, 0, 0]
+    (_, drawn), _ = draw_images(one, np.zeros(SIZE_PX, np.uint8))
+    assert [int((mask == 1).any()) for mask in drawn] == [1, 1, 0, 1, 1, 0, 1, 0, 0]
+
+
+def test_centres_in_the_last_fraction_of_a_px_belong_to_the_last_tile():
+    one = plan([(299.9999999, 419.9999999)], "pad", 3, 40)
+    assert one.particles_per_image()[-1] == 1 == sum(one.particles_per_image())
+
+
+def test_a_particle_whose_centre_is_outside_is_dropped_and_one_at_the_border_is_cut_off():
+    one = plan([(-1.0, 200.0), (0.5, 100.0), (299.0, 419.0)])
+    mask = draw_mask(one)
+    assert one.n_outside == 1 and sum(one.particles_per_image()) == 2
+    x = (np.arange(120) + 0.5) / one.scale[1]
+    np.testing.assert_array_equal(mask[0] == 1, np.abs(x - 100) <= 20)
+    assert mask[-1, -1] == 1
+
+
+def test_px_nearer_to_the_edge_than_the_margin_are_ignored():
+    one = plan([(150, 20)], margin_px=25)
+    mask = draw_mask(one)
+    y, x = ((np.arange(120) + 0.5) / s for s in one.scale)
+    nearest_y, nearest_x = (np.minimum(p, n - p) for p, n in zip((y, x), SIZE_PX, strict=True))
+    near = np.minimum(nearest_y[:, None], nearest_x) < 25
+    np.testing.assert_array_equal(mask == IGNORE, near)
+    assert (mask == 1).any()  # the rest of the particle that reaches out of the margin
+    assert not (draw_mask(plan([(150, 20)])) == IGNORE).any()
+
+
+def test_what_the_journal_notes_is_what_was_drawn():
+    rng = np.random.default_rng(2)
+    one = plan(some_centres(rng, 25, SIZE_PX), "pad", 3, 60, margin_px=10)
+    (images, drawn), noted = draw_images(one, rng.integers(0, 256, SIZE_PX, dtype=np.uint8))
+    assert noted["image_checksums"] == [zlib.crc32(image.tobytes()) for image in images]
+    assert noted["n_positive"] == (drawn == 1).sum() > 0
+    assert noted["n_ignored"] == (drawn == IGNORE).sum() > 0
+
+
+# The store
+
+
+def fill(folder, names, seed=0, side_px=48, tiles=1, damage=None):
+    """Fill a split with micrographs of noise; return what is wrong with them."""
+    images = folder.parent / f"images {seed}"
+    images.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    records = []
+    for name in names:
+        records.append(record(name, some_centres(rng, 5, SIZE_PX), folder=images))
+        image = Image.fromarray(picture(rng, records[-1].centres_px, SIZE_PX))
+        image.save(images / name)
+        if name == damage:
+            (images / name).write_bytes(b"")
+    journal = Journal(folder.parent / f".journal {folder.name} {seed}", {"splits": [folder.name]})
+    plans = plan_images(records, [SIZE_PX] * len(names), MaskSettings(side_px, "stretch", tiles, 0))
+    return fill_split([masks.filling(folder, plans, journal)], n_workers=0)
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory):
+    """A store to copy."""
+    folder = tmp_path_factory.mktemp("filled") / "store"
+    assert fill(folder / "train", ["a.png", "b.png", "c.png"]) == {}
+    return folder
+
+
+@pytest.fixture
+def split(filled, tmp_path):
+    """The folder of a split of three images, to be changed by the test."""
+    return shutil.copytree(filled, tmp_path / "store") / "train"
+
+
+def test_a_store_reads_images_and_masks_through_memory_maps(tmp_path):
+    folder = tmp_path / "store" / "train"
+    fill(folder, ["a.png", "b.png"], tiles=2)
+    store = SegmentationStore(folder)
+    assert isinstance(store.images, np.memmap) and isinstance(store.masks, np.memmap)
+    assert len(store) == 8 and store.images.shape == store.masks.shape == (8, 48, 48)
+    assert store.size_px == 48 and store.ids == [None] * 8
+    assert store.names[:3] == ["a.png#r0c0", "a.png#r0c1", "a.png#r1c0"]
+    assert store.micrographs == ["a.png"] * 4 + ["b.png"] * 4
+    assert store.n_particles.reshape(2, 4).sum(axis=1).tolist() == [5, 5]
+    assert store.checksums.tolist() == [zlib.crc32(image.tobytes()) for image in store.images]
+
+
+def test_the_content_hash_tells_stores_of_other_images_or_other_masks_apart(tmp_path):
+    fill(tmp_path / "a" / "train", ["a.png"])
+    fill(tmp_path / "b" / "train", ["a.png"])
+    fill(tmp_path / "c" / "train", ["a.png"], seed=1)
+    a, b, c = (SegmentationStore(tmp_path / x / "train").content_hash for x in "abc")
+    assert a == b != c
+    journal = Journal(tmp_path / ".journal", {"splits": ["train", "val"]})
+    for checksum in (5, 6):  # of images and masks
+        journal.add("train", 0, {"checksum": checksum})
+        journal.add("val", 0, {"checksum": checksum + 1})
+        hashes = {journal.content_hash("train"), journal.content_hash("val")}
+        hashes.add(journal.content_hash())
+        assert len(hashes) == 3 and not hashes & {a}
+        a = journal.content_hash("train")
+
+
+def test_writing_to_what_was_read_leaves_the_files_alone(split):
+    before = (split / "images.npy").read_bytes()
+    store = SegmentationStore(split)
+    torch.as_tensor(store.images[:2]).fill_(7)
+    del store
+    assert (split / "images.npy").read_bytes() == before
+
+
+def edit_index(folder, change):
+    index = json.loads((folder / "index.json").read_text())
+    change(index)
+    (folder / "index.json").write_text(json.dumps(index))
+
+
+def shorten(name):
+    def change(folder):
+        path = folder / name
+        path.write_bytes(path.read_bytes()[:-100])
+
+    return change
+
+
+def resave(name, change):
+    def apply(folder):
+        rows = change(np.load(folder / name))
+        np.save(folder / name, rows)
+
+    return apply
+
+
+SPOILT = {
+    "not a store": (lambda f: [path.unlink() for path in f.iterdir()], "is not a split of a seg"),
+    "unfinished": (lambda f: (f / "index.json").unlink(), "is unfinished .*run the same"),
+    "no masks": (lambda f: (f / "masks.npy").unlink(), r"is damaged \(FileNotFoundError"),
+    "short images": (shorten("images.npy"), "is damaged"),
+    "short masks": (shorten("masks.npy"), "is damaged"),
+    "no array": (lambda f: (f / "images.npy").write_bytes(b"x"), "is damaged"),
+    "broken index": (lambda f: (f / "index.json").write_text("{"), "is not valid JSON"),
+    "another index": (lambda f: (f / "index.json").write_text("[1]"), "is damaged"),
+    "an index without names": (
+        lambda f: edit_index(f, lambda index: index["images"][1].pop("name")), "KeyError: 'name'"
+    ),
+    "a short index": (
+        lambda f: edit_index(f, lambda index: index["images"].pop()),
+        r"is damaged \(images of shape \(3, 48, 48\), the index has \(2, 48, 48\)",
+    ),
+    "fewer masks": (
+        resave("masks.npy", lambda m: m[:2]),
+        "mask and image count differ, 2 masks for 3 images",
+    ),
+    "smaller masks": (
+        resave("masks.npy", lambda m: m[:, :40, :40]),
+        r"mask and image size differ, masks of \(40, 40\) px for images of \(48, 48\)",
+    ),
+    "float masks": (resave("masks.npy", lambda m: m.astype(float)), "must be uint8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "words"), SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_store_is_a_sentence_that_names_it(split, spoil, words):
+    spoil(split)
+    with pytest.raises(UserError, match=words) as error:
+        SegmentationStore(split)
+    assert "train" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_folder_and_the_folder_above_the_splits_are_sentences(split, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere is not there: make it with .*--tasks segm"):
+        SegmentationStore(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"holds the splits train: give one of them, e\.g\. "):
+        SegmentationStore(split.parent)
+
+
+def test_a_split_that_is_filled_anew_is_unfinished_until_it_is_whole(split):
+    assert fill(split, ["a.png", "b.png", "d.png"], seed=0, damage="d.png").keys() == {"d.png"}
+    with pytest.raises(UserError, match="is unfinished"):
+        SegmentationStore(split)
+
+
+# Training and validation apart
+
+
+def test_splits_without_common_images_are_separate(split):
+    fill(split.parent / "val", ["x.png", "y.png"], seed=1)
+    require_separate(
+        SegmentationStore(split), SegmentationStore(split.parent / "val"), "validation"
+    )
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.tif"])
+def test_an_image_of_the_same_name_is_refused_whatever_its_suffix_and_content(split, name):
+    fill(split.parent / "val", ["x.png", name], seed=1)
+    with pytest.raises(UserError, match=rf"1 of 2 validation images .*train\): {name} by name: "):
+        require_separate(
+            SegmentationStore(split), SegmentationStore(split.parent / "val"), "validation"
+        )
+
+
+def test_an_image_of_the_same_content_is_refused_whatever_its_name(split):
+    fill(split.parent / "test", ["x.png", "y.png", "z.png"])  # the same seed
+    with pytest.raises(UserError, match=r"3 of 3 test images .*x\.png by content, as a\.png; y"):
+        require_separate(SegmentationStore(split), SegmentationStore(split.parent / "test"), "test")
+
+
+def test_an_equal_checksum_alone_is_no_equal_image(split):
+    fill(split.parent / "val", ["x.png"], seed=1)
+    train, val = SegmentationStore(split), SegmentationStore(split.parent / "val")
+    val.checksums[0] = train.checksums[1]
+    require_separate(train, val, "validation")
+    val.images[0] = train.images[1]
+    with pytest.raises(UserError, match=r"x\.png by content, as b\.png"):
+        require_separate(train, val, "validation")
+
+
+# The data set
+
+
+def pairs(n=6, side_px=8):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, side_px, side_px), dtype=np.uint8)
+    return images, rng.integers(0, 2, (n, side_px, side_px), dtype=np.uint8)
+
+
+def test_a_batch_is_the_images_and_masks_at_the_positions_of_the_rows():
+    images, drawn = pairs()
+    dataset = CryoEMSegmentationDataset(images, drawn, is_training=True, rows=[4, 1, 5, 1])
+    assert isinstance(dataset, Dataset) and len(dataset) == 4
+    for positions, rows in (
+        ([2, 0], [5, 4]), (np.array([3, 3]), [1, 1]), (slice(1, 3), [1, 5]), (1, [1])
+    ):  # fmt: skip
+        batch = dataset[positions]
+        np.testing.assert_array_equal(batch.images, images[rows])
+        np.testing.assert_array_equal(batch.masks, drawn[rows])
+        assert batch.images.dtype == batch.masks.dtype == np.uint8
+    whole = CryoEMSegmentationDataset(images, drawn, is_training=True)
+    np.testing.assert_array_equal(whole[range(6)].images, images)
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_batches_are_marked_and_never_changed(is_training):
+    images, drawn = pairs()
+    dataset = CryoEMSegmentationDataset(images, drawn, is_training)
+    for _ in range(3):
+        batch = dataset[[0, 3]]
+        assert batch.is_training is is_training
+        np.testing.assert_array_equal(batch.images, images[[0, 3]])
+    batch.images[:] = 0  # a copy
+    assert images[0].any()
+
+
+def test_rows_that_are_not_there_are_an_error_at_once():
+    with pytest.raises(IndexError):
+        CryoEMSegmentationDataset(*pairs(), is_training=True, rows=[2, 6])
+
+
+@pytest.mark.parametrize(
+    ("n_masks", "side_px", "words"),
+    [(5, 8, "mask and image count differ, 5 masks for 6 images"), (6, 7, "size differ")],
+)
+def test_masks_that_do_not_belong_to_the_images_are_refused(n_masks, side_px, words):
+    with pytest.raises(UserError, match=words):
+        CryoEMSegmentationDataset(pairs()[0], pairs(n_masks, side_px)[1], is_training=True)
+
+
+def test_a_loader_gives_batches_as_tensors(split):
+    store = SegmentationStore(split)
+    dataset = CryoEMSegmentationDataset(store.images, store.masks, True, rows=[2, 0])
+    loader = DataLoader(dataset, sampler=[np.array([1, 0]), np.array([0])], batch_size=None)
+    first, second = loader
+    assert first.images.dtype == torch.uint8 and first.is_training is True
+    np.testing.assert_array_equal(first.images, store.images[[0, 2]])
+    np.testing.assert_array_equal(second.masks, store.masks[[2]])
+
+
+def test_store_and_data_set_are_pickled_by_their_files_not_by_their_images(tmp_path):
+    folder = tmp_path / "store" / "train"
+    fill(folder, ["a.png", "b.png", "c.png"], side_px=200)
+    store = SegmentationStore(folder)
+    dataset = CryoEMSegmentationDataset(store.images, store.masks, False, rows=[2, 0])
+    for one in (store, dataset):
+        assert len(pickle.dumps(one)) < 1000 < store.images[0].nbytes
+    again = pickle.loads(pickle.dumps(dataset))
+    np.testing.assert_array_equal(again[[0, 1]].images, store.images[[2, 0]])
+    np.testing.assert_array_equal(again[[0, 1]].masks, store.masks[[2, 0]])
+    assert not again[[0]].is_training
+    assert pickle.loads(pickle.dumps(store)).names == store.names
+
+
+def test_parts_of_memory_maps_and_plain_arrays_are_pickled_whole(split):
+    store = SegmentationStore(split)
+    for images, drawn in ((store.images[1:], store.masks[1:]), pairs()):
+        dataset = CryoEMSegmentationDataset(images, drawn, True)
+        again = pickle.loads(pickle.dumps(dataset))
+        np.testing.assert_array_equal(again[[1, 0]].images, images[[1, 0]])
+        np.testing.assert_array_equal(again[[1, 0]].masks, drawn[[1, 0]])
