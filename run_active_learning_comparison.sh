@@ -10,7 +10,7 @@ set -euo pipefail
 
 # Without data: simulated micrographs, ten minutes on 2 cores. "full" trains on all: the target.
 simulation=(--micrographs-train 120 --micrographs-val 24 --micrographs-test 24 --size 512
-    --proteins 6)
+    --pixel-size 4 --snr 0.06 0.2 --proteins 6)
 simulated_seg_size=128
 simulated_strategies="random uncertainty full"
 
@@ -40,6 +40,7 @@ usage: ./run_active_learning_comparison.sh [options] [-- flags for train_active_
                           by default data/<data root's name>_seg...
   --seg-size PX           side of the images in that store (default: 768)
   --seg-tiles N           N x N images of each micrograph
+  --seg-ignore-margin     leave out of loss and figures the margin in which nobody annotated
   --config YAML           default: configs/active_learning.yaml
                           (simulated: configs/active_learning_quickstart.yaml)
   --output-dir DIR        default: experiments/active_learning_fixed
@@ -150,12 +151,13 @@ esac
 TEXT
 }
 
-strategies="" seeds=42 data_dir="" data_root="" seg_size="" seg_tiles="" config="" output_dir=""
-gpus=all num_workers="" slurm="" slurm_options=""
+strategies="" seeds=42 data_dir="" data_root="" seg_size="" seg_tiles="" ignore_margin="" config=""
+output_dir="" gpus=all num_workers="" slurm="" slurm_options=""
 while [[ $# -gt 0 ]]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --) shift; break ;;
+        --seg-ignore-margin) ignore_margin=yes; shift ;;
         --slurm)
             slurm=print
             [[ ${2:-} != print && ${2:-} != submit ]] || { slurm=$2; shift; }
@@ -182,12 +184,12 @@ done
 [[ $seeds =~ ^\ *[0-9][0-9\ ]*$ ]] || fail "--seeds is '$seeds': give whole numbers and spaces"
 [[ $gpus =~ ^(all|none|(\ *(cpu|[0-9]+)(\ +|$))*)$ ]] ||
     fail "--gpus is '$gpus': give numbers, separated by spaces, or none, or 'cpu cpu'"
-[[ -n $data_root || -z $seg_size$seg_tiles ]] || fail "--seg-size and --seg-tiles need --data-root"
+[[ -n $data_root || -z $seg_size$seg_tiles$ignore_margin ]] || fail "--seg-... need --data-root"
 [[ -n $data_root || -z $data_dir || -d $data_dir/train ]] ||
     fail "--data-dir $data_dir has no train/: check the path, or make the store from a --data-root"
 [[ -z $config || -f $config ]] || fail "--config $config is not there: check the path"
 [[ $slurm != submit ]] || command -v sbatch >/dev/null ||
-    fail "--slurm submit finds no sbatch: run it on the cluster, or write the script by --slurm print"
+    fail "--slurm submit finds no sbatch: run it on the cluster, or use --slurm print"
 [[ $slurm != print ]] || exec 3>&1 >&2  # standard output is for the script alone
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -209,11 +211,13 @@ elif [[ -z $data_root$data_dir ]]; then
     data_root=data/simulated_active
     data_dir=data/simulated_active_seg
     seg_size=$simulated_seg_size
+    ignore_margin=yes
     config=${config:-configs/active_learning_quickstart.yaml}
     output_dir=${output_dir:-experiments/active_learning_quickstart}
     strategies=${strategies:-$simulated_strategies}
 elif [[ -z $data_dir ]]; then
     data_dir=data/$(basename "$data_root")_seg${seg_size:+_$seg_size}${seg_tiles:+_tiles$seg_tiles}
+    data_dir+=${ignore_margin:+_margin}
 fi
 output_dir=${output_dir:-experiments/active_learning_fixed}
 strategies=${strategies:-random uncertainty}
@@ -224,6 +228,7 @@ preprocess=("$PYTHON" preprocess_coco_full_dataset.py --tasks segmentation --dat
     --seg-output-dir "$data_dir" --num-workers "$n_makers")
 [[ -z $seg_size ]] || preprocess+=(--seg-size "$seg_size")
 [[ -z $seg_tiles ]] || preprocess+=(--seg-tiles "$seg_tiles")
+[[ -z $ignore_margin ]] || preprocess+=(--seg-ignore-margin)
 train=("$PYTHON" train_active_learning_fixed.py --config "${config:-configs/active_learning.yaml}"
     --train-data-dir "$data_dir/train" --val-data-dir "$data_dir/val" --output-dir "$output_dir"
     --num-workers "${num_workers:-0}" --resume "$@")

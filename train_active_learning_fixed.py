@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models import AttentionUNet, UNet
-from picking import acquisition, iterations, pixel_metrics, runs
+from picking import acquisition, iterations, runs
 from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
 from picking.config import ActiveConfig, plain, read_config
@@ -31,13 +31,13 @@ from picking.errors import UserError, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
-from picking.pool import PoolScores, score_pool
-from picking.scoring import autocast
+from picking.queries import query
+from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
     CryoEMSegmentationDataset,
     SegmentationBatch,
     SegmentationStore,
-    require_separate,
+    open_splits,
 )
 from picking.streams import stream, stream_seed
 from picking.warps import warp
@@ -119,7 +119,7 @@ def main() -> None:
     name = args.run_name or iterations.run_name(config)
     if Path(name).name != name or name in ("", ".."):
         raise UserError(f"--run-name '{name}' must be the name of a folder, not a path")
-    train_store, val_store, test_store = open_stores(config)
+    train_store, val_store, test_store = open_splits(config.data, config.model.depth)
     counts = acquisition.schedule(
         len(train_store),
         settings.initial_fraction,
@@ -209,40 +209,6 @@ def resolve_config(args: argparse.Namespace) -> ActiveConfig:
     once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0)
     training = dataclasses.replace(config.training, epochs=n_epochs)
     return dataclasses.replace(config, active_learning=once, training=training)
-
-
-def open_stores(
-    config: ActiveConfig,
-) -> tuple[SegmentationStore, SegmentationStore, SegmentationStore | None]:
-    """Open the training, validation and, where there is one, test images, and check them."""
-    data = config.data
-    train_store = SegmentationStore(Path(data.train_dir))
-    val_store = SegmentationStore(Path(data.val_dir))
-    test_dir = None if data.test_dir is None else Path(data.test_dir)
-    if data.test_dir == "auto":
-        beside = Path(data.val_dir).parent / "test"
-        test_dir = beside if beside.is_dir() else None
-    test_store = None if test_dir is None else SegmentationStore(test_dir)
-    for name, store in (("validation", val_store), ("test", test_store)):
-        if store is not None:
-            require_separate(train_store, store, name)
-            if store.size_px != train_store.size_px:
-                raise UserError(
-                    f"{store.folder} has images of {store.size_px} px, {train_store.folder} of "
-                    f"{train_store.size_px} px: make both with the same --seg-size"
-                )
-    if test_store is not None:
-        require_separate(val_store, test_store, "test")
-    if not val_store.n_particles.any():
-        raise UserError(f"{val_store.folder} holds no particle: F1 needs some to validate on")
-    step_px = 2**config.model.depth
-    if train_store.size_px % step_px:
-        raise UserError(
-            f"the images of {train_store.folder} have {train_store.size_px} px, which a network of "
-            f"model.depth {config.model.depth} cannot halve so often: choose a --seg-size that "
-            f"{step_px} divides, or another depth"
-        )
-    return train_store, val_store, test_store
 
 
 def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
@@ -452,70 +418,12 @@ def learning_rate(config: ActiveConfig, step: int, n_steps: int) -> float:
     return lowest + (highest - lowest) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
 
 
-@torch.no_grad()
 def evaluate(
     config: ActiveConfig, network: nn.Module, store: SegmentationStore, device: torch.device
 ) -> dict[str, float | None]:
-    """Return the figures over all pixels of a split, streamed."""
-    network.eval()
-    counts = pixel_metrics.new_counts(device)
-    size = config.training.eval_batch_size
-    for start in range(0, len(store), size):
-        images = torch.as_tensor(store.images[start : start + size]).to(device)
-        masks = torch.as_tensor(store.masks[start : start + size]).to(device)
-        with autocast(config.training.precision, device):
-            z = network(to_float(images))
-        pixel_metrics.add(counts, z.float(), masks)
-    return pixel_metrics.figures(counts)
-
-
-def query(
-    config: ActiveConfig,
-    folder: Path,
-    k: int,
-    network: nn.Module,
-    store: SegmentationStore,
-    labelled: np.ndarray,
-    n_new: int,
-    device: torch.device,
-    log: runs.Log,
-    board: Any,
-) -> float:
-    """Choose the images that iteration k + 1 adds, write its labelled set; return the seconds."""
-    settings, training = config.active_learning, config.training
-    strategy = acquisition.strategy(settings.strategy)
-    rows = np.setdiff1d(np.arange(len(store)), labelled)
-
-    def scored(part: np.ndarray) -> PoolScores:
-        return score_pool(
-            network, store.images, part, device,
-            batch_size=training.eval_batch_size,
-            precision_context=lambda: autocast(training.precision, device),
-            extras=strategy.extras,
-        )  # fmt: skip
-
-    started = time.monotonic()
-    pool = acquisition.Pool(
-        candidates=scored(rows),
-        labelled=scored(labelled),
-        labelled_particles=store.n_particles[labelled],
-        strata=[store.ids[i] for i in rows],
-    )
-    rng = acquisition.query_rng(training.seed, settings.strategy, k)
-    chosen, scores = strategy.select(pool, n_new, rng)
-    seconds = time.monotonic() - started
-    new = rows[chosen]
-    everything = np.concatenate([labelled, new])
-    iterations.write_labelled(folder, k + 1, store, everything, new, scores[chosen])
-    shared = {}
-    if settings.compare_queries:
-        others = [name for name in acquisition.STRATEGIES if name != settings.strategy]
-        shared = acquisition.overlaps(pool, chosen, others, training.seed, k)
-    reports.report_query(
-        log, board, k, settings.strategy, store, rows, chosen, scores, shared, network, seconds,
-        device,
-    )  # fmt: skip
-    return seconds
+    """Return the figures over all pixels of a split."""
+    training = config.training
+    return evaluate_pixels(network, store, training.eval_batch_size, training.precision, device)
 
 
 if __name__ == "__main__":

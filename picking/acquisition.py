@@ -8,6 +8,7 @@ twice, and all of the pool where the pool is smaller. What is labelled is no can
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -32,23 +33,35 @@ LLOYD_STEPS = 10
 Selection = tuple[np.ndarray, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Pool:
-    """What a strategy may look at.
+    """What a strategy may look at; images are scored when it does, so that random costs nothing.
 
-    ``candidates`` are the n images that may be chosen, ``labelled`` the m that are labelled, by the
-    same network; ``labelled_particles`` (m,) how many particles each of these has; ``strata`` the
-    EMPIAR id of each candidate, None where it is not known.
+    ``rows`` (n,) and ``labelled_rows`` (m,) are int64 positions in the store, of the candidates and
+    of what is labelled; ``score`` is `score_pool` with the network; ``labelled_particles`` (m,)
+    says how many particles each labelled image has, ``strata`` the EMPIAR id of each candidate,
+    None where it is not known.
     """
 
-    candidates: PoolScores
-    labelled: PoolScores
+    rows: np.ndarray
+    labelled_rows: np.ndarray
+    score: Callable[[np.ndarray], PoolScores]
     labelled_particles: np.ndarray
     strata: Sequence[str | None]
 
+    @functools.cached_property
+    def candidates(self) -> PoolScores:
+        """Scores and features of the images that may be chosen."""
+        return self.score(self.rows)
+
+    @functools.cached_property
+    def labelled(self) -> PoolScores:
+        """The same of the labelled ones."""
+        return self.score(self.labelled_rows)
+
     def __len__(self) -> int:
         """Return the number of candidates."""
-        return len(self.candidates)
+        return len(self.rows)
 
 
 class Strategy(NamedTuple):
@@ -336,8 +349,8 @@ def _typicality(x: np.ndarray, cluster: np.ndarray) -> np.ndarray:
 def _clusters(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """Return the cluster of each of the unit vectors ``x`` (n, C) by k-means, int64 (n,).
 
-    Some of the k may stay empty. Our own few lines since scikit-learn's result may differ between
-    runs with its threads.
+    Some of the k may stay empty. Not scikit-learn's, whose sums depend on the order in which its
+    threads finish: a resumed run must choose the same.
     """
     centres = x[_k_means_plus_plus(x, max(k, 1), rng)]
     cluster = _nearest(x, centres)

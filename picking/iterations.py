@@ -38,7 +38,7 @@ def run_name(config: ActiveConfig) -> str:
     """Return the strategy's name and what differs from a default run, e.g. entropy_unet_seed7."""
     default = ActiveConfig()
     settings = config.active_learning
-    differs = []
+    differs: list[str] = []
     if config.model.name != default.model.name:
         differs.append(config.model.name)
     if settings.start != default.active_learning.start and settings.strategy != FULL:

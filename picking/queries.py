@@ -36,34 +36,26 @@ def query(
     settings, training = config.active_learning, config.training
     strategy = acquisition.strategy(settings.strategy)
     unlabelled = np.setdiff1d(np.arange(len(store)), labelled)
-    seconds = 0.0
 
-    def scores_of(rows: np.ndarray, looked_at: bool) -> PoolScores | None:
-        nonlocal seconds
-        if not looked_at and not settings.compare_queries:
-            return None
-        started = time.monotonic()
-        scores = score_pool(
+    def scored(rows: np.ndarray) -> PoolScores:
+        return score_pool(
             network, store.images, rows, device,
             batch_size=training.eval_batch_size,
             precision_context=lambda: autocast(training.precision, device),
             extras=strategy.extras,
         )  # fmt: skip
-        if looked_at:
-            seconds += time.monotonic() - started
-        return scores
 
     pool = acquisition.Pool(
         rows=unlabelled,
-        strata=[store.ids[i] for i in unlabelled],
-        candidates=scores_of(unlabelled, "candidates" in strategy.needs),
-        labelled=scores_of(labelled, "labelled" in strategy.needs),
+        labelled_rows=labelled,
+        score=scored,
         labelled_particles=store.n_particles[labelled],
+        strata=[store.ids[i] for i in unlabelled],
     )
     started = time.monotonic()
     rng = acquisition.query_rng(training.seed, settings.strategy, k)
     chosen, scores = strategy.select(pool, n_new, rng)
-    seconds += time.monotonic() - started
+    seconds = time.monotonic() - started
 
     new = unlabelled[chosen]
     everything = np.concatenate([labelled, new])

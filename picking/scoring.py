@@ -1,4 +1,4 @@
-"""Scores of a whole patch store, and their figures: the same path in training and afterwards."""
+"""Scores of a whole split and their figures: the same path in training and afterwards."""
 
 import contextlib
 
@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking import metrics, runs
+from picking import metrics, pixel_metrics, runs
 from picking.augment import to_float
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.patches import PatchStore
+from picking.segmentation import SegmentationStore
 
 
 def to_input(patches: Tensor | np.ndarray, config: PUConfig, device: torch.device) -> Tensor:
@@ -83,3 +84,23 @@ def evaluate(
     share = float(called.mean()) if len(called) else None
     report["at_val_threshold"]["predicted_positive_share"] = share
     return report
+
+
+@torch.no_grad()
+def evaluate_pixels(
+    network: nn.Module,
+    store: SegmentationStore,
+    batch_size: int,
+    precision: str,
+    device: torch.device,
+) -> dict[str, float | None]:
+    """Return `pixel_metrics.figures` over all pixels of a split, streamed a batch at a time."""
+    network.eval()
+    counts = pixel_metrics.new_counts(device)
+    for start in range(0, len(store), batch_size):
+        images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
+        masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
+        with autocast(precision, device):
+            z = network(to_float(images))
+        pixel_metrics.add(counts, z, masks)
+    return pixel_metrics.figures(counts)

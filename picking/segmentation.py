@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from picking.config import SegmentationDataConfig
 from picking.errors import UserError
 from picking.files import read_json
 from picking.masks import IGNORE as IGNORE
@@ -98,6 +99,43 @@ class CryoEMSegmentationDataset(Dataset):
         # A worker that is not forked opens memory maps anew; pickling would copy all of them.
         packed = (_packed(self.images), _packed(self.masks), self.is_training, self.rows)
         return _unpacked_dataset, packed
+
+
+def open_splits(
+    data: SegmentationDataConfig, depth: int
+) -> tuple[SegmentationStore, SegmentationStore, SegmentationStore | None]:
+    """Open the training, validation and, where there is one, test images.
+
+    depth: how often the network halves them. Raises `UserError` when a split is not there, when
+    they do not fit together or the network, or when one holds images of another.
+    """
+    train_store = SegmentationStore(Path(data.train_dir))
+    val_store = SegmentationStore(Path(data.val_dir))
+    test_dir = None if data.test_dir is None else Path(data.test_dir)
+    if data.test_dir == "auto":
+        beside = Path(data.val_dir).parent / "test"
+        test_dir = beside if beside.is_dir() else None
+    test_store = None if test_dir is None else SegmentationStore(test_dir)
+    for name, store in (("validation", val_store), ("test", test_store)):
+        if store is None:
+            continue
+        require_separate(train_store, store, name)
+        if store.size_px != train_store.size_px:
+            raise UserError(
+                f"{store.folder} has images of {store.size_px} px, {train_store.folder} of "
+                f"{train_store.size_px} px: make both with the same --seg-size"
+            )
+    if test_store is not None:
+        require_separate(val_store, test_store, "test")
+    if not val_store.n_particles.any():
+        raise UserError(f"{val_store.folder} holds no particle: F1 needs some to validate on")
+    if train_store.size_px % 2**depth:
+        raise UserError(
+            f"the images of {train_store.folder} have {train_store.size_px} px, which a network of "
+            f"model.depth {depth} cannot halve so often: choose a --seg-size that {2**depth} "
+            "divides, or another depth"
+        )
+    return train_store, val_store, test_store
 
 
 def require_separate(train: SegmentationStore, other: SegmentationStore, name: str) -> None:

@@ -38,9 +38,11 @@ def copy_project(tmp_path):
     return copy
 
 
-def launcher(repository, tmp_path):
-    """Return a function that runs a launcher with the fake; ``.calls()`` is what that was called
-    with, ``.environment()`` the variables to run it with."""
+def launch_in(repository, tmp_path):
+    """Return a function that runs a launcher of ``repository`` with the fake Python.
+
+    Its ``calls()`` are what the fake was called with, ``environment()`` what launchers run with.
+    """
     python, calls = executable(tmp_path / "fake", FAKE_PYTHON), tmp_path / "calls"
 
     def environment(**more):

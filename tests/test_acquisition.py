@@ -41,7 +41,14 @@ def scores(n, seed=0, **given):
 def pool_of(n, labelled=None, particles=None, strata=None, **given):
     labelled = scores(5, seed=1) if labelled is None else labelled
     particles = np.full(len(labelled), 10) if particles is None else np.array(particles)
-    return Pool(scores(n, **given), labelled, particles, strata or [None] * n)
+    return made_pool(scores(n, **given), labelled, particles, strata or [None] * n)
+
+
+def made_pool(candidates, labelled, particles, strata):
+    """A pool whose images are scored already."""
+    rows = np.arange(len(candidates))
+    scored = {True: candidates, False: labelled}
+    return Pool(rows, np.arange(len(labelled)), lambda r: scored[r is rows], particles, strata)
 
 
 def select(name, pool, n, seed=0):
@@ -72,7 +79,7 @@ def trained_pool():
             mask |= (y - cy) ** 2 + (x - cx) ** 2 < 12
     noise = rng.normal(0, rng.uniform(5, 60, (n, 1, 1)), masks.shape)
     images = np.clip(140 - 60 * masks + noise, 0, 255).astype(np.uint8)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = UNet(width=4, depth=2)
     labelled, candidates = np.arange(20), np.arange(20, n)
@@ -84,7 +91,7 @@ def trained_pool():
         nn.functional.binary_cross_entropy_with_logits(network(inputs), targets).backward()
         optimizer.step()
     device, extras = torch.device("cpu"), frozenset({"bald", "badge"})
-    return Pool(
+    return made_pool(
         score_pool(network, images, candidates, device, batch_size=32, extras=extras),
         score_pool(network, images, labelled, device, batch_size=32),
         n_particles[labelled],
@@ -300,6 +307,32 @@ def test_typicality_is_one_over_the_mean_distance_to_the_nearest_neighbours(monk
     np.testing.assert_allclose(values, 1 / apart.mean(axis=1)[5:], rtol=1e-4)
 
 
+def test_clusters_of_directions_are_a_fixed_point_of_k_means(monkeypatch):
+    monkeypatch.setattr(acquisition, "LLOYD_STEPS", 1000)
+    x = on_sphere(scores(200).features)
+    cluster = acquisition._clusters(x, 7, np.random.default_rng(0))
+    centres = np.stack([x[cluster == k].mean(axis=0) for k in range(7)])
+    nearest = np.linalg.norm(x[:, None] - centres[None], axis=2).argmin(axis=1)
+    assert nearest.tolist() == cluster.tolist()
+
+
+def test_images_are_scored_once_and_only_when_a_strategy_looks_at_them():
+    scored = []
+
+    def score(rows):
+        scored.append(len(rows))
+        return scores(len(rows))
+
+    def asked_of(name):
+        scored.clear()
+        select(name, Pool(np.arange(9), np.arange(4), score, np.ones(4), [None] * 9), 3)
+        return sorted(scored)
+
+    assert asked_of("random") == []
+    assert asked_of("uncertainty") == [9]
+    assert asked_of("hybrid") == [4, 9]
+
+
 def test_overlaps_are_shares_of_the_query_that_another_run_would_have_made_too():
     pool = pool_of(40)
     chosen, _ = strategy("margin").select(pool, 10, query_rng(7, "margin", 2))
@@ -312,7 +345,7 @@ def test_overlaps_are_shares_of_the_query_that_another_run_would_have_made_too()
 
 def test_overlaps_leave_out_strategies_whose_extras_were_not_computed(trained_pool):
     chosen, _ = select("entropy", trained_pool, 9)
-    without = Pool(trained_pool.labelled, trained_pool.labelled, np.ones(20), [None] * 20)
+    without = made_pool(trained_pool.labelled, trained_pool.labelled, np.ones(20), [None] * 20)
     assert set(overlaps(without, chosen, STRATEGIES, 0, 0)) == set(STRATEGIES) - {"bald", "badge"}
     assert set(overlaps(trained_pool, chosen, STRATEGIES, 0, 0)) == set(STRATEGIES)
 

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
-from launching import copy_project, executable, launcher, options
+from launching import copy_project, executable, launch_in, options
 
 from picking import simulator
 
@@ -28,7 +29,7 @@ def repository(tmp_path):
 
 @pytest.fixture
 def launch(repository, tmp_path):
-    return launcher(repository, tmp_path)
+    return launch_in(repository, tmp_path)
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_every_strategy_is_run_with_every_seed_on_the_store_that_is_given(launch
     assert stages(launch.calls()) == [2] * 6 + [3]
     assert runs(launch.calls()) == [(name, seed, "cpu") for seed in seeds for name in names]
     for call in trainings(launch.calls()):
-        assert ["--epochs", "2", "--set", "model.width=4"] == call[-10:-6]
+        assert call[-10:-6] == ["--epochs", "2", "--set", "model.width=4"]
         assert options(call)["--num-workers"] == "3"
 
 
@@ -157,7 +158,8 @@ def test_relative_paths_are_the_callers_and_may_hold_spaces_quotes_and_newlines(
         (["--seeds", " "], "--seeds is ' ': give whole numbers"),
         (["--gpus", "cuda:0"], "--gpus is 'cuda:0': give numbers"),
         (["--num-workers", "two"], "--num-workers is 'two': give a whole number"),
-        (["--seg-tiles", "4"], "--seg-size and --seg-tiles need --data-root"),
+        (["--seg-tiles", "4"], "--seg-... need --data-root"),
+        (["--seg-ignore-margin"], "--seg-... need --data-root"),
         (["--data-dir", "nowhere"], "nowhere has no train/: check the path"),
         (["--config", "no.yaml"], "no.yaml is not there: check the path"),
         (["--slurm", "submit"], "finds no sbatch: run it on the cluster"),
@@ -204,7 +206,7 @@ if [[ $1 == train* ]]; then
         (($(grep -c begin "$EVENTS") < ${MEET:-1})) || break
         sleep 0.02
     done
-    sleep 0.1
+    sleep "${LASTS:-0}"
     echo "printed by $run"
     echo "end $run" >> "$EVENTS"
 fi
@@ -263,7 +265,7 @@ def test_random_and_uncertainty_run_in_parallel_on_the_two_gpus_that_there_are(n
 def test_five_runs_queue_over_two_gpus_never_two_on_one(noted, launch):
     done, events = noted(
         "--gpus", "3 1", "--strategies", "random uncertainty entropy margin bald", GPUS="0 1 2 3",
-        MEET="2",
+        MEET="2", LASTS="0.5",
     )  # fmt: skip
     assert done.returncode == 0
     assert at_once(events) == (2, set())
@@ -273,7 +275,7 @@ def test_five_runs_queue_over_two_gpus_never_two_on_one(noted, launch):
 
 
 def test_on_one_gpu_one_run_follows_another_and_prints_on_the_terminal(noted):
-    done, events = noted(GPUS="0")
+    done, events = noted(GPUS="0", LASTS="0.5")
     assert done.returncode == 0
     assert "One GPU: one run after another on cuda:0" in done.stdout
     assert at_once(events)[0] == 1
@@ -331,12 +333,12 @@ def test_another_stage_that_fails_ends_the_job_with_its_status(launch, stage):
 
 # Signals
 
-# Stays in the stage that it is told to until it is ended, as the scripts are by SIGTERM
+# Stays (20 s at most) in the stage that it is told to until it is ended, as scripts are by SIGTERM
 STAYING = """#!/usr/bin/env bash
 [[ "$*" == *"$STAY"* ]] || exec "$FAKE" "$@"
 trap 'echo ended >> "$EVENTS"; exit 143' TERM
 echo begun >> "$EVENTS"
-while sleep 0.05; do :; done
+for _ in {1..400}; do sleep 0.05; done
 """
 
 
@@ -401,8 +403,7 @@ def slurm(launch, tmp_path, *arguments):
 def as_slurm_runs(launch, script, *arguments, task=None):
     """The calls of a job: Slurm runs its copy of the script from elsewhere."""
     variables = {k: v for k, v in launch.environment().items() if k != "SLURM_ARRAY_TASK_ID"}
-    calls = variables["CALLS"]
-    open(calls, "w").close()
+    Path(variables["CALLS"]).unlink(missing_ok=True)
     if task is not None:
         variables["SLURM_ARRAY_TASK_ID"] = str(task)
     subprocess.run(["bash", script, *arguments], env=variables, cwd="/", check=True)

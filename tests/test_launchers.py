@@ -5,7 +5,7 @@ import os
 import sys
 
 import pytest
-from launching import copy_project, executable, launcher, options
+from launching import copy_project, executable, launch_in, options
 
 from picking import simulator
 
@@ -17,7 +17,7 @@ def repository(tmp_path):
 
 @pytest.fixture
 def launch(repository, tmp_path):
-    return launcher(repository, tmp_path)
+    return launch_in(repository, tmp_path)
 
 
 # What is called

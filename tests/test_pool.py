@@ -28,21 +28,21 @@ def images():
     return np.clip(pictures, 0, 255).astype(np.uint8)
 
 
-def perturbed(network, seed=0):
-    """Give a network logits as far apart as a trained one's, and batch norm that has run."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.kaiming_normal_(module.weight, generator=generator)
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_(generator=generator).mul_(0.3)
-    nn.init.constant_(network.head.bias, -1)
-    return network.eval()
-
-
 @pytest.fixture
-def network():
-    return perturbed(AttentionUNet(width=WIDTH, depth=DEPTH))
+def network(images):
+    """A network with the logits of a trained one, of both classes, and batch norm that has run."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(6)
+        network = AttentionUNet(width=WIDTH, depth=DEPTH).eval()
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_().mul_(0.3)
+        z = logits_of(network, images)
+        network.head.weight *= 2 / z.std()
+        network.head.bias.add_(-z.mean()).mul_(2 / z.std()).sub_(1)  # deviation 2 around -1
+    return network
 
 
 class Pixelwise(nn.Module):
