@@ -161,8 +161,8 @@ def require_separate(train: SegmentationStore, other: SegmentationStore, name: s
                 break
     if found:
         raise UserError(
-            f"{len(found)} of {len(other)} {name} images ({other.folder}) are among the training "
-            f"images ({train.folder}): {'; '.join(found[:3])}{'; ...' if len(found) > 3 else ''}: "
+            f"{len(found)} of {len(other)} {name} images ({other.folder}) are among those of "
+            f"{train.folder}: {'; '.join(found[:3])}{'; ...' if len(found) > 3 else ''}: "
             "take them out of one split and preprocess again"
         )
 

@@ -5,6 +5,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from scipy.special import entr  # -x log(x)
 from torch import nn
 
 from models import AttentionUNet, UNet
@@ -32,7 +33,7 @@ def images():
 def network(images):
     """A network with the logits of a trained one, of both classes, and batch norm that has run."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(6)
+        torch.manual_seed(0)
         network = AttentionUNet(width=WIDTH, depth=DEPTH).eval()
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -71,7 +72,7 @@ def by_hand(z):
     p = 1 / (1 + np.exp(-z))
     maps = {
         "uncertainty": np.minimum(p, 1 - p),
-        "entropy": -p * np.log(p) - (1 - p) * np.log(1 - p),
+        "entropy": entr(p) + entr(1 - p),
         "margin": np.abs(2 * p - 1) < 0.2,
     }
     scores = {name: values.mean() for name, values in maps.items()}
@@ -179,7 +180,6 @@ def test_no_map_outlives_its_batch(network, images):
     alive_at_next_batch, maps = [], []
 
     def watch(module, inputs, output):
-        gc.collect()
         alive_at_next_batch.append(sum(each() is not None for each in maps))
         maps.extend(weakref.ref(each) for each in (*inputs, output))
 
@@ -240,7 +240,7 @@ def test_bald_is_zero_for_a_network_that_turns_with_the_image_and_not_for_anothe
 
 def test_bald_is_the_mutual_information_over_the_eight_turned_and_flipped_images(network, images):
     def entropy(p):
-        return -p * np.log(p) - (1 - p) * np.log(1 - p)
+        return entr(p) + entr(1 - p)
 
     views = []
     for turns in range(4):
