@@ -287,6 +287,16 @@ def train(
     dataset = CryoEMSegmentationDataset(
         train_store.images, train_store.masks, is_training=True, rows=labelled
     )
+    n_steps = math.ceil(len(labelled) / training.batch_size)
+    batches: list[np.ndarray] = []  # of the epoch under way, so that workers last the iteration
+    loader = DataLoader(
+        dataset,
+        sampler=batches,  # type: ignore[arg-type]
+        batch_size=None,
+        num_workers=n_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=n_workers > 0,
+    )
     epochs_before = k * training.epochs
     history = runs.read_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
 
@@ -294,16 +304,8 @@ def train(
         started = time.monotonic()
         # Batches of one size: the last one is filled up from the start of the permutation
         order = stream(training.seed, "order", k, progress.epoch).permutation(len(labelled))
-        n_steps = math.ceil(len(order) / training.batch_size)
-        batches = np.resize(order, (n_steps, training.batch_size))
-        loader = DataLoader(
-            dataset,
-            sampler=list(batches),  # type: ignore[arg-type]
-            batch_size=None,
-            num_workers=n_workers,
-            pin_memory=device.type == "cuda",
-        )
-        figures = train_one_epoch(config, progress, model, optimizer, loader, n_steps, device)
+        batches[:] = np.resize(order, (n_steps, training.batch_size))
+        figures = train_one_epoch(config, progress, model, optimizer, loader, device)
         progress.epoch += 1
         progress.train_seconds += time.monotonic() - started
 
@@ -345,18 +347,17 @@ def train_one_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     loader: DataLoader,
-    n_steps: int,
     device: torch.device,
 ) -> dict[str, float]:
     """Take an epoch's steps; return its mean loss and last learning rate."""
-    training = config.training
+    training, n_steps = config.training, len(loader)
     terms = loss_terms(config)
     generator = torch.Generator(device)
     total = torch.zeros((), dtype=torch.float64, device=device)
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
     model.train()
 
-    for i, batch in enumerate(reports.progress_bar(loader, n_steps, progress)):
+    for i, batch in enumerate(reports.progress_bar(loader, progress)):
         step = progress.epoch * n_steps + i  # of this iteration
         rate = learning_rate(config, step, training.epochs * n_steps)
         for group in optimizer.param_groups:

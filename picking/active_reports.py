@@ -26,12 +26,12 @@ VAL_TAGS = {
 }
 
 
-def progress_bar(batches: Iterable, n_steps: int, progress: Progress) -> Iterable:
+def progress_bar(batches: Iterable, progress: Progress) -> Iterable:
     """Return ``batches`` behind a tqdm bar, on a terminal only."""
     from tqdm import tqdm
 
     title = f"Iteration {progress.iteration} epoch {progress.epoch + 1}"
-    return tqdm(batches, total=n_steps, desc=title, disable=None, leave=False)
+    return tqdm(batches, desc=title, disable=None, leave=False)
 
 
 def log_start(

@@ -42,7 +42,7 @@ def query(
             network, store.images, rows, device,
             batch_size=training.eval_batch_size,
             precision_context=lambda: autocast(training.precision, device),
-            extras=strategy.extras,
+            extras=strategy.extras if rows is unlabelled else frozenset(),
         )  # fmt: skip
 
     pool = acquisition.Pool(
