@@ -295,7 +295,8 @@ def train(
         # last.pt is written last: until then a killed run does this epoch again
         if is_best:
             best_path = folder / "checkpoints" / "best_model.pt"
-            state.save_best(best_path, evaluated, plain(config), threshold, val)
+            patch_size_px = val_store.patch_size_px
+            state.save_best(best_path, evaluated, plain(config), patch_size_px, threshold, val)
         runs.write_metrics(folder / "metrics.jsonl", history)
         state.save(folder / "checkpoints" / "last.pt")
     if progress.epoch < n_epochs:

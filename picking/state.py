@@ -68,15 +68,25 @@ class State:
         )
 
     def save_best(
-        self, path: Path, network: nn.Module, config: dict, threshold: float, val: dict
+        self,
+        path: Path,
+        network: nn.Module,
+        config: dict,
+        patch_size_px: int,
+        threshold: float,
+        val: dict,
     ) -> None:
-        """Write best_model.pt: the weights of ``network`` and all that is needed to use them."""
+        """Write best_model.pt: the weights of ``network`` and all that is needed to use them.
+
+        patch_size_px: side of the store's patches, in px of the micrograph.
+        """
         assert self.priors is not None
         runs.save_checkpoint(
             path,
             {
                 "kind": "pu_classifier",
                 "config": config,
+                "input": {"patch_size_px": patch_size_px},
                 "network": network.state_dict(),
                 "threshold": threshold,
                 "epoch": self.progress.epoch,
