@@ -329,6 +329,11 @@ def train(
                 {
                     "kind": "segmentation",
                     "config": plain(config),
+                    "input": {
+                        "side_px": train_store.size_px,
+                        "tiles": train_store.tiles,
+                        "resize": train_store.resize,
+                    },
                     "network": network.state_dict(),
                     "threshold": val["best_f1_threshold"],
                     "iteration": k,

@@ -168,7 +168,7 @@ def _tiles(image: np.ndarray, side_px: int) -> np.ndarray:
 
 
 def _write_index(filling: Filling) -> None:
-    split = filling.folder.name
+    split, settings = filling.folder.name, filling.plans[0].settings
     listed = []
     for i, plan in enumerate(filling.plans):
         checksums = filling.journal.done[split, i]["image_checksums"]
@@ -190,7 +190,9 @@ def _write_index(filling: Filling) -> None:
             )
     content = {
         "content_hash": filling.journal.content_hash(split),
-        "size_px": filling.plans[0].settings.side_px,
+        "size_px": settings.side_px,
+        "tiles": settings.tiles,
+        "resize": settings.resize,
         "images": listed,
     }
     write_json(filling.folder / filling.index, content)

@@ -24,7 +24,8 @@ class SegmentationStore:
     Attributes: images and masks, uint8 (n, S, S), memory maps; names of the images, each its own;
     micrographs and ids, the micrograph and the EMPIAR id of each; n_particles int64 (n,), listed
     particles whose centre lies in the image; checksums int64 (n,), CRC-32 of the images' bytes;
-    content_hash; size_px, S. Raises `UserError` when the split is missing, unfinished or damaged.
+    content_hash; size_px, S; tiles and resize, how a micrograph became images (picking/masks.py).
+    Raises `UserError` when the split is missing, unfinished or damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +35,8 @@ class SegmentationStore:
         try:
             self.content_hash: str = index["content_hash"]
             self.size_px: int = index["size_px"]
+            self.tiles: int = index["tiles"]
+            self.resize: str = index["resize"]
             listed = index["images"]
             self.names: list[str] = [image["name"] for image in listed]
             self.micrographs: list[str] = [image["micrograph"] for image in listed]

@@ -47,7 +47,10 @@ def write_split(folder, n, size_px=16, seed=0, name="a", ids=None):
         for i in range(n)
     ]  # fmt: skip
     content_hash = f"{name}{n}{size_px}{seed}"
-    index = {"content_hash": content_hash, "size_px": size_px, "images": entries}
+    index = {
+        "content_hash": content_hash, "size_px": size_px, "tiles": 1, "resize": "stretch",
+        "images": entries,
+    }  # fmt: skip
     (folder / "index.json").write_text(json.dumps(index))
     return folder
 
