@@ -329,7 +329,7 @@ def test_splits_without_common_images_are_separate(split):
 @pytest.mark.parametrize("name", ["b.png", "b.tif"])
 def test_an_image_of_the_same_name_is_refused_whatever_its_suffix_and_content(split, name):
     fill(split.parent / "val", ["x.png", name], seed=1)
-    with pytest.raises(UserError, match=rf"1 of 2 validation images .*train\): {name} by name: "):
+    with pytest.raises(UserError, match=rf"1 of 2 validation images .*train: {name} by name: "):
         require_separate(
             SegmentationStore(split), SegmentationStore(split.parent / "val"), "validation"
         )
