@@ -5,7 +5,7 @@
 
 LIST_MISSING='
 from importlib.util import find_spec
-needed = "torch torchvision numpy PIL scipy sklearn yaml tqdm tensorboard matplotlib mrcfile"
+needed = "torch torchvision numpy PIL scipy sklearn yaml tqdm tensorboard matplotlib mrcfile starfile pandas"
 print(*[name for name in needed.split() if not find_spec(name)], sep=", ")'
 
 use_environment() {

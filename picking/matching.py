@@ -1,0 +1,377 @@
+"""Picks against the truth: one-to-one matching, precision, recall, F1, average precision.
+
+Centres are (y, x) in px, in the JPEG's frame. What is counted:
+
+- Picks and particles whose centre is nearer than the margin to an edge are left out before
+  matching, and count neither way: a pick just outside does not find a particle just inside.
+- A pick may find a particle within half that particle's diameter; one pick finds one particle.
+- Picks are taken from the highest score down, and each is matched if earlier ones can be
+  rearranged, without losing one, so that it finds a particle (an augmenting path). So at every
+  threshold as many are matched as in the best one-to-one assignment of the picks above it, and one
+  pass gives the whole curve. Precision, recall and F1 are what an optimal assignment gives;
+  average precision is that of the ranking, particles never found being missed at every threshold.
+- Micro figures are of all micrographs together, macro ones the mean over EMPIAR ids.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from picking.coordinates import Picks, select
+from picking.errors import UserError
+from picking.streams import stream
+
+# A frame is called wrong where so many of the picks say so, and by a sign test.
+FRAME_SHARE = 0.6
+FRAME_SIGMAS = 3.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """One micrograph's picks and particles inside the margin, and which are which.
+
+    picks, truth: what counts. found: int (n_picks,), the row in ``truth`` or -1 for a false pick.
+    """
+
+    picks: Picks
+    truth: Picks
+    found: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Figures for every threshold that makes a difference, from the highest down, (k,) each.
+
+    thresholds: the scores themselves; picks that score at least as much are called.
+    """
+
+    thresholds: np.ndarray
+    n_picks: np.ndarray
+    n_found: np.ndarray
+    n_truth: int
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Share of the picks that are particles."""
+        return self.n_found / self.n_picks
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Share of the particles that are found; NaN without any."""
+        return self.n_found / self.n_truth if self.n_truth else np.full(len(self.n_found), np.nan)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Harmonic mean of precision and recall."""
+        return 2 * self.n_found / (self.n_picks + self.n_truth)
+
+
+# Matching
+
+
+def compare(
+    picks: Picks, truth: Picks, margin_px: float = 0.0, radius_px: float | None = None
+) -> Outcome:
+    """Match a micrograph's picks to its truth inside the margin.
+
+    ``radius_px`` goes before half of each particle's diameter. Raises `UserError` when neither is
+    known, or the size of the micrograph is not although there is a margin.
+    """
+    picks, truth = _inside(picks, truth, margin_px), _inside(truth, picks, margin_px)
+    if radius_px is None and not np.isfinite(truth.diameters_px).all():
+        raise UserError(f"{truth.name}: the truth states no diameters: give --diameter")
+    radius = truth.diameters_px / 2 if radius_px is None else radius_px
+    found = match(picks.centres_px, picks.scores, truth.centres_px, radius)
+    return Outcome(picks, truth, found)
+
+
+def match(
+    picks_px: np.ndarray,
+    scores: np.ndarray,
+    truth_px: np.ndarray,
+    radius_px: float | np.ndarray,
+) -> np.ndarray:
+    """Match picks to particles one to one; return the particle of each pick or -1, int (n,).
+
+    Args:
+        picks_px: (n, 2).
+        scores: (n,); equal ones, and NaN, in the order given, NaN last.
+        truth_px: (m, 2).
+        radius_px: how far a pick may be from its particle, for all or for each of the m.
+    """
+    from scipy.spatial import cKDTree
+
+    found = np.full(len(picks_px), -1)
+    if not len(picks_px) or not len(truth_px):
+        return found
+    near: list[list[int]] = [[] for _ in range(len(picks_px))]
+    for j, rows in enumerate(cKDTree(picks_px).query_ball_point(truth_px, radius_px)):
+        for i in rows:
+            near[i].append(j)
+    finder = np.full(len(truth_px), -1)  # the pick of each particle
+    for i in np.argsort(-scores, kind="stable"):
+        distance = np.hypot(*(truth_px[near[i]] - picks_px[i]).T)
+        near[i] = [near[i][k] for k in np.argsort(distance, kind="stable")]
+        _augment(int(i), near, found, finder)
+    return found
+
+
+def _augment(start: int, near: list[list[int]], found: np.ndarray, finder: np.ndarray) -> None:
+    """Match pick ``start`` by the fewest rearrangements, if that unmatches none; in place.
+
+    near: the particles in reach of each pick; found, finder: particle of pick, pick of particle.
+    """
+    reached_from: dict[int, int] = {}  # particle -> the pick that it was first reached from
+    queue = [start]
+    for i in queue:  # which grows meanwhile
+        for j in near[i]:
+            if j in reached_from:
+                continue
+            reached_from[j] = i
+            if finder[j] >= 0:
+                queue.append(int(finder[j]))
+                continue
+            free = j
+            while free >= 0:  # back to the start: each pick takes the particle it reached
+                pick = reached_from[free]
+                finder[free], found[pick], free = pick, free, int(found[pick])
+            return
+
+
+def _inside(picks: Picks, other: Picks, margin_px: float) -> Picks:
+    """Leave out what is nearer than the margin to an edge; exactly at the margin is inside."""
+    if not margin_px:
+        return picks
+    size_px = picks.size_px or other.size_px
+    if size_px is None:
+        raise UserError(
+            f"{picks.name}: its size is unknown, so nothing tells what is inside the margin of "
+            f"{margin_px:g} px: give its micrograph"
+        )
+    high = np.array(size_px) - margin_px
+    y, x = ((picks.centres_px >= margin_px) & (picks.centres_px <= high)).T
+    return select(picks, y & x)
+
+
+# Figures
+
+
+def evaluate(
+    outcomes: Sequence[Outcome],
+    threshold: float | None = None,
+    ids: Mapping[str, str | None] | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Return the figures of picks against the truth, as plain floats, ints and None.
+
+    At the top level those of all micrographs together: n_micrographs, n_picks, n_truth, n_found,
+    precision, recall, f1, ap (None for picks without scores); ``threshold``; under ``best`` the
+    threshold of the highest F1 on these very micrographs with precision, recall and f1, which is
+    no fair figure of a picker unless the threshold was to be chosen here; under ``intervals``
+    [low, high] of precision, recall and f1; under ``per_micrograph`` what stands at the top level
+    up to ap; with ``ids`` (EMPIAR id by name of the truth) the same under ``per_id``, and under
+    ``macro`` the means over ids.
+
+    Args:
+        outcomes: of `compare`, one for each micrograph.
+        threshold: picks that score less do not count; None: all count.
+        ids: a micrograph without an id is of `unknown`.
+        n_bootstrap: resamples of the micrographs for the 95% intervals.
+        seed: of the resampling.
+    """
+    if threshold is not None and not has_scores(outcomes):
+        raise UserError("the picks have no scores: leave the threshold out")
+    counts = np.array([_counts(each, threshold) for each in outcomes]).reshape(-1, 3)
+    best = None
+    if has_scores(outcomes) and any(len(each.found) for each in outcomes):
+        best_threshold = choose_threshold(pr_curve(outcomes))
+        chosen = _figures(outcomes, best_threshold)
+        rates = {name: chosen[name] for name in ("precision", "recall", "f1")}
+        best = {"threshold": best_threshold, **rates}
+    report: dict[str, Any] = {
+        **_figures(outcomes, threshold),
+        "threshold": threshold,
+        "best": best,
+        "intervals": _intervals(counts, n_bootstrap, seed),
+        "per_micrograph": {each.truth.name: _figures([each], threshold) for each in outcomes},
+    }
+    if ids and any(ids.values()):
+        by_id: dict[str, list[Outcome]] = {}
+        for each in outcomes:
+            by_id.setdefault(ids.get(each.truth.name) or "unknown", []).append(each)
+        per_id = {name: _figures(group, threshold) for name, group in sorted(by_id.items())}
+        report["per_id"] = per_id
+        report["macro"] = {
+            name: _mean([figures[name] for figures in per_id.values()])
+            for name in ("precision", "recall", "f1", "ap")
+        }
+    return report
+
+
+def has_scores(outcomes: Sequence[Outcome]) -> bool:
+    """Return whether every pick has a score, without which there is no ranking."""
+    return all(np.isfinite(each.picks.scores).all() for each in outcomes)
+
+
+def pr_curve(outcomes: Sequence[Outcome]) -> Curve:
+    """Return precision and recall of all micrographs together against the threshold."""
+    if not has_scores(outcomes):
+        raise UserError("the picks have no scores, so there is no curve: evaluate them as they are")
+    scores = np.concatenate([[], *(each.picks.scores for each in outcomes)])
+    found = np.concatenate([[], *(each.found >= 0 for each in outcomes)])
+    order = np.argsort(-scores, kind="stable")
+    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # of each run of equal scores
+    return Curve(
+        thresholds=scores[order][last],
+        n_picks=last + 1,
+        n_found=np.cumsum(found[order])[last].astype(np.int64),
+        n_truth=sum(len(each.truth.centres_px) for each in outcomes),
+    )
+
+
+def average_precision(curve: Curve) -> float | None:
+    """Return Σ (R_k - R_{k-1}) P_k over the thresholds; None without particles."""
+    if not curve.n_truth:
+        return None
+    return float(np.sum(np.diff(curve.n_found, prepend=0) * curve.precision) / curve.n_truth)
+
+
+def choose_threshold(curve: Curve, precision: float | None = None) -> float:
+    """Return the threshold of the highest F1, of equally good ones the highest.
+
+    With ``precision`` it is the one that finds most particles at that precision or a higher one.
+    It lies midway between the lowest score called and the next one below, so that other data meet
+    no knife's edge; where all picks are called it is the lowest score.
+
+    Raises `UserError` when there is no pick, or none reaches the precision.
+    """
+    if not len(curve.thresholds):
+        raise UserError("no threshold can be chosen: there is no pick")
+    if precision is None:
+        at = int(np.argmax(curve.f1))
+    else:
+        enough = np.flatnonzero(curve.precision >= precision)
+        if not len(enough):
+            raise UserError(
+                f"no threshold has precision {precision:g}: the highest is "
+                f"{curve.precision.max():.3f}; ask for less"
+            )
+        at = int(enough[np.argmax(curve.n_found[enough])])
+    value = float(curve.thresholds[at])
+    if at == len(curve.thresholds) - 1:
+        return value
+    below = float(curve.thresholds[at + 1])
+    middle = (value + below) / 2
+    return middle if middle > below else value  # between neighbouring floats it may round down
+
+
+def _counts(outcome: Outcome, threshold: float | None) -> tuple[int, int, int]:
+    """Return how many are called, how many of those found a particle, how many particles are."""
+    called = np.ones(len(outcome.found), dtype=bool)
+    if threshold is not None:
+        called = outcome.picks.scores >= threshold
+    return int(called.sum()), int((outcome.found[called] >= 0).sum()), len(outcome.truth.centres_px)
+
+
+def _rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Return precision, recall and F1, (...) each, of (..., 3) counts; NaN without denominator."""
+    n_picks, n_found, n_truth = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    with np.errstate(invalid="ignore"):
+        return {
+            "precision": n_found / n_picks,
+            "recall": n_found / n_truth,
+            "f1": 2 * n_found / (n_picks + n_truth),
+        }
+
+
+def _figures(outcomes: Sequence[Outcome], threshold: float | None) -> dict[str, Any]:
+    counts = np.sum([(0, 0, 0), *(_counts(each, threshold) for each in outcomes)], axis=0)
+    n_picks, n_found, n_truth = counts.tolist()
+    return {
+        "n_micrographs": len(outcomes),
+        "n_picks": n_picks,
+        "n_truth": n_truth,
+        "n_found": n_found,
+        **{name: _plain(value) for name, value in _rates(counts).items()},
+        "ap": average_precision(pr_curve(outcomes)) if has_scores(outcomes) else None,
+    }
+
+
+def _intervals(counts: np.ndarray, n_bootstrap: int, seed: int) -> dict[str, list[float] | None]:
+    """Return 95% intervals from resampling micrographs, (n, 3) counts; None for fewer than two."""
+    n = len(counts)
+    weights = np.zeros((0, n), dtype=np.int64)
+    if n > 1:
+        weights = stream(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    intervals: dict[str, list[float] | None] = {}
+    for name, values in _rates(weights @ counts).items():
+        values = values[np.isfinite(values)]
+        intervals[name] = np.percentile(values, [2.5, 97.5]).tolist() if len(values) else None
+    return intervals
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _plain(value: Any) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+# Frames
+
+
+class FrameCheck(NamedTuple):
+    """How many picks lie on a stronger response as read, and how many mirrored up-down.
+
+    Those of several micrographs add up: ``FrameCheck(*map(sum, zip(*checks)))``.
+    """
+
+    n_as_read: int
+    n_mirrored: int
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether the mirrored picks fit clearly better, so that the frame is the wrong one."""
+        n = self.n_as_read + self.n_mirrored
+        surplus = self.n_mirrored - self.n_as_read
+        return surplus > FRAME_SIGMAS * n**0.5 and self.n_mirrored > FRAME_SHARE * n
+
+
+def frame_check(picks: Picks, response: np.ndarray) -> FrameCheck:
+    """Compare the response at the picks with that at their mirror images, y -> height - y.
+
+    ``response`` is (h, w) over the whole micrograph, at any scale: a network's scores or the
+    `contrast` of the image. Whether particles are high or low in it need not be known.
+    """
+    if picks.size_px is None:
+        raise UserError(f"{picks.name}: its size is unknown: give the micrograph")
+    height, width = response.shape
+    y, x = (picks.centres_px * np.array(response.shape) / np.array(picks.size_px)).T
+    if not len(y):
+        return FrameCheck(0, 0)
+    rows = [np.clip(at.astype(int), 0, height - 1) for at in (y, height - y)]
+    here, there = response[np.array(rows), np.clip(x.astype(int), 0, width - 1)] - response.mean()
+    # Particles stand out by the sign of whichever of the two stands out more.
+    sign = np.sign(max(here.mean(), there.mean(), key=abs))
+    ahead = sign * (here - there)
+    return FrameCheck(int((ahead > 0).sum()), int((ahead < 0).sum()))
+
+
+def contrast(image: np.ndarray, diameter_px: float) -> np.ndarray:
+    """Return how much brighter the image is at a particle's scale than around, float32 (h', w').
+
+    image: uint8 (h, w); the result is smaller by a whole factor. It is a difference of Gaussians,
+    the narrow one as wide as suits a disk of ``diameter_px`` best (Lindeberg: radius / sqrt 2).
+    """
+    from PIL import Image
+    from scipy.ndimage import gaussian_filter
+
+    factor = max(1, int(diameter_px / 8))
+    small = np.asarray(Image.fromarray(image).reduce(factor), dtype=np.float32)
+    sigma = diameter_px / factor / 8**0.5
+    return gaussian_filter(small, sigma) - gaussian_filter(small, 1.6 * sigma)

@@ -1,0 +1,189 @@
+"""What is shown of picks: the precision-recall curve, overlays, counts against the threshold."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picking.coordinates import Picks
+from picking.files import write_atomically
+from picking.matching import Curve, Outcome, average_precision, has_scores, pr_curve
+
+MAX_OVERLAY_PX = 1500
+LINE_PX = 2
+UNKNOWN_RADIUS_PX = 8  # of a circle where the diameter is not known
+# After Okabe and Ito: hues that colour-blind readers can tell apart, on grey too.
+COLOURS = {"true": "#56B4E9", "false": "#D55E00", "missed": "#F0E442"}
+CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
+CURVE_DASHES = ("-", "--", "-.", ":")
+F1_LINES = (0.5, 0.6, 0.7, 0.8, 0.9)
+N_THRESHOLDS = 19
+TABLE = ("threshold", "picks", "per_micrograph", "precision", "recall", "f1")
+
+
+def draw_pr_curve(curves: Mapping[str, Curve], path: Path) -> None:
+    """Draw precision against recall into ``path``, a PNG: a line for each of ``curves``, by label.
+
+    A dot marks the highest F1; grey lines join points of equal F1. Curves without particles or
+    picks have nothing to draw and are left out.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 6), dpi=110, layout="constrained")
+    axis = figure.subplots()
+    for f1 in F1_LINES:
+        recall = np.linspace(f1 / (2 - f1), 1, 100)  # where precision is 1, and on
+        axis.plot(recall, f1 * recall / (2 * recall - f1), color="#BBBBBB", lw=0.8, zorder=1)
+        axis.annotate(f"F1 {f1:g}", (1, f1 / (2 - f1)), color="#888888", fontsize=8)
+    shown = {label: curve for label, curve in curves.items() if curve.n_truth and len(curve.f1)}
+    for k, (label, curve) in enumerate(shown.items()):
+        best = int(np.argmax(curve.f1))
+        colour = CURVE_COLOURS[k % len(CURVE_COLOURS)]
+        axis.plot(
+            curve.recall,
+            curve.precision,
+            color=colour,
+            ls=CURVE_DASHES[k % len(CURVE_DASHES)],
+            label=f"{label}: AP {average_precision(curve):.3f}, best F1 {curve.f1[best]:.3f}",
+        )
+        axis.plot(curve.recall[best], curve.precision[best], "o", color=colour)
+    axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
+    axis.spines[["top", "right"]].set_visible(False)
+    if shown:
+        axis.legend(loc="lower left", frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
+
+
+def draw_picks(image: np.ndarray, picks: Picks, path: Path, with_scores: bool = False) -> None:
+    """Draw picks as circles of their diameter over the micrograph, uint8 (h, w), into a PNG."""
+    marks = [("true", picks, np.ones(len(picks.centres_px), dtype=bool))]
+    _draw_overlay(image, marks, f"{picks.name}: {len(picks.centres_px)} picks", path, with_scores)
+
+
+def draw_outcome(
+    image: np.ndarray, outcome: Outcome, path: Path, with_scores: bool = False
+) -> None:
+    """Draw true, false and missed picks in three colours over the micrograph, uint8 (h, w).
+
+    Only what is inside the margin is drawn, since nothing else counts. For the picks above a
+    threshold give the outcome of those alone.
+    """
+    hit = outcome.found >= 0
+    missed = np.ones(len(outcome.truth.centres_px), dtype=bool)
+    missed[outcome.found[hit]] = False
+    marks = [("missed", outcome.truth, missed), ("false", outcome.picks, ~hit)]
+    marks.append(("true", outcome.picks, hit))
+    _draw_overlay(image, marks, outcome.truth.name, path, with_scores)
+
+
+def threshold_rows(
+    picks: Sequence[Picks],
+    outcomes: Sequence[Outcome] | None = None,
+    chosen: float | None = None,
+) -> list[dict[str, float | int | None]]:
+    """Return how many picks there are at a range of thresholds, a row each, keys of `TABLE`.
+
+    Probabilities are cut in steps of 0.05, other scores evenly between the extremes, and in both
+    cases at ``chosen``. Precision, recall and F1 are None without ``outcomes``, where these count
+    picks inside the margin only, while ``picks`` are all of them. No row for picks without scores.
+    """
+    scores = np.concatenate([[], *(p.scores for p in picks)])
+    scores = np.sort(scores[np.isfinite(scores)])
+    if not len(scores):
+        return []
+    if scores[0] >= 0 and scores[-1] <= 1:
+        thresholds = np.arange(1, N_THRESHOLDS + 1) / (N_THRESHOLDS + 1)
+    else:
+        thresholds = np.linspace(scores[0], scores[-1], N_THRESHOLDS)
+    if chosen is not None:
+        thresholds = np.union1d(thresholds, [chosen])
+    curve = pr_curve(outcomes) if outcomes and has_scores(outcomes) else None
+    rows: list[dict[str, float | int | None]] = []
+    for threshold in thresholds.tolist():
+        n = len(scores) - int(np.searchsorted(scores, threshold))
+        rates = _rates_at(curve, threshold) if curve else (None, None, None)
+        rows.append(dict(zip(TABLE, (threshold, n, n / len(picks), *rates), strict=True)))
+    return rows
+
+
+def table_text(rows: Sequence[Mapping[str, Any]], chosen: float | None = None) -> str:
+    """Return `threshold_rows` as lines of text; the row of ``chosen`` is marked."""
+    lines = [" threshold      picks  per micrograph  precision  recall      F1"]
+    for row in rows:
+        rates = ["-" if row[name] is None else f"{row[name]:.3f}" for name in TABLE[3:]]
+        mark = "  <- chosen" if row["threshold"] == chosen else ""
+        lines.append(
+            f"{row['threshold']:>10.3f} {row['picks']:>10,} {row['per_micrograph']:>15,.1f} "
+            f"{rates[0]:>10} {rates[1]:>7} {rates[2]:>7}{mark}"
+        )
+    return "\n".join(lines)
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write `threshold_rows` as CSV; what is not known is empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, TABLE, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
+    write_atomically(path, text.getvalue())
+
+
+def _rates_at(curve: Curve, threshold: float) -> tuple[float | None, float | None, float | None]:
+    """Return precision, recall and F1 of the picks that score at least ``threshold``."""
+    k = int(np.searchsorted(-curve.thresholds, -threshold, side="right"))
+    n_picks = int(curve.n_picks[k - 1]) if k else 0
+    n_found = int(curve.n_found[k - 1]) if k else 0
+    return (
+        n_found / n_picks if n_picks else None,
+        n_found / curve.n_truth if curve.n_truth else None,
+        2 * n_found / (n_picks + curve.n_truth) if n_picks + curve.n_truth else None,
+    )
+
+
+def _draw_overlay(
+    image: np.ndarray,
+    marks: Sequence[tuple[str, Picks, np.ndarray]],
+    title: str,
+    path: Path,
+    with_scores: bool,
+) -> None:
+    """Draw circles of each kind, at the rows given, and say below how many there are."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    height, width = image.shape
+    scale = min(1.0, MAX_OVERLAY_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shown = Image.fromarray(image).resize(size, Image.Resampling.BOX)
+    font = ImageFont.load_default(size=15)
+    small = ImageFont.load_default(size=11)
+    strip_px = 26
+    canvas = Image.new("RGB", (size[0], size[1] + strip_px))
+    canvas.paste(shown, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for kind, picks, rows in marks:
+        for i in np.flatnonzero(rows):
+            y, x = picks.centres_px[i] * scale
+            radius = picks.diameters_px[i] / 2 * scale
+            if np.isnan(radius):
+                radius = UNKNOWN_RADIUS_PX
+            circle = (x - radius, y - radius, x + radius, y + radius)
+            draw.ellipse(circle, outline=COLOURS[kind], width=LINE_PX)
+            if with_scores and np.isfinite(picks.scores[i]):
+                text = f"{picks.scores[i]:.2f}"
+                at = (x, y + radius)
+                draw.text(at, text, "white", small, "mm", stroke_width=1, stroke_fill="black")
+    draw.rectangle((0, size[1], size[0], size[1] + strip_px), fill="black")
+    x_text = 8.0
+    legend = [(f"{kind}: {int(rows.sum())}", COLOURS[kind]) for kind, _, rows in marks[::-1]]
+    for text, colour in [(title, "white"), *(legend if len(marks) > 1 else [])]:
+        draw.text((x_text, size[1] + strip_px / 2), text, fill=colour, font=font, anchor="lm")
+        x_text += draw.textlength(text, font=font) + 24
+    buffer = io.BytesIO()
+    canvas.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())

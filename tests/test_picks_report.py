@@ -1,0 +1,147 @@
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from picking.coordinates import Picks
+from picking.matching import compare, evaluate, pr_curve
+from picking.picks_report import (
+    COLOURS,
+    MAX_OVERLAY_PX,
+    TABLE,
+    draw_outcome,
+    draw_picks,
+    draw_pr_curve,
+    table_text,
+    threshold_rows,
+    write_table,
+)
+
+
+def picks_at(centres, scores, name="a.jpg", diameter=40.0):
+    centres = np.array(centres, dtype=float).reshape(-1, 2)
+    diameters = np.full(len(centres), diameter)
+    return Picks(name, centres, np.array(scores, dtype=float), diameters, (300, 400))
+
+
+TRUTH = picks_at([[60, 60], [60, 200], [200, 60]], [np.nan] * 3)
+PICKS = picks_at([[60, 63], [200, 300], [62, 200]], [0.92, 0.7, 0.31])
+
+
+def colour(name):
+    return tuple(bytes.fromhex(COLOURS[name][1:]))
+
+
+def colours_around(path, y, x, radius):
+    """The colours right, left, above and below at ``radius``, where they are all the same."""
+    image = np.asarray(Image.open(path).convert("RGB"))
+    spots = [(y, x + radius), (y, x - radius), (y + radius, x), (y - radius, x)]
+    ring = [
+        {tuple(p) for p in image[r - 1 : r + 2, c - 1 : c + 2].reshape(-1, 3).tolist()}
+        for r, c in spots
+    ]
+    return set.intersection(*ring)
+
+
+# Overlays
+
+
+def test_true_false_and_missed_are_circled_each_in_its_colour(tmp_path):
+    image = np.full((300, 400), 128, np.uint8)
+    draw_outcome(image, compare(PICKS, TRUTH), tmp_path / "o.png")
+    for kind, y, x in (("true", 60, 63), ("true", 62, 200), ("false", 200, 300)):
+        assert colour(kind) in colours_around(tmp_path / "o.png", y, x, 20)
+    assert colour("missed") in colours_around(tmp_path / "o.png", 200, 60, 20)
+    found = np.asarray(Image.open(tmp_path / "o.png"))
+    missed = np.argwhere((found[:300] == colour("missed")).all(axis=2))
+    assert (abs(np.hypot(*(missed - (200, 60)).T) - 20) < 3).all()  # and nowhere else
+    assert (found[60, 63] == 128).all() and (found[120, 120] == 128).all()
+    assert found[300:].max() == 255  # the legend
+
+
+def test_the_picks_of_a_large_micrograph_are_drawn_in_its_reduced_picture(tmp_path):
+    image = np.full((3000, 4000), 90, np.uint8)
+    picks = picks_at([[2000, 800]], [0.5], diameter=400)
+    draw_picks(image, picks, tmp_path / "o.png")
+    with Image.open(tmp_path / "o.png") as found:
+        assert found.width == MAX_OVERLAY_PX and found.height < MAX_OVERLAY_PX
+    assert colour("true") in colours_around(tmp_path / "o.png", 750, 300, 75)
+
+
+def test_scores_are_written_beside_their_circles_where_asked_and_known(tmp_path):
+    image = np.full((300, 400), 128, np.uint8)
+    unknown = picks_at([[60, 63]], [np.nan])
+    for picks, with_scores in ((PICKS, False), (PICKS, True), (unknown, True), (unknown, False)):
+        draw_picks(image, picks, tmp_path / f"{len(picks.scores)}{with_scores}.png", with_scores)
+    bare, scored = (np.asarray(Image.open(tmp_path / f"3{k}.png")) for k in (False, True))
+    rows, columns = np.nonzero((bare != scored).any(axis=2))
+    assert len(rows) and abs(rows[columns < 120] - 80).max() < 12
+    assert (tmp_path / "1True.png").read_bytes() == (tmp_path / "1False.png").read_bytes()
+
+
+def test_picks_without_a_diameter_are_circled_all_the_same(tmp_path):
+    image = np.full((300, 400), 128, np.uint8)
+    draw_picks(image, picks_at([[150, 150]], [0.5], diameter=np.nan), tmp_path / "o.png")
+    assert colour("true") in colours_around(tmp_path / "o.png", 150, 150, 8)
+
+
+# The curve
+
+
+def test_curves_are_drawn_and_one_without_particles_is_left_out(tmp_path):
+    curves = {
+        "ours": pr_curve([compare(PICKS, TRUTH)]),
+        "empty": pr_curve([compare(picks_at([], []), TRUTH)]),
+        "no truth": pr_curve([compare(PICKS, picks_at([], []))]),
+    }
+    draw_pr_curve(curves, tmp_path / "all.png")
+    draw_pr_curve({"ours": curves["ours"]}, tmp_path / "ours.png")
+    draw_pr_curve({}, tmp_path / "none.png")
+    drawn = {name: np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("all", "ours")}
+    np.testing.assert_array_equal(drawn["all"], drawn["ours"])
+    assert (np.asarray(Image.open(tmp_path / "none.png")) != drawn["ours"]).any()
+
+
+# The table
+
+
+def test_each_row_holds_the_figures_at_its_threshold():
+    other = picks_at([[20, 20]], [0.31], name="b.jpg")
+    outcomes = [compare(PICKS, TRUTH), compare(other, picks_at([], [], name="b.jpg"))]
+    rows = threshold_rows([PICKS, other], outcomes, chosen=0.31)
+    assert len(rows) == 20 and [row["threshold"] for row in rows[:3]] == [0.05, 0.1, 0.15]
+    for row in rows:
+        figures = evaluate(outcomes, row["threshold"], n_bootstrap=2)
+        assert row["picks"] == figures["n_picks"] and row["per_micrograph"] == row["picks"] / 2
+        assert [row[name] for name in TABLE[3:]] == [figures[name] for name in TABLE[3:]]
+    counts = {row["threshold"]: row["picks"] for row in rows}
+    assert (counts[0.3], counts[0.31], counts[0.35], counts[0.95]) == (4, 4, 2, 0)
+
+
+def test_without_truth_there_are_counts_only():
+    (first, *_) = threshold_rows([PICKS])
+    assert first["picks"] == 3 and {first[name] for name in TABLE[3:]} == {None}
+
+
+def test_scores_that_are_no_probabilities_are_cut_between_their_extremes():
+    rows = threshold_rows([picks_at([[50, 50], [90, 90]], [-3, 6])])
+    assert [row["threshold"] for row in rows[::9]] == pytest.approx([-3, 1.5, 6])
+    assert [row["picks"] for row in rows[::9]] == [2, 1, 1]
+
+
+def test_picks_without_scores_have_no_table():
+    assert threshold_rows([TRUTH]) == threshold_rows([]) == []
+
+
+def test_the_table_is_shown_and_written_with_the_chosen_row_marked(tmp_path):
+    rows = threshold_rows([PICKS], [compare(PICKS, TRUTH)], chosen=0.5)
+    (line,) = [line for line in table_text(rows, 0.5).splitlines() if "chosen" in line]
+    assert line.split()[:6] == ["0.500", "2", "2.0", "0.500", "0.333", "0.400"]
+    assert table_text(rows).count("chosen") == 0 and " - " in table_text(rows)
+    write_table(rows, tmp_path / "t.csv")
+    with (tmp_path / "t.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert tuple(table[0]) == TABLE and len(table) == len(rows)
+    assert float(table[9]["threshold"]) == 0.5 and float(table[9]["f1"]) == pytest.approx(0.4)
+    assert table[-1]["precision"] == ""
