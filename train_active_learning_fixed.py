@@ -189,7 +189,7 @@ def main() -> None:
                     config, folder, k, network, train_store, labelled, n_new, device, log, board
                 )
             write_json(folder_of(folder, k) / "metrics.json", figures)
-            reports.log_iteration_end(log, board, figures, settings.target_f1)
+            reports.log_iteration_end(log, board, figures)
         log(f"Finished {folder}; compare runs with: python analyze_active_learning_results.py")
 
 

@@ -61,6 +61,10 @@ def log_start(
     if settings.strategy != FULL:
         log(f"Labelled images: {', '.join(f'{n:,}' for n in counts)}")
         log(f"Each iteration trains {how[settings.start]}; no early stopping")
+        log(
+            f"Target: F1 {settings.target_f1:.4f} on the full data set; on other data what "
+            "--strategy full reaches"
+        )
     log(
         f"{config.training.epochs} epochs of batches of {config.training.batch_size}, AdamW and "
         f"cosine anew in every iteration, lr {config.optimizer.lr:g}"
@@ -111,13 +115,13 @@ def log_epoch(log: Log, board: SummaryWriter, figures: dict, n_epochs: int, is_b
         )
 
 
-def log_iteration_end(log: Log, board: SummaryWriter, figures: dict, target_f1: float) -> None:
+def log_iteration_end(log: Log, board: SummaryWriter, figures: dict) -> None:
     """Log and plot what an iteration reached, against the share of labelled images."""
     k = figures["iteration"]
     line = (
         f"Iteration {k} complete: val F1 {shown(figures['f1_score'])} with "
-        f"{figures['data_fraction']:.1%} of the images (target {target_f1:.4f}), best epoch "
-        f"{figures['best_epoch']}, {figures['train_seconds']:.0f} s of training"
+        f"{figures['data_fraction']:.1%} of the images, best epoch {figures['best_epoch']}, "
+        f"{figures['train_seconds']:.0f} s of training"
     )
     percent = round(100 * figures["data_fraction"])
     for where, part in (("val", figures), ("test", figures["test"])):
