@@ -12,7 +12,7 @@ set -euo pipefail
 simulation=(--micrographs-train 120 --micrographs-val 24 --micrographs-test 24 --size 512
     --pixel-size 4 --snr 0.06 0.2 --proteins 6)
 simulated_seg_size=128
-simulated_strategies="random uncertainty full"
+simulated_strategies="random full uncertainty"
 
 # Refuses strategies that are not known, now and not after hours; prints the numbers of the GPUs
 check='
@@ -46,7 +46,7 @@ usage: ./run_active_learning_comparison.sh [options] [-- flags for train_active_
   --output-dir DIR        default: experiments/active_learning_fixed
                           (simulated: experiments/active_learning_quickstart)
   --gpus "0 1 ..."        one run at a time on each; default: all there are; none: the CPU;
-                          "cpu cpu": two runs at a time on the CPU
+                          "cpu cpu": two runs at a time on the CPU (simulated data without a GPU)
   --num-workers N         processes that make the data (default: the processors, at most 8) and,
                           in each training, read (default: 0, the fastest unless the disk is slow)
   --slurm [print|submit]  print (default) or submit a Slurm script that runs the same commands
@@ -261,7 +261,11 @@ if [[ -n $data_root ]]; then
 fi
 
 # 3. Training: a run at a time on each device, the next one as soon as one is free
-[[ $gpus != all ]] || gpus=$all_gpus
+if [[ $gpus == all ]]; then
+    gpus=$all_gpus
+    # The simulated images are too small to keep two processors busy with one run
+    [[ -z $simulated || -n $gpus || $(nproc) -lt 2 ]] || gpus="cpu cpu"
+fi
 devices=()
 for gpu in ${gpus/none/}; do
     [[ $gpu == cpu ]] && devices+=(cpu) || devices+=("cuda:$gpu")
