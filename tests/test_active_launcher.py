@@ -453,7 +453,7 @@ def test_slurm_submits_data_then_an_array_of_the_runs_then_the_analysis(launch, 
     assert "--dependency=afterany:102" in analysis
     assert not {"--gres=gpu:1", "--array=0-2"} & {*data, *analysis}
     assert "Submitted jobs: data 101, runs 102, analysis 103" in done.stdout
-    calls = as_slurm_runs(launch, out / "slurm.sh", "runs", task=2)
+    calls = as_slurm_runs(launch, out / "slurm.sh", "runs", task=1)
     assert options(calls[0][-7:])["--strategy"] == "full"
 
 
