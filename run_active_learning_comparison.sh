@@ -8,7 +8,7 @@
 # What is done is not done again, and what was interrupted goes on: run the same command.
 set -euo pipefail
 
-# Without data: simulated micrographs, ten minutes on 2 cores. "full" trains on all: the target.
+# Without data: simulated micrographs, 12 minutes on 2 cores. "full" trains on all: the target.
 simulation=(--micrographs-train 120 --micrographs-val 24 --micrographs-test 24 --size 512
     --pixel-size 4 --snr 0.06 0.2 --proteins 6)
 simulated_seg_size=128
