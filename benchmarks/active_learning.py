@@ -127,13 +127,13 @@ def pool(args: argparse.Namespace) -> None:
 
 
 def score_noise(n: int) -> None:
-    """Score n images of noise of 256 px from a file by a network of width 8; print the cost."""
+    """Score n images of noise of 128 px from a file by a network of width 8; print the cost."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
-        images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 256, 256))
+        images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 128, 128))
         rng = stream(0, "benchmark", "noise")
         for start in range(0, n, 100):
-            images[start : start + 100] = rng.integers(0, 256, (100, 256, 256), np.uint8)
+            images[start : start + 100] = rng.integers(0, 256, (100, 128, 128), np.uint8)
         images.flush()
         del images
         images = np.load(path, mmap_mode="r")
@@ -154,7 +154,7 @@ def score_noise(n: int) -> None:
         score_pool(network, Watched(), np.arange(n), device, batch_size=8)  # type: ignore[arg-type]
         seconds = time.monotonic() - started
         print(
-            f"scoring {n} images of 256 px ({n / 16:.0f} MiB): {seconds:.1f} s, "
+            f"scoring {n} images of 128 px ({n / 64:.0f} MiB): {seconds:.1f} s, "
             f"{1000 * seconds / n:.1f} ms an image, {max(peak, anonymous_mib()) - before:+.1f} MiB"
         )
 
