@@ -1,0 +1,476 @@
+r"""Pick particles: a trained network and micrographs -> coordinates for RELION and cryoSPARC.
+
+    # once, on validation micrographs: the threshold with the highest F1, kept in the checkpoint
+    python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
+        --micrographs 'val/*.jpg' --diameter 108px --choose-threshold instances_val.json
+    # pick; the same command with --resume goes on, also when more micrographs have come
+    python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
+        --micrographs 'raw/*.mrc' --diameter 150A --pixel-size 1.77 --output picks --overlay
+    # how good the picks are: these, or the files of any picker
+    python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
+        --micrographs 'test/*.jpg' --diameter 108px --output picks_test \
+        --evaluate instances_test.json
+    python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
+
+The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
+against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
+pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
+"""
+
+import argparse
+import glob
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from models import AttentionUNet, PUClassifier, UNet
+from picking import dense, detection, matching, picks_report, runs
+from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
+from picking.coordinates import (
+    FORMATS,
+    FRAMES,
+    Picks,
+    match_names,
+    read_picks,
+    select,
+    write_picks,
+)
+from picking.errors import UserError, run_script
+from picking.files import locked, read_json, sha256, write_json
+from picking.micrographs import SUFFIXES, image_size, read_micrograph
+
+NETWORKS = {"attention_unet": AttentionUNet, "unet": UNet}
+FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
+Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
+Paths = dict[str, Path]
+
+
+class Picker(NamedTuple):
+    """A network ready to pick with, and what its checkpoint says."""
+
+    network: nn.Module
+    checkpoint: dict[str, Any]
+    wants: dict[str, Any]  # see `dense.input_of`
+    precision: str
+    device: torch.device
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the checked command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=Path, help="best_model.pt of a run: classifier or U-Net")
+    add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
+    add("--output", type=Path, help="a new folder")
+    add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
+    add("--pixel-size", type=float, metavar="Å", help="of the micrographs, where Å are given")
+    add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
+    add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
+    add("--one-file", action="store_true", help="all micrographs in one (not BOX, CBOX)")
+    add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
+    add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
+    add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
+    add("--resume", action="store_true", help="go on in --output; what is done stays")
+    add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best in --checkpoint")
+    add("--precision", type=float, help="choose the threshold that has this precision instead")
+    add("--evaluate", nargs="+", metavar="TRUTH", help="COCO, CSV, STAR, BOX or CBOX")
+    add("--picks", nargs="+", metavar="FILE", help="evaluate these instead of picking")
+    add(
+        "--annotated-margin",
+        default="auto",
+        metavar="PX|auto",
+        help="what is nearer to an edge does not count; auto: the largest that no truth enters",
+    )
+    add("--frame", choices=("jpeg", "mrc"), help="of --picks, if not what their format has")
+    add("--truth-frame", choices=("jpeg", "mrc"), help="of the truth, likewise")
+    args = parser.parse_args()
+    threshold, margin = args.threshold, args.annotated_margin
+    for valid, message in (
+        (
+            args.picks or (args.checkpoint and args.micrographs),
+            "give --checkpoint and --micrographs to pick, or --evaluate and --picks",
+        ),
+        (not (args.picks and args.checkpoint), "give --checkpoint or --picks, not both"),
+        (args.evaluate or not args.picks, "--picks needs --evaluate with the true particles"),
+        (
+            args.output or args.picks or args.choose_threshold,
+            "--output is missing: name a new folder for the picks",
+        ),
+        (
+            not args.choose_threshold or not (args.evaluate or args.output or args.picks),
+            "--choose-threshold writes to the checkpoint alone: pick and --evaluate after it",
+        ),
+        (
+            args.precision is None or (args.choose_threshold and 0 < args.precision <= 1),
+            "--precision goes with --choose-threshold and is above 0, up to 1",
+        ),
+        (
+            threshold == "auto" or 0 <= as_number(threshold, -1) <= 1,
+            f"--threshold is '{threshold}': give a number from 0 to 1, or auto",
+        ),
+        (
+            margin == "auto" or margin.isdecimal(),
+            f"--annotated-margin is '{margin}': give whole px or 'auto'",
+        ),
+    ):
+        if not valid:
+            raise UserError(message)
+    return args
+
+
+def main() -> None:
+    """Pick, or evaluate the picks of others, or choose the threshold."""
+    args = parse_args()
+    paths = find_micrographs(args.micrographs or [])
+    sizes = {name: image_size(path) for name, path in paths.items()}  # refuses stacks and movies
+    if args.picks:
+        evaluate_files(args, paths, sizes)
+        return
+    picker = load_picker(args.checkpoint, runs.select_device(args.device))
+    diameter_px = diameter_in_px(args, picker.wants.get("diameter_px"))
+    if args.choose_threshold:
+        choose_threshold(args, picker, diameter_px, paths, sizes)
+        return
+    threshold, source = resolve_threshold(args, picker)
+    print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
+    truth = read_truth(args, args.evaluate, paths, sizes) if args.evaluate else None
+
+    with locked(args.output):
+        # 1. The folder: empty, or begun with the same arguments
+        arguments = {
+            "checkpoint": sha256(args.checkpoint.read_bytes()),
+            "threshold": threshold,
+            "diameter_px": diameter_px,
+            "formats": sorted(args.formats),
+            "one_file": args.one_file,
+            "overlay": args.overlay,
+            "heatmap": args.heatmap,
+        }
+        open_output(args.output, arguments, args.resume)
+        (args.output / "scored").mkdir(exist_ok=True)
+
+        # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
+        done = {name: args.output / "scored" / f"{name}.npz" for name in paths}
+        left = [name for name in paths if not done[name].exists()]
+        if len(left) < len(paths):
+            print(f"{len(paths) - len(left)} of {len(paths)} micrographs are done already")
+        for n, name in enumerate(left, 1):
+            started = time.monotonic()
+            scores, found = pick(picker, paths[name], diameter_px)
+            called = select(found, found.scores >= threshold)
+            if not args.one_file:
+                write_picks(args.output, [called], args.formats)
+            if args.overlay and truth is None:
+                picture = in_folder(args.output / "overlays", name)
+                picks_report.draw_picks(read_micrograph(paths[name]), called, picture, True)
+            if args.heatmap:
+                dense.write_heatmap(scores, in_folder(args.output / "heatmaps", name))
+            detection.save_picks(done[name], found)
+            seconds = time.monotonic() - started
+            print(
+                f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
+            )
+
+        # 3. What they make together
+        all_found = [detection.load_picks(done[name], name, sizes[name]) for name in paths]
+        all_called = [select(found, found.scores >= threshold) for found in all_found]
+        if args.one_file:
+            write_picks(args.output, all_called, args.formats, one_file=True)
+        detection.write_summary(args.output / "summary.csv", all_called)
+        if truth is not None:
+            evaluate(args, all_found, truth, paths, threshold)
+        else:
+            report_counts(all_found, [], threshold, args.output)
+    n_picks = sum(len(called.scores) for called in all_called)
+    print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
+
+
+# What is asked for
+
+
+def as_number(text: str, otherwise: float) -> float:
+    """Return the number that the text is, ``otherwise`` where it is none or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        return otherwise
+    return value if math.isfinite(value) else otherwise
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """Return the files that patterns match, each once; raises for a pattern without any."""
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        names = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        matches = [path for path in map(Path, sorted(names)) if path.is_file()]
+        if not matches:
+            folder = Path(pattern).parent
+            there = sorted({path.suffix for path in folder.iterdir()}) if folder.is_dir() else []
+            raise UserError(
+                f"no file matches '{pattern}'; files in {folder} end in "
+                f"{', '.join(there[:8]) or 'nothing, there is none'}: check folder and ending"
+            )
+        files.update(dict.fromkeys(matches))
+    return list(files)
+
+
+def find_micrographs(patterns: Sequence[str]) -> Paths:
+    """Return file name -> path of the micrographs; no two may share the name without suffix."""
+    files = expand(patterns)
+    by_stem: Paths = {}
+    for path in files:
+        if path.suffix.lower() in SUFFIXES and by_stem.setdefault(path.stem, path) is not path:
+            raise UserError(
+                f"{path} and {by_stem[path.stem]} would have the same files of picks: give one of "
+                "them, or pick them into two folders"
+            )
+    if files and not by_stem:
+        raise UserError(
+            f"{files[0]} is no micrograph: --micrographs takes files that end in "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return {path.name: path for path in by_stem.values()}
+
+
+def diameter_in_px(args: argparse.Namespace, known_px: float | None = None) -> float:
+    """Return --diameter in px of the micrographs; without it ``known_px``, where that is known."""
+    if args.diameter is None:
+        if known_px is None:
+            raise UserError("--diameter is missing: give the particles', such as 108px or 150A")
+        return float(known_px)
+    unit = next((unit for unit in ("px", "A", "Å") if args.diameter.endswith(unit)), "")
+    value = as_number(args.diameter.removesuffix(unit), 0)
+    if not unit or value <= 0:
+        raise UserError(
+            f"--diameter is '{args.diameter}': give a number with its unit, such as 108px or 150A"
+        )
+    if unit == "px":
+        return value
+    if args.pixel_size is None or not 0 < args.pixel_size < math.inf:
+        raise UserError(f"--diameter {args.diameter} is in Å: give --pixel-size too, in Å per px")
+    return value / args.pixel_size
+
+
+def load_picker(path: Path, device: torch.device) -> Picker:
+    """Return the network of a checkpoint, in evaluation mode on the device."""
+    checkpoint = runs.load_checkpoint(path)
+    wants = dense.input_of(checkpoint, str(path))
+    network: nn.Module
+    if checkpoint["kind"] == "pu_classifier":
+        config = config_from_dict(checkpoint["config"], str(path), PUConfig)
+        network = PUClassifier(config.model.backbone, config.model.dropout)
+        precision = config.training.precision
+    else:
+        active = config_from_dict(checkpoint["config"], str(path), ActiveConfig)
+        network = NETWORKS[active.model.name](width=active.model.width, depth=active.model.depth)
+        precision = active.training.precision
+    runs.load_weights(network, checkpoint["network"], path)
+    return Picker(network.to(device).eval(), checkpoint, wants, precision, device)
+
+
+def resolve_threshold(args: argparse.Namespace, picker: Picker) -> tuple[float, str]:
+    """Return the threshold and where it comes from."""
+    if args.threshold != "auto":
+        return float(args.threshold), "--threshold"
+    for key, source in (
+        ("pick_threshold", "the checkpoint's, chosen for picking"),
+        ("threshold", "the checkpoint's, of training: --choose-threshold finds a better one"),
+    ):
+        if isinstance(picker.checkpoint.get(key), float):
+            return picker.checkpoint[key], source
+    raise UserError(
+        f"checkpoint {args.checkpoint} has no threshold: give --threshold, or choose one on "
+        "validation micrographs with --choose-threshold"
+    )
+
+
+# Picking
+
+
+def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap, Picks]:
+    """Return a micrograph's scores and its picks at any threshold worth looking at."""
+    scores = dense.score_map(path, picker.network, picker.wants, picker.precision, picker.device)
+    if picker.checkpoint["kind"] == "pu_classifier":
+        return scores, detection.classifier_picks(scores, path.name, diameter_px)
+    pixel_threshold = picker.checkpoint.get("threshold") or 0.5
+    return scores, detection.segmentation_picks(scores, path.name, diameter_px, pixel_threshold)
+
+
+def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
+    """Begin in an empty folder, or check that it was begun with the same; call while locked."""
+    manifest = folder / "manifest.json"
+    there = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+    if there and not (resume and manifest.exists()):
+        advice = "choose another folder" if not manifest.exists() else "go on with --resume"
+        raise UserError(f"--output {folder} is not empty (it holds {there[0]}): {advice}")
+    if there:
+        differing = differing_keys(read_json(manifest), arguments)
+        if differing:
+            raise UserError(
+                f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "
+                "choose another folder"
+            )
+        for half_written in folder.rglob(".*.tmp"):  # by a process that was killed
+            half_written.unlink()
+    write_json(manifest, arguments)
+
+
+def in_folder(folder: Path, name: str) -> Path:
+    """Return where the PNG of a micrograph goes."""
+    folder.mkdir(exist_ok=True)
+    return folder / f"{name}.png"
+
+
+def report_counts(
+    found: list[Picks],
+    outcomes: list[matching.Outcome],
+    threshold: float | None,
+    output: Path | None,
+) -> None:
+    """Print the counts against the threshold and write them to thresholds.csv."""
+    rows = picks_report.threshold_rows(found, outcomes, threshold)
+    print(picks_report.table_text(rows, threshold))
+    if output is not None:
+        picks_report.write_table(rows, output / "thresholds.csv")
+
+
+# Against the truth
+
+
+def read_truth(
+    args: argparse.Namespace, patterns: Sequence[str], paths: Paths, sizes: Sizes
+) -> list[Picks]:
+    """Return the true particles; where micrographs are given, of those alone."""
+    files = expand(patterns)
+    truth = read_picks(files, sizes, args.truth_frame, only_known=bool(sizes))
+    frame = args.truth_frame or FRAMES[files[0].suffix.lower()]
+    check_frame(args, truth, paths, "--truth-frame", frame)
+    return truth
+
+
+def check_frame(
+    args: argparse.Namespace, picks: list[Picks], paths: Paths, flag: str, frame: str
+) -> None:
+    """Raise `UserError` when most coordinates fit the micrographs better upside down."""
+    n_fit = n_mirrored = 0
+    for one in [one for one in picks if one.name in paths][:FRAMES_CHECKED]:
+        known = one.diameters_px[np.isfinite(one.diameters_px)]
+        diameter_px = float(np.median(known)) if len(known) else diameter_in_px(args)
+        response = matching.contrast(read_micrograph(paths[one.name]), diameter_px)
+        check = matching.frame_check(one, response)
+        n_fit, n_mirrored = n_fit + check.n_as_read, n_mirrored + check.n_mirrored
+    if matching.FrameCheck(n_fit, n_mirrored).contradicted:
+        raise UserError(
+            f"{n_mirrored:,} of {n_fit + n_mirrored:,} coordinates fit the micrographs better when "
+            f"turned upside down, so they are not in the frame '{frame}': give {flag} "
+            f"{'jpeg' if frame == 'mrc' else 'mrc'}"
+        )
+
+
+def compare_all(
+    args: argparse.Namespace, found: list[Picks], truth: list[Picks]
+) -> tuple[list[matching.Outcome], int]:
+    """Match the picks of every micrograph that has truth too; return the margin in px as well."""
+    pairs, without_picks, without_truth = match_names(found, truth)
+    for names, lacking in ((without_picks, "picks"), (without_truth, "truth")):
+        if names:
+            print(f"Left out for want of {lacking}: {len(names)} micrographs (e.g. {names[0]})")
+    margin_px = 0 if args.annotated_margin == "auto" else int(args.annotated_margin)
+    if args.annotated_margin == "auto":
+        centres = [(t.centres_px, p.size_px or t.size_px) for p, t in pairs if len(t.centres_px)]
+        known = [(c, size) for c, size in centres if size is not None]
+        if len(known) == len(centres) > 0:
+            margin_px = int(min(min(c.min(), (np.array(size) - c).min()) for c, size in known))
+    outcomes = []
+    for picks, true in pairs:
+        known_diameters = np.isfinite(true.diameters_px).all()
+        radius_px = None if known_diameters else diameter_in_px(args) / 2
+        outcomes.append(matching.compare(picks, true, margin_px, radius_px))
+    return outcomes, margin_px
+
+
+def evaluate(
+    args: argparse.Namespace,
+    found: list[Picks],
+    truth: list[Picks],
+    paths: Paths,
+    threshold: float | None,
+) -> None:
+    """Print precision, recall, F1 and AP; with --output write them, the curve and overlays."""
+    outcomes, margin_px = compare_all(args, found, truth)
+    ids = {name: path.parent.name for name, path in paths.items() if path.parent.name.isdigit()}
+    report = matching.evaluate(outcomes, threshold, ids)
+    ranked = matching.has_scores(outcomes) and any(len(picks.scores) for picks in found)
+    if ranked:
+        report_counts(found, outcomes, threshold, args.output)
+    at = "all picks" if threshold is None else f"threshold {threshold:.4f}"
+    print(f"\n{report['n_micrographs']} micrographs, inside a margin of {margin_px} px, {at}:")
+    for name in ("precision", "recall", "f1", "ap"):
+        value, interval = report[name], report["intervals"].get(name)
+        print(f"  {name:<10}", "-" if value is None else f"{value:.3f}", end="")
+        print(f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    if args.output is None:
+        return
+    write_json(args.output / "evaluation.json", {"margin_px": margin_px, **report})
+    if ranked:
+        picks_report.draw_pr_curve(
+            {"picks": matching.pr_curve(outcomes)}, args.output / "pr_curve.png"
+        )
+    if args.overlay:
+        for outcome in [outcome for outcome in outcomes if outcome.truth.name in paths]:
+            name = outcome.truth.name
+            called = outcome.picks.scores >= (-math.inf if threshold is None else threshold)
+            # Of a prefix of the ranking, matching anew finds the same
+            shown = matching.compare(select(outcome.picks, called), outcome.truth)
+            picture = in_folder(args.output / "overlays", name)
+            picks_report.draw_outcome(read_micrograph(paths[name]), shown, picture)
+
+
+def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
+    """Evaluate the picks in files of any picker."""
+    truth = read_truth(args, args.evaluate, paths, sizes)
+    files = expand(args.picks)
+    sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
+    found = read_picks(files, sizes, args.frame)
+    check_frame(args, found, paths, "--frame", args.frame or FRAMES[files[0].suffix.lower()])
+    threshold = None if args.threshold == "auto" else float(args.threshold)
+    if args.output is None:
+        evaluate(args, found, truth, paths, threshold)
+        return
+    with locked(args.output):
+        open_output(args.output, {"picks": sorted(args.picks), "threshold": threshold}, args.resume)
+        evaluate(args, found, truth, paths, threshold)
+
+
+def choose_threshold(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths, sizes: Sizes
+) -> None:
+    """Pick the validation micrographs, choose the threshold against their truth, keep it."""
+    truth = read_truth(args, args.choose_threshold, paths, sizes)
+    found = [pick(picker, paths[true.name], diameter_px)[1] for true in truth]
+    outcomes, margin_px = compare_all(args, found, truth)
+    threshold = matching.choose_threshold(matching.pr_curve(outcomes), args.precision)
+    report_counts(found, outcomes, threshold, None)
+    figures = matching.evaluate(outcomes, threshold, n_bootstrap=0)
+    chosen_on = {
+        "micrographs": [true.name for true in truth],
+        "diameter_px": diameter_px,
+        "margin_px": margin_px,
+        "wanted_precision": args.precision,
+        **{name: figures[name] for name in ("precision", "recall", "f1", "ap")},
+    }
+    kept = {**picker.checkpoint, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
+    runs.save_checkpoint(args.checkpoint, kept)
+    print(f"Threshold {threshold:.4f} is kept in {args.checkpoint}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,260 @@
+"""Score map -> picks: centres, scores and diameters, no two closer than half a diameter.
+
+A U-Net's masks of neighbouring particles run together: on real micrographs 70% of the particles
+have another within a diameter. What tells them apart is that a particle is a disk: the probability
+inside it less that in a thin ring around it is high at the centre even where disks overlap. The
+centroid of what is nearest to each such maximum is the pick. That gave F1 0.874 (0.869 without the
+centroid); the mean over a disk alone 0.788, a Gaussian 0.755, a distance transform 0.849. The score
+of a pick is the mean probability about its centre, which ranks picks better than the difference
+does (average precision 0.868 against 0.859) and means the same as the network's own.
+
+A classifier has its peaks at the centres already; its logits are only smoothed.
+
+Figures are of two validation micrographs of EMPIAR-10017, each at its own best threshold.
+"""
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+
+from picking.coordinates import Picks, select
+from picking.dense import ScoreMap
+from picking.files import write_atomically
+
+# Shares of the diameter
+DISK_RADIUS, RING_RADII = 0.45, (0.50, 0.65)
+SCORE_RADIUS = 0.30
+PEAK_RADIUS = 0.20
+SMOOTHING_SIGMA = 0.15
+LEAST_DISTANCE = 0.50
+CENTROID_RADIUS = 0.65
+WIDEST_RADIUS, RING_WIDTH = 0.75, 0.05
+# Picks that score less are not kept: they would be nearly everywhere.
+LOWEST_SCORE = 0.05
+
+
+def segmentation_picks(
+    scores: ScoreMap,
+    name: str,
+    diameter_px: float,
+    pixel_threshold: float = 0.5,
+    lowest_score: float = LOWEST_SCORE,
+) -> Picks:
+    """Return the particles in a U-Net's map, highest score first.
+
+    diameter_px: of the particles, about. pixel_threshold: from which probability a pixel is
+    particle; it decides the diameters alone, which are 0.5 to 1.5 of the one given.
+    """
+    p = scores.probability()
+    inside = disk_mean(p, scores, 0, DISK_RADIUS * diameter_px)
+    around = disk_mean(p, scores, *(share * diameter_px for share in RING_RADII))
+    about_centre = disk_mean(p, scores, 0, SCORE_RADIUS * diameter_px)
+    cells = peaks(inside - around, scores.spacing_px, diameter_px, about_centre >= lowest_score)
+    found = _picks(scores, name, cells, about_centre, diameter_px)
+    found = _recentred(found, scores, p, diameter_px)
+    return _with_diameters(found, scores, p >= pixel_threshold, diameter_px)
+
+
+def classifier_picks(
+    scores: ScoreMap, name: str, diameter_px: float, lowest_score: float = LOWEST_SCORE
+) -> Picks:
+    """Return the particles in a classifier's map, highest score first, all of ``diameter_px``."""
+    from scipy.ndimage import gaussian_filter
+    from scipy.special import expit
+
+    sigma = SMOOTHING_SIGMA * diameter_px / scores.spacing_px
+    logits = gaussian_filter(scores.logits, sigma, mode="nearest")
+    probability = expit(logits)
+    cells = peaks(logits, scores.spacing_px, diameter_px, probability >= lowest_score)
+    return _picks(scores, name, cells, probability, diameter_px)
+
+
+def disk_mean(values: np.ndarray, scores: ScoreMap, inner_px: float, outer_px: float) -> np.ndarray:
+    """Return the mean of ``values``, (h, w), between two radii around every cell.
+
+    The radii are in px of the micrograph, so that a ring is one there, whatever the map's two
+    spacings. At the border the mean is over what lies inside the map.
+    """
+    from scipy.signal import fftconvolve
+
+    spacing = scores.spacing_px
+    reach = [
+        min(int(np.ceil(outer_px / s)), n - 1) for s, n in zip(spacing, values.shape, strict=True)
+    ]
+    y, x = (np.arange(-n, n + 1) * s for n, s in zip(reach, spacing, strict=True))
+    radius = np.hypot(y[:, None], x)
+    # A cell on the rim counts in part, so that disks of any size have the right one
+    cell_px = float(np.sqrt(spacing.prod()))
+    kernel = np.clip((outer_px - radius) / cell_px + 0.5, 0, 1)
+    if inner_px:
+        kernel -= np.clip((inner_px - radius) / cell_px + 0.5, 0, 1)
+    if kernel.sum() <= 0:  # finer than the map: the cell itself
+        return values
+    norm = fftconvolve(np.ones(values.shape), kernel, mode="same")
+    return fftconvolve(values, kernel, mode="same") / np.maximum(norm, 1e-9)
+
+
+def peaks(
+    values: np.ndarray, spacing_px: np.ndarray, diameter_px: float, allowed: np.ndarray
+) -> np.ndarray:
+    """Return the local maxima of ``values``, (h, w), highest first, as fractional cells (n, 2).
+
+    allowed: bool (h, w), where there may be one. A maximum is the highest within `PEAK_RADIUS`
+    diameters, and none is nearer than half a diameter to a higher one that is kept.
+    """
+    from scipy.ndimage import maximum_filter
+
+    reach = np.maximum(1, np.rint(PEAK_RADIUS * diameter_px / spacing_px)).astype(int)
+    highest = maximum_filter(values, 2 * reach + 1, mode="nearest")
+    cells = np.argwhere((values == highest) & allowed)
+    cells = cells[np.argsort(-values[tuple(cells.T)], kind="stable")]
+    exact = cells + _offsets(values, cells)
+    return exact[_apart(exact * spacing_px, LEAST_DISTANCE * diameter_px)]
+
+
+def _offsets(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """Return how far the parabola through each maximum and its neighbours peaks from it, (n, 2).
+
+    At most half a cell along each axis; 0 along one where the maximum is at the border.
+    """
+    offsets = np.zeros(cells.shape)
+    for axis in (0, 1):
+        within = (cells[:, axis] > 0) & (cells[:, axis] < values.shape[axis] - 1)
+        step = np.eye(2, dtype=int)[axis]
+        left, middle, right = (values[tuple((cells[within] + k * step).T)] for k in (-1, 0, 1))
+        bend = 2 * middle - left - right
+        shift = np.divide(right - left, 2 * bend, out=np.zeros(len(bend)), where=bend > 1e-12)
+        offsets[within, axis] = np.clip(shift, -0.5, 0.5)
+    return offsets
+
+
+def _apart(points: np.ndarray, distance: float) -> np.ndarray:
+    """Return which points, (n, 2) in falling order, have no kept one before them within reach."""
+    from scipy.spatial import cKDTree
+
+    kept = np.ones(len(points), dtype=bool)
+    if not len(points):
+        return kept
+    near = cKDTree(points).query_ball_point(points, distance)
+    for i, others in enumerate(near):
+        if kept[i]:
+            kept[[j for j in others if j > i]] = False
+    return kept
+
+
+def _picks(
+    scores: ScoreMap, name: str, cells: np.ndarray, values: np.ndarray, diameter_px: float
+) -> Picks:
+    """Return picks at fractional cells (n, 2) that score what ``values``, (h, w), has there."""
+    from scipy.ndimage import map_coordinates
+
+    found = map_coordinates(values, cells.T, order=1, mode="nearest")
+    order = np.argsort(-found, kind="stable")
+    return Picks(
+        name=name,
+        centres_px=scores.positions_px(cells[order]),
+        scores=np.clip(found[order].astype(np.float64), 0, 1),
+        diameters_px=np.full(len(cells), float(diameter_px)),
+        size_px=scores.size_px,
+    )
+
+
+def _own_cells(
+    picks: Picks, scores: ScoreMap, radius_px: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the cells nearer to a pick than to others and than a radius.
+
+    Booleans (h * w,) that are true for n cells, and of those the position (n, 2) in px, the pick
+    (n,) and the distance to it (n,).
+    """
+    from scipy.spatial import cKDTree
+
+    cells = np.indices(scores.logits.shape).reshape(2, -1).T
+    positions = scores.positions_px(cells)
+    tree = cKDTree(picks.centres_px)
+    distance, nearest = tree.query(positions, distance_upper_bound=radius_px)
+    own = np.isfinite(distance)
+    return own, positions[own], nearest[own], distance[own]
+
+
+def _recentred(picks: Picks, scores: ScoreMap, p: np.ndarray, diameter_px: float) -> Picks:
+    """Move each pick to the centroid of the probability in its own cells.
+
+    Where a mask is wider than the diameter given, the contrast is highest beside its centre. Picks
+    whose disk the border cuts stay, since half a disk has its centroid elsewhere.
+    """
+    n, reach_px = len(picks.centres_px), CENTROID_RADIUS * diameter_px
+    if not n:
+        return picks
+    own, positions, nearest, _ = _own_cells(picks, scores, reach_px)
+    weight = p.ravel()[own].astype(np.float64)
+    total = np.bincount(nearest, weight, n)
+    sums = np.stack([np.bincount(nearest, weight * at, n) for at in positions.T], axis=1)
+    edge = np.minimum(picks.centres_px, np.array(scores.size_px) - picks.centres_px).min(axis=1)
+    moves = (total > 0) & (edge >= reach_px)
+    centres = picks.centres_px.copy()
+    centres[moves] = sums[moves] / total[moves, None]
+    moved = dataclasses.replace(picks, centres_px=centres)
+    return select(moved, _apart(centres, LEAST_DISTANCE * diameter_px))
+
+
+def _with_diameters(
+    picks: Picks, scores: ScoreMap, is_particle: np.ndarray, diameter_px: float
+) -> Picks:
+    """Give each pick the diameter of a disk of its own area.
+
+    Of a pick's own cells in each thin ring around it the share that is particle stands for the
+    whole ring, so that what a neighbour takes away does not shrink it. Where not even the centre is
+    particle the diameter stays the one given.
+    """
+    n, edges = len(picks.centres_px), np.arange(0, WIDEST_RADIUS + 1e-9, RING_WIDTH) * diameter_px
+    if not n:
+        return picks
+    own, _, nearest, distance = _own_cells(picks, scores, edges[-1])
+    n_rings = len(edges) - 1
+    ring = np.minimum((distance / (RING_WIDTH * diameter_px)).astype(int), n_rings - 1)
+    place = nearest * n_rings + ring
+    n_cells = np.bincount(place, minlength=n * n_rings).reshape(n, n_rings)
+    n_inside = np.bincount(place, is_particle.ravel()[own], n * n_rings).reshape(n, n_rings)
+    share = np.divide(n_inside, n_cells, out=np.zeros((n, n_rings)), where=n_cells > 0)
+    area = (share * np.pi * np.diff(edges**2)).sum(axis=1)
+    diameters = np.where(area > 0, 2 * np.sqrt(area / np.pi), diameter_px)
+    least_px = LEAST_DISTANCE * diameter_px  # faint picks have but a few px that are particle
+    return dataclasses.replace(picks, diameters_px=np.maximum(diameters, least_px))
+
+
+# What was found, kept whole so that thresholds can be compared without scoring again
+
+
+def save_picks(path: Path, picks: Picks) -> None:
+    """Write centres, scores and diameters to an .npz file."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        centres_px=picks.centres_px,
+        scores=picks.scores,
+        diameters_px=picks.diameters_px,
+    )
+    write_atomically(path, buffer.getvalue())
+
+
+def load_picks(path: Path, name: str, size_px: tuple[int, int]) -> Picks:
+    """Return what `save_picks` wrote of the micrograph called ``name``."""
+    with np.load(path) as saved:
+        return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
+
+
+def write_summary(path: Path, found: list[Picks]) -> None:
+    """Write a CSV with a line for each micrograph: picks, median score, median diameter."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px"])
+    for picks in found:
+        medians = ["", ""]
+        if len(picks.scores):
+            medians = [f"{np.median(v):.4g}" for v in (picks.scores, picks.diameters_px)]
+        writer.writerow([picks.name, len(picks.scores), *medians])
+    write_atomically(path, text.getvalue())

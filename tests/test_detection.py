@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist, pdist
+
+from picking.dense import ScoreMap
+from picking.detection import (
+    classifier_picks,
+    disk_mean,
+    load_picks,
+    peaks,
+    save_picks,
+    segmentation_picks,
+    write_summary,
+)
+
+DIAMETER_PX = 100.0
+SPACINGS = [(5.0, 5.0), (4.0, 7.0)]
+
+
+def masked(centres_px, spacing_px=(5.0, 5.0), size_px=(1000, 1200), diameter_px=DIAMETER_PX):
+    """A U-Net's map that is sure of disks at the centres, joined where they overlap."""
+    shape = [round(n / s) for n, s in zip(size_px, spacing_px, strict=True)]
+    spacing = np.array(size_px) / shape
+    y, x = ((np.arange(n) + 0.5) * s for n, s in zip(shape, spacing, strict=True))
+    outside = np.full(shape, np.inf)
+    for centre in centres_px:
+        distance = np.hypot(y[:, None] - centre[0], x - centre[1])
+        outside = np.minimum(outside, distance - diameter_px / 2)
+    logits = np.clip(-outside, -6, 6).astype(np.float32)
+    return ScoreMap(logits, spacing / 2, spacing, size_px)
+
+
+def bumps(centres_px, spacing_px=16.0, size_px=(1000, 1200), width_px=30.0):
+    """A classifier's map with a bell of logits at each centre; its first cell is at the corner."""
+    shape = [int(np.ceil(n / spacing_px)) for n in size_px]
+    y, x = (np.arange(n) * spacing_px for n in shape)
+    logits = np.full(shape, -6.0)
+    for centre in centres_px:
+        square = (y[:, None] - centre[0]) ** 2 + (x - centre[1]) ** 2
+        logits = np.maximum(logits, 10 * np.exp(-square / 2 / width_px**2) - 6)
+    return ScoreMap(logits.astype(np.float32), np.zeros(2), np.full(2, spacing_px), size_px)
+
+
+def worst_distance(picks, centres_px):
+    """How far the picks are from the centres at most; there must be as many of both."""
+    assert len(picks.centres_px) == len(centres_px)
+    distance = cdist(centres_px, picks.centres_px)
+    assert sorted(distance.argmin(axis=1)) == list(range(len(centres_px)))
+    return distance.min(axis=1).max()
+
+
+def apart(rng, n, least_px, size_px=(1000, 1200), margin_px=60):
+    centres = np.empty((0, 2))
+    while len(centres) < n:
+        one = rng.uniform(margin_px, np.array(size_px) - margin_px)
+        if not len(centres) or cdist([one], centres).min() >= least_px:
+            centres = np.vstack([centres, one])
+    return centres
+
+
+# U-Net
+
+
+@pytest.mark.parametrize("spacing_px", SPACINGS)
+def test_single_disks_are_found_to_a_fraction_of_a_cell(spacing_px):
+    centres = apart(np.random.default_rng(0), 20, 1.7 * DIAMETER_PX)
+    picks = segmentation_picks(masked(centres, spacing_px), "a.jpg", DIAMETER_PX)
+    assert worst_distance(picks, centres) < 0.2 * max(spacing_px)
+    assert picks.scores.min() > 0.98
+    assert (picks.name, picks.size_px) == ("a.jpg", (1000, 1200))
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8, 0.7])
+@pytest.mark.parametrize("spacing_px", SPACINGS)
+def test_disks_that_touch_or_overlap_are_told_apart(spacing_px, share):
+    step = share * DIAMETER_PX
+    pair = [(200, 200), (200, 200 + step)]
+    chain = [(500 + k * step * 0.6, 300 + k * step * 0.8) for k in range(4)]
+    centres = np.array(pair + chain)
+    picks = segmentation_picks(masked(centres, spacing_px), "a", DIAMETER_PX)
+    assert worst_distance(picks, centres) < 0.1 * DIAMETER_PX
+
+
+@pytest.mark.parametrize("centre", [(30, 600), (970, 600), (500, 20), (500, 1190), (15, 15)])
+def test_disks_cut_by_the_border_are_found_inside_the_micrograph(centre):
+    picks = segmentation_picks(masked([centre]), "a", DIAMETER_PX)
+    assert worst_distance(picks, [centre]) < 0.2 * DIAMETER_PX
+    assert (picks.centres_px >= 0).all() and (picks.centres_px < (1000, 1200)).all()
+    assert picks.scores[0] > 0.95
+
+
+@pytest.mark.parametrize("diameter_px", [80, 90, 100, 110, 125])
+def test_the_diameter_is_that_of_the_disk_also_among_neighbours(diameter_px):
+    centres = [(200, 200), (600, 600), (600, 600 + 0.8 * diameter_px)]
+    scores = masked(centres, diameter_px=diameter_px)
+    picks = segmentation_picks(scores, "a", DIAMETER_PX)
+    assert worst_distance(picks, centres) < 0.1 * DIAMETER_PX
+    np.testing.assert_allclose(picks.diameters_px, diameter_px, rtol=0.06)
+
+
+def test_where_not_even_the_centre_is_particle_the_diameter_is_the_one_given():
+    scores = masked([(500, 500)])
+    faint = ScoreMap(scores.logits - 7, scores.origin_px, scores.spacing_px, scores.size_px)
+    picks = segmentation_picks(faint, "a", DIAMETER_PX)
+    assert picks.diameters_px.tolist() == [DIAMETER_PX]
+    assert 0.1 < picks.scores[0] < 0.4
+
+
+def test_the_score_is_the_mean_probability_about_the_centre():
+    centres = [(300, 300), (700, 800)]
+    scores = masked(centres)
+    upper = np.indices(scores.logits.shape)[0] < 100
+    logits = np.where(scores.logits > 0, np.where(upper, 2.0, 0.5), -6).astype(np.float32)
+    picks = segmentation_picks(
+        ScoreMap(logits, scores.origin_px, scores.spacing_px, scores.size_px), "a", DIAMETER_PX
+    )
+    np.testing.assert_allclose(picks.scores, 1 / (1 + np.exp([-2, -0.5])), rtol=1e-3)
+    np.testing.assert_allclose(picks.centres_px, centres, atol=1)
+
+
+def test_an_empty_map_has_no_picks():
+    for picks in (
+        segmentation_picks(masked([]), "a", DIAMETER_PX),
+        classifier_picks(bumps([]), "a", DIAMETER_PX),
+    ):
+        assert picks.centres_px.shape == (0, 2)
+        assert picks.scores.shape == picks.diameters_px.shape == (0,)
+
+
+# Both
+
+
+@pytest.mark.parametrize("find", [segmentation_picks, classifier_picks])
+def test_no_two_picks_are_closer_than_half_a_diameter(find):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(0, 3, (150, 170)).astype(np.float32)
+    scores = ScoreMap(logits, np.full(2, 4.0), np.full(2, 8.0), (1200, 1360))
+    picks = find(scores, "a", DIAMETER_PX, lowest_score=0.0)
+    assert len(picks.scores) > 100
+    assert pdist(picks.centres_px).min() > DIAMETER_PX / 2
+    assert (np.diff(picks.scores) <= 0).all()
+    assert ((picks.scores >= 0) & (picks.scores <= 1)).all()
+    assert ((picks.centres_px >= 0) & (picks.centres_px < (1200, 1360))).all()
+
+
+def test_of_a_plateau_one_pick_is_left():
+    values = np.zeros((60, 60))
+    values[20:26, 20:26] = 1.0
+    assert len(peaks(values, np.ones(2), 20.0, values > 0.5)) == 1
+
+
+def test_a_mean_over_a_disk_counts_only_what_is_inside_the_map():
+    scores = masked([])
+    np.testing.assert_allclose(disk_mean(np.ones((200, 240)), scores, 0, 45.0), 1, rtol=1e-6)
+    np.testing.assert_allclose(disk_mean(np.ones((200, 240)), scores, 50.0, 65.0), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("spacing_px", SPACINGS)
+def test_a_disk_has_its_area_whatever_the_spacing(spacing_px):
+    scores = masked([], spacing_px)
+    values = np.zeros(scores.logits.shape)
+    values[tuple(n // 2 for n in values.shape)] = 1.0
+    highest = disk_mean(values, scores, 0, 40.0).max()
+    assert highest == pytest.approx(scores.spacing_px.prod() / (np.pi * 40**2), rel=0.03)
+
+
+# Classifier
+
+
+@pytest.mark.parametrize("spacing_px", [8.0, 16.0])
+def test_peaks_of_a_classifier_are_found_to_a_fraction_of_a_cell(spacing_px):
+    centres = apart(np.random.default_rng(2), 20, 1.2 * DIAMETER_PX)
+    picks = classifier_picks(bumps(centres, spacing_px), "a", DIAMETER_PX)
+    assert worst_distance(picks, centres) < 0.15 * spacing_px
+    assert picks.diameters_px.tolist() == [DIAMETER_PX] * 20
+    assert picks.scores.min() > 0.8  # smoothing takes the tips off
+
+
+def test_a_classifier_may_be_sure_of_many_places_and_still_tells_where_it_is_surest():
+    centres = apart(np.random.default_rng(3), 10, 1.5 * DIAMETER_PX)
+    scores = bumps(centres)
+    sure = ScoreMap(scores.logits * 8 + 60, scores.origin_px, scores.spacing_px, scores.size_px)
+    assert np.unique(sure.probability()[scores.logits > 0]).tolist() == [1.0]
+    picks = classifier_picks(sure, "a", DIAMETER_PX, lowest_score=0.5)
+    assert cdist(centres, picks.centres_px).min(axis=1).max() < 3
+
+
+def test_places_below_the_lowest_score_are_not_kept():
+    scores = bumps([(300, 300)])
+    assert len(classifier_picks(scores, "a", DIAMETER_PX, lowest_score=0.5).scores) == 1
+    assert len(classifier_picks(scores, "a", DIAMETER_PX, lowest_score=0.999).scores) == 0
+
+
+# Files
+
+
+def test_picks_come_back_from_their_file(tmp_path):
+    picks = segmentation_picks(masked([(300, 300), (700, 800)]), "a.jpg", DIAMETER_PX)
+    save_picks(tmp_path / "a.npz", picks)
+    again = load_picks(tmp_path / "a.npz", "a.jpg", (1000, 1200))
+    assert (again.name, again.size_px) == (picks.name, picks.size_px)
+    for field in ("centres_px", "scores", "diameters_px"):
+        np.testing.assert_array_equal(getattr(again, field), getattr(picks, field))
+
+
+def test_the_summary_has_a_line_for_each_micrograph_also_for_one_without_picks(tmp_path):
+    some = segmentation_picks(masked([(300, 300), (700, 800)]), "a,b.jpg", DIAMETER_PX)
+    none = segmentation_picks(masked([]), "c.jpg", DIAMETER_PX)
+    write_summary(tmp_path / "summary.csv", [some, none])
+    header, first, second = (tmp_path / "summary.csv").read_text().splitlines()
+    assert header == "micrograph,picks,median_score,median_diameter_px"
+    assert first.startswith('"a,b.jpg",2,0.99')
+    assert second == "c.jpg,0,,"
