@@ -26,6 +26,7 @@ from models import AttentionUNet, UNet
 from picking import acquisition, iterations, runs
 from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
+from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, sha256, write_json
@@ -154,7 +155,7 @@ def main() -> None:
             network, progress, optimizer = begin_iteration(config, folder, k, device, log)
             n_epochs_done = k * config.training.epochs + progress.epoch
             if board is None:
-                board = reports.open_board(folder, n_epochs_done)
+                board = open_board(folder, n_epochs_done)
                 stack.callback(board.close)
             reports.log_iteration_start(log, k, counts, labelled, train_store, progress)
             train(

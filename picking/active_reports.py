@@ -1,7 +1,6 @@
 """What an active-learning run tells its user: log lines and TensorBoard."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -133,11 +132,6 @@ def log_iteration_end(log: Log, board: SummaryWriter, figures: dict) -> None:
         line += f"; test F1 {shown(figures['test']['f1_score'])}"
     board.flush()
     log(line)
-
-
-def open_board(folder: Path, n_epochs_done: int) -> SummaryWriter:
-    """Open the run's event file; what an interrupted run wrote after that epoch is hidden."""
-    return SummaryWriter(str(folder), purge_step=n_epochs_done + 1)
 
 
 def report_query(

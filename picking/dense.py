@@ -29,6 +29,7 @@ from torch import nn
 from picking.augment import STD_FLOOR_GREY, to_float
 from picking.errors import UserError
 from picking.files import write_atomically
+from picking.masks import working_size
 from picking.micrographs import image_size, read_micrograph, read_scaled
 from picking.scoring import autocast
 
@@ -235,17 +236,6 @@ def _score_blocks(
 
 
 # The U-Net
-
-
-def working_size(
-    size_px: tuple[int, int], side_px: int, tiles: int, resize: str
-) -> tuple[int, int]:
-    """Return (height, width) of the scaled micrograph, as `masks.ImagePlan.scaled_px`."""
-    whole = side_px * tiles
-    if resize == "stretch":
-        return whole, whole
-    height, width = (max(1, round(n * whole / max(size_px))) for n in size_px)
-    return height, width
 
 
 def _sizes(wants: dict[str, Any]) -> dict[str, Any]:

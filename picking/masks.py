@@ -57,11 +57,8 @@ class ImagePlan:
     @property
     def scaled_px(self) -> tuple[int, int]:
         """(height, width) of the scaled micrograph, before padding and tiling."""
-        whole = self.settings.side_px * self.settings.tiles
-        if self.settings.resize == "stretch":
-            return whole, whole
-        height, width = (max(1, round(n * whole / max(self.size_px))) for n in self.size_px)
-        return height, width
+        settings = self.settings
+        return working_size(self.size_px, settings.side_px, settings.tiles, settings.resize)
 
     @property
     def scale(self) -> np.ndarray:
@@ -89,6 +86,17 @@ class ImagePlan:
         tile = (self.centres_px * self.scale // self.settings.side_px).astype(int)
         tile = np.minimum(tile, np.array(self.grid) - 1)  # rounding at the far edge
         return np.bincount(tile @ (self.grid[1], 1), minlength=self.n_rows).tolist()
+
+
+def working_size(
+    size_px: tuple[int, int], side_px: int, tiles: int, resize: str
+) -> tuple[int, int]:
+    """Return (height, width) that a micrograph of ``size_px`` is scaled to, before any padding."""
+    whole = side_px * tiles
+    if resize == "stretch":
+        return whole, whole
+    height, width = (max(1, round(n * whole / max(size_px))) for n in size_px)
+    return height, width
 
 
 def plan_images(

@@ -146,11 +146,15 @@ def test_layers_are_shared_only_while_their_map_of_a_window_is_fine():
 # The U-Net
 
 
-@pytest.mark.parametrize("resize", ["stretch", "pad"])
-@pytest.mark.parametrize("size_px", [(4096, 4096), (3710, 3838), (7420, 7676), (33, 1000)])
-def test_a_micrograph_is_scaled_as_for_training(size_px, resize):
-    plan = ImagePlan(None, size_px, np.empty((0, 2)), np.empty(0), MaskSettings(128, resize, 6, 0))
-    assert dense.working_size(size_px, 128, 6, resize) == plan.scaled_px
+@pytest.mark.parametrize(
+    ("size_px", "padded_px"),
+    [((4096, 4096), (768, 768)), ((3710, 3838), (742, 768)), ((33, 1000), (25, 768))],
+)
+def test_a_micrograph_is_scaled_as_for_training(size_px, padded_px):
+    for resize, expected in (("stretch", (768, 768)), ("pad", padded_px)):
+        settings = MaskSettings(128, resize, 6, 0)
+        plan = ImagePlan(None, size_px, np.empty((0, 2)), np.empty(0), settings)
+        assert dense.working_size(size_px, 128, 6, resize) == plan.scaled_px == expected
 
 
 def test_every_pixel_gets_the_mean_of_the_images_it_lies_in():
