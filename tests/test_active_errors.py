@@ -99,6 +99,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(seg_store, tmp
 
 
 def test_a_network_that_calls_nothing_a_particle_is_warned_of(seg_store, tmp_path):
-    overrides = ["active_learning.iterations=1", "loss.alpha=0", "loss.dice_weight=0"]
+    overrides = [
+        "active_learning.iterations=1", "loss.alpha=0", "loss.dice_weight=0",
+        "training.evaluate_every_epochs=40",
+    ]  # fmt: skip
     run = learn(seg_store, tmp_path, "--epochs", 40, overrides=overrides)
     assert "WARNING: nothing in the validation images" in (run / "training.log").read_text()
