@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 
 from picking.errors import UserError, run_script
-from picking.files import write_json
+from picking.files import make_folder, write_json
 from picking.learning_comparison import summarise
 from picking.learning_plots import draw_comparison, draw_efficiency
 from picking.learning_runs import read_runs
@@ -52,12 +52,7 @@ def main() -> None:
     summary = summarise(runs, args.target_f1, args.minutes_per_image)
     print(report(summary))
 
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(
-            f"{output} cannot be made, a file is in its place: choose another"
-        ) from error
+    make_folder(output)
     draw_comparison(summary, output / "active_learning_comparison.png")
     draw_efficiency(summary, output / "data_efficiency.png")
     write_json(output / "comparison_summary.json", summary)

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import AttentionUNet, PUClassifier, UNet
+from models import UNETS, PUClassifier
 from picking import dense, detection, matching, picks_report, runs
 from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
 from picking.coordinates import (
@@ -45,7 +45,6 @@ from picking.errors import UserError, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.micrographs import SUFFIXES, image_size, read_micrograph
 
-NETWORKS = {"attention_unet": AttentionUNet, "unet": UNet}
 FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
 Paths = dict[str, Path]
@@ -270,7 +269,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
         precision = config.training.precision
     else:
         active = config_from_dict(checkpoint["config"], str(path), ActiveConfig)
-        network = NETWORKS[active.model.name](width=active.model.width, depth=active.model.depth)
+        network = UNETS[active.model.name](width=active.model.width, depth=active.model.depth)
         precision = active.training.precision
     runs.load_weights(network, checkpoint["network"], path)
     return Picker(network.to(device).eval(), checkpoint, wants, precision, device)

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from models import AttentionUNet, UNet
+from models import UNETS
 from picking import acquisition, iterations, runs
 from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
@@ -43,7 +43,6 @@ from picking.segmentation import (
 from picking.streams import stream, stream_seed
 from picking.warps import warp
 
-NETWORKS = {"attention_unet": AttentionUNet, "unet": UNet}
 # Ash and Adams 2020: a share of what was learned, and some of a new start
 SHRINK, PERTURB = 0.4, 0.1
 # flag -> the config's key that it sets
@@ -72,7 +71,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--config", type=Path, default=Path("configs/active_learning.yaml"))
     add("--strategy", help="what chooses the images: random, uncertainty, ..., or full")
-    add("--model", choices=NETWORKS)
+    add("--model", choices=UNETS)
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
     add("--batch-size", type=int)
     add("--epochs", type=int, help="of each iteration; full: active_learning.full_epochs")
@@ -216,7 +215,7 @@ def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
     """Return a new network; its weights follow from the seed and the stream's names."""
     torch.manual_seed(stream_seed(config.training.seed, *stream_names))
     model = config.model
-    return NETWORKS[model.name](in_channels=1, out_channels=1, width=model.width, depth=model.depth)
+    return UNETS[model.name](in_channels=1, out_channels=1, width=model.width, depth=model.depth)
 
 
 def begin_iteration(
@@ -251,11 +250,9 @@ def begin_iteration(
             before = read_json(folder_of(folder, k - 1) / "metrics.json")
             steps_before = before["optimizer_steps"]
         progress = Progress(iteration=k, step=steps_before)
-        log("")
-        log(origin)
+        log(f"\n{origin}")
     else:
-        log("")
-        log(f"Resumed iteration {k} after epoch {progress.epoch}")
+        log(f"\nResumed iteration {k} after epoch {progress.epoch}")
     return network, progress, optimizer
 
 

@@ -137,7 +137,7 @@ def score_noise(n: int) -> None:
         images.flush()
         del images
         images = np.load(path, mmap_mode="r")
-        network = script.NETWORKS["attention_unet"](width=8).eval()
+        network = script.UNETS["attention_unet"](width=8).eval()
         device = torch.device("cpu")
         score_pool(network, images, np.arange(16), device, batch_size=8)  # warm up
         before, peak = anonymous_mib(), 0.0

@@ -3,4 +3,6 @@
 from models.pu_classifier import BACKBONES, PUClassifier
 from models.unet import AttentionUNet, UNet
 
-__all__ = ["BACKBONES", "AttentionUNet", "PUClassifier", "UNet"]
+UNETS = {"attention_unet": AttentionUNet, "unet": UNet}  # by their names in a config
+
+__all__ = ["BACKBONES", "UNETS", "AttentionUNet", "PUClassifier", "UNet"]

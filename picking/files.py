@@ -48,18 +48,23 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}): write or copy it again") from error
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold ``folder`` for this process; a second one gets a `UserError` that says who holds it.
-
-    The kernel drops the lock with the process, so one that was killed does not block the next.
-    """
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; raises `UserError` when a file is in its place."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise UserError(
             f"{folder} cannot be made because a file is in its place: choose another folder"
         ) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; a second one gets a `UserError` that says who holds it.
+
+    The kernel drops the lock with the process, so one that was killed does not block the next.
+    """
+    make_folder(folder)
     with (folder / ".lock").open("a+") as file:
         if not _lock(file):
             file.seek(0)

@@ -45,7 +45,7 @@ class Dark(nn.Module):
 
 @pytest.fixture(autouse=True)
 def networks_that_know(monkeypatch):
-    monkeypatch.setattr(script, "NETWORKS", {"unet": Dark})
+    monkeypatch.setattr(script, "UNETS", {"unet": Dark})
     monkeypatch.setattr(script, "PUClassifier", Dark)
 
 
