@@ -18,7 +18,6 @@ pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPE
 """
 
 import argparse
-import glob
 import math
 import time
 from collections.abc import Sequence
@@ -29,12 +28,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from models import UNETS, PUClassifier
+from models import UNETS, PUClassifier, UNet
 from picking import dense, detection, matching, picks_report, runs
 from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
 from picking.coordinates import (
     FORMATS,
-    FRAMES,
     Picks,
     match_names,
     read_picks,
@@ -43,11 +41,17 @@ from picking.coordinates import (
 )
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, sha256, write_json
-from picking.micrographs import SUFFIXES, image_size, read_micrograph
+from picking.inputs import (
+    Paths,
+    as_number,
+    check_frame,
+    diameter_in_px,
+    expand,
+    find_micrographs,
+)
+from picking.micrographs import image_size, read_micrograph
 
-FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
-Paths = dict[str, Path]
 
 
 class Picker(NamedTuple):
@@ -80,6 +84,12 @@ def parse_args() -> argparse.Namespace:
     add("--resume", action="store_true", help="go on in --output; what is done stays")
     add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best in --checkpoint")
     add("--precision", type=float, help="choose the threshold that has this precision instead")
+    add(
+        "--expected-particles",
+        type=float,
+        metavar="N",
+        help="where there is no truth: keep the threshold that picks N a micrograph on average",
+    )
     add("--evaluate", nargs="+", metavar="TRUTH", help="COCO, CSV, STAR, BOX or CBOX")
     add("--picks", nargs="+", metavar="FILE", help="evaluate these instead of picking")
     add(
@@ -100,12 +110,18 @@ def parse_args() -> argparse.Namespace:
         (not (args.picks and args.checkpoint), "give --checkpoint or --picks, not both"),
         (args.evaluate or not args.picks, "--picks needs --evaluate with the true particles"),
         (
-            args.output or args.picks or args.choose_threshold,
+            args.output or args.picks or args.choose_threshold or args.expected_particles,
             "--output is missing: name a new folder for the picks",
         ),
         (
-            not args.choose_threshold or not (args.evaluate or args.output or args.picks),
-            "--choose-threshold writes to the checkpoint alone: pick and --evaluate after it",
+            not (args.choose_threshold or args.expected_particles)
+            or not (args.evaluate or args.output or args.picks),
+            "a threshold is chosen for the checkpoint alone: pick and --evaluate after it",
+        ),
+        (
+            args.expected_particles is None
+            or (args.expected_particles > 0 and not args.choose_threshold),
+            "--expected-particles is above 0 and goes without --choose-threshold",
         ),
         (
             args.precision is None or (args.choose_threshold and 0 < args.precision <= 1),
@@ -134,9 +150,13 @@ def main() -> None:
         evaluate_files(args, paths, sizes)
         return
     picker = load_picker(args.checkpoint, runs.select_device(args.device))
-    diameter_px = diameter_in_px(args, picker.wants.get("diameter_px"))
+    known_px = picker.wants.get("diameter_px")
+    diameter_px = diameter_in_px(args.diameter, args.pixel_size, known_px)
     if args.choose_threshold:
         choose_threshold(args, picker, diameter_px, paths, sizes)
+        return
+    if args.expected_particles:
+        expect_particles(args, picker, diameter_px, paths)
         return
     threshold, source = resolve_threshold(args, picker)
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
@@ -195,67 +215,9 @@ def main() -> None:
 # What is asked for
 
 
-def as_number(text: str, otherwise: float) -> float:
-    """Return the number that the text is, ``otherwise`` where it is none or not finite."""
-    try:
-        value = float(text)
-    except ValueError:
-        return otherwise
-    return value if math.isfinite(value) else otherwise
-
-
-def expand(patterns: Sequence[str]) -> list[Path]:
-    """Return the files that patterns match, each once; raises for a pattern without any."""
-    files: dict[Path, None] = {}
-    for pattern in patterns:
-        names = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
-        matches = [path for path in map(Path, sorted(names)) if path.is_file()]
-        if not matches:
-            folder = Path(pattern).parent
-            there = sorted({path.suffix for path in folder.iterdir()}) if folder.is_dir() else []
-            raise UserError(
-                f"no file matches '{pattern}'; files in {folder} end in "
-                f"{', '.join(there[:8]) or 'nothing, there is none'}: check folder and ending"
-            )
-        files.update(dict.fromkeys(matches))
-    return list(files)
-
-
-def find_micrographs(patterns: Sequence[str]) -> Paths:
-    """Return file name -> path of the micrographs; no two may share the name without suffix."""
-    files = expand(patterns)
-    by_stem: Paths = {}
-    for path in files:
-        if path.suffix.lower() in SUFFIXES and by_stem.setdefault(path.stem, path) is not path:
-            raise UserError(
-                f"{path} and {by_stem[path.stem]} would have the same files of picks: give one of "
-                "them, or pick them into two folders"
-            )
-    if files and not by_stem:
-        raise UserError(
-            f"{files[0]} is no micrograph: --micrographs takes files that end in "
-            f"{', '.join(SUFFIXES)}"
-        )
-    return {path.name: path for path in by_stem.values()}
-
-
-def diameter_in_px(args: argparse.Namespace, known_px: float | None = None) -> float:
-    """Return --diameter in px of the micrographs; without it ``known_px``, where that is known."""
-    if args.diameter is None:
-        if known_px is None:
-            raise UserError("--diameter is missing: give the particles', such as 108px or 150A")
-        return float(known_px)
-    unit = next((unit for unit in ("px", "A", "Å") if args.diameter.endswith(unit)), "")
-    value = as_number(args.diameter.removesuffix(unit), 0)
-    if not unit or value <= 0:
-        raise UserError(
-            f"--diameter is '{args.diameter}': give a number with its unit, such as 108px or 150A"
-        )
-    if unit == "px":
-        return value
-    if args.pixel_size is None or not 0 < args.pixel_size < math.inf:
-        raise UserError(f"--diameter {args.diameter} is in Å: give --pixel-size too, in Å per px")
-    return value / args.pixel_size
+def asked_diameter(args: argparse.Namespace) -> float | None:
+    """Return --diameter in px, None where it is not given."""
+    return None if args.diameter is None else diameter_in_px(args.diameter, args.pixel_size)
 
 
 def load_picker(path: Path, device: torch.device) -> Picker:
@@ -265,7 +227,11 @@ def load_picker(path: Path, device: torch.device) -> Picker:
     network: nn.Module
     if checkpoint["kind"] == "pu_classifier":
         config = config_from_dict(checkpoint["config"], str(path), PUConfig)
-        network = PUClassifier(config.model.backbone, config.model.dropout)
+        model = config.model
+        if model.backbone == "unet":
+            network = UNet(width=model.width, depth=model.depth)
+        else:
+            network = PUClassifier(model.backbone, model.dropout)
         precision = config.training.precision
     else:
         active = config_from_dict(checkpoint["config"], str(path), ActiveConfig)
@@ -300,7 +266,9 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap
     if picker.checkpoint["kind"] == "pu_classifier":
         return scores, detection.classifier_picks(scores, path.name, diameter_px)
     pixel_threshold = picker.checkpoint.get("threshold") or 0.5
-    return scores, detection.segmentation_picks(scores, path.name, diameter_px, pixel_threshold)
+    disk = picker.wants["disk"]
+    found = detection.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)
+    return scores, found
 
 
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
@@ -350,28 +318,8 @@ def read_truth(
     """Return the true particles; where micrographs are given, of those alone."""
     files = expand(patterns)
     truth = read_picks(files, sizes, args.truth_frame, only_known=bool(sizes))
-    frame = args.truth_frame or FRAMES[files[0].suffix.lower()]
-    check_frame(args, truth, paths, "--truth-frame", frame)
+    check_frame(truth, paths, files, args.truth_frame, "--truth-frame", asked_diameter(args))
     return truth
-
-
-def check_frame(
-    args: argparse.Namespace, picks: list[Picks], paths: Paths, flag: str, frame: str
-) -> None:
-    """Raise `UserError` when most coordinates fit the micrographs better upside down."""
-    n_fit = n_mirrored = 0
-    for one in [one for one in picks if one.name in paths][:FRAMES_CHECKED]:
-        known = one.diameters_px[np.isfinite(one.diameters_px)]
-        diameter_px = float(np.median(known)) if len(known) else diameter_in_px(args)
-        response = matching.contrast(read_micrograph(paths[one.name]), diameter_px)
-        check = matching.frame_check(one, response)
-        n_fit, n_mirrored = n_fit + check.n_as_read, n_mirrored + check.n_mirrored
-    if matching.FrameCheck(n_fit, n_mirrored).contradicted:
-        raise UserError(
-            f"{n_mirrored:,} of {n_fit + n_mirrored:,} coordinates fit the micrographs better when "
-            f"turned upside down, so they are not in the frame '{frame}': give {flag} "
-            f"{'jpeg' if frame == 'mrc' else 'mrc'}"
-        )
 
 
 def compare_all(
@@ -391,7 +339,9 @@ def compare_all(
     outcomes = []
     for picks, true in pairs:
         known_diameters = np.isfinite(true.diameters_px).all()
-        radius_px = None if known_diameters else diameter_in_px(args) / 2
+        radius_px = (
+            None if known_diameters else diameter_in_px(None, None, asked_diameter(args)) / 2
+        )
         outcomes.append(matching.compare(picks, true, margin_px, radius_px))
     return outcomes, margin_px
 
@@ -439,7 +389,7 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     files = expand(args.picks)
     sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
     found = read_picks(files, sizes, args.frame)
-    check_frame(args, found, paths, "--frame", args.frame or FRAMES[files[0].suffix.lower()])
+    check_frame(found, paths, files, args.frame, "--frame", asked_diameter(args))
     threshold = None if args.threshold == "auto" else float(args.threshold)
     if args.output is None:
         evaluate(args, found, truth, paths, threshold)
@@ -466,6 +416,35 @@ def choose_threshold(
         "wanted_precision": args.precision,
         **{name: figures[name] for name in ("precision", "recall", "f1", "ap")},
     }
+    keep_threshold(args, picker, threshold, chosen_on)
+
+
+def expect_particles(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths
+) -> None:
+    """Pick the micrographs, keep the threshold that gives so many picks on each, on average."""
+    found = [pick(picker, path, diameter_px)[1] for path in paths.values()]
+    scores = np.sort(np.concatenate([picks.scores for picks in found]))[::-1]
+    n_wanted = round(args.expected_particles * len(paths))
+    if n_wanted > len(scores):
+        raise UserError(
+            f"--expected-particles {args.expected_particles:g}: there are only {len(scores):,} "
+            f"candidates on {len(paths):,} micrographs: ask for fewer, or train longer"
+        )
+    threshold = float(scores[max(n_wanted, 1) - 1])
+    report_counts(found, [], threshold, None)
+    chosen_on = {
+        "micrographs": list(paths),
+        "diameter_px": diameter_px,
+        "expected_particles": args.expected_particles,
+    }
+    keep_threshold(args, picker, threshold, chosen_on)
+
+
+def keep_threshold(
+    args: argparse.Namespace, picker: Picker, threshold: float, chosen_on: dict[str, Any]
+) -> None:
+    """Write the threshold into the checkpoint."""
     kept = {**picker.checkpoint, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
     runs.save_checkpoint(args.checkpoint, kept)
     print(f"Threshold {threshold:.4f} is kept in {args.checkpoint}")

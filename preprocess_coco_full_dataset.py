@@ -9,6 +9,10 @@
         --data-root /data/CryoTransformer/train_val_test_data \
         --tasks patches segmentation --seg-output-dir data/cryotransformer_preprocessed
 
+    # what somebody picked by hand, and nothing known of the rest (picking/windows.py)
+    python preprocess_coco_full_dataset.py --micrographs 'raw/*.mrc' --labels picks.star \
+        --unlabeled windows --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
+
 The data root holds train/, val/ and test/ with micrographs, and annotations/instances_<split>.json
 or particle_coordinates/<stem>.csv. The same command continues a run that was interrupted, and
 leaves a finished store alone. --dry-run shows the plan, its counts and the bytes it needs.
@@ -16,21 +20,24 @@ leaves a finished store alone. --dry-run shows the plan, its counts and the byte
 
 import argparse
 import contextlib
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from picking import annotations, counts, files, masks, patches
+from picking import annotations, counts, files, headers, inputs, masks, patches, windows
 from picking.errors import UserError, run_script
 from picking.filling import fill_split
 from picking.journal import Journal, require_same
-from picking.micrographs import UnreadableImage, image_size
 from picking.montage import write_mask_montage, write_montage
 from picking.negatives import RULES
-from picking.parallel import ordered_map
-from picking.streams import stream
 
 STORE_FORMAT = 1  # another number when a store's layout changes
 TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
+# What one of the two sources does not use
+OF_DATA_SETS = ("splits", "hide_ratio", "neg_per_pos", "neg_rule", "annotated_margin", "top_up",
+                "hard_negatives")  # fmt: skip
+OF_PICKS = ("labels", "frame", "windows_per_micrograph", "diameter", "pixel_size",
+            "expected_particles", "val_micrographs")  # fmt: skip
 Plans = dict[str, dict[str, list[Any]]]  # task -> split -> a plan for each micrograph
 
 
@@ -40,10 +47,15 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--data-root", type=Path, required=True, help="the data set's top folder")
+    add("--data-root", type=Path, help="the data set's top folder")
     add("--tasks", nargs="+", choices=TASKS, default=["patches"], help="default: patches")
     add("--output-dir", type=Path, default=Path("data/cryotransformer_full_pu"), help="of patches")
-    add("--patch-size", type=int, default=128, help="side of a patch in px of the micrograph")
+    add(
+        "--patch-size",
+        type=int,
+        help="side of a patch in px of the micrograph, default 128; of a window in px after "
+        f"scaling, default {windows.WINDOW_PX}",
+    )
     add("--hide-ratio", type=float, default=0.3, help="share of positives hidden among unlabeled")
     add("--neg-per-pos", type=float, default=1.0, help="negatives wanted per particle")
     add("--seed", type=int, default=42)
@@ -92,13 +104,50 @@ def parse_args() -> argparse.Namespace:
         help="cut each micrograph into N x N images of --seg-size; 1: the whole is one image",
     )
     add(
+        "--seg-disk",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="diameter of the disks in masks, in diameters of the particle; 0.6 keeps particles "
+        "that touch apart, which helps picking",
+    )
+    add(
         "--seg-ignore-margin",
         action="store_true",
         help="masks ignore what lies within the annotated margin, where particles are not listed",
     )
+    picked = parser.add_argument_group("instead of --data-root, a few picks of one's own")
+    add_picked = picked.add_argument
+    add_picked("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
+    add_picked("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
+    add_picked("--frame", choices=("jpeg", "mrc"), help="of --labels, if not their format's")
+    add_picked(
+        "--unlabeled",
+        choices=("windows",),
+        default="windows",
+        help="what is not labelled: windows anywhere on the micrographs",
+    )
+    add_picked("--windows-per-micrograph", type=int, default=500, metavar="N")
+    add_picked("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
+    add_picked("--pixel-size", type=float, metavar="Å", help="of the micrographs; needed with Å")
+    add_picked(
+        "--expected-particles",
+        type=float,
+        metavar="N",
+        help="particles on a micrograph, about; without it training estimates their share",
+    )
+    add_picked(
+        "--val-micrographs",
+        nargs="+",
+        metavar="FILE",
+        help="those to choose the checkpoint on; default: a fifth of those with picks",
+    )
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     args = parser.parse_args()
+    require_one_source(args, parser)
+    if args.patch_size is None:
+        args.patch_size = windows.WINDOW_PX if args.micrographs else 128
     args.tasks = [task for task in TASKS if task in args.tasks]
     folders = {"patches": args.output_dir, "segmentation": args.seg_output_dir}
     args.folders = {task: folders[task] for task in args.tasks}
@@ -110,7 +159,12 @@ def parse_args() -> argparse.Namespace:
         (0 <= args.neg_per_pos <= 100, f"--neg-per-pos is {args.neg_per_pos}: choose 0 to 100"),
         (0 <= args.hard_negatives <= 1, f"--hard-negatives is {args.hard_negatives}: choose 0-1"),
         (args.seg_size >= 16, f"--seg-size is {args.seg_size}: choose 16 px or more"),
+        (0.1 <= args.seg_disk <= 1, f"--seg-disk is {args.seg_disk}: choose 0.1 to 1"),
         (args.seg_tiles >= 1, f"--seg-tiles is {args.seg_tiles}: choose 1 or more"),
+        (
+            args.windows_per_micrograph >= 1,
+            f"--windows-per-micrograph is {args.windows_per_micrograph}: choose 1 or more",
+        ),
         (args.num_workers >= 0, f"--num-workers is {args.num_workers}: choose 0 or more"),
         (
             all(n is None or n > 0 for n in limits),
@@ -132,9 +186,17 @@ def main() -> None:
     folders = args.folders
 
     # 1. Annotations
-    splits = annotations.find_splits(args.data_root, args.splits)
-    require_own_folders(args)
-    listed = {name: annotations.read_split(args.data_root, name) for name in splits}
+    if args.micrographs:
+        args.diameter_px = inputs.diameter_in_px(args.diameter, args.pixel_size)
+        listed = windows.read_splits(
+            args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
+            args.seed, args.skip_unreadable,
+        )  # fmt: skip
+    else:
+        splits = annotations.find_splits(args.data_root, args.splits)
+        listed = {name: annotations.read_split(args.data_root, name) for name in splits}
+    splits = list(listed)
+    require_own_folders(args, listed)
     made_from = {task: arguments_of(args, task, listed) for task in args.tasks}
     if args.dry_run:
         make_plans(args, args.tasks, listed, skipped={name: [] for name in splits})
@@ -175,7 +237,7 @@ def main() -> None:
             if not unreadable:
                 break
             if not args.skip_unreadable:
-                raise unreadable_error(unreadable, sum(map(len, plans[tasks[0]].values())))
+                raise headers.unreadable_error(unreadable, sum(map(len, plans[tasks[0]].values())))
             for name in splits:
                 if problems[name]:
                     skipped[name] += problems[name]
@@ -204,13 +266,47 @@ def main() -> None:
             print(f"Finished {folders[task]}: {n_rows:,} {what}")
 
 
-def require_own_folders(args: argparse.Namespace) -> None:
+def require_one_source(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Raise `UserError` unless the command names a data set, or micrographs with picks."""
+    lacking = [
+        flag
+        for flag, given in (("--labels", args.labels), ("--diameter", args.diameter))
+        if not given
+    ]
+    foreign = OF_DATA_SETS if args.micrographs else OF_PICKS
+    idle = [name for name in foreign if getattr(args, name) != parser.get_default(name)]
+    for valid, message in (
+        (
+            (args.data_root is None) != (args.micrographs is None),
+            "give --data-root, a data set, or --micrographs with --labels, picks of your own",
+        ),
+        (
+            not idle,
+            f"--{'-'.join(idle[0].split('_')) if idle else ''} has no meaning with "
+            f"{'--micrographs' if args.micrographs else '--data-root'}: leave it out",
+        ),
+        (not args.micrographs or not lacking, f"--micrographs needs {' and '.join(lacking)} too"),
+        (
+            not args.micrographs or args.tasks == ["patches"],
+            "picks of some particles make no masks: leave --tasks segmentation out",
+        ),
+    ):
+        if not valid:
+            raise UserError(message)
+
+
+def require_own_folders(args: argparse.Namespace, listed: dict[str, annotations.Split]) -> None:
     """Raise `UserError` when a store would lie among the micrographs or where the other does."""
-    inputs = [(args.data_root / name).resolve() for name in annotations.SPLITS]
+    inputs_lie_in = {
+        m.path.parent.resolve() for split in listed.values() for m in split.micrographs
+    }
+    if args.data_root:
+        inputs_lie_in |= {(args.data_root / name).resolve() for name in annotations.SPLITS}
     outputs = [folder.resolve() for folder in args.folders.values()]
     for output, task in zip(outputs, args.folders, strict=True):
-        among = any(split in (output, *output.parents) for split in inputs)
-        if among or output == args.data_root.resolve():
+        within = args.data_root and any(folder in output.parents for folder in inputs_lie_in)
+        top = args.data_root and output == args.data_root.resolve()
+        if within or top or output in inputs_lie_in:
             where = f"{TASKS[task]} {args.folders[task]}"
             raise UserError(f"{where} is among the micrographs: choose another")
     if len(set(outputs)) < len(outputs):
@@ -235,9 +331,14 @@ def make_plans(
 ) -> tuple[Plans, int]:
     """Plan every split without the images in ``skipped``, and print the counts.
 
-    Returns the plans and the annotated margin in px. Adds to ``skipped`` as `read_headers` does.
+    Returns the plans and the annotated margin in px. Adds unreadable images to ``skipped``.
     """
-    records, sizes = read_headers(args, listed, skipped)
+    records, sizes = {}, {}
+    for name, split in listed.items():
+        limit = getattr(args, f"max_images_{name}")
+        records[name], sizes[name] = headers.read_headers(
+            split, limit, skipped[name], args.skip_unreadable, args.seed, args.num_workers
+        )
     for name in listed:
         found = zip(records[name], sizes[name], strict=True)
         if not any(annotations.inside(record, size).any() for record, size in found):
@@ -246,8 +347,19 @@ def make_plans(
                 "particle's centre lies in a readable image; check its annotation or leave it out "
                 "with --splits"
             )
-    margin_px = annotated_margin(args.annotated_margin, records, sizes)
     plans: Plans = {task: {} for task in tasks}
+    if args.micrographs:
+        settings = window_settings(args)
+        for name, split in listed.items():
+            plans["patches"][name] = windows.plan_windows(
+                name, records[name], sizes[name], settings
+            )
+            counts.print_windows(split, plans["patches"][name], skipped[name], settings)
+        print_store(args, plans)
+        return plans, 0
+    margin_px = headers.largest_margin(records, sizes)
+    if args.annotated_margin != "auto":
+        margin_px = int(args.annotated_margin)
     if "patches" in tasks:
         settings = patches.PlanSettings(
             patch_size_px=args.patch_size,
@@ -267,35 +379,33 @@ def make_plans(
             counts.print_patches(split, plans["patches"][name], skipped[name], settings)
     if "segmentation" in tasks:
         ignored_px = margin_px if args.seg_ignore_margin else 0
-        drawn = masks.MaskSettings(args.seg_size, args.resize, args.seg_tiles, ignored_px)
+        drawn = masks.MaskSettings(
+            args.seg_size, args.resize, args.seg_tiles, ignored_px, args.seg_disk
+        )
         for name, split in listed.items():
             plans["segmentation"][name] = masks.plan_images(records[name], sizes[name], drawn)
             counts.print_images(split, plans["segmentation"][name], skipped[name])
     print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
-    for task in tasks:
-        n_bytes = store_bytes(args, task, plans[task])
-        print(f"Store: {n_bytes / 1e9:.2f} GB in {args.folders[task]}", flush=True)
+    print_store(args, plans)
     return plans, margin_px
 
 
-def read_headers(
-    args: argparse.Namespace, listed: dict[str, annotations.Split], skipped: dict[str, list[str]]
-) -> tuple[dict[str, list[annotations.Micrograph]], dict[str, list[tuple[int, int]]]]:
-    """Return each split's micrographs without those in ``skipped``, and their (height, width) px.
+def window_settings(args: argparse.Namespace) -> windows.WindowSettings:
+    """Return what the command says of windows."""
+    return windows.WindowSettings(
+        window_px=args.patch_size,
+        diameter_px=args.diameter_px,
+        per_micrograph=args.windows_per_micrograph,
+        expected_particles=args.expected_particles,
+        seed=args.seed,
+    )
 
-    Images whose header cannot be read are added to ``skipped`` with --skip-unreadable.
-    """
-    records, sizes = {}, {}
-    for name, split in listed.items():
-        wanted = [m for m in limit_images(split, args) if m.name not in skipped[name]]
-        read = list(ordered_map(try_size, wanted, args.num_workers, f"Headers {name}"))
-        problems = [size for size in read if isinstance(size, str)]
-        if problems and (not args.skip_unreadable or len(problems) == len(read)):
-            raise unreadable_error(problems, len(read))
-        skipped[name] += [m.name for m, s in zip(wanted, read, strict=True) if isinstance(s, str)]
-        records[name] = [m for m in wanted if m.name not in skipped[name]]
-        sizes[name] = [size for size in read if not isinstance(size, str)]
-    return records, sizes
+
+def print_store(args: argparse.Namespace, plans: Plans) -> None:
+    """Print how large the stores will be."""
+    for task in plans:
+        n_bytes = store_bytes(args, task, plans[task])
+        print(f"Store: {n_bytes / 1e9:.2f} GB in {args.folders[task]}", flush=True)
 
 
 def store_bytes(args: argparse.Namespace, task: str, plans: dict[str, list[Any]]) -> int:
@@ -321,7 +431,7 @@ def arguments_of(
 ) -> dict[str, Any]:
     """Return what a store's content follows from; a store made from anything else is another."""
     limits = {s: getattr(args, f"max_images_{s}") for s in listed}
-    inputs = {
+    inputs_hashes = {
         "annotations_hash": files.sha256(*(s.annotations_hash for s in listed.values())),
         "images_hash": files.sha256(*(s.images_hash for s in listed.values())),
     }
@@ -331,13 +441,18 @@ def arguments_of(
             "seg_size": args.seg_size,
             "resize": args.resize,
             "seg_tiles": args.seg_tiles,
+            "seg_disk": args.seg_disk,
             "seg_ignore_margin": args.seg_ignore_margin,
             "annotated_margin": args.annotated_margin if args.seg_ignore_margin else None,
             "seed": args.seed if any(limits.values()) else None,
             "splits": list(listed),
             "max_images": limits,
-            **inputs,
+            **inputs_hashes,
         }
+    if args.micrographs:
+        settings = dataclasses.asdict(window_settings(args))
+        of_splits = {"splits": list(listed), "max_images": limits}
+        return {"format": STORE_FORMAT, **settings, **of_splits, **inputs_hashes}
     return {
         "format": STORE_FORMAT,
         "patch_size": args.patch_size,
@@ -350,7 +465,7 @@ def arguments_of(
         "annotated_margin": args.annotated_margin,
         "top_up": args.top_up,
         "hard_negatives": args.hard_negatives,
-        **inputs,
+        **inputs_hashes,
     }
 
 
@@ -364,52 +479,6 @@ def begun_from_arguments(args: argparse.Namespace, task: str, made_from: dict) -
     return {**begun_from, "tasks": args.tasks} if task == "segmentation" else begun_from
 
 
-def limit_images(
-    split: annotations.Split, args: argparse.Namespace
-) -> tuple[annotations.Micrograph, ...]:
-    """Return the split's micrographs, or --max-images-... of them drawn at random."""
-    limit = getattr(args, f"max_images_{split.name}")
-    if limit is None or limit >= len(split.micrographs):
-        return split.micrographs
-    order = stream(args.seed, "max-images", split.name).permutation(len(split.micrographs))
-    return tuple(split.micrographs[i] for i in sorted(order[:limit]))
-
-
-def try_size(micrograph: annotations.Micrograph) -> tuple[int, int] | str:
-    """Return (height, width) px, or what is wrong with the file."""
-    try:
-        return image_size(micrograph.path)
-    except UnreadableImage as error:
-        return str(error)
-
-
-def unreadable_error(problems: list[str], n_images: int) -> UserError:
-    """Name and count the images that cannot be read."""
-    return UserError(
-        f"{len(problems)} of {n_images} micrographs cannot be read: {'; '.join(problems[:3])}"
-        f"{'; ...' if len(problems) > 3 else ''}; mend them and run the same command again, or "
-        "leave them out with --skip-unreadable"
-    )
-
-
-def annotated_margin(
-    asked: str,
-    records: dict[str, list[annotations.Micrograph]],
-    sizes: dict[str, list[tuple[int, int]]],
-) -> int:
-    """Return the margin in px: as asked, or for auto the largest that no centre enters."""
-    if asked != "auto":
-        return int(asked)
-    margin = None
-    for name, split_records in records.items():
-        for record, size in zip(split_records, sizes[name], strict=True):
-            centres = record.centres_px[annotations.inside(record, size)]
-            if len(centres):
-                nearest = min(centres.min(), (size - centres).min())
-                margin = nearest if margin is None else min(margin, nearest)
-    return int(margin or 0)
-
-
 def describe(
     args: argparse.Namespace,
     task: str,
@@ -419,6 +488,13 @@ def describe(
     journal: Journal,
 ) -> dict[str, Any]:
     """Return a store's part of its metadata.json."""
+    if args.micrographs:
+        return {
+            "patch_size_px": args.patch_size,
+            "pixel_size_angstrom": args.pixel_size,
+            "content_hash": journal.content_hash(),
+            **counts.describe_windows(plans, listed, skipped, window_settings(args)),
+        }
     if task == "patches":
         requested = {"hide_ratio": args.hide_ratio, "neg_per_pos": args.neg_per_pos}
         return {
@@ -430,6 +506,7 @@ def describe(
         "seg_size_px": args.seg_size,
         "resize": args.resize,
         "tiles": args.seg_tiles,
+        "disk": args.seg_disk,
         "normalisation": masks.NORMALISATION,
         "jpegs_decoded": "whole" if "patches" in args.tasks else "at reduced scale",
         "content_hash": journal.content_hash(),

@@ -331,6 +331,7 @@ def train(
                         "side_px": train_store.size_px,
                         "tiles": train_store.tiles,
                         "resize": train_store.resize,
+                        "disk": train_store.disk,
                     },
                     "network": network.state_dict(),
                     "threshold": val["best_f1_threshold"],

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from models import PUClassifier
+from models import PUClassifier, UNet
 from picking import board as tensorboard
 from picking import metrics, reports, runs
-from picking.augment import keep_freed_memory, strong_view, weak_view
+from picking.augment import keep_freed_memory, strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import UserError, run_script
 from picking.estimate import estimate_unlabeled_prior
@@ -158,6 +158,8 @@ def main() -> None:
             state.priors = resolve_priors(config, train_store, device)
         _, n_steps = length_of_run(config, len(sampler))
         reports.log_start(log, config, sampler, state.priors, device, n_steps)
+        if not val_store.truth_known:
+            log(reports.NO_TRUTH)
         board = None
         if rank == 0:
             board = tensorboard.open_board(folder, state.progress.epoch)
@@ -185,14 +187,25 @@ def main() -> None:
             report["test"] = evaluate(network, config, test_store, best["threshold"], device)
         if rank == 0:
             last_epoch = runs.read_metrics(folder / "metrics.jsonl", state.progress.epoch)[-1]
-            results = reports.results(report, best, state, n_steps, last_epoch["mask_rate"])
+            results = reports.results(
+                report, best, state, n_steps, last_epoch["mask_rate"], val_store.truth_known
+            )
             write_json(folder / "results.json", results)
             tensorboard.write_hyperparameters(board, config, results)
             reports.log_end(log, results, folder)
 
 
-def check_patch_size(config: PUConfig, store: PatchStore) -> None:
-    """Raise `UserError` when the store's patches are smaller than the network's input."""
+def check_store(config: PUConfig, store: PatchStore) -> None:
+    """Raise `UserError` when the store's patches or windows do not suit the network."""
+    backbone = config.model.backbone
+    if (store.windows is None) == (backbone == "unet"):
+        what = "patches: choose a ResNet" if store.windows is None else "windows: choose unet"
+        raise UserError(f"model.backbone is {backbone}, but {store.folder} holds {what}")
+    if not store.truth_known and config.data.input_size_px > store.patch_size_px // 2:
+        raise UserError(
+            f"data.input_size_px is {config.data.input_size_px}, but of windows of "
+            f"{store.patch_size_px} px at most half is seen at once: lower it"
+        )
     if config.data.input_size_px > store.patch_size_px:
         raise UserError(
             f"data.input_size_px is {config.data.input_size_px}, but the store's patches have "
@@ -202,7 +215,7 @@ def check_patch_size(config: PUConfig, store: PatchStore) -> None:
 
 def check_data(config: PUConfig, train_store: PatchStore, val_store: PatchStore) -> None:
     """Raise `UserError` when the store cannot serve this config."""
-    check_patch_size(config, train_store)
+    check_store(config, train_store)
     if val_store.label.all() or not val_store.label.any():
         raise UserError(
             f"split 'val' of {config.data.dir} holds one class only, so no checkpoint can be "
@@ -211,8 +224,14 @@ def check_data(config: PUConfig, train_store: PatchStore, val_store: PatchStore)
 
 
 def build_network(config: PUConfig, device: torch.device) -> nn.Module:
-    """Return a new classifier on the device, initialised from torch's random numbers."""
-    network = PUClassifier(config.model.backbone, config.model.dropout).to(device)
+    """Return a new network on the device, initialised from torch's random numbers."""
+    model = config.model
+    network: nn.Module
+    if model.backbone == "unet":
+        network = UNet(width=model.width, depth=model.depth)
+    else:
+        network = PUClassifier(model.backbone, model.dropout)
+    network = network.to(device)
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)
     return network
@@ -221,10 +240,12 @@ def build_network(config: PUConfig, device: torch.device) -> nn.Module:
 def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) -> Priors:
     """Return the two priors of the risk from the config, the store's counts or an estimate."""
     prior, prior_source = config.loss.prior, "config"
-    if isinstance(prior, str):
-        prior, prior_source = store.counts[f"{prior}_prior"], "data"
+    if prior in ("actual", "pool"):
+        prior, prior_source = store.counts.get(f"{prior}_prior"), "data"
     unlabeled, unlabeled_source = config.loss.unlabeled_prior, "config"
-    if config.loss.one_prior:
+    if unlabeled == "data" and not store.truth_known and store.counts["unlabeled_prior"] is None:
+        unlabeled = "estimate"
+    if config.loss.one_prior and prior != "unlabeled":
         unlabeled, unlabeled_source = prior, prior_source
     elif unlabeled == "data":
         unlabeled, unlabeled_source = store.counts["unlabeled_prior"], "data"
@@ -233,6 +254,8 @@ def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) ->
         network = build_network(config, device)
         unlabeled = estimate_unlabeled_prior(network, config, store, device)
         unlabeled_source = "estimate"
+    if prior == "unlabeled":
+        prior, prior_source = unlabeled, unlabeled_source
     if prior is None or unlabeled is None or not 0 < prior < 1 or not 0 <= unlabeled < 1:
         raise UserError(
             f"the priors are {prior} ({prior_source}) and {unlabeled} among the unlabeled "
@@ -264,14 +287,18 @@ def train(
     while progress.epoch < n_epochs and not stale(progress, config):
         started = time.monotonic()
         sampler.set_epoch(progress.epoch, progress.batch)
-        train_one_epoch(config, state, model, loader, sampler, total_steps, folder, device)
+        train_one_epoch(
+            config, state, model, loader, sampler, total_steps, folder, device, val_store.windows
+        )
         progress.train_seconds += time.monotonic() - started
-        figures = reports.epoch_figures(state.totals.tolist(), sampler)
+        figures = reports.epoch_figures(state.totals.tolist())
 
         evaluated = state.average if settings.ema_decay else state.network
         runs.take_buffers_of_first(evaluated)
         probability = score(evaluated, config, val_store, device)
-        threshold = metrics.best_f1_threshold(val_store.label, probability)
+        threshold = 0.5  # the best one against the labels is no use where most are not labelled
+        if val_store.truth_known:
+            threshold = metrics.best_f1_threshold(val_store.label, probability)
         val = metrics.evaluate(
             val_store.label, probability, val_store.micrograph, threshold, n_bootstrap=0
         )
@@ -289,14 +316,14 @@ def train(
         history.append(figures)
         unlabeled_prior = state.priors.unlabeled_prior
         reports.log_epoch(log, figures, n_epochs, is_best)
-        for sign in reports.warning_signs(history, config, unlabeled_prior):
+        truth_known = val_store.truth_known
+        for sign in reports.warning_signs(history, config, unlabeled_prior, truth_known):
             log(f"  WARNING: {sign}")
         tensorboard.write_epoch(board, figures, unlabeled_prior, val_store, probability, is_best)
         # last.pt is written last: until then a killed run does this epoch again
         if is_best:
             best_path = folder / "checkpoints" / "best_model.pt"
-            patch_size_px = val_store.patch_size_px
-            state.save_best(best_path, evaluated, plain(config), patch_size_px, threshold, val)
+            state.save_best(best_path, evaluated, plain(config), val_store.input, threshold, val)
         runs.write_metrics(folder / "metrics.jsonl", history)
         state.save(folder / "checkpoints" / "last.pt")
     if progress.epoch < n_epochs:
@@ -314,6 +341,7 @@ def train_one_epoch(
     total_steps: int,
     folder: Path,
     device: torch.device,
+    windows: dict | None,
 ) -> None:
     """Take the steps that are left of an epoch; adds up `reports.STEP_FIGURES` in state.totals."""
     loss_config, settings, progress = config.loss, config.training, state.progress
@@ -337,12 +365,21 @@ def train_one_epoch(
             group["lr"] = learning_rate(config, step, total_steps)
 
         # One forward on [P weak, U weak, U strong], so that batch norm sees one distribution
-        patches = to_input(patches, config, device)
-        weak = weak_view(patches, generator, config.augmentation)
-        strong = strong_view(patches[n_p:], generator, config.augmentation)
+        if windows is None:
+            patches = to_input(patches, config, device)
+            weak = weak_view(patches, generator, config.augmentation)
+            strong = strong_view(patches[n_p:], generator, config.augmentation)
+        else:
+            weak, strong, near = window_views(
+                patches.to(device, non_blocking=True), n_p, config.data.input_size_px,
+                windows["reach_px"], generator, config.augmentation,
+            )  # fmt: skip
         with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
-        z_p, z_u, z_s = (runs.from_all_processes(part) for part in z.float().split([n_p, n_u, n_u]))
+        z_p, z_u, z_s = z.float().split([n_p, n_u, n_u])
+        if windows is not None:  # a logit for every place: P are those near a pick
+            z_p = z_p[:, 0][near]
+        z_p, z_u, z_s = (runs.from_all_processes(part.flatten()) for part in (z_p, z_u, z_s))
 
         # nnPU: `objective` is differentiated, `risk` is reported
         objective, risk = nnpu_risk(
@@ -354,7 +391,8 @@ def train_one_epoch(
         # FixMatch: pseudo-labels from the weak views teach the strong ones
         if settings.ema_teacher and state.average is not None:
             with torch.no_grad(), autocast(settings.precision, device):
-                q = weak_probability(runs.from_all_processes(state.average(weak[n_p:]).float()))
+                z_t = state.average(weak[n_p:]).float().flatten()
+                q = weak_probability(runs.from_all_processes(z_t))
         else:
             q = weak_probability(z_u)
         if loss_config.distribution_alignment:
@@ -451,7 +489,7 @@ def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
     network = build_network(config, device)
     runs.load_weights(network, best["network"], args.evaluate)
     store = PatchStore(args.data_dir, args.split)
-    check_patch_size(config, store)
+    check_store(config, store)
     report = evaluate(network, config, store, best["threshold"], device)
     write_json(
         args.output,

@@ -73,6 +73,42 @@ def two_views(
     return weak, _distort(_move(x, generator, config), generator, config)
 
 
+def window_views(
+    windows: torch.Tensor,
+    n_picks: int,
+    side_px: int,
+    reach_px: float,
+    generator: torch.Generator,
+    config: AugmentationConfig,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Crop, flip and turn windows at random, and distort those that are about no pick once more.
+
+    (B, S, S) uint8, S at least 2 s, the first ``n_picks`` about a pick in their middle, px
+    [S // 2, S // 2] -> the weak view, (B, 1, s, s) float32, of all; the strong view,
+    (B - n_picks, 1, s, s), of the others, place for place the same as the weak one; and bool
+    (n_picks, s, s), true within ``reach_px`` of the pick. Picks come to lie anywhere in a crop
+    where the whole of that disk is in it: the network must not learn where in a crop to expect one.
+    """
+    n, size_px, _ = windows.shape
+    device, middle, reach = windows.device, size_px // 2, math.ceil(reach_px)
+    start = torch.randint(size_px - side_px + 1, (2, n), generator=generator, device=device)
+    at = torch.randint(reach, side_px - reach, (2, n_picks), generator=generator, device=device)
+    start[:, :n_picks] = middle - at
+    flip = torch.randint(2, (2, n, 1), generator=generator, device=device) == 1
+    swap = torch.randint(2, (n, 1), generator=generator, device=device) == 1
+
+    index = torch.arange(side_px, device=device)
+    row, column = start.unsqueeze(2) + torch.where(flip, side_px - 1 - index, index)
+    row = row * size_px  # places in the flattened window
+    down, across = torch.where(swap, column, row), torch.where(swap, row, column)
+    place = down.unsqueeze(2) + across.unsqueeze(1)
+    crops = windows.flatten(1).gather(1, place.flatten(1)).view(n, side_px, side_px)
+    y, x = place[:n_picks] // size_px - middle, place[:n_picks] % size_px - middle
+    weak = to_float(crops)
+    strong = _distort(weak[n_picks:], generator, config)
+    return weak, strong, y**2 + x**2 <= reach_px**2
+
+
 def keep_freed_memory() -> None:
     """Have this process keep what a batch frees, rather than hand it back and fetch it anew.
 

@@ -38,17 +38,19 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network."""
+    """The network; dropout is of a ResNet, width and depth are of a U-Net."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    backbone: Literal["resnet18", "resnet34", "resnet50", "unet"] = "resnet18"
     dropout: float = number(0.3, 0, 0.95)
+    width: int = number(16, 1, 512)
+    depth: int = number(3, 1, 7)
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     """The nnPU risk with two priors, and FixMatch consistency; symbols as in picking/losses.py."""
 
-    prior: float | Literal["actual", "pool"] = number(0.47, 0, 1, above=True)
+    prior: float | Literal["actual", "pool", "unlabeled"] = number(0.47, 0, 1, above=True)
     unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1, above=True)
     one_prior: bool = False
     surrogate: Literal["logistic", "sigmoid"] = "logistic"

@@ -1,6 +1,6 @@
 """What a store holds, in numbers: for the terminal and for its metadata.json."""
 
-from picking import annotations, masks, patches
+from picking import annotations, masks, patches, windows
 from picking.priors import split_priors
 
 
@@ -36,6 +36,28 @@ def print_patches(
             f"  Shortage: {n_short:,} of {n_wanted:,} negatives find no place by the rule "
             f"'{settings.neg_rule}'{room}"
         )
+    _print_left_out(split, plans, skipped)
+
+
+def print_windows(
+    split: annotations.Split,
+    plans: list[patches.MicrographPlan],
+    skipped: list[str],
+    settings: windows.WindowSettings,
+) -> None:
+    """Print how many windows a split has, about how many picks."""
+    about = _describe_windows(plans, settings)
+    prior = about["unlabeled_prior"]
+    print(f"\nWindows of {split.name} split")
+    n_picked = sum(len(p.labelled_px) > 0 for p in plans)
+    print(f"Total images: {len(plans)}, {n_picked} of them with picks")
+    print(f"  Scale: {settings.scale:.4f}; a particle becomes {windows.PARTICLE_PX} px wide")
+    print(f"  Picks: {about['n_labeled']:,}, a window about each")
+    print(f"  Unlabeled windows, anywhere: {about['n_unlabeled']:,}")
+    print(
+        "  Share of positives among their places: "
+        + ("left to training to estimate" if prior is None else f"{prior:.4f}")
+    )
     _print_left_out(split, plans, skipped)
 
 
@@ -111,6 +133,42 @@ def describe_patches(
     return {"splits": split_parts, "total": total}
 
 
+def describe_windows(
+    plans: dict[str, list[patches.MicrographPlan]],
+    listed: dict[str, annotations.Split],
+    skipped: dict[str, list[str]],
+    settings: windows.WindowSettings,
+) -> dict:
+    """Return the counts of metadata.json for windows, by split and in total.
+
+    ``windows`` there says that what is not labelled is unknown, and how micrographs are scaled.
+    """
+    split_parts = {}
+    for name, rows in plans.items():
+        split_parts[name] = {
+            **_describe_windows(rows, settings),
+            **_left_out(listed[name], skipped[name]),
+            "micrographs": [
+                {
+                    "name": p.micrograph.name,
+                    "empiar_id": p.micrograph.empiar_id,
+                    "size_px": list(p.size_px),
+                    "n_particles": len(p.labelled_px),
+                }
+                for p in rows
+            ],
+        }
+    return {
+        "windows": {
+            "scale": settings.scale,
+            "diameter_px": settings.diameter_px,
+            "reach_px": windows.POSITIVE_RADIUS * windows.PARTICLE_PX,
+        },
+        "splits": split_parts,
+        "total": _describe_windows([p for rows in plans.values() for p in rows], settings),
+    }
+
+
 def describe_images(
     plans: dict[str, list[masks.ImagePlan]],
     listed: dict[str, annotations.Split],
@@ -144,6 +202,20 @@ def _count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
         "n_labeled": sum(len(p.labelled_px) for p in plans),
         "n_hidden": sum(len(p.hidden_px) for p in plans),
         "n_negative": sum(p.n_negative for p in plans),
+    }
+
+
+def _describe_windows(
+    plans: list[patches.MicrographPlan], settings: windows.WindowSettings
+) -> dict:
+    """Return the counts of some micrographs' windows, and π_U where it follows from the command."""
+    return {
+        "n_images": len(plans),
+        "n_patches": sum(p.n_rows for p in plans),
+        "n_labeled": sum(len(p.labelled_px) for p in plans),
+        "n_unlabeled": sum(len(p.windows_px) for p in plans),
+        "unlabeled_prior": windows.unlabeled_prior(settings, [p.size_px for p in plans]),
+        "n_dropped": _dropped(plans),
     }
 
 

@@ -30,7 +30,7 @@ from picking.augment import STD_FLOOR_GREY, to_float
 from picking.errors import UserError
 from picking.files import write_atomically
 from picking.masks import working_size
-from picking.micrographs import image_size, read_micrograph, read_scaled
+from picking.micrographs import image_size, read_micrograph, read_scaled, scale_micrograph
 from picking.scoring import autocast
 
 BLOCK = 2
@@ -43,7 +43,7 @@ BATCH_PX = 768**2
 # What a checkpoint must say of its input, by its kind.
 INPUT_KEYS: dict[str, dict[str, type]] = {
     "pu_classifier": {"patch_size_px": int},
-    "segmentation": {"side_px": int, "tiles": int, "resize": str},
+    "segmentation": {"side_px": int, "tiles": int, "resize": str, "disk": float},
 }
 
 
@@ -72,8 +72,9 @@ class ScoreMap:
 def input_of(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
     """Return how a checkpoint's network wants its input, checked; errors name ``source``.
 
-    A classifier: patch_size_px, of the micrograph, and input_size_px. A U-Net: side_px, tiles and
-    resize, see picking/masks.py. Raises `UserError` when the kind is another or a key is missing.
+    A classifier: patch_size_px and input_size_px; one that learned from windows scale and
+    diameter_px too. A U-Net: side_px, tiles, resize and disk, see picking/masks.py. Raises
+    `UserError` when the kind is another or a key is missing.
     """
     keys = INPUT_KEYS.get(checkpoint["kind"])
     if keys is None:
@@ -99,14 +100,25 @@ def score_map(
     precision: `auto`, `fp32` or `bf16`. Raises `UserError` when the file is no micrograph or the
     scores are not finite.
     """
-    if "patch_size_px" in wants:
+    if "patch_size_px" in wants and "scale" not in wants:
         patch_px, input_px = wants["patch_size_px"], wants["input_size_px"]
         image = read_micrograph(path)
         found = classifier_map(network, image, patch_px, input_px, precision, device)
     else:
         size_px = image_size(path)
-        scaled = read_scaled(path, working_size(size_px, **_sizes(wants)))
-        found = segmentation_map(network, scaled, wants["side_px"], size_px, precision, device)
+        if "scale" in wants:
+            # As windows are made: not `read_scaled`, whose JPEGs come out a little different
+            height, width = (max(1, round(n * wants["scale"])) for n in size_px)
+            scaled, side_px = (
+                scale_micrograph(read_micrograph(path), (height, width)),
+                wants["input_size_px"],
+            )
+        else:
+            scaled, side_px = (
+                read_scaled(path, working_size(size_px, **_sizes(wants))),
+                wants["side_px"],
+            )
+        found = segmentation_map(network, scaled, side_px, size_px, precision, device)
     if not np.isfinite(found.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
     return found
@@ -239,7 +251,7 @@ def _score_blocks(
 
 
 def _sizes(wants: dict[str, Any]) -> dict[str, Any]:
-    return {key: wants[key] for key in INPUT_KEYS["segmentation"]}
+    return {key: wants[key] for key in ("side_px", "tiles", "resize")}
 
 
 @torch.no_grad()

@@ -24,9 +24,10 @@ from picking.coordinates import Picks, select
 from picking.dense import ScoreMap
 from picking.files import write_atomically
 
-# Shares of the diameter
+# Shares of the diameter of the disks that the network was trained on
 DISK_RADIUS, RING_RADII = 0.45, (0.50, 0.65)
 SCORE_RADIUS = 0.30
+# Shares of the particle's diameter
 PEAK_RADIUS = 0.20
 SMOOTHING_SIGMA = 0.15
 LEAST_DISTANCE = 0.50
@@ -40,22 +41,24 @@ def segmentation_picks(
     scores: ScoreMap,
     name: str,
     diameter_px: float,
+    disk: float = 1.0,
     pixel_threshold: float = 0.5,
     lowest_score: float = LOWEST_SCORE,
 ) -> Picks:
     """Return the particles in a U-Net's map, highest score first.
 
-    diameter_px: of the particles, about. pixel_threshold: from which probability a pixel is
+    diameter_px: of the particles, about. disk: diameter of the disks in the masks that the network
+    was trained on, in diameters of the particle. pixel_threshold: from which probability a pixel is
     particle; it decides the diameters alone, which are 0.5 to 1.5 of the one given.
     """
-    p = scores.probability()
-    inside = disk_mean(p, scores, 0, DISK_RADIUS * diameter_px)
-    around = disk_mean(p, scores, *(share * diameter_px for share in RING_RADII))
-    about_centre = disk_mean(p, scores, 0, SCORE_RADIUS * diameter_px)
+    p, disk_px = scores.probability(), disk * diameter_px
+    inside = disk_mean(p, scores, 0, DISK_RADIUS * disk_px)
+    around = disk_mean(p, scores, *(share * disk_px for share in RING_RADII))
+    about_centre = disk_mean(p, scores, 0, SCORE_RADIUS * disk_px)
     cells = peaks(inside - around, scores.spacing_px, diameter_px, about_centre >= lowest_score)
     found = _picks(scores, name, cells, about_centre, diameter_px)
     found = _recentred(found, scores, p, diameter_px)
-    return _with_diameters(found, scores, p >= pixel_threshold, diameter_px)
+    return _with_diameters(found, scores, p >= pixel_threshold, diameter_px, disk)
 
 
 def classifier_picks(
@@ -202,9 +205,9 @@ def _recentred(picks: Picks, scores: ScoreMap, p: np.ndarray, diameter_px: float
 
 
 def _with_diameters(
-    picks: Picks, scores: ScoreMap, is_particle: np.ndarray, diameter_px: float
+    picks: Picks, scores: ScoreMap, is_particle: np.ndarray, diameter_px: float, disk: float
 ) -> Picks:
-    """Give each pick the diameter of a disk of its own area.
+    """Give each pick the diameter of a disk of its own area, over ``disk``.
 
     Of a pick's own cells in each thin ring around it the share that is particle stands for the
     whole ring, so that what a neighbour takes away does not shrink it. Where not even the centre is
@@ -221,7 +224,7 @@ def _with_diameters(
     n_inside = np.bincount(place, is_particle.ravel()[own], n * n_rings).reshape(n, n_rings)
     share = np.divide(n_inside, n_cells, out=np.zeros((n, n_rings)), where=n_cells > 0)
     area = (share * np.pi * np.diff(edges**2)).sum(axis=1)
-    diameters = np.where(area > 0, 2 * np.sqrt(area / np.pi), diameter_px)
+    diameters = np.where(area > 0, 2 * np.sqrt(area / np.pi) / disk, diameter_px)
     least_px = LEAST_DISTANCE * diameter_px  # faint picks have but a few px that are particle
     return dataclasses.replace(picks, diameters_px=np.maximum(diameters, least_px))
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from picking import priors, runs
-from picking.augment import weak_view
+from picking.augment import weak_view, window_views
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.patches import PatchStore
@@ -25,14 +25,18 @@ def estimate_unlabeled_prior(
     overlap. Raises `UserError` when a half lacks labelled or unlabeled patches.
     """
     seed, n_micrographs = config.training.seed, len(store.names)
-    shuffled = stream(seed, "estimate", "halves").permutation(n_micrographs)
-    fitted = np.isin(store.micrograph, shuffled[: n_micrographs // 2])
+    rng = stream(seed, "estimate", "halves")
+    picked = np.unique(store.micrograph[store.labeled])
+    # Half of those with labels and half of the others
+    shuffled = [rng.permutation(m) for m in (picked, np.setdiff1d(store.micrograph, picked))]
+    fitted = np.isin(store.micrograph, np.concatenate([m[: len(m) // 2] for m in shuffled]))
     fit_rows, held_rows = np.flatnonzero(fitted), np.flatnonzero(~fitted)
     for rows in (fit_rows, held_rows):
         if store.labeled[rows].all() or not store.labeled[rows].any():
             raise UserError(
                 "loss.unlabeled_prior 'estimate' needs labelled and unlabeled patches in both "
-                f"halves of the {n_micrographs} training micrographs: give a number"
+                f"halves of the {n_micrographs} training micrographs: give a number, or make the "
+                "store of a few picks with --expected-particles"
             )
     sampler = PUBatchSampler(
         store.labeled[fit_rows], config.training.batch_size, config.data.batch_ratio, seed=seed
@@ -43,9 +47,18 @@ def estimate_unlabeled_prior(
         if step % len(sampler) == 0:
             sampler.set_epoch(step // len(sampler))
             batches = iter(sampler)
-        patches = to_input(store[fit_rows[next(batches)]], config, device)
-        z = network(weak_view(patches, generator, config.augmentation))
-        z_p, z_u = z[: sampler.n_pos_per_batch], z[sampler.n_pos_per_batch :]
+        rows, n_p = fit_rows[next(batches)], sampler.n_pos_per_batch
+        if store.windows is None:
+            patches = to_input(store[rows], config, device)
+            z = network(weak_view(patches, generator, config.augmentation))
+            z_p, z_u = z[:n_p], z[n_p:]
+        else:
+            weak, _, near = window_views(
+                torch.as_tensor(store[rows]).to(device), n_p, config.data.input_size_px,
+                store.windows["reach_px"], generator, config.augmentation,
+            )  # fmt: skip
+            z = network(weak)[:, 0]
+            z_p, z_u = z[:n_p][near], z[n_p:]
         loss = F.softplus(-z_p).mean() + F.softplus(z_u).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -38,6 +38,7 @@ class MaskSettings:
     resize: str
     tiles: int
     margin_px: int  # px of the micrograph this near to its edge are ignored; 0: none
+    disk: float = 1.0  # diameter of a particle's disk in the mask, in diameters of the particle
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,14 +113,15 @@ def plan_images(
 
 
 def draw_mask(plan: ImagePlan) -> np.ndarray:
-    """Return uint8 (h, w) of ``scaled_px``: disks of the particles' diameters, and the margin.
+    """Return uint8 (h, w) of ``scaled_px``: a disk for each particle, and the margin.
 
     A disk is drawn where the centre of a pixel lies in it; scaled unequally, it is an ellipse.
     """
     mask = np.full(plan.scaled_px, BACKGROUND, np.uint8)
     # Where the pixels' centres are on the micrograph
     y, x = ((np.arange(n) + 0.5) / s for n, s in zip(plan.scaled_px, plan.scale, strict=True))
-    for (centre_y, centre_x), radius in zip(plan.centres_px, plan.diameters_px / 2, strict=True):
+    radii = plan.settings.disk * plan.diameters_px / 2
+    for (centre_y, centre_x), radius in zip(plan.centres_px, radii, strict=True):
         rows = slice(*np.searchsorted(y, (centre_y - radius, centre_y + radius)))
         columns = slice(*np.searchsorted(x, (centre_x - radius, centre_x + radius)))
         squares = (y[rows, None] - centre_y) ** 2 + (x[columns] - centre_x) ** 2
@@ -201,6 +203,7 @@ def _write_index(filling: Filling) -> None:
         "size_px": settings.side_px,
         "tiles": settings.tiles,
         "resize": settings.resize,
+        "disk": settings.disk,
         "images": listed,
     }
     write_json(filling.folder / filling.index, content)

@@ -8,10 +8,16 @@ import numpy as np
 from picking.files import read_json
 from picking.masks import IGNORE, PARTICLE
 from picking.micrographs import read_micrograph
-from picking.patches import MicrographPlan
+from picking.patches import TAG_WINDOW, MicrographPlan
 
 ROWS, COLUMNS = 2, 6
-COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728"}
+COLOURS = {
+    "labelled": "#2ca02c",
+    "hidden": "#1f77b4",
+    "negative": "#d62728",
+    "unknown": "#ff7f0e",
+}
+SHOWN_UNKNOWN = 50  # on the micrograph; all of them would hide it
 MAX_SHOWN_PX = 1024  # the whole micrograph is shown at most this large
 MASK_ROWS, MASK_COLUMNS = 2, 3
 MAX_CORNER_PX = 384
@@ -22,7 +28,7 @@ def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None
     """Write a PNG: the micrograph with the most patches, and patches of each kind from the split.
 
     folder: one split of a patch store, with patches.npy and index.npz. On the micrograph positives
-    are circles of the particle's diameter, negatives are squares of the patch.
+    are circles of the particle's diameter, negatives and windows are squares of the patch.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PatchCollection
@@ -33,27 +39,32 @@ def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None
     with np.load(folder / "index.npz") as index:
         label, labeled = index["label"].astype(bool), index["labeled"]
         micrograph, centre = index["micrograph"], index["centre"]
+        unknown = index["tag"] == TAG_WINDOW
     kinds = {"labelled": labeled, "hidden": label & ~labeled, "negative": ~label}
+    if unknown.any():
+        kinds = {"labelled": labeled, "unknown": unknown}
 
     figure = Figure(figsize=(16, 8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic([["whole", kind] for kind in kinds])
 
     # The whole micrograph with all centres
-    shown = int(np.argmax([plan.n_rows for plan in plans]))
+    shown = int(np.argmax([len(plan.labelled_px) + len(plan.hidden_px) for plan in plans]))
     plan = plans[shown]
     image = read_micrograph(plan.micrograph.path)
     step = -(-max(image.shape) // MAX_SHOWN_PX)
     height, width = plan.size_px
     whole = axes["whole"]
     whole.imshow(image[::step, ::step], cmap="gray", extent=(0, width, height, 0))
-    radius, side = plan.micrograph.diameters_px.mean() / 2, plan.patch_size_px
+    side, scale = plan.patch_size_px, plan.scaled_px[0] / height if plan.scaled_px else 1
+    radius, square_px = plan.micrograph.diameters_px.mean() / 2, side / scale
     for kind, rows in kinds.items():
+        own = centre[rows & (micrograph == shown)]
         marks = [
-            Rectangle((x - side / 2, y - side / 2), side, side)
-            if kind == "negative"
+            Rectangle((x - square_px / 2, y - square_px / 2), square_px, square_px)
+            if kind in ("negative", "unknown")
             else Circle((x, y), radius)
-            for y, x in centre[rows & (micrograph == shown)]
+            for y, x in own[: SHOWN_UNKNOWN if kind == "unknown" else None]
         ]
         whole.add_collection(PatchCollection(marks, facecolor="none", edgecolor=COLOURS[kind]))
     whole.set_title(plan.micrograph.name, fontsize=9)

@@ -7,6 +7,7 @@ micrograph has random streams of its own, as `picking/filling.py` needs it.
 import dataclasses
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,13 @@ from picking.errors import UserError
 from picking.files import read_json, sha256
 from picking.filling import Filling
 from picking.journal import Journal
+from picking.micrographs import scale_micrograph
 from picking.parallel import ordered_map
 from picking.streams import stream
 
 # What a row of the store is (index.npz, `tag`).
-TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER = range(4)
-TAG_NAMES = ("particle", "negative", "off-centre negative", "outlier negative")
+TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_WINDOW = range(5)
+TAG_NAMES = ("particle", "negative", "off-centre negative", "outlier negative", "unknown window")
 # An outlier (ice, carbon edge) is the most unusual of this many candidates.
 OUTLIER_CANDIDATES = 4
 
@@ -44,8 +46,10 @@ class MicrographPlan:
     """The patches of one micrograph, in the order of their rows in the store.
 
     All centres are float64 (n, 2), (y, x) in px. Rows: labelled and hidden positives, ordinary
-    and off-centre negatives, then ``n_outliers`` of ``outlier_candidates_px``, which are chosen
-    when the image is decoded.
+    and off-centre negatives, windows of which nothing is known (picking/windows.py), then
+    ``n_outliers`` of ``outlier_candidates_px``, which are chosen when the image is decoded.
+
+    scaled_px: (height, width) that the micrograph is scaled to before patches are cut, if it is.
     """
 
     micrograph: annotations.Micrograph
@@ -59,6 +63,8 @@ class MicrographPlan:
     n_outliers: int
     n_negatives_wanted: int
     n_outside: int
+    windows_px: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
+    scaled_px: tuple[int, int] | None = None
 
     @property
     def n_negative(self) -> int:
@@ -68,7 +74,8 @@ class MicrographPlan:
     @property
     def n_rows(self) -> int:
         """Patches of this micrograph."""
-        return len(self.labelled_px) + len(self.hidden_px) + self.n_negative
+        n_positive = len(self.labelled_px) + len(self.hidden_px)
+        return n_positive + self.n_negative + len(self.windows_px)
 
 
 def plan_split(
@@ -184,12 +191,20 @@ def _plan_hash(plans: list[MicrographPlan]) -> str:
             p.labelled_px, p.hidden_px, p.negatives_px, p.off_centre_px, p.outlier_candidates_px
         ):  # fmt: skip
             parts += [f":{len(rows)}:", rows.tobytes()]
+        if len(p.windows_px):
+            parts += [f":{p.scaled_px}:", p.windows_px.tobytes()]
     return sha256(*parts)
 
 
 def _cut_micrograph(plan: MicrographPlan, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
     """Return the patches of one micrograph and where its outliers are; runs in a worker."""
-    fixed = [plan.labelled_px, plan.hidden_px, plan.negatives_px, plan.off_centre_px]
+    fixed = [
+        plan.labelled_px, plan.hidden_px, plan.negatives_px, plan.off_centre_px, plan.windows_px
+    ]  # fmt: skip
+    if plan.scaled_px:
+        scale = np.array(plan.scaled_px) / plan.size_px
+        scaled = scale_micrograph(image, plan.scaled_px)
+        return [cut_patches(scaled, np.concatenate(fixed) * scale, plan.patch_size_px)], {}
     patches = cut_patches(image, np.concatenate(fixed), plan.patch_size_px)
     outliers_px = plan.outlier_candidates_px
     if plan.n_outliers:
@@ -214,12 +229,13 @@ def _write_index(filling: Filling) -> None:
     split, entries = filling.folder.name, filling.journal.done
     centres, tags, labeled, micrograph = [], [], [], []
     for i, plan in enumerate(filling.plans):
-        outliers = np.array(entries[split, i]["outliers_px"], dtype=np.float64).reshape(-1, 2)
+        outliers = np.array(entries[split, i].get("outliers_px", [])).reshape(-1, 2)
         for rows, tag, is_labeled in (
             (plan.labelled_px, TAG_PARTICLE, True),
             (plan.hidden_px, TAG_PARTICLE, False),
             (plan.negatives_px, TAG_NEGATIVE, False),
             (plan.off_centre_px, TAG_OFF_CENTRE, False),
+            (plan.windows_px, TAG_WINDOW, False),
             (outliers, TAG_OUTLIER, False),
         ):
             centres.append(rows)
@@ -240,9 +256,10 @@ def _write_index(filling: Filling) -> None:
 class PatchStore:
     """One split of a finished patch store, as a data set that is read a batch at a time.
 
-    Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class; labeled bool
-    (n,); micrograph int32 (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8
-    (n,), see `TAG_NAMES`; metadata, the whole `metadata.json`; counts, this split's part of it.
+    Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class, or where
+    ``truth_known`` is false 1 for the labelled and 0 for all else; labeled bool (n,); micrograph
+    int32 (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see
+    `TAG_NAMES`; metadata, the whole `metadata.json`; counts, this split's part of it.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -282,6 +299,21 @@ class PatchStore:
     def patch_size_px(self) -> int:
         """Side of a patch."""
         return self.patches.shape[1]
+
+    @property
+    def windows(self) -> dict[str, float] | None:
+        """How windows about a few picks were made, see picking/windows.py; None of patches."""
+        return self.metadata.get("windows")
+
+    @property
+    def truth_known(self) -> bool:
+        """Whether the class of what is not labelled is known; of windows it is not."""
+        return self.windows is None
+
+    @property
+    def input(self) -> dict[str, Any]:
+        """What picking must do to a micrograph to get such patches: goes into checkpoints."""
+        return {"patch_size_px": self.patch_size_px, **(self.windows or {})}
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a copy of the patches of these rows, uint8 (n, p, p)."""

@@ -26,6 +26,7 @@ STEP_FIGURES = (
     "n_clipped",
     "n_called_positive",
     "logit_std",
+    "n_unlabeled",
     "n_steps",
 )
 # The users' guide: what a good run on the full data set reaches.
@@ -73,16 +74,17 @@ def step_figures(
         "n_clipped": clipped,
         "n_called_positive": (z_u >= 0).sum(),
         "logit_std": z_u.std(unbiased=False),
+        "n_unlabeled": torch.full_like(risk, z_u.numel()),
         "n_steps": torch.ones_like(risk),
     }
     return torch.stack([figures[name].double() for name in STEP_FIGURES])
 
 
-def epoch_figures(totals: list[float], sampler: PUBatchSampler) -> dict[str, float | None]:
+def epoch_figures(totals: list[float]) -> dict[str, float | None]:
     """Return the epoch's training figures from the sums of `STEP_FIGURES`."""
     t = dict(zip(STEP_FIGURES, totals, strict=True))
     n_steps = t["n_steps"]
-    n_unlabeled = n_steps * sampler.n_unl_per_batch
+    n_unlabeled = t["n_unlabeled"]
     n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
 
     def share(part: float, whole: float) -> float | None:
@@ -101,6 +103,14 @@ def epoch_figures(totals: list[float], sampler: PUBatchSampler) -> dict[str, flo
         "predicted_positive_share": t["n_called_positive"] / n_unlabeled,
         "logit_std": t["logit_std"] / n_steps,
     }
+
+
+NO_TRUTH = (
+    "Nothing is known of what is not labelled, so the checkpoint is chosen by the AUC of labelled "
+    "against unlabeled windows on the held-out micrographs. Particles among the unlabeled count as "
+    "errors there: AUC is below what it would be against the truth, and precision, F1 and ECE say "
+    "nothing of picking. pick_particles.py --evaluate does, on a micrograph picked in full"
+)
 
 
 def log_start(
@@ -158,8 +168,14 @@ def log_epoch(log: Log, figures: dict, n_epochs: int, is_best: bool) -> None:
     log("")
 
 
-def warning_signs(history: list[dict], config: PUConfig, unlabeled_prior: float) -> list[str]:
-    """Return what looks wrong after the last epoch of ``history``, each with what to try."""
+def warning_signs(
+    history: list[dict], config: PUConfig, unlabeled_prior: float, truth_known: bool = True
+) -> list[str]:
+    """Return what looks wrong after the last epoch of ``history``, each with what to try.
+
+    Without ``truth_known`` validation has labelled and unlabeled windows, nearly all of which may
+    rightly be called negative.
+    """
     now, val = history[-1], history[-1]["val"]
     signs = []
     if now["epoch"] > config.loss.rampup_epochs:
@@ -168,7 +184,7 @@ def warning_signs(history: list[dict], config: PUConfig, unlabeled_prior: float)
                 f"mask rate {_percent(now['mask_rate'])} is under 20%: few pseudo-labels count; "
                 "lower loss.consistency_threshold"
             )
-        if now["mask_rate"] > 0.95:
+        if now["mask_rate"] > 0.95 and truth_known:
             signs.append(
                 f"mask rate {_percent(now['mask_rate'])} is over 95%: wrong pseudo-labels count "
                 "too; raise loss.consistency_threshold"
@@ -180,7 +196,7 @@ def warning_signs(history: list[dict], config: PUConfig, unlabeled_prior: float)
             "optimizer.lr, or stop here"
         )
     share = val["predicted_positive_share"]
-    if not 0.01 <= share <= 0.99:
+    if not (0.01 if truth_known else 0.001) <= share <= 0.99:
         signs.append(
             f"{_percent(share)} of validation are called positive: the model predicts one class; "
             "check loss.prior and optimizer.lr"
@@ -191,7 +207,7 @@ def warning_signs(history: list[dict], config: PUConfig, unlabeled_prior: float)
             "apart; check the data's montage and optimizer.lr"
         )
     trivial = trivial_f1(val["ap_base_rate"])
-    if val["f1"] is None or val["f1"] <= trivial:
+    if truth_known and (val["f1"] is None or val["f1"] <= trivial):
         signs.append(
             f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
             f"({trivial:.4f}): train longer, or check loss.prior"
@@ -238,16 +254,20 @@ def success_criteria(val: dict, test: dict | None) -> list[dict]:
     return [dict(zip(("criterion", "value", "met"), item, strict=True)) for item in criteria]
 
 
-def results(report: dict, best: dict, state: State, n_steps: int, mask_rate: float) -> dict:
-    """Return the content of results.json."""
+def results(
+    report: dict, best: dict, state: State, n_steps: int, mask_rate: float, truth_known: bool
+) -> dict:
+    """Return the content of results.json; without ``truth_known`` no criterion can be judged."""
     test = report.get("test")
+    source = "highest F1 on validation at the best epoch" if truth_known else "0.5, not chosen"
     return {
         "test": test,
         "val": report["val"],
         **best["priors"],
         "threshold": best["threshold"],
-        "threshold_source": "highest F1 on validation at the best epoch",
-        "success_criteria": success_criteria(report["val"], test),
+        "threshold_source": source,
+        "truth_known": truth_known,
+        "success_criteria": success_criteria(report["val"], test) if truth_known else [],
         "targets": {
             name: {"low": low, "high": high, "reached": test and test[name]}
             for name, (_, low, high) in TARGETS.items()
@@ -274,10 +294,12 @@ def log_end(log: Log, content: dict, folder: Path) -> None:
         log("The guide's targets for the full data set (at 0.5)")
         for name, (title, low, high) in TARGETS.items():
             log(f"  {title:<12} {_number(test[name]):<6}   target {low:.2f} to {high:.2f}")
-    low, high = TARGET_MASK_RATE
-    log(f"  {'Mask rate':<12} {_percent(content['mask_rate'])}    target {low:.0%} to {high:.0%}")
-    log("")
-    log("Success criteria (precision and recall at the validation threshold)")
+    if content["success_criteria"]:
+        low, high = TARGET_MASK_RATE
+        rate = _percent(content["mask_rate"])
+        log(f"  {'Mask rate':<12} {rate}    target {low:.0%} to {high:.0%}")
+        log("")
+        log("Success criteria (precision and recall at the validation threshold)")
     for item in content["success_criteria"]:
         met = {True: "met", False: "NOT met", None: "no test data"}[item["met"]]
         log(f"  {met:<13} {_number(item['value']):<6}   {item['criterion']}")

@@ -15,13 +15,19 @@ from picking.patches import PatchStore
 from picking.segmentation import SegmentationStore
 
 
-def to_input(patches: Tensor | np.ndarray, config: PUConfig, device: torch.device) -> Tensor:
+def to_input(
+    patches: Tensor | np.ndarray, config: PUConfig, device: torch.device, windows: bool = False
+) -> Tensor:
     """Bring uint8 (B, p, p) to the device and, by block means, to the network's input size.
 
-    Returns uint8 (B, s, s) with s = data.input_size_px.
+    Returns uint8 (B, s, s) with s = data.input_size_px. Of ``windows`` it is the middle, with px
+    [p // 2, p // 2] at [s // 2, s // 2].
     """
     patches = torch.as_tensor(patches).to(device, non_blocking=True)
     side_px = config.data.input_size_px
+    if windows:
+        middle = slice(start := patches.shape[-1] // 2 - side_px // 2, start + side_px)
+        return patches[:, middle, middle]
     if patches.shape[-1] == side_px:
         return patches
     smaller = F.adaptive_avg_pool2d(patches.float().unsqueeze(1), side_px).squeeze(1)
@@ -42,16 +48,20 @@ def score(
 ) -> np.ndarray:
     """Return the probability of the positive class of every patch, float64 (n,).
 
-    Every process scores its share and gets all of them.
+    Of windows it is that of their middle. Every process scores its share and gets all of them.
     """
     network.eval()
     n, size = len(store), config.training.eval_batch_size
     probability = torch.zeros(n, dtype=torch.float64, device=device)
     rank, world_size = runs.process()
     for start in range(rank * size, n, world_size * size):
-        patches = to_input(store[slice(start, start + size)], config, device)
+        patches = to_input(
+            store[slice(start, start + size)], config, device, windows=not store.truth_known
+        )
         with autocast(config.training.precision, device):
             z = network(to_float(patches))
+        if z.ndim == 4:
+            z = z[:, 0, z.shape[2] // 2, z.shape[3] // 2]
         probability[start : start + size] = torch.sigmoid(z.double())
     runs.sum_over_processes(probability)
     if not torch.isfinite(probability).all():

@@ -24,7 +24,8 @@ class SegmentationStore:
     Attributes: images and masks, uint8 (n, S, S), memory maps; names of the images, each its own;
     micrographs and ids, the micrograph and the EMPIAR id of each; n_particles int64 (n,), listed
     particles whose centre lies in the image; checksums int64 (n,), CRC-32 of the images' bytes;
-    content_hash; size_px, S; tiles and resize, how a micrograph became images (picking/masks.py).
+    content_hash; size_px, S; tiles, resize and disk, how a micrograph became images and masks
+    (picking/masks.py).
     Raises `UserError` when the split is missing, unfinished or damaged.
     """
 
@@ -36,6 +37,7 @@ class SegmentationStore:
             self.content_hash: str = index["content_hash"]
             self.size_px: int = index["size_px"]
             self.tiles: int = index["tiles"]
+            self.disk: float = index["disk"]
             self.resize: str = index["resize"]
             listed = index["images"]
             self.names: list[str] = [image["name"] for image in listed]

@@ -72,13 +72,13 @@ class State:
         path: Path,
         network: nn.Module,
         config: dict,
-        patch_size_px: int,
+        wants: dict,
         threshold: float,
         val: dict,
     ) -> None:
         """Write best_model.pt: the weights of ``network`` and all that is needed to use them.
 
-        patch_size_px: side of the store's patches, in px of the micrograph.
+        wants: how patches are made of a micrograph, `PatchStore.input`.
         """
         assert self.priors is not None
         runs.save_checkpoint(
@@ -86,7 +86,7 @@ class State:
             {
                 "kind": "pu_classifier",
                 "config": config,
-                "input": {"patch_size_px": patch_size_px},
+                "input": wants,
                 "network": network.state_dict(),
                 "threshold": threshold,
                 "epoch": self.progress.epoch,

@@ -71,7 +71,7 @@ def write_checkpoint(path, **changes):
     content = {
         "kind": "segmentation",
         "config": plain(config),
-        "input": {"side_px": 96, "tiles": 2, "resize": "stretch"},
+        "input": {"side_px": 96, "tiles": 2, "resize": "stretch", "disk": 1.0},
         "network": Dark().state_dict(),
         "threshold": 0.4,
     }

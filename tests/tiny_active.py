@@ -49,6 +49,7 @@ def write_split(folder, n, size_px=16, seed=0, name="a", ids=None):
     content_hash = f"{name}{n}{size_px}{seed}"
     index = {
         "content_hash": content_hash, "size_px": size_px, "tiles": 1, "resize": "stretch",
+        "disk": 1.0,
         "images": entries,
     }  # fmt: skip
     (folder / "index.json").write_text(json.dumps(index))

@@ -1,0 +1,68 @@
+"""Which images of a split are used, and how large they are, before any is decoded."""
+
+from picking.annotations import Micrograph, Split, inside
+from picking.errors import UserError
+from picking.micrographs import UnreadableImage, image_size
+from picking.parallel import ordered_map
+from picking.streams import stream
+
+
+def read_headers(
+    split: Split,
+    limit: int | None,
+    skipped: list[str],
+    skip_unreadable: bool,
+    seed: int,
+    n_workers: int,
+) -> tuple[list[Micrograph], list[tuple[int, int]]]:
+    """Return a split's micrographs without those in ``skipped``, and their (height, width) in px.
+
+    limit: so many are drawn at random, if there are more. Images whose header cannot be read are
+    added to ``skipped`` with ``skip_unreadable``, otherwise they are a `UserError`.
+    """
+    wanted = [m for m in _drawn(split, limit, seed) if m.name not in skipped]
+    read = list(ordered_map(_try_size, wanted, n_workers, f"Headers {split.name}"))
+    problems = [size for size in read if isinstance(size, str)]
+    if problems and (not skip_unreadable or len(problems) == len(read)):
+        raise unreadable_error(problems, len(read))
+    skipped += [m.name for m, size in zip(wanted, read, strict=True) if isinstance(size, str)]
+    records = [m for m in wanted if m.name not in skipped]
+    return records, [size for size in read if not isinstance(size, str)]
+
+
+def _drawn(split: Split, limit: int | None, seed: int) -> tuple[Micrograph, ...]:
+    if limit is None or limit >= len(split.micrographs):
+        return split.micrographs
+    order = stream(seed, "max-images", split.name).permutation(len(split.micrographs))
+    return tuple(split.micrographs[i] for i in sorted(order[:limit]))
+
+
+def _try_size(micrograph: Micrograph) -> tuple[int, int] | str:
+    """Return (height, width) px, or what is wrong with the file."""
+    try:
+        return image_size(micrograph.path)
+    except UnreadableImage as error:
+        return str(error)
+
+
+def unreadable_error(problems: list[str], n_images: int) -> UserError:
+    """Name and count the images that cannot be read."""
+    return UserError(
+        f"{len(problems)} of {n_images} micrographs cannot be read: {'; '.join(problems[:3])}"
+        f"{'; ...' if len(problems) > 3 else ''}; mend them and run the same command again, or "
+        "leave them out with --skip-unreadable"
+    )
+
+
+def largest_margin(
+    records: dict[str, list[Micrograph]], sizes: dict[str, list[tuple[int, int]]]
+) -> int:
+    """Return the widest margin along the edges, in px, that no particle's centre enters."""
+    margin = None
+    for name, split_records in records.items():
+        for record, size in zip(split_records, sizes[name], strict=True):
+            centres = record.centres_px[inside(record, size)]
+            if len(centres):
+                nearest = min(centres.min(), (size - centres).min())
+                margin = nearest if margin is None else min(margin, nearest)
+    return int(margin or 0)

@@ -1,0 +1,118 @@
+"""What a user names on the command line: micrographs, files of picks, a diameter.
+
+Shared by what learns from picks and what picks.
+"""
+
+import glob
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from picking.coordinates import FRAMES, Picks
+from picking.errors import UserError
+from picking.matching import FrameCheck, contrast, frame_check
+from picking.micrographs import SUFFIXES, UnreadableImage, read_micrograph
+
+FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
+Paths = dict[str, Path]  # by file name
+
+
+def as_number(text: str, otherwise: float) -> float:
+    """Return the number that the text is, ``otherwise`` where it is none or not finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        return otherwise
+    return value if math.isfinite(value) else otherwise
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """Return the files that patterns match, each once; raises for a pattern without any."""
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        names = [pattern] if Path(pattern).is_file() else glob.glob(pattern, recursive=True)  # noqa: PTH207 (Path.glob takes no absolute pattern)
+        matches = [path for path in map(Path, sorted(names)) if path.is_file()]
+        if not matches:
+            folder = Path(pattern).parent
+            there = sorted({path.suffix for path in folder.iterdir()}) if folder.is_dir() else []
+            raise UserError(
+                f"no file matches '{pattern}'; files in {folder} end in "
+                f"{', '.join(there[:8]) or 'nothing, there is none'}: check folder and ending"
+            )
+        files.update(dict.fromkeys(matches))
+    return list(files)
+
+
+def find_micrographs(patterns: Sequence[str]) -> Paths:
+    """Return file name -> path of the micrographs; no two may share the name without suffix."""
+    files = expand(patterns)
+    by_stem: Paths = {}
+    for path in files:
+        if path.suffix.lower() in SUFFIXES and by_stem.setdefault(path.stem, path) is not path:
+            raise UserError(
+                f"{path} and {by_stem[path.stem]} would have the same files of picks: give one of "
+                "them, or pick them into two folders"
+            )
+    if files and not by_stem:
+        raise UserError(
+            f"{files[0]} is no micrograph: --micrographs takes files that end in "
+            f"{', '.join(SUFFIXES)}"
+        )
+    return {path.name: path for path in by_stem.values()}
+
+
+def diameter_in_px(
+    text: str | None, pixel_size_angstrom: float | None, known_px: float | None = None
+) -> float:
+    """Return --diameter in px of the micrographs; without it ``known_px``, where that is known."""
+    if text is None:
+        if known_px is None:
+            raise UserError("--diameter is missing: give the particles', such as 108px or 150A")
+        return float(known_px)
+    unit = next((unit for unit in ("px", "A", "Å") if text.endswith(unit)), "")
+    value = as_number(text.removesuffix(unit), 0)
+    if not unit or value <= 0:
+        raise UserError(
+            f"--diameter is '{text}': give a number with its unit, such as 108px or 150A"
+        )
+    if unit == "px":
+        return value
+    if pixel_size_angstrom is None or not 0 < pixel_size_angstrom < math.inf:
+        raise UserError(f"--diameter {text} is in Å: give --pixel-size too, in Å per px")
+    return value / pixel_size_angstrom
+
+
+def check_frame(
+    picks: Sequence[Picks],
+    paths: Paths,
+    files: Sequence[Path],
+    frame: str | None,
+    flag: str,
+    diameter_px: float | None,
+) -> None:
+    """Raise `UserError` when most coordinates fit the micrographs better upside down.
+
+    files: that the picks were read from, in ``frame`` or, where that is None, in what their format
+    has. diameter_px: for picks that state none. The message names ``flag``.
+    """
+    frame = frame or FRAMES[files[0].suffix.lower()]
+    n_fit = n_mirrored = 0
+    for one in [one for one in picks if one.name in paths][:FRAMES_CHECKED]:
+        known = one.diameters_px[np.isfinite(one.diameters_px)]
+        width_px = (
+            float(np.median(known)) if len(known) else diameter_in_px(None, None, diameter_px)
+        )
+        try:
+            image = read_micrograph(paths[one.name])
+        except UnreadableImage:  # whoever needs it will say so
+            continue
+        check = frame_check(one, contrast(image, width_px))
+        n_fit, n_mirrored = n_fit + check.n_as_read, n_mirrored + check.n_mirrored
+    if FrameCheck(n_fit, n_mirrored).contradicted:
+        raise UserError(
+            f"{n_mirrored:,} of {n_fit + n_mirrored:,} coordinates fit the micrographs better when "
+            f"turned upside down, so they are not in the frame '{frame}': give {flag} "
+            f"{'jpeg' if frame == 'mrc' else 'mrc'}"
+        )

@@ -1,0 +1,299 @@
+"""From a few picks of one's own to picks everywhere: preprocess, train, pick; and what is wrong."""
+
+import re
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import some_centres
+from PIL import Image
+from tiny_runs import Small, call, results_of
+from tiny_stores import content, damage, note_reads
+from torch import nn
+
+import pick_particles
+import preprocess_coco_full_dataset as script
+from picking import micrographs, runs
+from picking.coordinates import read_picks
+from picking.errors import UserError
+from picking.micrographs import write_mrc
+from picking.montage import write_montage
+from picking.patches import PatchStore
+from picking.windows import POSITIVE_RADIUS, WINDOWS_PER_PICK
+
+SIZE_PX, DIAMETER_PX = (400, 480), 36
+N_PARTICLES, N_PICKED = 16, 6  # on each micrograph; picks on the first three of five
+NAMES = ("m0", "m1", "m2", "m3", "m4")
+KINDS = ("star", "box", "csv")  # the first two in the frame of the MRC
+EXPECTED = ("--expected-particles", N_PARTICLES)
+SHARE = N_PARTICLES * np.pi * (POSITIVE_RADIUS * DIAMETER_PX) ** 2 / np.prod(SIZE_PX)
+FEW = Path(script.__file__).parent / "configs/pu_few_labels.yaml"
+
+
+class Knows(nn.Module):
+    """A classifier of 32 px that calls windows with a dark disk of 21 px in their middle."""
+
+    def __init__(self, backbone, dropout):
+        super().__init__()
+        self.width = nn.Parameter(torch.tensor(6.0))
+
+    def forward(self, x):
+        return -self.width * (x[:, 0, 9:23, 9:23].mean((1, 2)) + 0.7)
+
+
+def write_labels(folder, kind, picks):
+    """Write name -> centres (y, x) in the JPEG's frame as other programs would; one STAR of all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "star":
+        head = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+        rows = [f"raw/{n}.mrc {x} {SIZE_PX[0] - y}" for n, c in picks.items() for y, x in c]
+        (folder / "picks.star").write_text(head + "\n".join(rows) + "\n")
+        return
+    for name, centres in picks.items():
+        lines = ["X-Coordinate,Y-Coordinate,Diameter"]
+        lines += [f"{x},{y},{DIAMETER_PX}" for y, x in centres]
+        if kind == "box":  # the corner with the lowest x and y, and the sides
+            half, height = DIAMETER_PX / 2, SIZE_PX[0]
+            lines = [f"{x - half} {height - y - half} {2 * half} {2 * half}" for y, x in centres]
+        (folder / f"{name}.{kind}").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Micrographs of dark disks as JPGs and MRCs, all their particles, and files of a few picks."""
+    root, rng = tmp_path_factory.mktemp("few"), np.random.default_rng(0)
+    centres = {n: some_centres(rng, N_PARTICLES, SIZE_PX, 20, 54) for n in NAMES}
+    for kind in ("jpg", "mrc"):
+        (root / kind).mkdir()
+    y, x = np.ogrid[: SIZE_PX[0], : SIZE_PX[1]]
+    for name, listed in centres.items():
+        image = rng.normal(140, 15, SIZE_PX)
+        for cy, cx in listed:
+            image[(y - cy) ** 2 + (x - cx) ** 2 < (DIAMETER_PX / 2) ** 2] -= 60
+        grey = Image.fromarray(image.clip(0, 255).astype(np.uint8))
+        grey.save(root / "jpg" / f"{name}.jpg", quality=95)
+        write_mrc(root / "mrc" / f"{name}.mrc", image * 7 - 300, 1.5)
+    picked = {n: centres[n][:N_PICKED] for n in NAMES[:3]}
+    for kind in KINDS:
+        write_labels(root / kind, kind, picked)
+    write_labels(root / "other", "csv", {"z0": [(9, 9)], "z1": [(9, 9)]})
+    return SimpleNamespace(root=root, centres=centres, picked=picked)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "write_montage", lambda *_: None)
+        yield
+
+
+def preprocess(data, output, *flags, **changed):
+    """Make a tiny store; return what was printed. ``changed`` goes before, None: no such flag."""
+    given = {
+        "micrographs": data.root / "jpg/*.jpg", "labels": data.root / "csv/*.csv",
+        "diameter": f"{DIAMETER_PX}px", "output_dir": output, "patch_size": 32,
+        "windows_per_micrograph": 60, "num_workers": 0, **changed,
+    }  # fmt: skip
+    named = [(f"--{k.replace('_', '-')}", v) for k, v in given.items() if v is not None]
+    return call(*(part for item in named for part in item), *flags, main=script.main)
+
+
+def refused(data, output, *flags, **changed):
+    with pytest.raises(UserError) as error:
+        preprocess(data, output, *flags, **changed)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def train(store, experiments, *overrides, network=Small):
+    """Train as the config of few labels has it, but briefly; return the run's folder."""
+    sets = [f"--set={one}" for one in ("training.batch_size=20", *overrides)]
+    call(
+        "--config", FEW, "--exp-name", "run", "--experiments-dir", experiments, "--data-dir", store,
+        "--device", "cpu", "--num-workers", 0, *sets, network=network,
+    )  # fmt: skip
+    return experiments / "run"
+
+
+@pytest.fixture(scope="module")
+def store(data, tmp_path_factory):
+    """A store of the JPGs with picks from CSV, of 16 particles expected on each."""
+    output = tmp_path_factory.mktemp("store") / "store"
+    preprocess(data, output, *EXPECTED)
+    return output
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return train(store, folder, "training.epochs=2", "optimizer.lr=0.001", network=Knows)
+
+
+# The store
+
+
+@pytest.mark.parametrize("image", ["jpg", "mrc"])
+def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, image):
+    for kind in KINDS:
+        found, labels = data.root / f"{image}/*.{image}", data.root / f"{kind}/*.{kind}"
+        preprocess(data, tmp_path / kind, micrographs=found, labels=labels)
+    first, *others = (content(tmp_path / kind) for kind in KINDS)
+    for name in first.keys() - {"metadata.json"}:
+        assert all(one[name] == first[name] for one in others), name
+    for split, n in (("train", 2), ("val", 1)):
+        rows = PatchStore(tmp_path / "star", split)
+        assert rows.labeled.sum() == n * N_PICKED * WINDOWS_PER_PICK
+        for i, name in enumerate(rows.names):
+            near = data.picked.get(name[:2], np.empty((0, 2)))
+            at = rows.centre[rows.labeled & (rows.micrograph == i)]
+            distance = np.hypot(*(at[:, None] - near).transpose(2, 0, 1))
+            within = distance <= POSITIVE_RADIUS * DIAMETER_PX + 0.01
+            assert (within.sum(axis=0) == WINDOWS_PER_PICK).all()
+        middle = rows[:][:, 12:20, 12:20].mean(axis=(1, 2))
+        assert middle[rows.labeled].max() < np.median(middle[~rows.labeled])  # a disk is there
+
+
+def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "write_montage", lambda *a: a[0].name == "val" or write_montage(*a))
+    printed = preprocess(data, tmp_path / "store", *EXPECTED)
+    assert f"Share of positives among them: {SHARE:.4f}" in printed
+    assert "4, 2 of them with picks" in printed and "12, with 96 windows about them" in printed
+    picture = np.asarray(Image.open(tmp_path / "store/montage_train.png").convert("RGB"))
+    for colour in ((0x2C, 0xA0, 0x2C), (0xFF, 0x7F, 0x0E)):  # labelled and unknown
+        assert (np.abs(picture.astype(int) - colour).max(axis=2) < 20).sum() > 100
+
+
+def test_neither_workers_nor_the_unit_of_the_diameter_change_a_window(data, store, tmp_path):
+    preprocess(data, tmp_path / "a", *EXPECTED, num_workers=2)
+    preprocess(data, tmp_path / "b", *EXPECTED, diameter="54A", pixel_size=1.5)
+    there, in_angstrom = content(store), content(tmp_path / "b")
+    assert content(tmp_path / "a") == there
+    assert [n for n in there if there[n] != in_angstrom[n]] == ["metadata.json"]  # the pixel size
+
+
+def test_interrupted_and_repeated_it_ends_with_the_same_bytes(data, store, tmp_path, monkeypatch):
+    read, names = micrographs.read_micrograph, []
+
+    def stopping(path):
+        if len(names) == 2:
+            raise KeyboardInterrupt
+        names.append(path.name)
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(micrographs, "read_micrograph", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            preprocess(data, tmp_path / "store", *EXPECTED)
+    assert "36.0 there, 40.0 now" in refused(data, tmp_path / "store", *EXPECTED, diameter="40px")
+    went_on = note_reads(monkeypatch)
+    preprocess(data, tmp_path / "store", *EXPECTED)
+    assert sorted(names + went_on) == [f"{n}.jpg" for n in NAMES]
+    assert content(tmp_path / "store") == content(store)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--diameter", "40px"), "diameter_px: 36.0 there, 40.0 now"),
+        (("--windows-per-micrograph", 9), "per_micrograph: 60 there, 9 now"),
+        (("--expected-particles", 5), "expected_particles: 16.0 there, 5.0 now"),
+        (("--val-micrographs", "{root}/jpg/m1.jpg", "{root}/jpg/m2.jpg"), "annotations_hash: "),
+        (("--max-images-train", 3), "max_images"),
+    ],
+)
+def test_a_finished_store_is_left_alone_and_other_arguments_are_named(data, store, flags, words):
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    assert "is complete already: nothing to do" in preprocess(data, store, *EXPECTED)
+    flags = [str(flag).replace("{root}", str(data.root)) for flag in flags]
+    message = refused(data, store, *EXPECTED, *flags)
+    assert "made with other arguments" in message and words in message
+    assert before == {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+
+
+@pytest.mark.parametrize(("name", "header"), [("m4", True), ("m4", False), ("m1", False)])
+def test_unreadable_micrographs_are_left_out_when_asked(data, tmp_path, name, header):
+    shutil.copytree(data.root / "jpg", tmp_path / "jpg")
+    damage(tmp_path / "jpg" / f"{name}.jpg", header=header)
+    mine = {"micrographs": tmp_path / "jpg/*.jpg"}
+    assert f"{name}.jpg cannot be" in refused(data, tmp_path / "store", **mine)
+    preprocess(data, tmp_path / "store", "--skip-unreadable", **mine)
+    stores = [PatchStore(tmp_path / "store", split) for split in ("train", "val")]
+    assert sorted(stores[0].names + stores[1].names) == [f"{n}.jpg" for n in NAMES if n != name]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"micrographs": "{root}/jpg/*.tif"}, "no file matches '.*tif'; files in .* end in .jpg"),
+        ({"data_root": "{root}"}, "give --data-root, a data set, or --micrographs with --labels"),
+        ({"labels": None}, "--micrographs needs --labels too"),
+        ({"labels": "{root}/csv/m0.csv"}, "picks lie on 1 micrograph, but two are needed"),
+        ({"labels": "{root}/other/*.csv"}, r"picks are of z0, z1; micrographs: m0\.jpg, m1\.jpg"),
+        ({"labels": "{root}/star/picks.star", "frame": "jpeg"}, "'jpeg': give --frame mrc"),
+        ({"frame": "mrc"}, "of 18 coordinates fit .* upside down.*'mrc': give --frame jpeg"),
+        ({"diameter": None}, "--micrographs needs --diameter too"),
+        ({"diameter": "54A"}, "54A is in Å: give --pixel-size"),
+        ({"expected_particles": 3000}, "--expected-particles 3000 of 36 px would be centred"),
+        ({"tasks": "segmentation"}, "leave --tasks segmentation out"),
+        ({"output_dir": "{root}/jpg"}, "--output-dir .*jpg is among the micrographs"),
+    ],
+)
+def test_mistakes_are_named_in_one_sentence(data, tmp_path, changed, words):
+    before = content(data.root)
+    changed = {k: v and str(v).replace("{root}", str(data.root)) for k, v in changed.items()}
+    assert re.search(words, refused(data, tmp_path / "store", **changed))
+    assert not (tmp_path / "store/metadata.json").exists() and content(data.root) == before
+
+
+# Training
+
+
+def test_the_checkpoint_says_how_to_scale_and_has_no_chosen_threshold(run):
+    best = runs.load_checkpoint(run / "checkpoints/best_model.pt")
+    assert best["input"] == {"patch_size_px": 32, "scale": 32 / 54, "diameter_px": 36.0}
+    results = results_of(run)
+    assert best["threshold"] == results["threshold"] == 0.5
+    assert (results["truth_known"], results["success_criteria"]) == (False, [])
+
+
+def test_the_run_says_what_its_prior_is_and_what_its_checkpoint_is_chosen_by(run):
+    log, results = (run / "training.log").read_text(), results_of(run)
+    assert "is chosen by the AUC of labelled against unlabeled windows on the held-out" in log
+    assert "no better than calling everything positive" not in log
+    assert results["prior"] == results["unlabeled_prior"] == pytest.approx(SHARE)
+    assert results["prior_source"] == results["unlabeled_prior_source"] == "data"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_without_an_expected_number_the_share_is_estimated(data, tmp_path, seed):
+    preprocess(data, tmp_path / "store")
+    short = ("training.max_steps=1", "loss.estimate_steps=3", f"training.seed={seed}")
+    results = results_of(train(tmp_path / "store", tmp_path, *short))
+    assert results["prior_source"] == results["unlabeled_prior_source"] == "estimate"
+    assert 0 < results["prior"] == results["unlabeled_prior"] < 1
+
+
+# Picking
+
+
+@pytest.mark.parametrize("image", ["jpg", "mrc"])
+def test_picks_come_out_in_px_of_the_micrograph(data, run, tmp_path, monkeypatch, image):
+    monkeypatch.setattr(pick_particles, "PUClassifier", Knows)
+    printed = call(
+        "--checkpoint", run / "checkpoints/best_model.pt", "--micrographs",
+        data.root / image / f"m[34].{image}", "--output", tmp_path / "out", "--device", "cpu",
+        "--formats", "star", "csv", main=pick_particles.main,
+    )  # fmt: skip
+    assert "diameter 36 px" in printed  # of the labels, from the checkpoint
+    sizes = {f"{name}.{image}": SIZE_PX for name in ("m3", "m4")}
+    for kind in ("star", "csv"):
+        found = read_picks(sorted((tmp_path / "out" / kind).iterdir()), sizes)
+        assert {picks.name for picks in found} == sizes.keys()
+        for picks in found:
+            away = data.centres[picks.name[:2]][:, None] - picks.centres_px
+            nearest = np.hypot(*away.transpose(2, 0, 1)).min(axis=1)
+            assert nearest.max() < 0.15 * DIAMETER_PX and np.median(nearest) < 2.5
+            assert len(picks.centres_px) == N_PARTICLES

@@ -1,0 +1,299 @@
+"""Windows about a few picks: where they lie, the share of positives among them, their store."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import some_centres
+from PIL import Image
+from scipy.spatial import cKDTree
+
+from picking import counts
+from picking.annotations import Micrograph, Split
+from picking.coordinates import Picks
+from picking.errors import UserError
+from picking.files import write_json
+from picking.filling import fill_split
+from picking.journal import Journal
+from picking.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
+from picking.windows import (
+    POSITIVE_RADIUS,
+    VAL_WINDOWS,
+    WINDOW_SIDE,
+    WINDOWS_PER_PICK,
+    WindowSettings,
+    plan_windows,
+    read_splits,
+    splits_of_picks,
+    unlabeled_prior,
+)
+
+SIZE_PX = (480, 640)
+DIAMETER_PX = 40.0
+
+
+def settings(**changes):
+    values = dict(window_px=32, diameter_px=DIAMETER_PX, per_micrograph=50, seed=42)
+    return WindowSettings(**({"expected_particles": None} | values | changes))
+
+
+def record(name, centres_px, folder=Path("none")):
+    centres = np.array(centres_px, dtype=float).reshape(-1, 2)
+    diameters = np.full(len(centres), DIAMETER_PX)
+    return Micrograph(folder / name, name, centres, diameters, None, 0, None)
+
+
+def plan(centres_px, split="train", size_px=SIZE_PX, **changes):
+    return plan_windows(split, [record("a.png", centres_px)], [size_px], settings(**changes))[0]
+
+
+def picks(name, centres_px):
+    centres = np.array(centres_px, dtype=float).reshape(-1, 2)
+    unknown = np.full(len(centres), np.nan)
+    return Picks(name, centres, unknown, unknown, SIZE_PX)
+
+
+def image_files(folder, names):
+    """Write an image of each name, one grey level each, from 10 on; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for n, name in enumerate(names):
+        Image.new("L", SIZE_PX[::-1], 10 + n).save(folder / name)
+    return [folder / name for name in names]
+
+
+def splits_read(paths, val_paths, labels):
+    paths, val_paths, labels = (list(map(str, one or [])) for one in (paths, val_paths, labels))
+    return read_splits(paths, val_paths, labels, None, DIAMETER_PX, 42)
+
+
+def names_of(split):
+    return [one.name for one in split.micrographs]
+
+
+# Where windows lie
+
+
+def test_labelled_windows_are_even_over_the_disk_about_their_pick():
+    centres = some_centres(np.random.default_rng(0), 40, SIZE_PX, margin_px=20, apart_px=41)
+    one = plan(centres)
+    assert one.labelled_px.shape == (40 * WINDOWS_PER_PICK, 2)
+    many = plan(np.tile(centres, (25, 1)))  # as if each were picked 25 times
+    away = many.labelled_px - np.repeat(np.tile(centres, (25, 1)), WINDOWS_PER_PICK, axis=0)
+    away /= POSITIVE_RADIUS * DIAMETER_PX
+    square = (away**2).sum(axis=1)
+    assert square.max() <= 1 + 1e-9
+    # Of an even disk r² is even over 0 to 1, and the angle is even too: 8000 windows
+    np.testing.assert_allclose(np.quantile(square, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.03)
+    assert square.mean() == pytest.approx(1 / 2, abs=0.015)
+    np.testing.assert_allclose(away.mean(axis=0), 0, atol=0.03)
+    np.testing.assert_allclose(away.T @ away / len(away), np.eye(2) / 4, atol=0.015)
+
+
+def test_unlabeled_windows_cover_the_whole_micrograph_evenly():
+    found = plan([(100, 100)], per_micrograph=20_000).windows_px
+    count, _, _ = np.histogram2d(*found.T, bins=(4, 5), range=[(0, n) for n in SIZE_PX])
+    assert count.sum() == 20_000
+    np.testing.assert_allclose(count, 1000, atol=5 * 1000**0.5)
+    # up to the very edges, where a window hangs over
+    assert (found.min(axis=0) < 1).all() and (found.max(axis=0) > np.array(SIZE_PX) - 2).all()
+
+
+def test_windows_stay_on_the_micrograph_and_picks_beyond_it_are_counted():
+    centres = [(0, 0), (479.9, 639.9), (240, 0), (250, 30), *([(200, 300)] * 40), (-3, 5)]
+    one = plan(centres)
+    assert one.n_outside == 1
+    assert len(one.labelled_px) == 44 * WINDOWS_PER_PICK
+    for found in (one.labelled_px, one.windows_px):
+        assert (found >= 0).all() and (found <= np.array(SIZE_PX) - 1).all()
+
+
+def test_train_gets_all_windows_asked_for_and_val_enough_to_tell_auc():
+    for split, wanted, n in (("train", 3000, 3000), ("val", 3000, VAL_WINDOWS), ("val", 30, 30)):
+        assert len(plan([(100, 100)], split, per_micrograph=wanted).windows_px) == n
+
+
+@pytest.mark.parametrize("size_px", [(60, 640), (480, 60)])
+def test_a_window_as_large_as_the_micrograph_is_refused(size_px):
+    with pytest.raises(UserError, match=r"a\.png is .* px, no larger than .* check --diameter"):
+        plan([(20, 20)], size_px=size_px)
+    one = plan([(20, 20)], size_px=(66, 642))
+    assert settings().scale * WINDOW_SIDE * DIAMETER_PX == pytest.approx(one.patch_size_px)
+    assert one.scaled_px == (35, 342)
+
+
+def test_every_micrograph_has_windows_of_its_own_and_so_has_every_seed():
+    centres, sizes = [(100, 100), (300, 200)], [SIZE_PX] * 3
+    together = plan_windows("train", [record(n, centres) for n in "abc"], sizes, settings())
+    backwards = plan_windows("train", [record(n, centres) for n in "cb"], sizes[:2], settings())
+    for one, other in ((together[1], backwards[1]), (together[2], backwards[0])):
+        np.testing.assert_array_equal(one.labelled_px, other.labelled_px)
+        np.testing.assert_array_equal(one.windows_px, other.windows_px)
+    other_seed = plan_windows("train", [record("a", centres)], sizes[:1], settings(seed=1))
+    other_split = plan_windows("val", [record("a", centres)], sizes[:1], settings())
+    for one, other in itertools.combinations([*together, *other_seed, *other_split], 2):
+        assert not (one.windows_px == other.windows_px).any()
+        assert not (one.labelled_px == other.labelled_px).any()
+
+
+# π_U
+
+
+def test_the_share_of_positives_is_what_counting_windows_near_particles_gives():
+    particles = some_centres(np.random.default_rng(1), 50, SIZE_PX, margin_px=20, apart_px=41)
+    n = 200_000
+    found = plan(particles[:1], per_micrograph=n, expected_particles=50).windows_px
+    distance, _ = cKDTree(particles).query(found)
+    counted = (distance <= POSITIVE_RADIUS * DIAMETER_PX).mean()
+    prior = unlabeled_prior(settings(expected_particles=50), [SIZE_PX])
+    assert counted == pytest.approx(prior, abs=4 * math.sqrt(prior / n))
+
+
+def test_the_share_grows_with_the_particles_and_falls_with_the_area():
+    one = unlabeled_prior(settings(expected_particles=10), [SIZE_PX])
+    assert one == pytest.approx(10 * math.pi * 8**2 / (480 * 640))
+    assert unlabeled_prior(settings(expected_particles=30), [SIZE_PX] * 4) == pytest.approx(3 * one)
+    assert unlabeled_prior(settings(expected_particles=10), [(960, 640)]) == pytest.approx(one / 2)
+    assert unlabeled_prior(settings(), [SIZE_PX]) is None
+
+
+@pytest.mark.parametrize("n", [0, -5, math.nan, math.inf, 2000])
+def test_an_impossible_number_of_particles_is_refused(n):
+    with pytest.raises(UserError, match=r"--expected-particles .* on one micrograph"):
+        unlabeled_prior(settings(expected_particles=n), [SIZE_PX])
+
+
+# Splits
+
+
+def test_a_fifth_of_the_picked_micrographs_is_held_out_and_the_unpicked_are_trains(tmp_path):
+    paths = image_files(tmp_path, [f"{i:02}.png" for i in range(12)])
+    for n_picked, n_val in ((2, 1), (4, 1), (10, 2)):
+        found = [picks(path.name, [(100, 50 + i)]) for i, path in enumerate(paths[:n_picked])]
+        splits = splits_of_picks(paths, found, DIAMETER_PX, None, "x", 42)
+        train, val = names_of(splits["train"]), names_of(splits["val"])
+        assert len(val) == n_val and set(val) <= {one.name for one in found}
+        assert sorted(train + val) == [path.name for path in paths]
+        for one in splits["train"].micrographs:
+            wanted = [each for each in found if each.name == one.name]
+            assert one.centres_px.tolist() == (wanted[0].centres_px.tolist() if wanted else [])
+
+
+def test_the_micrographs_named_for_validation_are_held_out_even_without_picks(tmp_path):
+    paths = image_files(tmp_path, ["a.png", "b.png", "c.png", "d.png"])
+    found = [picks("a.png", [(9, 9)]), picks("c.png", [(7, 8)])]
+    splits = splits_of_picks(paths, found, DIAMETER_PX, ["c.png", "d.png"], "x", 42)
+    assert names_of(splits["train"]) == ["a.png", "b.png"]
+    assert names_of(splits["val"]) == ["c.png"]  # nothing tells windows of d apart
+    for val, lacking in ((["b.png", "d.png"], "val"), (["a.png", "c.png"], "train")):
+        with pytest.raises(UserError, match=f"no pick on the 2 micrographs of split '{lacking}'"):
+            splits_of_picks(paths, found, DIAMETER_PX, val, "x", 42)
+
+
+@pytest.mark.parametrize("centres", [[], [(9, 9)]])
+def test_picks_on_fewer_than_two_micrographs_are_refused(tmp_path, centres):
+    paths = image_files(tmp_path, ["a.png", "b.png"])
+    found = [picks("a.png", centres), picks("b.png", [])]
+    with pytest.raises(UserError, match=f"picks lie on {len(centres)} .*, but two are needed"):
+        splits_of_picks(paths, found, DIAMETER_PX, None, "x", 42)
+
+
+def test_neither_the_order_of_micrographs_nor_that_of_files_of_picks_matters(tmp_path):
+    paths = image_files(tmp_path, [f"{n}.png" for n in "abcdef"])
+    rng = np.random.default_rng(0)
+    for path in paths[:5]:
+        lines = [f"{x},{y},40" for y, x in some_centres(rng, 3, SIZE_PX)]
+        text = "\n".join(["X-Coordinate,Y-Coordinate,Diameter", *lines])
+        path.with_suffix(".csv").write_text(text)
+    labels = [path.with_suffix(".csv") for path in paths[:5]]
+
+    one = splits_read(paths, None, labels)
+    other = splits_read(paths[::-1], None, labels[2:] + labels[:2])
+    for name, n in (("train", 5), ("val", 1)):
+        assert names_of(one[name]) == names_of(other[name]) and len(names_of(one[name])) == n
+        assert one[name].annotations_hash == other[name].annotations_hash
+        assert one[name].images_hash == other[name].images_hash
+        members = (splits[name].micrographs for splits in (one, other))
+        plans = [plan_windows(name, each, [SIZE_PX] * n, settings()) for each in members]
+        for a, b in zip(*plans, strict=True):
+            np.testing.assert_array_equal(a.labelled_px, b.labelled_px)
+            np.testing.assert_array_equal(a.windows_px, b.windows_px)
+
+
+def test_two_micrographs_of_one_name_are_not_taken_for_one(tmp_path):
+    one, other = (image_files(tmp_path / f, ["a.png", "b.png"]) for f in ("train", "val"))
+    labels = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for path in labels:
+        path.write_text("X-Coordinate,Y-Coordinate,Diameter\n100,100,40\n")
+    with pytest.raises(UserError, match=r"train/a\.png|val/a\.png"):
+        splits_read(one, other[:1], labels)
+
+
+# The store
+
+
+def blobs(centres_px, size_px, sigma_px):
+    """Bright blobs, px k spanning [k, k + 1], on an even ground, uint8 (h, w)."""
+    y, x = (np.arange(n) + 0.5 for n in size_px)
+    image = np.full(size_px, 60.0)
+    for cy, cx in centres_px:
+        image += 150 * np.exp(-((y[:, None] - cy) ** 2 + (x - cx) ** 2) / (2 * sigma_px**2))
+    return np.rint(image).clip(0, 255).astype(np.uint8)
+
+
+def store_of(folder, records, chosen, sizes_px):
+    """Fill a store of one split from the plan of these micrographs."""
+    plans = plan_windows("train", records, sizes_px, chosen)
+    (folder / "train").mkdir(parents=True)
+    journal = Journal(folder / ".journal", {"splits": ["train"]})
+    assert not fill_split([filling(folder / "train", plans, journal)], n_workers=0)
+    listed = {"train": Split("train", tuple(records), "x", "", "", 0, 0, 0)}
+    parts = counts.describe_windows({"train": plans}, listed, {"train": []}, chosen)
+    write_json(folder / "metadata.json", {"content_hash": journal.content_hash(), **parts})
+    return PatchStore(folder, "train"), plans
+
+
+@pytest.mark.parametrize("window_px", [32, 80])
+def test_the_middle_of_a_stored_window_is_its_centre_after_scaling(tmp_path, window_px):
+    size_px = (331, 402)
+    particles = some_centres(np.random.default_rng(3), 12, size_px, margin_px=45, apart_px=75)
+    particles += np.random.default_rng(4).random((12, 2))
+    Image.fromarray(blobs(particles, size_px, 5.0)).save(tmp_path / "a.png")
+    chosen, records = settings(window_px=window_px), [record("a.png", particles, tmp_path)]
+    store, plans = store_of(tmp_path / "store", records, chosen, [size_px])
+    rows = np.flatnonzero(store.labeled)
+    mass = store[rows].astype(float) - 60
+    at = np.arange(window_px) + 0.5
+    middle = np.stack([(mass.sum(axis=2) @ at), (mass.sum(axis=1) @ at)], axis=1)
+    middle /= mass.sum(axis=(1, 2))[:, None]
+    of_pick = np.repeat(particles, WINDOWS_PER_PICK, axis=0)
+    scale = np.array(plans[0].scaled_px) / size_px
+    expected = window_px / 2 + (of_pick - store.centre[rows]) * scale
+    # A window begins on a whole px, so it is up to half a px off, and neither way on average
+    assert np.abs(middle - expected).max() < 0.6
+    np.testing.assert_allclose((middle - expected).mean(axis=0), 0, atol=0.15)
+
+
+def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
+    rng = np.random.default_rng(0)
+    centres = [some_centres(rng, n, SIZE_PX) for n in (3, 0, 2)]
+    records = [record(f"{n}.png", c, tmp_path) for n, c in zip("abc", centres, strict=True)]
+    image_files(tmp_path, ["a.png", "b.png", "c.png"])
+    chosen = settings(expected_particles=20)
+    store, plans = store_of(tmp_path / "store", records, chosen, [SIZE_PX] * 3)
+
+    assert store.patches.shape == (3 * 50 + 5 * WINDOWS_PER_PICK, 32, 32)
+    assert not store.truth_known
+    assert store.input == {"patch_size_px": 32, "scale": 32 / 60, "diameter_px": 40.0}
+    np.testing.assert_array_equal(store.label.astype(bool), store.labeled)
+    np.testing.assert_array_equal(store.tag == TAG_PARTICLE, store.labeled)
+    np.testing.assert_array_equal(store.tag == TAG_WINDOW, ~store.labeled)
+    for i, one in enumerate(plans):
+        own = store.micrograph == i
+        np.testing.assert_allclose(store.centre[own & store.labeled], one.labelled_px, atol=1e-3)
+        np.testing.assert_allclose(store.centre[own & ~store.labeled], one.windows_px, atol=1e-3)
+        assert (store[np.flatnonzero(own)] == 10 + i).all()  # cut from its own micrograph
+    assert [store.counts[f"n_{n}"] for n in ("particles", "labeled", "unlabeled")] == [5, 40, 150]
+    assert store.counts["unlabeled_prior"] == pytest.approx(20 * math.pi * 64 / (480 * 640))
+    assert [m["n_particles"] for m in store.counts["micrographs"]] == [3, 0, 2]
