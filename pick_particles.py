@@ -152,6 +152,9 @@ def main() -> None:
     picker = load_picker(args.checkpoint, runs.select_device(args.device))
     known_px = picker.wants.get("diameter_px")
     diameter_px = diameter_in_px(args.diameter, args.pixel_size, known_px)
+    if "scale" in picker.wants:  # these micrographs' px may be others than those learned from
+        scale = picker.wants["scale"] * picker.wants["diameter_px"] / diameter_px
+        picker = picker._replace(wants={**picker.wants, "scale": scale})
     if args.choose_threshold:
         choose_threshold(args, picker, diameter_px, paths, sizes)
         return

@@ -33,11 +33,6 @@ from picking.negatives import RULES
 
 STORE_FORMAT = 1  # another number when a store's layout changes
 TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
-# What one of the two sources does not use
-OF_DATA_SETS = ("splits", "hide_ratio", "neg_per_pos", "neg_rule", "annotated_margin", "top_up",
-                "hard_negatives")  # fmt: skip
-OF_PICKS = ("labels", "frame", "windows_per_micrograph", "diameter", "pixel_size",
-            "expected_particles", "val_micrographs")  # fmt: skip
 Plans = dict[str, dict[str, list[Any]]]  # task -> split -> a plan for each micrograph
 
 
@@ -116,36 +111,11 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="masks ignore what lies within the annotated margin, where particles are not listed",
     )
-    picked = parser.add_argument_group("instead of --data-root, a few picks of one's own")
-    add_picked = picked.add_argument
-    add_picked("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
-    add_picked("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
-    add_picked("--frame", choices=("jpeg", "mrc"), help="of --labels, if not their format's")
-    add_picked(
-        "--unlabeled",
-        choices=("windows",),
-        default="windows",
-        help="what is not labelled: windows anywhere on the micrographs",
-    )
-    add_picked("--windows-per-micrograph", type=int, default=500, metavar="N")
-    add_picked("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
-    add_picked("--pixel-size", type=float, metavar="Å", help="of the micrographs; needed with Å")
-    add_picked(
-        "--expected-particles",
-        type=float,
-        metavar="N",
-        help="particles on a micrograph, about; without it training estimates their share",
-    )
-    add_picked(
-        "--val-micrographs",
-        nargs="+",
-        metavar="FILE",
-        help="those to choose the checkpoint on; default: a fifth of those with picks",
-    )
+    inputs.add_pick_arguments(parser)
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     args = parser.parse_args()
-    require_one_source(args, parser)
+    inputs.require_one_source(args, parser)
     if args.patch_size is None:
         args.patch_size = windows.WINDOW_PX if args.micrographs else 128
     args.tasks = [task for task in TASKS if task in args.tasks]
@@ -264,35 +234,6 @@ def main() -> None:
             n_rows = sum(plan.n_rows for planned in plans[task].values() for plan in planned)
             what = "patches" if task == "patches" else "images with masks"
             print(f"Finished {folders[task]}: {n_rows:,} {what}")
-
-
-def require_one_source(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Raise `UserError` unless the command names a data set, or micrographs with picks."""
-    lacking = [
-        flag
-        for flag, given in (("--labels", args.labels), ("--diameter", args.diameter))
-        if not given
-    ]
-    foreign = OF_DATA_SETS if args.micrographs else OF_PICKS
-    idle = [name for name in foreign if getattr(args, name) != parser.get_default(name)]
-    for valid, message in (
-        (
-            (args.data_root is None) != (args.micrographs is None),
-            "give --data-root, a data set, or --micrographs with --labels, picks of your own",
-        ),
-        (
-            not idle,
-            f"--{'-'.join(idle[0].split('_')) if idle else ''} has no meaning with "
-            f"{'--micrographs' if args.micrographs else '--data-root'}: leave it out",
-        ),
-        (not args.micrographs or not lacking, f"--micrographs needs {' and '.join(lacking)} too"),
-        (
-            not args.micrographs or args.tasks == ["patches"],
-            "picks of some particles make no masks: leave --tasks segmentation out",
-        ),
-    ):
-        if not valid:
-            raise UserError(message)
 
 
 def require_own_folders(args: argparse.Namespace, listed: dict[str, annotations.Split]) -> None:
@@ -491,7 +432,6 @@ def describe(
     if args.micrographs:
         return {
             "patch_size_px": args.patch_size,
-            "pixel_size_angstrom": args.pixel_size,
             "content_hash": journal.content_hash(),
             **counts.describe_windows(plans, listed, skipped, window_settings(args)),
         }

@@ -30,7 +30,7 @@ from picking import metrics, reports, runs
 from picking.augment import keep_freed_memory, strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import UserError, run_script
-from picking.estimate import estimate_unlabeled_prior
+from picking.estimate import resolve_priors
 from picking.files import locked, read_json, write_json
 from picking.losses import (
     adaptive_threshold,
@@ -43,7 +43,7 @@ from picking.losses import (
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
-from picking.state import Priors, Progress, State
+from picking.state import Progress, State, update_average, uses_average
 from picking.streams import stream_seed
 
 CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
@@ -155,7 +155,7 @@ def main() -> None:
             state.load(last_path, device)
             log(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
         if state.priors is None:
-            state.priors = resolve_priors(config, train_store, device)
+            state.priors = resolve_priors(config, train_store, device, build_network)
         _, n_steps = length_of_run(config, len(sampler))
         reports.log_start(log, config, sampler, state.priors, device, n_steps)
         if not val_store.truth_known:
@@ -235,34 +235,6 @@ def build_network(config: PUConfig, device: torch.device) -> nn.Module:
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)
     return network
-
-
-def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) -> Priors:
-    """Return the two priors of the risk from the config, the store's counts or an estimate."""
-    prior, prior_source = config.loss.prior, "config"
-    if prior in ("actual", "pool"):
-        prior, prior_source = store.counts.get(f"{prior}_prior"), "data"
-    unlabeled, unlabeled_source = config.loss.unlabeled_prior, "config"
-    if unlabeled == "data" and not store.truth_known and store.counts["unlabeled_prior"] is None:
-        unlabeled = "estimate"
-    if config.loss.one_prior and prior != "unlabeled":
-        unlabeled, unlabeled_source = prior, prior_source
-    elif unlabeled == "data":
-        unlabeled, unlabeled_source = store.counts["unlabeled_prior"], "data"
-    elif unlabeled == "estimate":
-        torch.manual_seed(stream_seed(config.training.seed, "estimate", "init"))
-        network = build_network(config, device)
-        unlabeled = estimate_unlabeled_prior(network, config, store, device)
-        unlabeled_source = "estimate"
-    if prior == "unlabeled":
-        prior, prior_source = unlabeled, unlabeled_source
-    if prior is None or unlabeled is None or not 0 < prior < 1 or not 0 <= unlabeled < 1:
-        raise UserError(
-            f"the priors are {prior} ({prior_source}) and {unlabeled} among the unlabeled "
-            f"({unlabeled_source}), but must lie between 0 and 1: there are too few negatives or "
-            "positives in the store, or loss.prior needs a number"
-        )
-    return Priors(prior, prior_source, unlabeled, unlabeled_source)
 
 
 def train(
@@ -457,24 +429,6 @@ def learning_rate(config: PUConfig, step: int, total_steps: int) -> float:
 def stale(progress: Progress, config: PUConfig) -> bool:
     """Return whether early stopping is due."""
     return progress.epoch - progress.best_epoch >= config.training.early_stopping_patience
-
-
-def uses_average(config: PUConfig) -> bool:
-    """Return whether an exponential average of the weights is kept."""
-    return config.training.ema_decay > 0 or config.training.ema_teacher
-
-
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, highest_decay: float, step: int) -> None:
-    """Move the average's weights to the network's, by 1 - min(highest, (1 + t) / (10 + t)).
-
-    Buffers, batch norm's statistics, are copied.
-    """
-    decay = min(highest_decay, (1 + step) / (10 + step))
-    for old, new in zip(average.parameters(), network.parameters(), strict=True):
-        old.lerp_(new, 1 - decay)
-    for buffer, source in zip(average.buffers(), network.buffers(), strict=True):
-        buffer.copy_(source)
 
 
 def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:

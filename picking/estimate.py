@@ -1,4 +1,6 @@
-"""π_U when nothing is known about the unlabeled patches: a classifier, then best bins."""
+"""The two priors of the risk; π_U by a classifier and best bins where nothing is known."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,7 +14,47 @@ from picking.errors import UserError
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import score, to_input
+from picking.state import Priors
 from picking.streams import stream, stream_seed
+
+
+def resolve_priors(
+    config: PUConfig,
+    store: PatchStore,
+    device: torch.device,
+    build_network: Callable[[PUConfig, torch.device], nn.Module],
+) -> Priors:
+    """Return the two priors of the risk from the config, the store's counts or an estimate.
+
+    Raises `UserError` when one is not known, or is none of a share.
+    """
+    loss, counts = config.loss, store.counts
+    prior, prior_source = (
+        (loss.prior, "config") if isinstance(loss.prior, float) else (None, "data")
+    )
+    if loss.prior in ("actual", "pool"):
+        prior = counts.get(f"{loss.prior}_prior")
+    unlabeled, source = None, "data"
+    if isinstance(loss.unlabeled_prior, float):
+        unlabeled, source = loss.unlabeled_prior, "config"
+    elif loss.unlabeled_prior == "data":
+        unlabeled = counts["unlabeled_prior"]
+    nothing_known = store.windows is not None and unlabeled is None
+    if loss.one_prior and loss.prior != "unlabeled":
+        unlabeled, source = prior, prior_source
+    elif loss.unlabeled_prior == "estimate" or nothing_known:
+        torch.manual_seed(stream_seed(config.training.seed, "estimate", "init"))
+        network = build_network(config, device)
+        unlabeled, source = estimate_unlabeled_prior(network, config, store, device), "estimate"
+    if loss.prior == "unlabeled":
+        prior, prior_source = unlabeled, source
+    if prior is None or unlabeled is None or not 0 < prior < 1 or not 0 <= unlabeled < 1:
+        raise UserError(
+            f"the priors are {prior} ({prior_source}) and {unlabeled} among the unlabeled "
+            f"({source}), but must lie between 0 and 1: there are too few negatives or "
+            "positives in the store, or loss.prior needs a number"
+        )
+    return Priors(prior, prior_source, unlabeled, source)
 
 
 def estimate_unlabeled_prior(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from picking import runs
+from picking.config import PUConfig
 from picking.errors import UserError
 
 
@@ -109,3 +110,21 @@ class State:
         self.adaptive.copy_(last["adaptive"])
         self.progress = Progress(**last["progress"])
         self.priors = Priors(**last["priors"])
+
+
+def uses_average(config: PUConfig) -> bool:
+    """Return whether an exponential average of the weights is kept."""
+    return config.training.ema_decay > 0 or config.training.ema_teacher
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, highest_decay: float, step: int) -> None:
+    """Move the average's weights to the network's, by 1 - min(highest, (1 + t) / (10 + t)).
+
+    Buffers, batch norm's statistics, are copied.
+    """
+    decay = min(highest_decay, (1 + step) / (10 + step))
+    for old, new in zip(average.parameters(), network.parameters(), strict=True):
+        old.lerp_(new, 1 - decay)
+    for buffer, source in zip(average.buffers(), network.buffers(), strict=True):
+        buffer.copy_(source)

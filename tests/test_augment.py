@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage, stats
+from scipy.spatial import distance
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from picking.augment import strong_view, to_float, two_views, weak_view
+from picking.augment import strong_view, to_float, two_views, weak_view, window_views
 from picking.config import AugmentationConfig
 from picking.errors import UserError
 
@@ -239,6 +240,90 @@ def test_a_strong_view_differs_from_the_weak_one_but_the_particle_survives():
     assert not torch.isclose(weak, strong).flatten(1).all(dim=1).any()
 
 
+# Crops of windows
+
+
+def distinct(size_px: int) -> np.ndarray:
+    """An image with no value twice, so that each px says where it is; up to 16 px wide."""
+    values = np.random.default_rng(7).permutation(256).astype(np.uint8)
+    return values[: size_px**2].reshape(size_px, size_px)
+
+
+def copies(n: int, size_px: int) -> torch.Tensor:
+    return torch.from_numpy(distinct(size_px)).expand(n, size_px, size_px)
+
+
+def where_cut(views: torch.Tensor, size_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which crop of `distinct` each view is: its place, int (n,), row by row, and symmetry."""
+    side_px = views.shape[-1]
+    windows = np.lib.stride_tricks.sliding_window_view(distinct(size_px), (side_px, side_px))
+    candidates = np.stack([one for row in windows for each in row for one in symmetries(each)])
+    x = to_float(torch.from_numpy(candidates)).flatten(1).numpy()
+    same = distance.cdist(views.flatten(1).numpy(), x) < 1e-4
+    assert (same.sum(axis=1) == 1).all()
+    return np.divmod(same.argmax(axis=1), 8)
+
+
+@pytest.mark.parametrize(("size_px", "side_px"), [(12, 6), (13, 6), (15, 7)])
+def test_the_mask_is_the_disk_about_the_pick_wherever_it_comes_to_lie(size_px, side_px):
+    n_picks, reach_px = 40, 2.3
+    windows = copies(50, size_px)
+    weak, strong, near = window_views(windows, n_picks, side_px, reach_px, generator(), only())
+    assert weak.shape == (50, 1, side_px, side_px) and strong.shape == (10, 1, side_px, side_px)
+    assert near.shape == (n_picks, side_px, side_px) and near.dtype == torch.bool
+    y, x = np.indices((size_px, size_px)) - size_px // 2
+    disk = np.hypot(y, x) <= reach_px
+    cut = np.lib.stride_tricks.sliding_window_view(disk, (side_px, side_px))
+    cut = cut.reshape(-1, side_px, side_px)
+    for one, place, symmetry in zip(near, *where_cut(weak[:n_picks], size_px), strict=True):
+        np.testing.assert_array_equal(one.numpy(), symmetries(cut[place])[symmetry])
+        assert one.sum() == disk.sum()
+
+
+def test_picks_come_to_lie_evenly_wherever_their_disk_is_whole():
+    n, side_px, reach_px = 5000, 10, 3
+    windows = noise_patches(1, 20).expand(n + 1, 20, 20)
+    *_, near = window_views(windows, n, side_px, reach_px, generator(), only())
+    at = np.indices((side_px, side_px)).reshape(2, -1)
+    middles = near.flatten(1).numpy() @ at.T / near.sum(dim=(1, 2)).numpy()[:, None]
+    places, counts = np.unique(middles, axis=0, return_counts=True)
+    assert {tuple(place) for place in places} == {(y, x) for y in range(3, 7) for x in range(3, 7)}
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_crops_about_no_pick_come_evenly_from_everywhere_in_their_window():
+    weak, _, near = window_views(copies(4000, 12), 0, 5, 1.5, generator(), only())
+    place, symmetry = where_cut(weak, 12)
+    assert near.shape == (0, 5, 5)
+    assert stats.chisquare(np.bincount(place, minlength=64)).pvalue > 0.001
+    assert stats.chisquare(np.bincount(symmetry, minlength=8)).pvalue > 0.001
+    # the symmetry tells nothing of the place
+    assert stats.chi2_contingency(np.histogram2d(place // 8, symmetry, 8)[0]).pvalue > 0.001
+
+
+def test_the_strong_view_of_a_window_is_the_weak_one_place_for_place():
+    windows = noise_patches(30, 32)
+    weak, strong, _ = window_views(windows, 10, 16, 3, generator(), only())
+    assert torch.equal(strong, weak[10:])
+    weak, strong, _ = window_views(windows, 10, 16, 3, generator(), only(cutout=0.5))
+    blank = strong == 0
+    assert torch.equal(strong[~blank], weak[10:][~blank])
+    assert (blank.flatten(1).sum(dim=1) >= 16).all()
+    again, strong, _ = window_views(windows, 10, 16, 3, generator(), AugmentationConfig())
+    assert torch.equal(again, weak)  # distortions do not touch the weak view
+    fits = [np.corrcoef(one.flatten(), two.flatten())[0, 1] for one, two in zip(weak[10:], strong)]
+    assert 0.3 < np.median(fits) < 0.999
+
+
+def test_crops_use_the_generator_alone():
+    before = torch.get_rng_state()
+    windows, config = noise_patches(16, 32), AugmentationConfig()
+    first, again, other = (window_views(windows, 6, 16, 3, generator(s), config) for s in (3, 3, 4))
+    for one, same, different in zip(first, again, other, strict=True):
+        assert torch.equal(one, same) and not torch.equal(one, different)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_on_a_gpu_views_stay_there_and_nothing_waits_for_a_value():
     # Fake tensors know device and shape alone: a mixture of devices, or code that asks for a
     # value (which would make the host wait for the GPU), raises.
@@ -249,6 +334,7 @@ def test_on_a_gpu_views_stay_there_and_nothing_waits_for_a_value():
         except RuntimeError as error:
             pytest.skip(f"this torch cannot fake a GPU without a driver: {error}")
         views = two_views(patches, generator(), AugmentationConfig())
-        assert [view.device.type for view in views] == ["cuda", "cuda"]
+        crops = window_views(patches, 2, 16, 3, generator(), AugmentationConfig())
+        assert {view.device.type for view in (*views, *crops)} == {"cuda"}
         with pytest.raises(DataDependentOutputException):
             views[0].sum().item()

@@ -98,6 +98,28 @@ def test_the_diameter_is_that_of_the_disk_also_among_neighbours(diameter_px):
     np.testing.assert_allclose(picks.diameters_px, diameter_px, rtol=0.06)
 
 
+@pytest.mark.parametrize("diameter_px", [85, 100, 115])
+@pytest.mark.parametrize("spacing_px", SPACINGS)
+def test_of_smaller_disks_the_picks_have_the_diameter_of_the_particle(spacing_px, diameter_px):
+    # singles, a pair that touches and one whose particles overlap by a quarter
+    step = np.array([(0, 1.0), (0.45, 0.6)]) * diameter_px
+    centres = np.array([(200, 200), (200, 500), (600, 300), (600, 900)], dtype=float)
+    centres = np.vstack([centres, centres[2] + step[0], centres[3] + step[1]])
+    scores = masked(centres, spacing_px, diameter_px=0.6 * diameter_px)
+    picks = segmentation_picks(scores, "a", DIAMETER_PX, disk=0.6)
+    assert worst_distance(picks, centres) < 0.2 * max(spacing_px)
+    np.testing.assert_allclose(picks.diameters_px, diameter_px, rtol=0.08)
+    assert picks.scores.min() > 0.95
+
+
+def test_the_disk_decides_what_lies_about_a_centre_that_the_score_is_of():
+    # Sure of a disk of 0.6 diameters alone: a score over 0.6 of a whole one takes in its rim
+    scores = masked([(500, 500)], diameter_px=0.5 * DIAMETER_PX)
+    small, whole = (segmentation_picks(scores, "a", DIAMETER_PX, disk=d) for d in (0.5, 1.0))
+    assert small.scores[0] > 0.98 > whole.scores[0]
+    assert small.diameters_px[0] == pytest.approx(2 * whole.diameters_px[0], rel=0.02)
+
+
 def test_where_not_even_the_centre_is_particle_the_diameter_is_the_one_given():
     scores = masked([(500, 500)])
     faint = ScoreMap(scores.logits - 7, scores.origin_px, scores.spacing_px, scores.size_px)

@@ -344,6 +344,29 @@ def test_the_chosen_threshold_is_kept_in_the_checkpoint_and_used(checkpoint, dat
     assert torch.equal(strict["network"]["width"], kept["network"]["width"])
 
 
+@pytest.mark.parametrize("n_expected", [12, 2.4, 0.1])
+def test_the_threshold_for_an_expected_number_gives_so_many_picks(
+    checkpoint, data, tmp_path, n_expected
+):
+    arguments = (
+        "--checkpoint", checkpoint, "--micrographs", data[0] / "*.jpg", "--diameter", "20px",
+    )  # fmt: skip
+    call(*arguments, "--expected-particles", n_expected)
+    kept = runs.load_checkpoint(checkpoint)
+    assert kept["pick_threshold_chosen_on"] == {
+        "micrographs": list(NAMES), "diameter_px": 20, "expected_particles": n_expected,
+    }  # fmt: skip
+    assert kept["threshold"] == 0.4  # that of training stays
+    printed = call(*arguments, "--output", tmp_path / "out")
+    assert "(the checkpoint's, chosen for picking)" in printed
+    found = read_picks(sorted((tmp_path / "out/star").iterdir()), dict.fromkeys(NAMES, SIZE_PX))
+    n_picks = sum(len(picks.centres_px) for picks in found)
+    assert n_picks == max(1, round(3 * n_expected))
+    scores = [np.load(path)["scores"] for path in (tmp_path / "out/scored").iterdir()]
+    best = np.sort(np.concatenate(scores))[::-1]
+    assert best[n_picks - 1] == kept["pick_threshold"] > best[n_picks]
+
+
 # What is refused
 
 
@@ -375,7 +398,22 @@ def test_a_stack_is_refused_before_anything_is_scored(checkpoint, data, tmp_path
         ({"--threshold": "nan"}, "--threshold is 'nan'"),
         ({"--annotated-margin": "far"}, "--annotated-margin is 'far'"),
         ({"--picks": "{data}/truth.json"}, "not both"),
-        ({"--choose-threshold": "{data}/truth.json"}, "writes to the checkpoint alone"),
+        ({"--choose-threshold": "{data}/truth.json"}, "is chosen for the checkpoint alone"),
+        ({"--expected-particles": "12"}, "is chosen for the checkpoint alone"),
+        ({"--expected-particles": "0", "--output": None}, "--output is missing"),
+        ({"--expected-particles": "0"}, "--expected-particles is above 0"),
+        ({"--expected-particles": "-3", "--output": None}, "--expected-particles is above 0"),
+        ({"--expected-particles": "nan", "--output": None}, "--expected-particles is above 0"),
+        ({"--expected-particles": "inf", "--output": None}, "--expected-particles is above 0"),
+        (
+            {"--expected-particles": "3", "--choose-threshold": "x", "--output": None},
+            "goes without --choose-threshold",
+        ),
+        (
+            {"--expected-particles": "3", "--precision": "0.9", "--output": None},
+            "--precision goes with --choose-threshold",
+        ),
+        ({"--expected-particles": "5000", "--output": None}, "only .* candidates on 3 micrographs"),
         ({"--precision": "0.9"}, "--precision goes with --choose-threshold"),
         ({"--evaluate": "{data}/none.json"}, "no file matches"),
         ({"--device": "cuda:7"}, "cuda:7 is not there"),

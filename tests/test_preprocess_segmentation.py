@@ -340,6 +340,7 @@ def test_a_store_begun_for_other_tasks_is_not_gone_on_with(own_data, tmp_path):
         (("--seg-size", 32), "seg_size: 64 there, 32 now"),
         (("--resize", "pad"), "resize: stretch there, pad now"),
         (("--seg-tiles", 2), "seg_tiles: 1 there, 2 now"),
+        (("--seg-disk", 0.6), "seg_disk: 1.0 there, 0.6 now"),
         (("--seg-ignore-margin",), "seg_ignore_margin: False there, True now"),
         (("--splits", "train"), "splits: "),
         (("--max-images-train", 2), "max_images: "),

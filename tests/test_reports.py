@@ -1,7 +1,6 @@
 """Warning signs, the figures of an epoch, success criteria."""
 
 import copy
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -99,9 +98,22 @@ def test_the_mask_rate_is_no_sign_while_its_weight_rises():
     assert len(signs(epochs(4, mask_rate=0.0), rampup_epochs=3)) == 1
 
 
+def test_where_no_truth_is_known_few_may_be_called_positive_but_not_none_and_not_all():
+    config = PUConfig(loss=LossConfig(rampup_epochs=0))
+    rare = {"predicted_positive_share": 0.005, "mask_rate": 0.99, "f1": None}
+    for changes, n_known, n_unknown in (
+        (rare, 3, 0),
+        ({"predicted_positive_share": 0.0005}, 1, 1),
+        ({"predicted_positive_share": 0.995}, 1, 1),
+        ({"mask_rate": 0.1}, 1, 1),
+    ):
+        history = epochs(1, **changes)
+        assert len(reports.warning_signs(history, config, 0.02)) == n_known
+        assert len(reports.warning_signs(history, config, 0.02, truth_known=False)) == n_unknown
+
+
 # The figures of an epoch
 
-SAMPLER = SimpleNamespace(n_unl_per_batch=8)
 TOTALS = {
     "pu_loss": 2.0,
     "consistency_loss": 1.0,
@@ -112,6 +124,7 @@ TOTALS = {
     "n_clipped": 1,
     "n_called_positive": 12,
     "logit_std": 6.0,
+    "n_unlabeled": 32,
     "n_steps": 4,
 }
 
@@ -137,13 +150,14 @@ def test_the_figures_of_a_step_count_the_unlabeled():
         "n_clipped": 1,
         "n_called_positive": 3,
         "logit_std": pytest.approx(3.5**0.5),
+        "n_unlabeled": 4,
         "n_steps": 1,
     }
 
 
 def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
     totals = [TOTALS[name] for name in reports.STEP_FIGURES]
-    assert reports.epoch_figures(totals, SAMPLER) == {  # 4 steps, 32 unlabeled patches
+    assert reports.epoch_figures(totals) == {  # of 4 steps, 32 unlabeled patches or places
         "train_loss": 0.75,
         "pu_loss": 0.5,
         "consistency_loss": 0.25,
@@ -160,7 +174,7 @@ def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
 
 def test_a_share_of_nothing_is_none():
     totals = {**TOTALS, "n_masked": 0, "n_masked_positive": 0, "n_pseudo_positive": 0}
-    figures = reports.epoch_figures(list(totals.values()), SAMPLER)
+    figures = reports.epoch_figures(list(totals.values()))
     assert figures["mask_rate"] == 0
     assert figures["mask_rate_positive"] is None
     assert figures["pseudo_positive_share"] is None
@@ -169,7 +183,7 @@ def test_a_share_of_nothing_is_none():
 
 def test_an_epoch_is_logged_in_the_form_that_users_know():
     figures = {
-        **reports.epoch_figures([TOTALS[name] for name in reports.STEP_FIGURES], SAMPLER),
+        **reports.epoch_figures([TOTALS[name] for name in reports.STEP_FIGURES]),
         "epoch": 2,
         "val": {"auc": 0.7234, "precision": None, "recall": 0.6543},
     }

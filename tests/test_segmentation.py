@@ -1,5 +1,6 @@
 """Masks and images of a segmentation store, the store and its data set."""
 
+import dataclasses
 import json
 import pickle
 import shutil
@@ -36,8 +37,8 @@ def record(name, centres_px, diameter_px=40.0, folder=Path("none")):
     return Micrograph(folder / name, name, centres, diameters, None, 0, None)
 
 
-def plan(centres_px, resize="stretch", tiles=1, side_px=120, margin_px=0, **of_record):
-    settings = MaskSettings(side_px, resize, tiles, margin_px)
+def plan(centres_px, resize="stretch", tiles=1, side_px=120, margin_px=0, disk=1.0, **of_record):
+    settings = MaskSettings(side_px, resize, tiles, margin_px, disk)
     return plan_images([record("a.png", centres_px, **of_record)], [SIZE_PX], settings)[0]
 
 
@@ -60,17 +61,18 @@ def centre_of(weights):
 
 
 @pytest.mark.parametrize("frame", FRAMES)
+@pytest.mark.parametrize("disk", [1.0, 0.6])
 @pytest.mark.parametrize("centre", [(150.0, 210.0), (73.4, 301.9), (200.25, 95.5)])
-def test_a_disk_has_the_area_and_the_centre_of_its_particle(frame, centre):
+def test_a_disk_has_its_share_of_the_area_and_the_centre_of_its_particle(frame, centre, disk):
     resize, tiles = FRAMES[frame]
-    one = plan([centre], resize, tiles, side_px=200)
+    one = plan([centre], resize, tiles, side_px=200, disk=disk)
     image = np.zeros(SIZE_PX, np.uint8)
     (_, drawn), _ = draw_images(one, image)
     whole = together(one, drawn)
     assert set(np.unique(drawn)) <= {0, 1, IGNORE}
     scale_y, scale_x = one.scale
     area = (whole == 1).sum()
-    assert area == pytest.approx(np.pi * 40**2 / 4 * scale_y * scale_x, rel=0.04)
+    assert area == pytest.approx(np.pi * (disk * 40) ** 2 / 4 * scale_y * scale_x, rel=0.05)
     assert np.abs(centre_of(whole == 1) / one.scale - centre).max() * max(one.scale) < 0.25
 
 
@@ -122,6 +124,19 @@ def test_tiles_put_together_are_the_whole_scaled_micrograph(resize):
         np.testing.assert_array_equal(
             together(tiled, parts)[:height, :width], at_once[:height, :width]
         )
+
+
+def test_particles_that_touch_have_smaller_disks_apart_and_of_their_own_diameters():
+    centres, diameters_px = [(150.0, 100.0), (150.0, 140.0)], np.array([40.0, 30.0])
+    whole, apart = (plan(centres, side_px=600, disk=disk) for disk in (1.0, 0.6))
+    rows = []
+    for one in (whole, apart):
+        one = dataclasses.replace(one, diameters_px=diameters_px)
+        row = draw_mask(one)[300] == 1  # through both centres
+        rows.append(np.flatnonzero(np.diff(row.astype(int))) + 1)
+    assert [len(edges) for edges in rows] == [2, 4]
+    expected = [100 - 12, 100 + 12, 140 - 9, 140 + 9]
+    np.testing.assert_allclose(rows[1] / whole.scale[1], expected, atol=0.8)
 
 
 def test_tiles_that_hold_nothing_of_the_micrograph_are_left_out():
@@ -177,7 +192,7 @@ def test_what_the_journal_notes_is_what_was_drawn():
 # The store
 
 
-def fill(folder, names, seed=0, side_px=48, tiles=1, damage=None):
+def fill(folder, names, seed=0, side_px=48, tiles=1, damage=None, disk=1.0):
     """Fill a split with micrographs of noise; return what is wrong with them."""
     images = folder.parent / f"images {seed}"
     images.mkdir(parents=True, exist_ok=True)
@@ -190,7 +205,8 @@ def fill(folder, names, seed=0, side_px=48, tiles=1, damage=None):
         if name == damage:
             (images / name).write_bytes(b"")
     journal = Journal(folder.parent / f".journal {folder.name} {seed}", {"splits": [folder.name]})
-    plans = plan_images(records, [SIZE_PX] * len(names), MaskSettings(side_px, "stretch", tiles, 0))
+    settings = MaskSettings(side_px, "stretch", tiles, 0, disk)
+    plans = plan_images(records, [SIZE_PX] * len(names), settings)
     return fill_split([masks.filling(folder, plans, journal)], n_workers=0)
 
 
@@ -225,8 +241,11 @@ def test_the_content_hash_tells_stores_of_other_images_or_other_masks_apart(tmp_
     fill(tmp_path / "a" / "train", ["a.png"])
     fill(tmp_path / "b" / "train", ["a.png"])
     fill(tmp_path / "c" / "train", ["a.png"], seed=1)
-    a, b, c = (SegmentationStore(tmp_path / x / "train").content_hash for x in "abc")
-    assert a == b != c
+    fill(tmp_path / "d" / "train", ["a.png"], disk=0.6)
+    stores = [SegmentationStore(tmp_path / x / "train") for x in "abcd"]
+    a, b, c, d = (store.content_hash for store in stores)
+    assert a == b and len({a, c, d}) == 3
+    assert [store.disk for store in stores] == [1, 1, 1, 0.6]
     journal = Journal(tmp_path / ".journal", {"splits": ["train", "val"]})
     for checksum in (5, 6):  # of images and masks
         journal.add("train", 0, {"checksum": checksum})

@@ -25,6 +25,7 @@ from picking import runs
 from picking.board import TRAIN_TAGS, VAL_TAGS
 from picking.config import PUConfig, read_config
 from picking.patches import PatchStore
+from picking.state import update_average
 
 N_STEPS = 15  # 39 unlabeled patches at 8 a batch make 5 steps an epoch
 
@@ -204,7 +205,7 @@ def test_the_average_moves_by_its_decay_and_copies_the_buffers():
     network.running_mean.fill_(5)
     for step, decay in ((0, 0.1), (8, 0.5), (10_000, 0.9)):
         nn.init.constant_(average.weight, 1)
-        script.update_average(average, network, 0.9, step)
+        update_average(average, network, 0.9, step)
         assert average.weight.tolist() == pytest.approx([2 - decay] * 3)
         assert average.running_mean.tolist() == [5] * 3
 

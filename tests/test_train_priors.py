@@ -9,13 +9,14 @@ from tiny_runs import config_with, results_of, tiny_network, train
 
 import train_pu_fixed_full as script
 from picking.errors import UserError
+from picking.estimate import resolve_priors
 from picking.patches import PatchStore
 
 
 def resolved(config, store):
     """Return the priors that a run on the CPU would use."""
     with tiny_network():
-        return script.resolve_priors(config, store, torch.device("cpu"))
+        return resolve_priors(config, store, torch.device("cpu"), script.build_network)
 
 
 def priors_of(store, tmp_path, *overrides):
@@ -41,6 +42,8 @@ def test_priors_that_leave_no_negatives_are_refused(store, tmp_path):
 
 class Separable:
     """A store whose positives are bright in the middle: ``n`` patches of four micrographs."""
+
+    windows, truth_known, counts = None, True, {"unlabeled_prior": 0.5}
 
     def __init__(self, n_labeled, n_hidden, n_negative):
         n = n_labeled + n_hidden + n_negative

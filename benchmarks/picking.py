@@ -1,0 +1,218 @@
+"""Picking on real micrographs, and what it costs; each part is one command.
+
+    python -m benchmarks.picking segmentation --data-root ../shared/data/empiar-10017 --seeds 0 1 2
+    python -m benchmarks.picking few-labels --data-root ../shared/data/empiar-10017 \
+        --shares 1 0.3 0.05 0.01 --seeds 0 1
+    python -m benchmarks.picking cost --data-root ../shared/data/empiar-10017 \
+        --checkpoints unet.pt few.pt resnet.pt --topaz 'python -m topaz.main'
+
+segmentation: a U-Net with all labels. few-labels: PU + FixMatch from shares of the labels of train,
+as picks; the validation micrographs have the same share for choosing the checkpoint. Both:
+threshold with the highest F1 on the validation micrographs, annotated in full; test is picked once,
+at the end. What is finished is read, not run again. cost: seconds and peak memory a micrograph of
+each way to pick, every one in a process of its own, one after another.
+
+The seed is that of training; few-labels draws its labels by it too.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picking import annotations
+from picking.coordinates import Picks, write_picks
+from picking.streams import stream
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "experiments" / "picking_benchmark"
+FIGURES = ("precision", "recall", "f1", "ap")
+
+
+def main() -> None:
+    """Run one part."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("segmentation", "few-labels", "cost"))
+    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("--diameter", type=float, default=108, help="in px")
+    parser.add_argument("--expected-particles", type=float, default=600, help="few-labels")
+    parser.add_argument("--shares", nargs="+", type=float, default=[1, 0.3, 0.05, 0.01])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--set", nargs="+", default=[], help="config values of the training runs")
+    parser.add_argument("--name", default="", help="tells runs with other --set apart")
+    parser.add_argument("--checkpoints", nargs="+", type=Path, default=[], help="cost")
+    parser.add_argument("--topaz", help="cost: the command that starts Topaz")
+    args = parser.parse_args()
+    args.data_root = args.data_root.resolve()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    if args.part == "cost":
+        cost(args)
+        return
+    shares = args.shares if args.part == "few-labels" else [1]
+    print("| labels | seed | val F1 | test " + " | ".join(FIGURES) + " | CPU min |")
+    print("| --- " * (len(FIGURES) + 4) + "|")
+    for share in shares:
+        results = []
+        for seed in args.seeds:
+            folder = FOLDER / f"{args.part}{args.name}_{share:g}_seed{seed}"
+            folder.mkdir(exist_ok=True)
+            if not (folder / "result.json").exists():
+                run = segment if args.part == "segmentation" else learn_from_picks
+                (folder / "result.json").write_text(json.dumps(run(args, folder, share, seed)))
+            results.append(json.loads((folder / "result.json").read_text()))
+            print(row(results[-1], seed), flush=True)
+        if len(results) > 1:
+            mean: dict[str, Any] = {"labels": results[0]["labels"]}
+            for key in ("val_f1", *FIGURES, "cpu_minutes"):
+                mean[key] = statistics.mean(result[key] for result in results)
+            print(row(mean, "mean"))
+
+
+def row(result: dict, seed: object) -> str:
+    """Return a line of the table."""
+    cells = [f"{result['labels']:,}", str(seed), f"{result['val_f1']:.3f}"]
+    for name in FIGURES:
+        interval = result.get("intervals", {}).get(name)
+        more = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
+        cells.append(f"{result[name]:.3f}{more}")
+    return f"| {' | '.join(cells)} | {result['cpu_minutes']:.1f} |"
+
+
+def segment(args: argparse.Namespace, folder: Path, share: float, seed: int) -> dict:
+    """Train a U-Net with all labels on tiles, pick, evaluate."""
+    store = FOLDER / "segmentation_store"
+    script(
+        "preprocess_coco_full_dataset.py", "--data-root", args.data_root, "--tasks", "segmentation",
+        "--seg-output-dir", store, "--seg-size", 128, "--seg-tiles", 6, "--seg-ignore-margin",
+        "--seg-disk", 0.6, "--num-workers", 0,
+    )  # fmt: skip
+    minutes = script(
+        "train_active_learning_fixed.py", "--strategy", "full", "--seed", seed, "--resume",
+        "--config", "configs/picking_real.yaml", "--output-dir", folder, "--run-name", "run",
+        "--train-data-dir", store / "train", "--val-data-dir", store / "val", "--device", "cpu",
+        "--set", "data.test_dir=null", *(part for s in args.set for part in ("--set", s)),
+    )  # fmt: skip
+    counts = json.loads((store / "metadata.json").read_text())["splits"]["train"]
+    best = folder / "run" / "iteration_0" / "best_model.pt"
+    return pick_and_evaluate(args, folder, best, counts["n_particles"], minutes)
+
+
+def learn_from_picks(args: argparse.Namespace, folder: Path, share: float, seed: int) -> dict:
+    """Draw a share of the labels, learn from them as picks, pick, evaluate."""
+    n_labels = write_labels(args.data_root, folder, share, seed, args.diameter)
+    script(
+        "preprocess_coco_full_dataset.py", "--micrographs", args.data_root / "train" / "*.jpg",
+        "--val-micrographs", args.data_root / "val" / "*.jpg", "--labels", folder / "picks.star",
+        "--unlabeled", "windows", "--diameter", f"{args.diameter}px", "--expected-particles",
+        args.expected_particles, "--output-dir", folder / "store", "--seed", seed,
+        "--num-workers", 0,
+    )  # fmt: skip
+    minutes = script(
+        "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
+        "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
+        "--device", "cpu", "--set", f"training.seed={seed}",
+        *(part for s in args.set for part in ("--set", s)),
+    )  # fmt: skip
+    best = folder / "run" / "checkpoints" / "best_model.pt"
+    return pick_and_evaluate(args, folder, best, n_labels, minutes)
+
+
+def write_labels(root: Path, folder: Path, share: float, seed: int, diameter_px: float) -> int:
+    """Write a share of the labels of train, and of val, to picks.star; return how many of train."""
+    picks, n_train = [], 0
+    for split in ("train", "val"):
+        micrographs = annotations.read_split(root, split).micrographs
+        owner = np.repeat(np.arange(len(micrographs)), [len(m.centres_px) for m in micrographs])
+        n_labels = round(share * len(owner))
+        chosen = np.zeros(len(owner), dtype=bool)
+        chosen[stream(seed, "labels", split).permutation(len(owner))[:n_labels]] = True
+        n_train += n_labels if split == "train" else 0
+        for i, m in enumerate(micrographs):
+            centres = m.centres_px[chosen[owner == i]]
+            unknown = np.full(len(centres), np.nan)
+            diameters = np.full(len(centres), diameter_px)
+            if len(centres):
+                picks.append(Picks(m.name, centres, unknown, diameters, m.size_px))
+    write_picks(folder, picks, ["star"], one_file=True)
+    return n_train
+
+
+def pick_and_evaluate(
+    args: argparse.Namespace, folder: Path, checkpoint: Path, n_labels: int, minutes: float
+) -> dict:
+    """Choose the threshold on val, pick test, return the figures."""
+    import torch
+
+    truth = args.data_root / "annotations"
+    common = ("--checkpoint", checkpoint, "--diameter", f"{args.diameter}px", "--device", "cpu",
+              "--annotated-margin", 131)  # fmt: skip
+    script(
+        "pick_particles.py", *common, "--micrographs", args.data_root / "val" / "*.jpg",
+        "--choose-threshold", truth / "instances_val.json",
+    )  # fmt: skip
+    chosen_on = torch.load(checkpoint, weights_only=True)["pick_threshold_chosen_on"]
+    script(
+        "pick_particles.py", *common, "--micrographs", args.data_root / "test" / "*.jpg",
+        "--evaluate", truth / "instances_test.json", "--output", folder / "picks", "--overlay",
+    )  # fmt: skip
+    report = json.loads((folder / "picks" / "evaluation.json").read_text())
+    figures = {name: report[name] for name in (*FIGURES, "intervals", "threshold")}
+    return {"labels": n_labels, "val_f1": chosen_on["f1"], "cpu_minutes": minutes, **figures}
+
+
+def script(name: str, *arguments: object) -> float:
+    """Run one of the project's scripts; return the CPU minutes it took."""
+    before = os.times()
+    command = [sys.executable, name, *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    after = os.times()
+    used = after.children_user + after.children_system
+    return (used - before.children_user - before.children_system) / 60
+
+
+def cost(args: argparse.Namespace) -> None:
+    """Print seconds, CPU seconds and peak memory of picking the test micrographs in each way."""
+    images = sorted((args.data_root / "test").glob("*.jpg"))
+    ways: dict[str, list[list[str]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in args.checkpoints:
+            ways[f"{path}"] = [[
+                sys.executable, "pick_particles.py", "--checkpoint", str(path), "--micrographs",
+                *map(str, images), "--diameter", f"{args.diameter}px", "--threshold", "0.5",
+                "--output", f"{folder}/{len(ways)}", "--device", "cpu",
+            ]]  # fmt: skip
+        if args.topaz:
+            topaz = shlex.split(args.topaz)
+            radius = round(args.diameter / 2 / 8)
+            ways["topaz, 8 times smaller, resnet16_u64"] = [
+                [*topaz, "preprocess", "-s", "8", "-o", f"{folder}/small/", *map(str, images)],
+                [*topaz, "extract", "-m", "resnet16_u64", "-r", str(radius), "-x", "8", "-d", "-1",
+                 "-o", f"{folder}/topaz.txt", f"{folder}/small"],
+            ]  # fmt: skip
+        print("| way | s a micrograph | CPU s a micrograph | peak MiB |")
+        print("| --- | --- | --- | --- |")
+        for name, commands in ways.items():
+            started, cpu, peak = time.monotonic(), 0.0, 0
+            for command in commands:
+                child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+                _, status, used = os.wait4(child.pid, 0)
+                if status:
+                    sys.exit(f"{shlex.join(command)} failed")
+                cpu, peak = cpu + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss)
+            seconds = (time.monotonic() - started) / len(images)
+            print(f"| {name} | {seconds:.1f} | {cpu / len(images):.1f} | {peak / 1024:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
