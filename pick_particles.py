@@ -120,7 +120,7 @@ def parse_args() -> argparse.Namespace:
         ),
         (
             args.expected_particles is None
-            or (args.expected_particles > 0 and not args.choose_threshold),
+            or (0 < args.expected_particles < math.inf and not args.choose_threshold),
             "--expected-particles is above 0 and goes without --choose-threshold",
         ),
         (
@@ -428,13 +428,13 @@ def expect_particles(
     """Pick the micrographs, keep the threshold that gives so many picks on each, on average."""
     found = [pick(picker, path, diameter_px)[1] for path in paths.values()]
     scores = np.sort(np.concatenate([picks.scores for picks in found]))[::-1]
-    n_wanted = round(args.expected_particles * len(paths))
+    n_wanted = max(1, round(args.expected_particles * len(paths)))
     if n_wanted > len(scores):
         raise UserError(
             f"--expected-particles {args.expected_particles:g}: there are only {len(scores):,} "
             f"candidates on {len(paths):,} micrographs: ask for fewer, or train longer"
         )
-    threshold = float(scores[max(n_wanted, 1) - 1])
+    threshold = float(scores[n_wanted - 1])
     report_counts(found, [], threshold, None)
     chosen_on = {
         "micrographs": list(paths),

@@ -12,7 +12,9 @@ nor batching changes a score.
 
 A U-Net scores images as large as in training. Those of a tiled micrograph overlap by half here,
 since a network knows least at an image's rim: the picks had F1 0.871, side by side 0.862, and no
-more with overlaps of three quarters.
+more with overlaps of three quarters. Each is scored as it is and flipped in three ways, and the
+logits are averaged: 0.857 for 0.846 and 0.860 for 0.854 with networks of few labels. All eight
+symmetries gave no more.
 
 Figures are of the validation micrographs of EMPIAR-10017.
 """
@@ -40,6 +42,7 @@ MIN_CELLS = 16
 WINDOWS_PER_PATCH = 8
 BATCH_WINDOWS = 512
 BATCH_PX = 768**2
+FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (B, 1, h, w)
 # What a checkpoint must say of its input, by its kind.
 INPUT_KEYS: dict[str, dict[str, type]] = {
     "pu_classifier": {"patch_size_px": int},
@@ -285,9 +288,12 @@ def segmentation_map(
     for start in range(0, len(corners), n_batch):
         some = corners[start : start + n_batch]
         images = torch.stack([padded[y : y + side_px, x : x + side_px] for y, x in some])
+        standardised = to_float(images.to(device))
+        z = torch.zeros_like(standardised)
         with autocast(precision, device):
-            z = network(to_float(images.to(device)))[:, 0]
-        for (y, x), one in zip(some, z.float().cpu(), strict=True):
+            for axes in FLIPS:
+                z += network(standardised.flip(axes)).flip(axes).float()
+        for (y, x), one in zip(some, z[:, 0].cpu() / len(FLIPS), strict=True):
             total[y : y + side_px, x : x + side_px] += weight * one
             weights[y : y + side_px, x : x + side_px] += weight
     spacing_px = np.array(size_px) / scaled.shape

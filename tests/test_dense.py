@@ -12,7 +12,7 @@ from picking.config import AugmentationConfig, DataConfig, PUConfig
 from picking.errors import UserError
 from picking.masks import ImagePlan, MaskSettings
 from picking.patches import cut_patches
-from picking.scoring import to_input
+from picking.scoring import score, to_input
 
 CPU = torch.device("cpu")
 RADIUS_PX = 24
@@ -243,3 +243,38 @@ def test_a_classifiers_input_size_is_that_of_its_config():
     config = {"data": {"input_size_px": 64}}
     checkpoint = {"kind": "pu_classifier", "config": config, "input": {"patch_size_px": 128}}
     assert dense.input_of(checkpoint, "a") == {"patch_size_px": 128, "input_size_px": 64}
+
+
+# Windows about picks
+
+
+class Windows(np.ndarray):
+    """Windows as a store of them has."""
+
+    truth_known = False
+
+
+@pytest.mark.parametrize(("window_px", "input_px"), [(32, 16), (33, 16), (35, 17)])
+def test_the_score_of_a_window_is_what_a_map_says_of_its_middle(window_px, input_px):
+    windows = np.random.default_rng(0).integers(0, 256, (20, window_px, window_px), dtype=np.uint8)
+    config = PUConfig(data=DataConfig(input_size_px=input_px))
+    found = score(nn.Identity(), config, windows.view(Windows), CPU)
+    first = window_px // 2 - input_px // 2
+    seen = windows[:, first : first + input_px, first : first + input_px].astype(float)
+    middle = windows[:, window_px // 2, window_px // 2]
+    z = (middle - seen.mean(axis=(1, 2))) / seen.std(axis=(1, 2))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-z)), rtol=1e-4)
+
+
+def test_a_map_of_a_scaled_micrograph_lies_where_the_micrograph_does(tmp_path):
+    y, x = (np.arange(n) + 0.5 for n in (331, 402))
+    centre = (121.3, 240.6)
+    image = 250 * np.exp(-((y[:, None] - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * 9**2))
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "a.png")
+    wants = {"patch_size_px": 64, "scale": 20 / 36, "input_size_px": 200}
+    found = dense.score_map(tmp_path / "a.png", nn.Identity(), wants, "fp32", CPU)
+    assert found.logits.shape == (184, 223) and found.size_px == (331, 402)
+    weight = np.maximum(found.logits - 0.5, 0)
+    cells = np.argwhere(weight)
+    at = np.average(found.positions_px(cells), axis=0, weights=weight[tuple(cells.T)])
+    np.testing.assert_allclose(at, centre, atol=0.3)

@@ -19,10 +19,8 @@ from picking.filling import fill_split
 from picking.journal import Journal
 from picking.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
 from picking.windows import (
+    PARTICLE_PX,
     POSITIVE_RADIUS,
-    VAL_WINDOWS,
-    WINDOW_SIDE,
-    WINDOWS_PER_PICK,
     WindowSettings,
     plan_windows,
     read_splits,
@@ -65,7 +63,7 @@ def image_files(folder, names):
 
 def splits_read(paths, val_paths, labels):
     paths, val_paths, labels = (list(map(str, one or [])) for one in (paths, val_paths, labels))
-    return read_splits(paths, val_paths, labels, None, DIAMETER_PX, 42)
+    return read_splits(paths, val_paths, labels, None, DIAMETER_PX, 42, False)
 
 
 def names_of(split):
@@ -75,20 +73,12 @@ def names_of(split):
 # Where windows lie
 
 
-def test_labelled_windows_are_even_over_the_disk_about_their_pick():
-    centres = some_centres(np.random.default_rng(0), 40, SIZE_PX, margin_px=20, apart_px=41)
-    one = plan(centres)
-    assert one.labelled_px.shape == (40 * WINDOWS_PER_PICK, 2)
-    many = plan(np.tile(centres, (25, 1)))  # as if each were picked 25 times
-    away = many.labelled_px - np.repeat(np.tile(centres, (25, 1)), WINDOWS_PER_PICK, axis=0)
-    away /= POSITIVE_RADIUS * DIAMETER_PX
-    square = (away**2).sum(axis=1)
-    assert square.max() <= 1 + 1e-9
-    # Of an even disk r² is even over 0 to 1, and the angle is even too: 8000 windows
-    np.testing.assert_allclose(np.quantile(square, [0.25, 0.5, 0.75]), [0.25, 0.5, 0.75], atol=0.03)
-    assert square.mean() == pytest.approx(1 / 2, abs=0.015)
-    np.testing.assert_allclose(away.mean(axis=0), 0, atol=0.03)
-    np.testing.assert_allclose(away.T @ away / len(away), np.eye(2) / 4, atol=0.015)
+def test_there_is_one_window_about_each_pick():
+    centres = some_centres(np.random.default_rng(0), 40, SIZE_PX) + 0.3
+    for split in ("train", "val"):
+        one = plan(centres, split)
+        np.testing.assert_array_equal(one.labelled_px, centres)
+        assert (len(one.windows_px), one.n_rows) == (50, 90)
 
 
 def test_unlabeled_windows_cover_the_whole_micrograph_evenly():
@@ -101,26 +91,22 @@ def test_unlabeled_windows_cover_the_whole_micrograph_evenly():
 
 
 def test_windows_stay_on_the_micrograph_and_picks_beyond_it_are_counted():
-    centres = [(0, 0), (479.9, 639.9), (240, 0), (250, 30), *([(200, 300)] * 40), (-3, 5)]
-    one = plan(centres)
+    centres = [(0, 0), (479.9, 639.9), (240, 0), (-3, 5)]
+    one = plan(centres, per_micrograph=2000)
     assert one.n_outside == 1
-    assert len(one.labelled_px) == 44 * WINDOWS_PER_PICK
-    for found in (one.labelled_px, one.windows_px):
-        assert (found >= 0).all() and (found <= np.array(SIZE_PX) - 1).all()
+    np.testing.assert_array_equal(one.labelled_px, centres[:3])
+    assert (one.windows_px >= 0).all() and (one.windows_px < SIZE_PX).all()
 
 
-def test_train_gets_all_windows_asked_for_and_val_enough_to_tell_auc():
-    for split, wanted, n in (("train", 3000, 3000), ("val", 3000, VAL_WINDOWS), ("val", 30, 30)):
-        assert len(plan([(100, 100)], split, per_micrograph=wanted).windows_px) == n
-
-
-@pytest.mark.parametrize("size_px", [(60, 640), (480, 60)])
+@pytest.mark.parametrize("size_px", [(64, 640), (480, 60)])
 def test_a_window_as_large_as_the_micrograph_is_refused(size_px):
     with pytest.raises(UserError, match=r"a\.png is .* px, no larger than .* check --diameter"):
         plan([(20, 20)], size_px=size_px)
-    one = plan([(20, 20)], size_px=(66, 642))
-    assert settings().scale * WINDOW_SIDE * DIAMETER_PX == pytest.approx(one.patch_size_px)
-    assert one.scaled_px == (35, 342)
+    with pytest.raises(UserError, match=r"1\.6 particles of 40 px"):
+        plan([(20, 20)], size_px=size_px)
+    one = plan([(20, 20)], size_px=(66, 642))  # the window has 32 px after scaling
+    assert one.scaled_px == (33, 321)
+    assert settings().scale * DIAMETER_PX == pytest.approx(PARTICLE_PX)
 
 
 def test_every_micrograph_has_windows_of_its_own_and_so_has_every_seed():
@@ -128,13 +114,11 @@ def test_every_micrograph_has_windows_of_its_own_and_so_has_every_seed():
     together = plan_windows("train", [record(n, centres) for n in "abc"], sizes, settings())
     backwards = plan_windows("train", [record(n, centres) for n in "cb"], sizes[:2], settings())
     for one, other in ((together[1], backwards[1]), (together[2], backwards[0])):
-        np.testing.assert_array_equal(one.labelled_px, other.labelled_px)
         np.testing.assert_array_equal(one.windows_px, other.windows_px)
     other_seed = plan_windows("train", [record("a", centres)], sizes[:1], settings(seed=1))
     other_split = plan_windows("val", [record("a", centres)], sizes[:1], settings())
     for one, other in itertools.combinations([*together, *other_seed, *other_split], 2):
         assert not (one.windows_px == other.windows_px).any()
-        assert not (one.labelled_px == other.labelled_px).any()
 
 
 # π_U
@@ -221,13 +205,28 @@ def test_neither_the_order_of_micrographs_nor_that_of_files_of_picks_matters(tmp
             np.testing.assert_array_equal(a.windows_px, b.windows_px)
 
 
-def test_two_micrographs_of_one_name_are_not_taken_for_one(tmp_path):
-    one, other = (image_files(tmp_path / f, ["a.png", "b.png"]) for f in ("train", "val"))
-    labels = [tmp_path / "a.csv", tmp_path / "b.csv"]
-    for path in labels:
-        path.write_text("X-Coordinate,Y-Coordinate,Diameter\n100,100,40\n")
-    with pytest.raises(UserError, match=r"train/a\.png|val/a\.png"):
-        splits_read(one, other[:1], labels)
+@pytest.fixture
+def named_twice(tmp_path):
+    """Micrographs in two folders, a of both, with the files of picks on them."""
+    for name, files in (("train", ["a.png", "b.png"]), ("val", ["a.png", "c.png", "b.tif"])):
+        image_files(tmp_path / name, files)
+    for stem in "abc":
+        (tmp_path / f"{stem}.csv").write_text("X-Coordinate,Y-Coordinate,Diameter\n100,100,40\n")
+    return tmp_path, [tmp_path / "train/a.png", tmp_path / "train/b.png"]
+
+
+@pytest.mark.parametrize("name", ["a.png", "b.tif"])
+def test_two_micrographs_of_one_name_are_not_taken_for_one(named_twice, name):
+    folder, paths = named_twice
+    with pytest.raises(UserError, match=rf"train/{name[0]}\.png and .*val/{name} have one name"):
+        splits_read(paths, [folder / "val" / name], [folder / "a.csv", folder / "b.csv"])
+
+
+def test_a_micrograph_of_both_patterns_is_validations_alone(named_twice):
+    folder, paths = named_twice
+    val_paths, labels = [folder / "val/c.png", paths[1]], [folder / f"{n}.csv" for n in "abc"]
+    splits = splits_read(paths, val_paths, labels)
+    assert (names_of(splits["train"]), names_of(splits["val"])) == (["a.png"], ["b.png", "c.png"])
 
 
 # The store
@@ -254,7 +253,7 @@ def store_of(folder, records, chosen, sizes_px):
     return PatchStore(folder, "train"), plans
 
 
-@pytest.mark.parametrize("window_px", [32, 80])
+@pytest.mark.parametrize("window_px", [32, 33])
 def test_the_middle_of_a_stored_window_is_its_centre_after_scaling(tmp_path, window_px):
     size_px = (331, 402)
     particles = some_centres(np.random.default_rng(3), 12, size_px, margin_px=45, apart_px=75)
@@ -262,17 +261,14 @@ def test_the_middle_of_a_stored_window_is_its_centre_after_scaling(tmp_path, win
     Image.fromarray(blobs(particles, size_px, 5.0)).save(tmp_path / "a.png")
     chosen, records = settings(window_px=window_px), [record("a.png", particles, tmp_path)]
     store, plans = store_of(tmp_path / "store", records, chosen, [size_px])
-    rows = np.flatnonzero(store.labeled)
-    mass = store[rows].astype(float) - 60
+    mass = store[np.flatnonzero(store.labeled)].astype(float) - 60
     at = np.arange(window_px) + 0.5
     middle = np.stack([(mass.sum(axis=2) @ at), (mass.sum(axis=1) @ at)], axis=1)
     middle /= mass.sum(axis=(1, 2))[:, None]
-    of_pick = np.repeat(particles, WINDOWS_PER_PICK, axis=0)
-    scale = np.array(plans[0].scaled_px) / size_px
-    expected = window_px / 2 + (of_pick - store.centre[rows]) * scale
-    # A window begins on a whole px, so it is up to half a px off, and neither way on average
-    assert np.abs(middle - expected).max() < 0.6
-    np.testing.assert_allclose((middle - expected).mean(axis=0), 0, atol=0.15)
+    scaled = particles * np.array(plans[0].scaled_px) / size_px
+    # A window begins on a whole px, so it is up to half a px off
+    expected = window_px // 2 + scaled - np.rint(scaled)
+    np.testing.assert_allclose(middle, expected, atol=0.12)
 
 
 def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
@@ -283,9 +279,10 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
     chosen = settings(expected_particles=20)
     store, plans = store_of(tmp_path / "store", records, chosen, [SIZE_PX] * 3)
 
-    assert store.patches.shape == (3 * 50 + 5 * WINDOWS_PER_PICK, 32, 32)
+    assert store.patches.shape == (3 * 50 + 5, 32, 32)
     assert not store.truth_known
-    assert store.input == {"patch_size_px": 32, "scale": 32 / 60, "diameter_px": 40.0}
+    wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 4.0}
+    assert store.windows == wanted and store.input == {"patch_size_px": 32, **wanted}
     np.testing.assert_array_equal(store.label.astype(bool), store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_PARTICLE, store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_WINDOW, ~store.labeled)
@@ -294,6 +291,6 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
         np.testing.assert_allclose(store.centre[own & store.labeled], one.labelled_px, atol=1e-3)
         np.testing.assert_allclose(store.centre[own & ~store.labeled], one.windows_px, atol=1e-3)
         assert (store[np.flatnonzero(own)] == 10 + i).all()  # cut from its own micrograph
-    assert [store.counts[f"n_{n}"] for n in ("particles", "labeled", "unlabeled")] == [5, 40, 150]
+    assert [store.counts[f"n_{n}"] for n in ("labeled", "unlabeled", "patches")] == [5, 150, 155]
     assert store.counts["unlabeled_prior"] == pytest.approx(20 * math.pi * 64 / (480 * 640))
     assert [m["n_particles"] for m in store.counts["micrographs"]] == [3, 0, 2]
