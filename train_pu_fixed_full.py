@@ -201,7 +201,13 @@ def check_store(config: PUConfig, store: PatchStore) -> None:
     if (store.windows is None) == (backbone == "unet"):
         what = "patches: choose a ResNet" if store.windows is None else "windows: choose unet"
         raise UserError(f"model.backbone is {backbone}, but {store.folder} holds {what}")
-    if not store.truth_known and config.data.input_size_px > store.patch_size_px // 2:
+    least_px = 2**config.model.depth
+    if backbone == "unet" and config.data.input_size_px % least_px:
+        raise UserError(
+            f"data.input_size_px is {config.data.input_size_px}, but with model.depth "
+            f"{config.model.depth} it must be a multiple of {least_px}"
+        )
+    if backbone == "unet" and config.data.input_size_px > store.patch_size_px // 2:
         raise UserError(
             f"data.input_size_px is {config.data.input_size_px}, but of windows of "
             f"{store.patch_size_px} px at most half is seen at once: lower it"

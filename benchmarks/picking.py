@@ -5,6 +5,7 @@
         --shares 1 0.3 0.05 0.01 --seeds 0 1
     python -m benchmarks.picking cost --data-root ../shared/data/empiar-10017 \
         --checkpoints unet.pt few.pt resnet.pt --topaz 'python -m topaz.main'
+    python -m benchmarks.picking figure        # docs/few_labels.png, of the runs that are there
 
 segmentation: a U-Net with all labels. few-labels: PU + FixMatch from shares of the labels of train,
 as picks; the validation micrographs have the same share for choosing the checkpoint. Both:
@@ -35,6 +36,10 @@ from picking.streams import stream
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "experiments" / "picking_benchmark"
+# Of peers on the same test micrographs; Topaz's network was tuned on the same labels
+TOPAZ_TUNED = ((185, 0.849), (1109, 0.862), (3696, 0.867))
+TOPAZ_LABEL = "Topaz, tuned on the same numbers of labels (whole frame)"
+CRYOLO_F1 = 0.911
 FIGURES = ("precision", "recall", "f1", "ap")
 
 
@@ -43,8 +48,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("segmentation", "few-labels", "cost"))
-    parser.add_argument("--data-root", type=Path, required=True)
+    parser.add_argument("part", choices=("segmentation", "few-labels", "cost", "figure"))
+    parser.add_argument("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
     parser.add_argument("--diameter", type=float, default=108, help="in px")
     parser.add_argument("--expected-particles", type=float, default=600, help="few-labels")
     parser.add_argument("--shares", nargs="+", type=float, default=[1, 0.3, 0.05, 0.01])
@@ -56,8 +61,8 @@ def main() -> None:
     args = parser.parse_args()
     args.data_root = args.data_root.resolve()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if args.part == "cost":
-        cost(args)
+    if args.part in ("cost", "figure"):
+        cost(args) if args.part == "cost" else draw_figure()
         return
     shares = args.shares if args.part == "few-labels" else [1]
     print("| labels | seed | val F1 | test " + " | ".join(FIGURES) + " | CPU min |")
@@ -212,6 +217,44 @@ def cost(args: argparse.Namespace) -> None:
                 cpu, peak = cpu + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss)
             seconds = (time.monotonic() - started) / len(images)
             print(f"| {name} | {seconds:.1f} | {cpu / len(images):.1f} | {peak / 1024:.0f} |")
+
+
+def draw_figure() -> None:
+    """Draw picks on a simulated micrograph, and F1 against labels on the real test micrographs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(12, 5.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    picture, plot = figure.subplots(1, 2, width_ratios=(1, 1.1))
+    picture.imshow(np.asarray(Image.open(ROOT / "docs" / "picks.png")))
+    picture.set_axis_off()
+    picture.set_title("simulated: true picks blue, false orange, missed yellow", fontsize=10)
+
+    of_labels: dict[int, list[float]] = {}
+    for path in FOLDER.glob("few-labels_*/result.json"):
+        result = json.loads(path.read_text())
+        of_labels.setdefault(result["labels"], []).append(result["f1"])
+    labels = sorted(of_labels)
+    means = [statistics.mean(of_labels[n]) for n in labels]
+    plot.plot(labels, means, "o-", color="#1f77b4", label="PU + FixMatch from picks, mean of seeds")
+    for n in labels:
+        plot.plot([n] * len(of_labels[n]), of_labels[n], ".", color="#1f77b4", alpha=0.5)
+    full = [json.loads(p.read_text()) for p in FOLDER.glob("segmentation_*/result.json")]
+    if full:
+        mean = statistics.mean(result["f1"] for result in full)
+        plot.plot(
+            full[0]["labels"], mean, "s", color="#2ca02c", label="Attention U-Net, all labels"
+        )
+    plot.plot(*zip(*TOPAZ_TUNED, strict=True), "^--", color="#ff7f0e", label=TOPAZ_LABEL)
+    plot.axhline(CRYOLO_F1, color="#7f7f7f", linestyle=":", label="crYOLO, picks as published")
+    plot.set_xscale("log")
+    plot.set_xlabel("labelled particles (of 3,696 on six micrographs)")
+    plot.set_ylabel("F1 of picks, four test micrographs of EMPIAR-10017")
+    plot.grid(alpha=0.3)
+    plot.legend(fontsize=9, loc="lower right")
+    figure.savefig(ROOT / "docs" / "few_labels.png", dpi=80)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The two priors of the risk; π_U by a classifier and best bins where nothing is known."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from picking import priors, runs
-from picking.augment import weak_view, window_views
+from picking.augment import to_float, weak_view, window_views
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.patches import PatchStore
@@ -105,8 +106,37 @@ def estimate_unlabeled_prior(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-    scores = score(network, config, store, device)[held_rows]
+    if store.windows is None:
+        scores = score(network, config, store, device)[held_rows]
+    else:
+        scores = _window_scores(network, config, store, held_rows, device)
     labeled = store.labeled[held_rows]
     estimate = priors.best_bin_estimate(scores[labeled], scores[~labeled])
     # GPUs round differently; all processes must use the same number
     return float(runs.from_all_processes(torch.tensor([estimate], device=device))[0])
+
+
+@torch.no_grad()
+def _window_scores(
+    network: nn.Module, config: PUConfig, store: PatchStore, rows: np.ndarray, device: torch.device
+) -> np.ndarray:
+    """Return a probability for each window: of its middle, or of a place near its pick, (n,).
+
+    Positives among the unlabeled lie anywhere near a particle; the labelled must too.
+    """
+    assert store.windows is not None
+    network.eval()
+    reach = int(store.windows["reach_px"])
+    offsets = np.argwhere(np.ones((2 * reach + 1,) * 2)) - reach
+    offsets = offsets[(offsets**2).sum(axis=1) <= reach**2]
+    rng = stream(config.training.seed, "estimate", "places")
+    found = []
+    for part in np.array_split(rows, math.ceil(len(rows) / config.training.eval_batch_size)):
+        windows = store[part]
+        for i in np.flatnonzero(store.labeled[part]):
+            windows[i] = np.roll(windows[i], rng.choice(offsets), axis=(0, 1))
+        middle = to_input(windows, config, device, windows=True)
+        z = network(to_float(middle))[:, 0]
+        side_px = config.data.input_size_px
+        found.append(torch.sigmoid(z[:, side_px // 2, side_px // 2].double()).cpu().numpy())
+    return np.concatenate(found)

@@ -101,15 +101,15 @@ def check_frame(
     """Raise `UserError` when most coordinates fit the micrographs better upside down.
 
     files: that the picks were read from, in ``frame`` or, where that is None, in what their format
-    has. diameter_px: for picks that state none. The message names ``flag``.
+    has. diameter_px: of the particles; None: what the picks state. The message names ``flag``.
     """
     frame = frame or FRAMES[files[0].suffix.lower()]
     n_fit = n_mirrored = 0
     for one in [one for one in picks if one.name in paths][:FRAMES_CHECKED]:
-        known = one.diameters_px[np.isfinite(one.diameters_px)]
-        width_px = (
-            float(np.median(known)) if len(known) else diameter_in_px(None, None, diameter_px)
-        )
+        stated = one.diameters_px[np.isfinite(one.diameters_px)]
+        width_px = diameter_px
+        if width_px is None:
+            width_px = diameter_in_px(None, None, float(np.median(stated)) if len(stated) else None)
         try:
             image = read_micrograph(paths[one.name])
         except UnreadableImage:  # whoever needs it will say so

@@ -1,13 +1,16 @@
 """The training script: what is refused, and what stops a run, with a clear error."""
 
 import math
+import re
 import signal
 
 import pytest
 import torch
 from tiny_runs import (
+    UNET,
     Small,
     arguments,
+    as_windows,
     assert_same_run,
     call,
     copy_of_store,
@@ -77,6 +80,47 @@ def test_what_cannot_be_evaluated_is_a_clear_error(finished_run, store, tmp_path
         evaluate(best, copy_of_store(store, tmp_path, "val"), output)
     with pytest.raises(UserError, match="--evaluate needs --data-dir"):
         call("--evaluate", best, "--device", "cpu")
+    assert not output.exists()
+
+
+# Windows about picks and patches of particles are no substitute for each other
+
+
+@pytest.fixture
+def windows(store, tmp_path):
+    return as_windows(store, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("on_windows", "overrides", "words"),
+    [
+        (False, UNET, "model.backbone is unet, but .* holds patches: choose a ResNet"),
+        (True, (), "model.backbone is resnet18, but .* holds windows: choose unet"),
+        (True, (*UNET, "data.input_size_px=20"), "of windows of 32 px at most half is seen"),
+        (True, (*UNET, "model.depth=5"), "data.input_size_px is 16, .*multiple of 32"),
+    ],
+)
+def test_a_network_that_does_not_suit_the_store_is_refused_before_a_folder_is_made(
+    store, windows, tmp_path, on_windows, overrides, words
+):
+    experiments = tmp_path / "experiments"
+    message = refused(windows if on_windows else store, experiments, overrides=overrides)
+    assert re.search(words, message)
+    assert not (experiments / "run").exists()
+
+
+def test_a_checkpoint_is_not_evaluated_on_the_other_kind_of_store(
+    store, windows, finished_run, tmp_path
+):
+    run = train(windows, tmp_path / "runs", overrides=(*UNET, "training.max_steps=1"))
+    output, best = tmp_path / "out.json", "checkpoints/best_model.pt"
+    for checkpoint, other, words in (
+        (run / best, store, "is unet, but .* holds patches"),
+        (finished_run / best, windows, "is resnet18, but .* holds windows"),
+    ):
+        with pytest.raises(UserError, match=words) as error:
+            evaluate(checkpoint, other, output, "--split", "val")
+        assert "\n" not in str(error.value)
     assert not output.exists()
 
 

@@ -6,7 +6,7 @@ import os
 import re
 
 import pytest
-from tiny_runs import arguments, assert_same_run, call, refused, train
+from tiny_runs import UNET, arguments, as_windows, assert_same_run, call, refused, train
 
 from picking import files
 from picking.files import locked
@@ -74,6 +74,17 @@ def test_a_resumed_run_ends_as_if_never_stopped(
     assert_same_run(folder, finished_with_everything if overrides else finished_run)
     resumed = re.findall("Resumed after (.*)", (folder / "training.log").read_text())
     assert resumed == ([after] if after else [])
+
+
+@pytest.mark.parametrize("number", [2, 6])  # in the first epoch, and before its validation
+def test_a_resumed_run_on_windows_ends_as_if_never_stopped(store, tmp_path, number):
+    windows, overrides = as_windows(store, tmp_path), (*UNET, *EVERYTHING)
+    whole = train(windows, tmp_path / "whole", overrides=overrides)
+    with pytest.raises(Stopped):
+        train_and_stop(number, windows, tmp_path, overrides=overrides)
+    resumed = train(windows, tmp_path, "--resume", overrides=overrides)
+    assert "Resumed after" in (resumed / "training.log").read_text()
+    assert_same_run(resumed, whole)
 
 
 def test_a_run_stopped_again_and_again_ends_the_same(store, tmp_path, finished_run):

@@ -109,6 +109,19 @@ def copy_of_store(store, tmp_path, *splits):
     return tmp_path / "store"
 
 
+# A U-Net for windows of 32 px, as small as can be
+UNET = ("model.backbone=unet", "model.width=2", "model.depth=2", "data.input_size_px=16")
+
+
+def as_windows(store, tmp_path):
+    """Copy a patch store as if its patches were windows about a few picks and of anywhere."""
+    folder = copy_of_store(store, tmp_path, "train", "val")
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["windows"] = {"scale": 1.0, "diameter_px": 20.0, "reach_px": 4.0}
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    return folder
+
+
 def leave_one_class(store, split):
     """Make every patch of a split a positive."""
     index = dict(np.load(store / split / "index.npz"))
