@@ -112,15 +112,11 @@ def score_map(
         if "scale" in wants:
             # As windows are made: not `read_scaled`, whose JPEGs come out a little different
             height, width = (max(1, round(n * wants["scale"])) for n in size_px)
-            scaled, side_px = (
-                scale_micrograph(read_micrograph(path), (height, width)),
-                wants["input_size_px"],
-            )
+            scaled = scale_micrograph(read_micrograph(path), (height, width))
+            side_px = wants["input_size_px"]
         else:
-            scaled, side_px = (
-                read_scaled(path, working_size(size_px, **_sizes(wants))),
-                wants["side_px"],
-            )
+            scaled = read_scaled(path, working_size(size_px, **_sizes(wants)))
+            side_px = wants["side_px"]
         found = segmentation_map(network, scaled, side_px, size_px, precision, device)
     if not np.isfinite(found.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")

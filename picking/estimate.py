@@ -30,10 +30,10 @@ def resolve_priors(
     Raises `UserError` when one is not known, or is none of a share.
     """
     loss, counts = config.loss, store.counts
-    prior, prior_source = (
-        (loss.prior, "config") if isinstance(loss.prior, float) else (None, "data")
-    )
-    if loss.prior in ("actual", "pool"):
+    prior, prior_source = None, "data"
+    if isinstance(loss.prior, float):
+        prior, prior_source = loss.prior, "config"
+    elif loss.prior != "unlabeled":
         prior = counts.get(f"{loss.prior}_prior")
     unlabeled, source = None, "data"
     if isinstance(loss.unlabeled_prior, float):
