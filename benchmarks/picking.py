@@ -4,20 +4,22 @@
     python -m benchmarks.picking few-labels --data-root ../shared/data/empiar-10017 \
         --shares 1 0.3 0.05 0.01 --seeds 0 1
     python -m benchmarks.picking cost --data-root ../shared/data/empiar-10017 \
-        --checkpoints unet.pt few.pt resnet.pt --topaz 'python -m topaz.main'
+        --checkpoints unet.pt few.pt --topaz 'python -m topaz.main'
     python -m benchmarks.picking figure        # docs/few_labels.png, of the runs that are there
 
 segmentation: a U-Net with all labels. few-labels: PU + FixMatch from shares of the labels of train,
 as picks; the validation micrographs have the same share for choosing the checkpoint. Both:
 threshold with the highest F1 on the validation micrographs, annotated in full; test is picked once,
 at the end. What is finished is read, not run again. cost: seconds and peak memory a micrograph of
-each way to pick, every one in a process of its own, one after another.
+each way to pick, every one in a process of its own, one after another: our U-Nets in tiles as they
+were trained, and with the whole micrograph as one image.
 
 The seed is that of training; few-labels draws its labels by it too.
 """
 
 import argparse
 import json
+import math
 import os
 import shlex
 import statistics
@@ -32,6 +34,7 @@ import numpy as np
 
 from picking import annotations
 from picking.coordinates import Picks, write_picks
+from picking.micrographs import image_size
 from picking.streams import stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,9 +107,10 @@ def segment(args: argparse.Namespace, folder: Path, share: float, seed: int) -> 
     )  # fmt: skip
     minutes = script(
         "train_active_learning_fixed.py", "--strategy", "full", "--seed", seed, "--resume",
-        "--config", "configs/picking_real.yaml", "--output-dir", folder, "--run-name", "run",
-        "--train-data-dir", store / "train", "--val-data-dir", store / "val", "--device", "cpu",
-        "--set", "data.test_dir=null", *(part for s in args.set for part in ("--set", s)),
+        "--config", "configs/active_learning_picking.yaml", "--output-dir", folder,
+        "--run-name", "run", "--train-data-dir", store / "train", "--val-data-dir", store / "val",
+        "--device", "cpu", "--set", "data.test_dir=null",
+        *(part for s in args.set for part in ("--set", s)),
     )  # fmt: skip
     counts = json.loads((store / "metadata.json").read_text())["splits"]["train"]
     best = folder / "run" / "iteration_0" / "best_model.pt"
@@ -192,11 +196,14 @@ def cost(args: argparse.Namespace) -> None:
     ways: dict[str, list[list[str]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for path in args.checkpoints:
-            ways[f"{path}"] = [[
-                sys.executable, "pick_particles.py", "--checkpoint", str(path), "--micrographs",
-                *map(str, images), "--diameter", f"{args.diameter}px", "--threshold", "0.5",
-                "--output", f"{folder}/{len(ways)}", "--device", "cpu",
-            ]]  # fmt: skip
+            whole = Path(folder) / f"{len(ways)}.pt"
+            save_whole(path, whole, images[0])
+            for name, checkpoint in ((f"{path}, tiled", path), (f"{path}, whole", whole)):
+                ways[name] = [[
+                    sys.executable, "pick_particles.py", "--checkpoint", str(checkpoint),
+                    "--micrographs", *map(str, images), "--diameter", f"{args.diameter}px",
+                    "--threshold", "0.5", "--output", f"{folder}/{len(ways)}", "--device", "cpu",
+                ]]  # fmt: skip
         if args.topaz:
             topaz = shlex.split(args.topaz)
             radius = round(args.diameter / 2 / 8)
@@ -217,6 +224,21 @@ def cost(args: argparse.Namespace) -> None:
                 cpu, peak = cpu + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss)
             seconds = (time.monotonic() - started) / len(images)
             print(f"| {name} | {seconds:.1f} | {cpu / len(images):.1f} | {peak / 1024:.0f} |")
+
+
+def save_whole(path: Path, copy: Path, image: Path) -> None:
+    """Save a U-Net's checkpoint so that it scores a whole micrograph as one image."""
+    import torch
+
+    checkpoint = torch.load(path, weights_only=True)
+    if checkpoint["kind"] == "segmentation":
+        wants = checkpoint["input"]
+        wants |= {"side_px": wants["side_px"] * wants["tiles"], "tiles": 1}
+    else:
+        scaled = max(image_size(image)) * checkpoint["input"]["scale"]
+        whole_px = -(-math.ceil(scaled) // 64) * 64
+        checkpoint["config"]["data"]["input_size_px"] = whole_px
+    torch.save(checkpoint, copy)
 
 
 def draw_figure() -> None:
