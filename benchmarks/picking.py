@@ -177,7 +177,18 @@ def pick_and_evaluate(
     )  # fmt: skip
     report = json.loads((folder / "picks" / "evaluation.json").read_text())
     figures = {name: report[name] for name in (*FIGURES, "intervals", "threshold")}
+    figures["f1_whole_frame"] = whole_frame(args, folder)
     return {"labels": n_labels, "val_f1": chosen_on["f1"], "cpu_minutes": minutes, **figures}
+
+
+def whole_frame(args: argparse.Namespace, folder: Path) -> float:
+    """Return the F1 of the same picks where those in the margin, where nobody annotated, count."""
+    script(
+        "pick_particles.py", "--evaluate", args.data_root / "annotations" / "instances_test.json",
+        "--picks", folder / "picks" / "star" / "*.star", "--annotated-margin", 0,
+        "--output", folder / "whole_frame",
+    )  # fmt: skip
+    return json.loads((folder / "whole_frame" / "evaluation.json").read_text())["f1"]
 
 
 def script(name: str, *arguments: object) -> float:
@@ -255,12 +266,16 @@ def draw_figure() -> None:
     picture.set_title("simulated: true picks blue, false orange, missed yellow", fontsize=10)
 
     of_labels: dict[int, list[float]] = {}
-    for path in FOLDER.glob("few-labels_*/result.json"):
+    of_frame: dict[int, list[float]] = {}
+    for path in FOLDER.glob("few-labels_[01]*/result.json"):
         result = json.loads(path.read_text())
         of_labels.setdefault(result["labels"], []).append(result["f1"])
+        of_frame.setdefault(result["labels"], []).append(result["f1_whole_frame"])
     labels = sorted(of_labels)
     means = [statistics.mean(of_labels[n]) for n in labels]
     plot.plot(labels, means, "o-", color="#1f77b4", label="PU + FixMatch from picks, mean of seeds")
+    whole = [statistics.mean(of_frame[n]) for n in labels]
+    plot.plot(labels, whole, "o--", color="#1f77b4", mfc="white", label="the same, whole frame")
     for n in labels:
         plot.plot([n] * len(of_labels[n]), of_labels[n], ".", color="#1f77b4", alpha=0.5)
     full = [json.loads(p.read_text()) for p in FOLDER.glob("segmentation_*/result.json")]
