@@ -34,7 +34,7 @@ import numpy as np
 
 from picking import annotations
 from picking.coordinates import Picks, write_picks
-from picking.micrographs import image_size
+from picking.micrographs import image_size, read_micrograph, write_mrc
 from picking.streams import stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -218,10 +218,14 @@ def cost(args: argparse.Namespace) -> None:
         if args.topaz:
             topaz = shlex.split(args.topaz)
             radius = round(args.diameter / 2 / 8)
+            raw = [f"{folder}/{image.stem}.mrc" for image in images]  # it takes no JPEGs
+            small = [f"{folder}/small/{image.stem}.mrc" for image in images]
+            for image, path in zip(images, raw, strict=True):
+                write_mrc(Path(path), read_micrograph(image), 1.77)
             ways["topaz, 8 times smaller, resnet16_u64"] = [
-                [*topaz, "preprocess", "-s", "8", "-o", f"{folder}/small/", *map(str, images)],
+                [*topaz, "preprocess", "-s", "8", "-o", f"{folder}/small/", *raw],
                 [*topaz, "extract", "-m", "resnet16_u64", "-r", str(radius), "-x", "8", "-d", "-1",
-                 "-o", f"{folder}/topaz.txt", f"{folder}/small"],
+                 "-o", f"{folder}/topaz.txt", *small],
             ]  # fmt: skip
         print("| way | s a micrograph | CPU s a micrograph | peak MiB |")
         print("| --- | --- | --- | --- |")
