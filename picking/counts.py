@@ -119,10 +119,7 @@ def describe_patches(
             **_left_out(listed[name], skipped[name]),
             "micrographs": [
                 {
-                    "name": p.micrograph.name,
-                    "empiar_id": p.micrograph.empiar_id,
-                    "size_px": list(p.size_px),
-                    "n_particles": len(p.labelled_px) + len(p.hidden_px),
+                    **_micrograph(p),
                     "n_negative": p.n_negative,
                     "n_negative_short": max(0, p.n_negatives_wanted - p.n_negative),
                 }
@@ -148,15 +145,7 @@ def describe_windows(
         split_parts[name] = {
             **_describe_windows(rows, settings),
             **_left_out(listed[name], skipped[name]),
-            "micrographs": [
-                {
-                    "name": p.micrograph.name,
-                    "empiar_id": p.micrograph.empiar_id,
-                    "size_px": list(p.size_px),
-                    "n_particles": len(p.labelled_px),
-                }
-                for p in rows
-            ],
+            "micrographs": [_micrograph(p) for p in rows],
         }
     return {
         "windows": {
@@ -202,6 +191,16 @@ def _count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
         "n_labeled": sum(len(p.labelled_px) for p in plans),
         "n_hidden": sum(len(p.hidden_px) for p in plans),
         "n_negative": sum(p.n_negative for p in plans),
+    }
+
+
+def _micrograph(plan: patches.MicrographPlan) -> dict:
+    """Return what metadata.json says of every micrograph of a patch store."""
+    return {
+        "name": plan.micrograph.name,
+        "empiar_id": plan.micrograph.empiar_id,
+        "size_px": list(plan.size_px),
+        "n_particles": len(plan.labelled_px) + len(plan.hidden_px),
     }
 
 
