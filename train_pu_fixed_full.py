@@ -45,6 +45,7 @@ from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
 from picking.state import Progress, State, update_average, uses_average
 from picking.streams import stream_seed
+from picking.windows import PickedWindows
 
 CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
 
@@ -166,8 +167,8 @@ def main() -> None:
             stack.callback(board.close)
 
         # 4. Epochs
-        loader = DataLoader(
-            train_store,  # a whole batch at a time, straight from the memory map
+        loader = DataLoader(  # a whole batch at a time, straight from the memory map
+            train_store if train_store.windows is None else PickedWindows(train_store),
             sampler=sampler,
             batch_size=None,
             num_workers=args.num_workers,
@@ -349,15 +350,19 @@ def train_one_epoch(
             strong = strong_view(patches[n_p:], generator, config.augmentation)
         else:
             weak, strong, near = window_views(
-                patches.to(device, non_blocking=True), n_p, config.data.input_size_px,
-                windows["reach_px"], generator, config.augmentation,
+                *(part.to(device, non_blocking=True) for part in patches), n_p,
+                config.data.input_size_px, windows["reach_px"], generator, config.augmentation,
             )  # fmt: skip
         with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
         z_p, z_u, z_s = z.float().split([n_p, n_u, n_u])
-        if windows is not None:  # a logit for every place: P are those near a pick
-            z_p = z_p[:, 0][near]
         z_p, z_u, z_s = (runs.from_all_processes(part.flatten()) for part in (z_p, z_u, z_s))
+        if windows is not None:  # a logit for every place: P are all near a pick, U the others
+            near_p, near_u = (
+                runs.from_all_processes(part.flatten()) for part in near.split([n_p, n_u])
+            )
+            z_p = torch.cat([z_p[near_p], z_u[near_u]])
+            z_u, z_s = z_u[~near_u], z_s[~near_u]
 
         # nnPU: `objective` is differentiated, `risk` is reported
         objective, risk = nnpu_risk(
@@ -370,7 +375,8 @@ def train_one_epoch(
         if settings.ema_teacher and state.average is not None:
             with torch.no_grad(), autocast(settings.precision, device):
                 z_t = state.average(weak[n_p:]).float().flatten()
-                q = weak_probability(runs.from_all_processes(z_t))
+                z_t = runs.from_all_processes(z_t)
+                q = weak_probability(z_t if windows is None else z_t[~near_u])
         else:
             q = weak_probability(z_u)
         if loss_config.distribution_alignment:

@@ -75,6 +75,7 @@ def two_views(
 
 def window_views(
     windows: torch.Tensor,
+    picked: torch.Tensor,
     n_picks: int,
     side_px: int,
     reach_px: float,
@@ -83,11 +84,13 @@ def window_views(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Crop, flip and turn windows at random, and distort those that are about no pick once more.
 
-    (B, S, S) uint8, S at least 2 s, the first ``n_picks`` about a pick in their middle, px
-    [S // 2, S // 2] -> the weak view, (B, 1, s, s) float32, of all; the strong view,
-    (B - n_picks, 1, s, s), of the others, place for place the same as the weak one; and bool
-    (n_picks, s, s), true within ``reach_px`` of the pick. Picks come to lie anywhere in a crop
-    where the whole of that disk is in it: the network must not learn where in a crop to expect one.
+    windows: (B, S, S) uint8, S at least 2 s, the first ``n_picks`` about a pick in their middle, px
+    [S // 2, S // 2]; picked: (B, S, S) uint8, 1 where a place is near any pick.
+
+    Returns the weak view, (B, 1, s, s) float32, of all; the strong view, (B - n_picks, 1, s, s), of
+    the others, place for place the same as the weak one; and bool (B, s, s), where a crop is near a
+    pick. Picks come to lie anywhere in a crop where the whole of the disk of ``reach_px`` is in it:
+    the network must not learn where in a crop to expect one.
     """
     n, size_px, _ = windows.shape
     device, middle, reach = windows.device, size_px // 2, math.ceil(reach_px)
@@ -102,11 +105,12 @@ def window_views(
     row = row * size_px  # places in the flattened window
     down, across = torch.where(swap, column, row), torch.where(swap, row, column)
     place = down.unsqueeze(2) + across.unsqueeze(1)
-    crops = windows.flatten(1).gather(1, place.flatten(1)).view(n, side_px, side_px)
-    y, x = place[:n_picks] // size_px - middle, place[:n_picks] % size_px - middle
+    crops, near = (
+        whole.flatten(1).gather(1, place.flatten(1)).view(n, side_px, side_px)
+        for whole in (windows, picked)
+    )
     weak = to_float(crops)
-    strong = _distort(weak[n_picks:], generator, config)
-    return weak, strong, y**2 + x**2 <= reach_px**2
+    return weak, _distort(weak[n_picks:], generator, config), near == 1
 
 
 def keep_freed_memory() -> None:

@@ -47,17 +47,19 @@ def print_windows(
 ) -> None:
     """Print how many windows a split has, about how many picks."""
     about = _describe_windows(plans, settings)
-    prior = about["unlabeled_prior"]
     print(f"\nWindows of {split.name} split")
     n_picked = sum(len(p.labelled_px) > 0 for p in plans)
     print(f"Total images: {len(plans)}, {n_picked} of them with picks")
     print(f"  Scale: {settings.scale:.4f}; a particle becomes {windows.PARTICLE_PX} px wide")
     print(f"  Picks: {about['n_labeled']:,}, a window about each")
     print(f"  Unlabeled windows, anywhere: {about['n_unlabeled']:,}")
-    print(
-        "  Share of positives among their places: "
-        + ("left to training to estimate" if prior is None else f"{prior:.4f}")
-    )
+    if settings.expected_particles is None:
+        print("  Share of positives among their places: left to training to estimate")
+    else:
+        print(
+            f"  Share of positives among their places: {about['pool_prior']:.4f}; "
+            f"of those near no pick: {about['unlabeled_prior']:.4f}"
+        )
     _print_left_out(split, plans, skipped)
 
 
@@ -151,7 +153,7 @@ def describe_windows(
         "windows": {
             "scale": settings.scale,
             "diameter_px": settings.diameter_px,
-            "reach_px": windows.POSITIVE_RADIUS * windows.PARTICLE_PX,
+            "reach_px": windows.REACH_PX,
         },
         "splits": split_parts,
         "total": _describe_windows([p for rows in plans.values() for p in rows], settings),
@@ -207,13 +209,15 @@ def _micrograph(plan: patches.MicrographPlan) -> dict:
 def _describe_windows(
     plans: list[patches.MicrographPlan], settings: windows.WindowSettings
 ) -> dict:
-    """Return the counts of some micrographs' windows, and π_U where it follows from the command."""
+    """Return the counts of some micrographs' windows, and the priors where they are known."""
     return {
         "n_images": len(plans),
         "n_patches": sum(p.n_rows for p in plans),
         "n_labeled": sum(len(p.labelled_px) for p in plans),
         "n_unlabeled": sum(len(p.windows_px) for p in plans),
-        "unlabeled_prior": windows.unlabeled_prior(settings, [p.size_px for p in plans]),
+        **windows.place_priors(
+            settings, [p.size_px for p in plans], [len(p.labelled_px) for p in plans]
+        ),
         "n_dropped": _dropped(plans),
     }
 

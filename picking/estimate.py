@@ -17,6 +17,7 @@ from picking.samplers import PUBatchSampler
 from picking.scoring import score, to_input
 from picking.state import Priors
 from picking.streams import stream, stream_seed
+from picking.windows import PickedWindows
 
 
 def resolve_priors(
@@ -33,22 +34,23 @@ def resolve_priors(
     prior, prior_source = None, "data"
     if isinstance(loss.prior, float):
         prior, prior_source = loss.prior, "config"
-    elif loss.prior != "unlabeled":
-        prior = counts.get(f"{loss.prior}_prior")
+    else:
+        prior = counts[f"{loss.prior}_prior"]
     unlabeled, source = None, "data"
     if isinstance(loss.unlabeled_prior, float):
         unlabeled, source = loss.unlabeled_prior, "config"
     elif loss.unlabeled_prior == "data":
         unlabeled = counts["unlabeled_prior"]
     nothing_known = store.windows is not None and unlabeled is None
-    if loss.one_prior and loss.prior != "unlabeled":
+    if loss.one_prior and prior is not None:
         unlabeled, source = prior, prior_source
     elif loss.unlabeled_prior == "estimate" or nothing_known:
         torch.manual_seed(stream_seed(config.training.seed, "estimate", "init"))
         network = build_network(config, device)
         unlabeled, source = estimate_unlabeled_prior(network, config, store, device), "estimate"
-    if loss.prior == "unlabeled":
-        prior, prior_source = unlabeled, source
+    if prior is None and unlabeled is not None:  # pool: the labelled, and the share of the others
+        actual = counts["actual_prior"] or 0.0
+        prior, prior_source = actual + (1 - actual) * unlabeled, source
     if prior is None or unlabeled is None or not 0 < prior < 1 or not 0 <= unlabeled < 1:
         raise UserError(
             f"the priors are {prior} ({prior_source}) and {unlabeled} among the unlabeled "
@@ -96,22 +98,27 @@ def estimate_unlabeled_prior(
             z = network(weak_view(patches, generator, config.augmentation))
             z_p, z_u = z[:n_p], z[n_p:]
         else:
+            whole, places = (torch.as_tensor(a).to(device) for a in PickedWindows(store)[rows])
             weak, _, near = window_views(
-                torch.as_tensor(store[rows]).to(device), n_p, config.data.input_size_px,
+                whole, places, n_p, config.data.input_size_px,
                 store.windows["reach_px"], generator, config.augmentation,
             )  # fmt: skip
             z = network(weak)[:, 0]
-            z_p, z_u = z[:n_p][near], z[n_p:]
+            z_p, z_u = z[near], z[n_p:][~near[n_p:]]
         loss = F.softplus(-z_p).mean() + F.softplus(z_u).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+    labeled = store.labeled[held_rows]
+    others = ~labeled
     if store.windows is None:
         scores = score(network, config, store, device)[held_rows]
     else:
         scores = _window_scores(network, config, store, held_rows, device)
-    labeled = store.labeled[held_rows]
-    estimate = priors.best_bin_estimate(scores[labeled], scores[~labeled])
+        assert store.picked is not None
+        middle = store.patch_size_px // 2
+        others &= store.picked[held_rows, middle, middle] == 0  # U are the places near no pick
+    estimate = priors.best_bin_estimate(scores[labeled], scores[others])
     # GPUs round differently; all processes must use the same number
     return float(runs.from_all_processes(torch.tensor([estimate], device=device))[0])
 

@@ -49,7 +49,8 @@ class MicrographPlan:
     and off-centre negatives, windows of which nothing is known (picking/windows.py), then
     ``n_outliers`` of ``outlier_candidates_px``, which are chosen when the image is decoded.
 
-    scaled_px: (height, width) that the micrograph is scaled to before patches are cut, if it is.
+    Of windows about picks, scaled_px: (height, width) that the micrograph is scaled to before they
+    are cut, and reach_px: how far from a pick a place counts as picked, after scaling.
     """
 
     micrograph: annotations.Micrograph
@@ -65,6 +66,7 @@ class MicrographPlan:
     n_outside: int
     windows_px: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
     scaled_px: tuple[int, int] | None = None
+    reach_px: float = 0.0
 
     @property
     def n_negative(self) -> int:
@@ -162,20 +164,20 @@ def cut_patches(image: np.ndarray, centres_px: np.ndarray, patch_size_px: int) -
     half = patch_size_px // 2
     padded = np.pad(image, half, mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_size_px, patch_size_px))
-    corners = np.rint(centres_px).astype(int)
-    corners = np.minimum(corners, np.array(image.shape) - 1)  # 0.5 px beyond the last one rounds up
+    corners = _pixels(centres_px, image.shape)
     return windows[corners[:, 0], corners[:, 1]]
 
 
 def filling(folder: Path, plans: list[MicrographPlan], journal: Journal) -> Filling:
     """Return how `fill_split` cuts a split into ``folder/patches.npy`` with its ``index.npz``."""
     side_px = plans[0].patch_size_px
+    files = ["patches.npy", *(["picked.npy"] if plans[0].scaled_px else [])]
     return Filling(
         folder=folder,
         journal=journal,
         plans=plans,
         plan_hash=_plan_hash(plans),
-        arrays={"patches.npy": (side_px, side_px)},
+        arrays=dict.fromkeys(files, (side_px, side_px)),
         draw=_cut_micrograph,
         index="index.npz",
         write_index=_write_index,
@@ -192,7 +194,7 @@ def _plan_hash(plans: list[MicrographPlan]) -> str:
         ):  # fmt: skip
             parts += [f":{len(rows)}:", rows.tobytes()]
         if len(p.windows_px):
-            parts += [f":{p.scaled_px}:", p.windows_px.tobytes()]
+            parts += [f":{p.scaled_px}:{p.reach_px}:", p.windows_px.tobytes()]
     return sha256(*parts)
 
 
@@ -203,8 +205,10 @@ def _cut_micrograph(plan: MicrographPlan, image: np.ndarray) -> tuple[list[np.nd
     ]  # fmt: skip
     if plan.scaled_px:
         scale = np.array(plan.scaled_px) / plan.size_px
+        centres_px = np.concatenate(fixed) * scale
         scaled = scale_micrograph(image, plan.scaled_px)
-        return [cut_patches(scaled, np.concatenate(fixed) * scale, plan.patch_size_px)], {}
+        picked = _near(plan.labelled_px * scale, plan.reach_px, plan.scaled_px)
+        return [cut_patches(one, centres_px, plan.patch_size_px) for one in (scaled, picked)], {}
     patches = cut_patches(image, np.concatenate(fixed), plan.patch_size_px)
     outliers_px = plan.outlier_candidates_px
     if plan.n_outliers:
@@ -213,6 +217,23 @@ def _cut_micrograph(plan: MicrographPlan, image: np.ndarray) -> tuple[list[np.nd
         outliers_px = outliers_px[chosen]
         patches = np.concatenate([patches, candidates[chosen]])
     return [patches], {"outliers_px": outliers_px[: plan.n_outliers].tolist()}
+
+
+def _near(centres_px: np.ndarray, reach_px: float, size_px: tuple[int, int]) -> np.ndarray:
+    """Return uint8 (h, w): 1 within reach of the pixel that `cut_patches` takes for a centre."""
+    at, reach = _pixels(centres_px, size_px), int(reach_px)
+    near = np.zeros([n + 2 * reach for n in size_px], np.uint8)
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    disk = (y**2 + x**2 <= reach_px**2).astype(np.uint8)
+    for row, column in at:
+        near[row : row + len(disk), column : column + len(disk)] |= disk
+    return near[reach : reach + size_px[0], reach : reach + size_px[1]]
+
+
+def _pixels(centres_px: np.ndarray, size_px: tuple[int, ...]) -> np.ndarray:
+    """Return the pixels nearest to points inside an image, int (n, 2)."""
+    # 0.5 px beyond the last one rounds up
+    return np.minimum(np.rint(centres_px).astype(int), np.array(size_px) - 1)
 
 
 def _most_unusual(patches: np.ndarray, n: int) -> np.ndarray:
@@ -259,7 +280,8 @@ class PatchStore:
     Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class, or where
     ``truth_known`` is false 1 for the labelled and 0 for all else; labeled bool (n,); micrograph
     int32 (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see
-    `TAG_NAMES`; metadata, the whole `metadata.json`; counts, this split's part of it.
+    `TAG_NAMES`; picked uint8 (n, p, p), a memory map, of windows where a place is near a pick, None
+    of patches; metadata, the whole `metadata.json`; counts, this split's part of it.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -273,6 +295,9 @@ class PatchStore:
         self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
         try:
             self.patches = np.load(folder / split / "patches.npy", mmap_mode="r")
+            self.picked: np.ndarray | None = None
+            if self.windows is not None:
+                self.picked = np.load(folder / split / "picked.npy", mmap_mode="r")
             with np.load(folder / split / "index.npz") as index:
                 self.label, self.labeled = index["label"], index["labeled"]
                 self.micrograph, self.centre = index["micrograph"], index["centre"]

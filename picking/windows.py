@@ -3,10 +3,12 @@
 A place is positive when it lies within `POSITIVE_RADIUS` diameters of a particle's centre. Windows
 are cut about each pick, and at random from the whole of every micrograph; training crops them at
 random (`picking.augment.window_views`), so that a pick lies anywhere in its crop. A U-Net scores
-every place of a crop, and the nnPU risk compares those near a pick with all places of the random
-windows. With N particles a micrograph the share of positives among these is known,
+every place of a crop. Those near a pick are the labelled, in any crop; the nnPU risk compares them
+with the other places of the random windows. With N particles a micrograph, n of them picked, the
+shares of places near a particle are known,
 
-    π_U = N · π (POSITIVE_RADIUS · diameter)² / area.
+    of all places            N a,  a = π (POSITIVE_RADIUS · diameter)² / area
+    of those near no pick    π_U = (N - n) a / (1 - n a).
 
 No place is called negative, since nobody knows where the other particles are.
 """
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from picking import annotations
 from picking.coordinates import Picks, read_picks
@@ -24,7 +27,7 @@ from picking.errors import UserError
 from picking.files import sha256
 from picking.inputs import check_frame, expand, find_micrographs
 from picking.micrographs import UnreadableImage, image_size
-from picking.patches import MicrographPlan
+from picking.patches import MicrographPlan, PatchStore
 from picking.streams import stream
 
 # How far off a particle's centre a place still is positive, in diameters
@@ -32,6 +35,7 @@ POSITIVE_RADIUS = 0.2
 # Micrographs are scaled so that a particle is so wide. A window as stored is WINDOW_PX wide, twice
 # what the network sees of it, so that its middle can lie anywhere in a crop.
 PARTICLE_PX, WINDOW_PX = 20, 128
+REACH_PX = POSITIVE_RADIUS * PARTICLE_PX
 VAL_SHARE = 0.2
 
 
@@ -189,24 +193,48 @@ def plan_windows(
                 n_outside=int((~within).sum()),
                 windows_px=rng.random((settings.per_micrograph, 2)) * np.array(size_px),
                 scaled_px=(height, width),
+                reach_px=REACH_PX,
             )
         )
     return plans
 
 
-def unlabeled_prior(settings: WindowSettings, sizes_px: Sequence[tuple[int, int]]) -> float | None:
-    """Return π_U of windows drawn from micrographs of these sizes; None without an expected number.
+def place_priors(
+    settings: WindowSettings, sizes_px: Sequence[tuple[int, int]], n_picks: Sequence[int]
+) -> dict[str, float | None]:
+    """Return the priors of the places of windows drawn anywhere from micrographs, as of patches.
+
+    sizes_px, n_picks: of each micrograph. ``actual_prior`` is the share near a pick, ``pool_prior``
+    that near a particle, ``unlabeled_prior`` that near a particle among those near no pick; the
+    last two are None without an expected number.
 
     Raises `UserError` when so many particles would cover more than the micrographs.
     """
+    disk = math.pi * (POSITIVE_RADIUS * settings.diameter_px) ** 2 / np.prod(sizes_px, axis=1)
+    actual = float(np.mean(np.asarray(n_picks) * disk))
     if settings.expected_particles is None:
-        return None
-    disk_px = math.pi * (POSITIVE_RADIUS * settings.diameter_px) ** 2
-    share = settings.expected_particles * disk_px * float(np.mean(1 / np.prod(sizes_px, axis=1)))
-    if not 0 < share < 0.5:
+        return {"actual_prior": actual, "pool_prior": None, "unlabeled_prior": None}
+    if not 0 < settings.expected_particles * disk.mean() < 0.5:
         raise UserError(
             f"--expected-particles {settings.expected_particles:g} of {settings.diameter_px:.0f} "
-            f"px would be centred within {share:.0%} of a micrograph: give the number on one "
-            "micrograph, about"
+            f"px would be centred within {settings.expected_particles * disk.mean():.0%} of a "
+            "micrograph: give the number on one micrograph, about"
         )
-    return share
+    pool = float(np.mean(np.maximum(n_picks, settings.expected_particles) * disk))
+    unlabeled = (pool - actual) / (1 - actual)
+    return {"actual_prior": actual, "pool_prior": pool, "unlabeled_prior": unlabeled}
+
+
+class PickedWindows(Dataset):
+    """Windows with where they are near a pick, read by whole batches: ``dataset[rows]``."""
+
+    def __init__(self, store: PatchStore) -> None:
+        self.store = store
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of these rows' windows and places near a pick, two of uint8 (n, S, S)."""
+        assert self.store.picked is not None
+        return self.store[rows], np.array(self.store.picked[rows])

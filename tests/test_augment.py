@@ -253,6 +253,13 @@ def copies(n: int, size_px: int) -> torch.Tensor:
     return torch.from_numpy(distinct(size_px)).expand(n, size_px, size_px)
 
 
+def near_middle(n: int, size_px: int, reach_px: float) -> torch.Tensor:
+    """Of n windows, 1 within reach of the middle."""
+    y, x = np.indices((size_px, size_px)) - size_px // 2
+    disk = (np.hypot(y, x) <= reach_px).astype(np.uint8)
+    return torch.from_numpy(disk).expand(n, size_px, size_px)
+
+
 def where_cut(views: torch.Tensor, size_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Which crop of `distinct` each view is: its place, int (n,), row by row, and symmetry."""
     side_px = views.shape[-1]
@@ -265,25 +272,30 @@ def where_cut(views: torch.Tensor, size_px: int) -> tuple[np.ndarray, np.ndarray
 
 
 @pytest.mark.parametrize(("size_px", "side_px"), [(12, 6), (13, 6), (15, 7)])
-def test_the_mask_is_the_disk_about_the_pick_wherever_it_comes_to_lie(size_px, side_px):
+def test_places_near_picks_are_cut_as_their_windows_and_the_own_disk_stays_whole(size_px, side_px):
     n_picks, reach_px = 40, 2.0
-    windows = copies(50, size_px)
-    weak, strong, near = window_views(windows, n_picks, side_px, reach_px, generator(), only())
+    picked = near_middle(1, size_px, reach_px).clone()
+    n_own = picked.sum()
+    picked[0, :2, :2] = 1  # another pick's
+    views = window_views(
+        copies(50, size_px), picked.expand(50, -1, -1), n_picks, side_px, reach_px, generator(),
+        only(),
+    )  # fmt: skip
+    weak, strong, near = views
     assert weak.shape == (50, 1, side_px, side_px) and strong.shape == (10, 1, side_px, side_px)
-    assert near.shape == (n_picks, side_px, side_px) and near.dtype == torch.bool
-    y, x = np.indices((size_px, size_px)) - size_px // 2
-    disk = np.hypot(y, x) <= reach_px
-    cut = np.lib.stride_tricks.sliding_window_view(disk, (side_px, side_px))
+    assert near.shape == (50, side_px, side_px) and near.dtype == torch.bool
+    cut = np.lib.stride_tricks.sliding_window_view(picked[0].numpy(), (side_px, side_px))
     cut = cut.reshape(-1, side_px, side_px)
-    for one, place, symmetry in zip(near, *where_cut(weak[:n_picks], size_px), strict=True):
-        np.testing.assert_array_equal(one.numpy(), symmetries(cut[place])[symmetry])
-        assert one.sum() == disk.sum()
+    for i, (place, symmetry) in enumerate(zip(*where_cut(weak, size_px), strict=True)):
+        np.testing.assert_array_equal(near[i].numpy(), symmetries(cut[place])[symmetry])
+        assert i >= n_picks or near[i].sum() >= n_own
 
 
 def test_picks_come_to_lie_evenly_wherever_their_disk_is_whole():
     n, side_px, reach_px = 5000, 10, 3
     windows = noise_patches(1, 20).expand(n + 1, 20, 20)
-    *_, near = window_views(windows, n, side_px, reach_px, generator(), only())
+    picked = near_middle(n + 1, 20, reach_px)
+    near = window_views(windows, picked, n, side_px, reach_px, generator(), only())[2][:n]
     at = np.indices((side_px, side_px)).reshape(2, -1)
     middles = near.flatten(1).numpy() @ at.T / near.sum(dim=(1, 2)).numpy()[:, None]
     places, counts = np.unique(middles, axis=0, return_counts=True)
@@ -292,9 +304,9 @@ def test_picks_come_to_lie_evenly_wherever_their_disk_is_whole():
 
 
 def test_crops_about_no_pick_come_evenly_from_everywhere_in_their_window():
-    weak, _, near = window_views(copies(4000, 12), 0, 5, 1.5, generator(), only())
+    picked = near_middle(4000, 12, 1.5)
+    weak, _, _ = window_views(copies(4000, 12), picked, 0, 5, 1.5, generator(), only())
     place, symmetry = where_cut(weak, 12)
-    assert near.shape == (0, 5, 5)
     assert stats.chisquare(np.bincount(place, minlength=64)).pvalue > 0.001
     assert stats.chisquare(np.bincount(symmetry, minlength=8)).pvalue > 0.001
     # the symmetry tells nothing of the place
@@ -302,14 +314,14 @@ def test_crops_about_no_pick_come_evenly_from_everywhere_in_their_window():
 
 
 def test_the_strong_view_of_a_window_is_the_weak_one_place_for_place():
-    windows = noise_patches(30, 32)
-    weak, strong, _ = window_views(windows, 10, 16, 3, generator(), only())
+    windows, picked = noise_patches(30, 32), near_middle(30, 32, 3)
+    weak, strong, _ = window_views(windows, picked, 10, 16, 3, generator(), only())
     assert torch.equal(strong, weak[10:])
-    weak, strong, _ = window_views(windows, 10, 16, 3, generator(), only(cutout=0.5))
+    weak, strong, _ = window_views(windows, picked, 10, 16, 3, generator(), only(cutout=0.5))
     blank = strong == 0
     assert torch.equal(strong[~blank], weak[10:][~blank])
     assert (blank.flatten(1).sum(dim=1) >= 16).all()
-    again, strong, _ = window_views(windows, 10, 16, 3, generator(), AugmentationConfig())
+    again, strong, _ = window_views(windows, picked, 10, 16, 3, generator(), AugmentationConfig())
     assert torch.equal(again, weak)  # distortions do not touch the weak view
     fits = [
         np.corrcoef(one.flatten(), two.flatten())[0, 1]
@@ -320,8 +332,9 @@ def test_the_strong_view_of_a_window_is_the_weak_one_place_for_place():
 
 def test_crops_use_the_generator_alone():
     before = torch.get_rng_state()
-    windows, config = noise_patches(16, 32), AugmentationConfig()
-    first, again, other = (window_views(windows, 6, 16, 3, generator(s), config) for s in (3, 3, 4))
+    given = noise_patches(16, 32), near_middle(16, 32, 3), 6, 16, 3
+    config = AugmentationConfig()
+    first, again, other = (window_views(*given, generator(s), config) for s in (3, 3, 4))
     for one, same, different in zip(first, again, other, strict=True):
         assert torch.equal(one, same) and not torch.equal(one, different)
     assert torch.equal(torch.get_rng_state(), before)
@@ -337,7 +350,7 @@ def test_on_a_gpu_views_stay_there_and_nothing_waits_for_a_value():
         except RuntimeError as error:
             pytest.skip(f"this torch cannot fake a GPU without a driver: {error}")
         views = two_views(patches, generator(), AugmentationConfig())
-        crops = window_views(patches, 2, 16, 3, generator(), AugmentationConfig())
+        crops = window_views(patches, patches, 2, 16, 3, generator(), AugmentationConfig())
         assert {view.device.type for view in (*views, *crops)} == {"cuda"}
         with pytest.raises(DataDependentOutputException):
             views[0].sum().item()

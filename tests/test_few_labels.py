@@ -16,6 +16,7 @@ from torch import nn
 
 import pick_particles
 import preprocess_coco_full_dataset as script
+import train_pu_fixed_full
 from picking import micrographs, runs
 from picking.coordinates import read_picks
 from picking.errors import UserError
@@ -160,7 +161,7 @@ def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, 
 def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "write_montage", lambda *a: a[0].name == "val" or write_montage(*a))
     printed = preprocess(data, tmp_path / "store", *EXPECTED)
-    assert f"Share of positives among their places: {SHARE:.4f}" in printed
+    assert f"Share of positives among their places: {SHARE:.4f}; of those near no" in printed
     assert "4, 2 of them with picks" in printed and "Picks: 12, a window about each" in printed
     picture = np.asarray(Image.open(tmp_path / "store/montage_train.png").convert("RGB"))
     for colour in ((0x2C, 0xA0, 0x2C), (0xFF, 0x7F, 0x0E)):  # labelled and unknown
@@ -259,7 +260,10 @@ def test_the_run_says_what_it_is_chosen_by_and_its_checkpoint_how_to_scale(run):
     assert "no better than calling everything positive" not in log
     assert best["threshold"] == results["threshold"] == 0.5
     assert (results["truth_known"], results["success_criteria"]) == (False, [])
-    assert results["prior"] == results["unlabeled_prior"] == pytest.approx(SHARE)
+    assert results["prior"] == pytest.approx(SHARE)
+    # picks on two of four training micrographs are no part of the unlabeled
+    picked = SHARE * N_PICKED / N_PARTICLES / 2
+    assert results["unlabeled_prior"] == pytest.approx((SHARE - picked) / (1 - picked))
     assert results["prior_source"] == results["unlabeled_prior_source"] == "data"
 
 
@@ -269,12 +273,36 @@ def test_without_an_expected_number_the_share_is_estimated(data, tmp_path, seed)
     short = ("training.max_steps=1", "loss.estimate_steps=3", f"training.seed={seed}")
     results = results_of(train(tmp_path / "store", tmp_path, overrides=short))
     assert results["prior_source"] == results["unlabeled_prior_source"] == "estimate"
-    assert 0 < results["prior"] == results["unlabeled_prior"] < 1
+    assert 0 < results["unlabeled_prior"] < results["prior"] < 1
 
 
 def test_a_u_net_learns_from_a_few_picks_to_tell_them_from_most_windows(store, tmp_path):
     folder = train(store, tmp_path, overrides=("training.max_steps=40", "optimizer.lr=0.01"))
     assert results_of(folder)["val"]["auc"] > 0.85
+
+
+def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_path, monkeypatch):
+    seen = []
+
+    def noting(name):
+        wrapped = getattr(train_pu_fixed_full, name)
+
+        def note(z_first, z_second, *arguments, **named):
+            seen.append((len(z_first), len(z_second)))
+            return wrapped(z_first, z_second, *arguments, **named)
+
+        return note
+
+    for name in ("nnpu_risk", "fixmatch_consistency"):
+        monkeypatch.setattr(train_pu_fixed_full, name, noting(name))
+    train(store, tmp_path, overrides=["training.max_steps=10"])
+    own, places = 3 * 49, 8 * 32**2  # of the picks that three windows are about, of eight others
+    for (n_labelled, n_unlabeled), views in zip(seen[::2], seen[1::2], strict=True):
+        assert n_labelled >= own and n_unlabeled <= places
+        assert views == (n_unlabeled, n_unlabeled)
+    further = sum(n_labelled - own for n_labelled, _ in seen[::2])
+    left_out = sum(places - n_unlabeled for _, n_unlabeled in seen[::2])
+    assert further >= left_out > 0
 
 
 # Picking

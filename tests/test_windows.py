@@ -22,10 +22,10 @@ from picking.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,
     WindowSettings,
+    place_priors,
     plan_windows,
     read_splits,
     splits_of_picks,
-    unlabeled_prior,
 )
 
 SIZE_PX = (480, 640)
@@ -121,31 +121,51 @@ def test_every_micrograph_has_windows_of_its_own_and_so_has_every_seed():
         assert not (one.windows_px == other.windows_px).any()
 
 
-# π_U
+# The priors
 
 
-def test_the_share_of_positives_is_what_counting_windows_near_particles_gives():
+def test_the_shares_are_what_counting_places_near_particles_and_near_no_pick_gives():
     particles = some_centres(np.random.default_rng(1), 50, SIZE_PX, margin_px=20, apart_px=41)
-    n = 200_000
-    found = plan(particles[:1], per_micrograph=n, expected_particles=50).windows_px
-    distance, _ = cKDTree(particles).query(found)
-    counted = (distance <= POSITIVE_RADIUS * DIAMETER_PX).mean()
-    prior = unlabeled_prior(settings(expected_particles=50), [SIZE_PX])
-    assert counted == pytest.approx(prior, abs=4 * math.sqrt(prior / n))
+    n, n_picked, reach_px = 200_000, 20, POSITIVE_RADIUS * DIAMETER_PX
+    found = plan(particles[:1], per_micrograph=n).windows_px
+    near = cKDTree(particles).query(found)[0] <= reach_px
+    picked = cKDTree(particles[:n_picked]).query(found)[0] <= reach_px
+    priors = place_priors(settings(expected_particles=50), [SIZE_PX], [n_picked])
+    for name, counted in (
+        ("actual", picked.mean()), ("pool", near.mean()), ("unlabeled", near[~picked].mean())
+    ):  # fmt: skip
+        prior = priors[f"{name}_prior"]
+        assert counted == pytest.approx(prior, abs=4 * math.sqrt(prior / n)), name
 
 
 def test_the_share_grows_with_the_particles_and_falls_with_the_area():
-    one = unlabeled_prior(settings(expected_particles=10), [SIZE_PX])
+    def pool(n, sizes_px):
+        priors = place_priors(settings(expected_particles=n), sizes_px, [0] * len(sizes_px))
+        assert priors["pool_prior"] == priors["unlabeled_prior"] and not priors["actual_prior"]
+        return priors["pool_prior"]
+
+    one = pool(10, [SIZE_PX])
     assert one == pytest.approx(10 * math.pi * 8**2 / (480 * 640))
-    assert unlabeled_prior(settings(expected_particles=30), [SIZE_PX] * 4) == pytest.approx(3 * one)
-    assert unlabeled_prior(settings(expected_particles=10), [(960, 640)]) == pytest.approx(one / 2)
-    assert unlabeled_prior(settings(), [SIZE_PX]) is None
+    assert pool(30, [SIZE_PX] * 4) == pytest.approx(3 * one)
+    assert pool(10, [(960, 640)]) == pytest.approx(one / 2)
+
+
+def test_without_an_expected_number_only_the_picked_share_is_known():
+    priors = place_priors(settings(), [SIZE_PX] * 2, [10, 0])
+    wanted = 10 * math.pi * 8**2 / (480 * 640) / 2
+    assert priors.pop("actual_prior") == pytest.approx(wanted)
+    assert priors == {"pool_prior": None, "unlabeled_prior": None}
+
+
+def test_where_more_is_picked_than_expected_nothing_is_left_among_the_unlabeled():
+    priors = place_priors(settings(expected_particles=10), [SIZE_PX] * 2, [12, 10])
+    assert priors["pool_prior"] == priors["actual_prior"] > 0 == priors["unlabeled_prior"]
 
 
 @pytest.mark.parametrize("n", [0, -5, math.nan, math.inf, 2000])
 def test_an_impossible_number_of_particles_is_refused(n):
     with pytest.raises(UserError, match=r"--expected-particles .* on one micrograph"):
-        unlabeled_prior(settings(expected_particles=n), [SIZE_PX])
+        place_priors(settings(expected_particles=n), [SIZE_PX], [0])
 
 
 # Splits
@@ -292,5 +312,33 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
         np.testing.assert_allclose(store.centre[own & ~store.labeled], one.windows_px, atol=1e-3)
         assert (store[np.flatnonzero(own)] == 10 + i).all()  # cut from its own micrograph
     assert [store.counts[f"n_{n}"] for n in ("labeled", "unlabeled", "patches")] == [5, 150, 155]
-    assert store.counts["unlabeled_prior"] == pytest.approx(20 * math.pi * 64 / (480 * 640))
+    assert store.counts["pool_prior"] == pytest.approx(20 * math.pi * 64 / (480 * 640))
     assert [m["n_particles"] for m in store.counts["micrographs"]] == [3, 0, 2]
+
+
+@pytest.mark.parametrize("window_px", [32, 33])
+def test_windows_say_where_they_are_near_any_pick_of_their_micrograph(tmp_path, window_px):
+    rng, size_px = np.random.default_rng(5), (331, 402)
+    centres = rng.random((9, 2)) * size_px  # some at the very edge, where windows are mirrored
+    image_files(tmp_path, ["a.png"])
+    Image.new("L", size_px[::-1]).save(tmp_path / "a.png")
+    records, chosen = [record("a.png", centres, tmp_path)], settings(window_px=window_px)
+    store, plans = store_of(tmp_path / "store", records, chosen, [size_px])
+    (height, width), half = plans[0].scaled_px, window_px // 2
+    scale = np.array([height, width]) / size_px
+
+    def pixel(px):
+        return np.minimum(np.rint(px * scale).astype(int), [height - 1, width - 1])
+
+    def mirrored(at, n):
+        at = np.abs(at)
+        return np.where(at >= n, 2 * (n - 1) - at, at)
+
+    picks_px = np.array([pixel(c) for c in centres])
+    for row in range(len(store)):
+        middle = pixel(store.centre[row].astype(float))
+        y, x = (mirrored(m + np.arange(window_px) - half, n) for m, n in zip(
+            middle, (height, width), strict=True))  # fmt: skip
+        away = np.hypot(y[:, None, None] - picks_px[:, 0], x[:, None] - picks_px[:, 1])
+        np.testing.assert_array_equal(store.picked[row], away.min(axis=2) <= 4.0)
+    assert store.picked[store.labeled].any(axis=(1, 2)).all()

@@ -118,6 +118,14 @@ def as_windows(store, tmp_path):
     folder = copy_of_store(store, tmp_path, "train", "val")
     metadata = json.loads((folder / "metadata.json").read_text())
     metadata["windows"] = {"scale": 1.0, "diameter_px": 20.0, "reach_px": 4.0}
+    for split in ("train", "val"):
+        windows = np.load(folder / split / "patches.npy")
+        with np.load(folder / split / "index.npz") as index:
+            labeled = index["labeled"]
+        middle, y, x = windows.shape[1] // 2, *np.ogrid[: windows.shape[1], : windows.shape[2]]
+        near = (y - middle) ** 2 + (x - middle) ** 2 <= 16
+        picked = labeled[:, None, None] & near
+        np.save(folder / split / "picked.npy", picked.astype(np.uint8))
     (folder / "metadata.json").write_text(json.dumps(metadata))
     return folder
 
