@@ -266,10 +266,10 @@ def resolve_threshold(args: argparse.Namespace, picker: Picker) -> tuple[float, 
 def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap, Picks]:
     """Return a micrograph's scores and its picks at any threshold worth looking at."""
     scores = dense.score_map(path, picker.network, picker.wants, picker.precision, picker.device)
-    if picker.checkpoint["kind"] == "pu_classifier":
+    disk = picker.wants.get("disk")
+    if disk is None:
         return scores, detection.classifier_picks(scores, path.name, diameter_px)
     pixel_threshold = picker.checkpoint.get("threshold") or 0.5
-    disk = picker.wants["disk"]
     found = detection.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)
     return scores, found
 

@@ -75,8 +75,9 @@ class ScoreMap:
 def input_of(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
     """Return how a checkpoint's network wants its input, checked; errors name ``source``.
 
-    A classifier: patch_size_px and input_size_px; one that learned from windows scale and
-    diameter_px too. A U-Net: side_px, tiles, resize and disk, see picking/masks.py. Raises
+    A classifier: patch_size_px and input_size_px; a U-Net that learned from windows scale,
+    diameter_px and disk too. A U-Net of masks: side_px, tiles, resize and disk, see
+    picking/masks.py. Raises
     `UserError` when the kind is another or a key is missing.
     """
     keys = INPUT_KEYS.get(checkpoint["kind"])
@@ -92,6 +93,8 @@ def input_of(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
             )
     if checkpoint["kind"] == "pu_classifier":
         found["input_size_px"] = checkpoint["config"]["data"]["input_size_px"]
+        if "scale" in found:  # a U-Net, which learned a disk about each pick
+            found["disk"] = 2 * found["reach_px"] / (found["scale"] * found["diameter_px"])
     return found
 
 

@@ -31,7 +31,7 @@ from picking.patches import MicrographPlan, PatchStore
 from picking.streams import stream
 
 # How far off a particle's centre a place still is positive, in diameters
-POSITIVE_RADIUS = 0.2
+POSITIVE_RADIUS = 0.25
 # Micrographs are scaled so that a particle is so wide. A window as stored is WINDOW_PX wide, twice
 # what the network sees of it, so that its middle can lie anywhere in a crop.
 PARTICLE_PX, WINDOW_PX = 20, 128

@@ -36,7 +36,7 @@ SMALL = ("data.input_size_px=32", "model.width=3", "model.depth=2", "training.ba
 
 
 class Knows(nn.Module):
-    """A U-Net that knows: particles are dark disks of 20 px."""
+    """A U-Net that knows: within 5 px of the middle of a dark disk of 20 px is a particle."""
 
     def __init__(self, width, depth):
         super().__init__()
@@ -44,7 +44,7 @@ class Knows(nn.Module):
 
     def forward(self, x):
         x = nn.functional.avg_pool2d(nn.functional.pad(x, [8] * 4, mode="reflect"), 17, 1)
-        return -self.width * (x + 0.7)
+        return -self.width * (x + 1.5)
 
 
 def write_labels(folder, kind, picks):
@@ -253,7 +253,7 @@ def test_mistakes_are_named_in_one_sentence(data, tmp_path, changed, words):
 
 def test_the_run_says_what_it_is_chosen_by_and_its_checkpoint_how_to_scale(run):
     best = runs.load_checkpoint(run / "checkpoints/best_model.pt")
-    wanted = {"patch_size_px": 64, "scale": 20 / 36, "diameter_px": 36.0, "reach_px": 4.0}
+    wanted = {"patch_size_px": 64, "scale": 20 / 36, "diameter_px": 36.0, "reach_px": 5.0}
     assert best["input"] == wanted
     log, results = (run / "training.log").read_text(), results_of(run)
     assert "is chosen by the AUC of labelled against unlabeled windows on the held-out" in log
@@ -296,7 +296,7 @@ def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_
     for name in ("nnpu_risk", "fixmatch_consistency"):
         monkeypatch.setattr(train_pu_fixed_full, name, noting(name))
     train(store, tmp_path, overrides=["training.max_steps=10"])
-    own, places = 3 * 49, 8 * 32**2  # of the picks that three windows are about, of eight others
+    own, places = 3 * 81, 8 * 32**2  # of the picks that three windows are about, of eight others
     for (n_labelled, n_unlabeled), views in zip(seen[::2], seen[1::2], strict=True):
         assert n_labelled >= own and n_unlabeled <= places
         assert views == (n_unlabeled, n_unlabeled)

@@ -145,14 +145,14 @@ def test_the_share_grows_with_the_particles_and_falls_with_the_area():
         return priors["pool_prior"]
 
     one = pool(10, [SIZE_PX])
-    assert one == pytest.approx(10 * math.pi * 8**2 / (480 * 640))
+    assert one == pytest.approx(10 * math.pi * 10**2 / (480 * 640))
     assert pool(30, [SIZE_PX] * 4) == pytest.approx(3 * one)
     assert pool(10, [(960, 640)]) == pytest.approx(one / 2)
 
 
 def test_without_an_expected_number_only_the_picked_share_is_known():
     priors = place_priors(settings(), [SIZE_PX] * 2, [10, 0])
-    wanted = 10 * math.pi * 8**2 / (480 * 640) / 2
+    wanted = 10 * math.pi * 10**2 / (480 * 640) / 2
     assert priors.pop("actual_prior") == pytest.approx(wanted)
     assert priors == {"pool_prior": None, "unlabeled_prior": None}
 
@@ -301,7 +301,7 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
 
     assert store.patches.shape == (3 * 50 + 5, 32, 32)
     assert not store.truth_known
-    wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 4.0}
+    wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
     assert store.windows == wanted and store.input == {"patch_size_px": 32, **wanted}
     np.testing.assert_array_equal(store.label.astype(bool), store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_PARTICLE, store.labeled)
@@ -312,7 +312,7 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
         np.testing.assert_allclose(store.centre[own & ~store.labeled], one.windows_px, atol=1e-3)
         assert (store[np.flatnonzero(own)] == 10 + i).all()  # cut from its own micrograph
     assert [store.counts[f"n_{n}"] for n in ("labeled", "unlabeled", "patches")] == [5, 150, 155]
-    assert store.counts["pool_prior"] == pytest.approx(20 * math.pi * 64 / (480 * 640))
+    assert store.counts["pool_prior"] == pytest.approx(20 * math.pi * 100 / (480 * 640))
     assert [m["n_particles"] for m in store.counts["micrographs"]] == [3, 0, 2]
 
 
@@ -340,5 +340,5 @@ def test_windows_say_where_they_are_near_any_pick_of_their_micrograph(tmp_path, 
         y, x = (mirrored(m + np.arange(window_px) - half, n) for m, n in zip(
             middle, (height, width), strict=True))  # fmt: skip
         away = np.hypot(y[:, None, None] - picks_px[:, 0], x[:, None] - picks_px[:, 1])
-        np.testing.assert_array_equal(store.picked[row], away.min(axis=2) <= 4.0)
+        np.testing.assert_array_equal(store.picked[row], away.min(axis=2) <= 5.0)
     assert store.picked[store.labeled].any(axis=(1, 2)).all()
