@@ -40,7 +40,7 @@ from picking.coordinates import (
     write_picks,
 )
 from picking.errors import UserError, run_script
-from picking.files import locked, read_json, sha256, write_json
+from picking.files import locked, read_json, remove_half_written, sha256, write_json
 from picking.inputs import (
     Paths,
     as_number,
@@ -277,7 +277,9 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
     """Begin in an empty folder, or check that it was begun with the same; call while locked."""
     manifest = folder / "manifest.json"
-    there = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+    # A process that was killed while it wrote its first file has not begun
+    begun_with = (".lock", f".{manifest.name}.")
+    there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(begun_with))
     if there and not (resume and manifest.exists()):
         advice = "choose another folder" if not manifest.exists() else "go on with --resume"
         raise UserError(f"--output {folder} is not empty (it holds {there[0]}): {advice}")
@@ -288,8 +290,7 @@ def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
                 f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "
                 "choose another folder"
             )
-        for half_written in folder.rglob(".*.tmp"):  # by a process that was killed
-            half_written.unlink()
+    remove_half_written(folder, *folder.glob("*/"))
     write_json(manifest, arguments)
 
 

@@ -28,7 +28,7 @@ import yaml
 
 from picking.config import differing_keys
 from picking.errors import UserError
-from picking.files import read_json, write_atomically, write_json
+from picking.files import read_json, remove_half_written, write_atomically, write_json
 
 Log = Callable[[str], None]
 
@@ -128,10 +128,10 @@ def open_run(
                 f"{folder} was begun on other data (content hash "
                 f"{began['input_hash'][:12]}, now {input_hash[:12]}): resume with the same data"
             )
-        for half_written in folder.rglob(".*.tmp"):  # by a process that was killed
-            half_written.unlink()
+        remove_half_written(folder, *folder.glob("*/"))
         return
     folder.mkdir(parents=True, exist_ok=True)
+    remove_half_written(folder)
     write_json(
         folder / "run.json",
         {
