@@ -208,6 +208,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, buffer.getvalue())
 
 
+def all_finite(*values: torch.Tensor) -> bool:
+    """Return whether these are worth saving: after a step that was not finite they are not."""
+    return all(bool(torch.isfinite(value).all()) for value in values)
+
+
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Load a checkpoint of ours, data only: a pickle that holds code is refused.
 
