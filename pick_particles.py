@@ -448,8 +448,14 @@ def expect_particles(
 def keep_threshold(
     args: argparse.Namespace, picker: Picker, threshold: float, chosen_on: dict[str, Any]
 ) -> None:
-    """Write the threshold into the checkpoint."""
-    kept = {**picker.checkpoint, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
+    """Write the threshold into the checkpoint, unless training has put another there meanwhile."""
+    now = runs.load_checkpoint(args.checkpoint)
+    if any(now.get(key) != picker.checkpoint.get(key) for key in ("kind", "epoch", "step", "val")):
+        raise UserError(
+            f"checkpoint {args.checkpoint} was replaced while the threshold was chosen, as it is "
+            "by training that goes on: choose it again once that is done"
+        )
+    kept = {**now, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
     runs.save_checkpoint(args.checkpoint, kept)
     print(f"Threshold {threshold:.4f} is kept in {args.checkpoint}")
 

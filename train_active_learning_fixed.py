@@ -32,6 +32,7 @@ from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
+from picking.parallel import follow_parent
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
@@ -295,6 +296,7 @@ def train(
         num_workers=n_workers,
         pin_memory=device.type == "cuda",
         persistent_workers=n_workers > 0,
+        worker_init_fn=follow_parent,
     )
     epochs_before = k * training.epochs
     history = runs.read_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)

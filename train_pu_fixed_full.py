@@ -40,6 +40,7 @@ from picking.losses import (
     nnpu_risk,
     weak_probability,
 )
+from picking.parallel import follow_parent
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
@@ -173,6 +174,7 @@ def main() -> None:
             num_workers=args.num_workers,
             pin_memory=device.type == "cuda",
             persistent_workers=args.num_workers > 0,
+            worker_init_fn=follow_parent,
         )
         train(config, state, loader, sampler, val_store, folder, device, log, board)
 

@@ -1,0 +1,235 @@
+"""Kill every script at any moment, go on, and compare the end with a run that nobody killed.
+
+    python -m tests.faults.kill --kills 200 --seed 0                     # some minutes
+    python -m tests.faults.kill --kills 50 --stages "PU training, 0 workers" picking
+
+A run is killed up to four times by SIGKILL, at moments of four kinds that are drawn from the seed:
+
+- call: before the n-th of all calls of a Python function, or of one written in C
+- write: before or after the n-th call that writes, flushes, renames, removes or makes a file
+- torn: amid the n-th file that is written to be renamed, which is left half as long
+- time: from outside, after a time; where there are workers sometimes they are killed with it
+
+After each kill all files of a run and of picks must be whole, and a store must be unless it has no
+metadata.json. In the end stores and picks must be the same byte for byte, weights and figures
+exactly, TensorBoard must show each epoch once, and no temporary file may be left.
+"""
+
+import argparse
+import io
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path[:0] = [str(Path(__file__).parents[k]) for k in (2, 1, 0)]
+
+import numpy as np
+from same import curves, differences, not_whole
+from stages import Stage, all_stages, start, write_inputs
+
+KINDS = ("call", "write", "torn", "time")
+MOST_KILLS = 4  # of a run
+WRITERS = {
+    "close", "fsync", "ftruncate", "mkdir", "posix_fallocate", "pwrite", "remove", "rename",
+    "replace", "truncate", "unlink", "write",
+}  # fmt: skip
+
+
+class Extent(NamedTuple):
+    """How much there is of each kind of moment in a run that nobody kills."""
+
+    call: int
+    write: int
+    torn: int
+    time: float
+
+
+class Outcome(NamedTuple):
+    """What a run came to that was killed again and again."""
+
+    kinds: list[str]
+    differing: list[str]
+    torn: list[str]
+    failed: list[str]
+
+
+def writes(function: Callable) -> bool:
+    """Return whether a function written in C changes a file."""
+    if function.__name__ not in WRITERS:
+        return False
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, io.IOBase):
+        in_memory = isinstance(owner, (io.BytesIO, io.StringIO))
+        return not in_memory and owner not in (sys.stdout, sys.stderr)
+    return getattr(owner, "__name__", None) == "posix"
+
+
+def die() -> None:
+    """End this process as nothing can prevent."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def watch(kind: str, n: int, after: bool, note: Path | None = None) -> Callable[[], None]:
+    """Return what makes a process kill itself at the ``n``-th moment of a kind.
+
+    With ``note`` the numbers of moments that there are in all are written there.
+    """
+
+    def arm() -> None:
+        main, seen, fsync = os.getpid(), Counter(), os.fsync
+
+        def count(which: str) -> bool:
+            seen[which] += 1
+            return which == kind and seen[which] == n
+
+        def profile(frame: object, event: str, function: Callable) -> None:
+            if os.getpid() != main:  # a worker process
+                sys.setprofile(None)
+                return
+            if event in ("call", "c_call") and count("call"):
+                die()
+            if event == ("c_return" if after else "c_call") and writes(function) and count("write"):
+                die()
+
+        def torn_fsync(descriptor: int) -> None:
+            name = Path(f"/proc/self/fd/{descriptor}").readlink().name
+            if name.endswith(".tmp") and count("torn"):
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
+                die()
+            fsync(descriptor)
+
+        def leave(status: int, exit_now: Callable[[int], None] = os._exit) -> None:
+            sys.setprofile(None)
+            if note:
+                note.write_text(f"{seen['call']} {seen['write']} {seen['torn']}")
+            exit_now(status)
+
+        os.fsync, os._exit = torn_fsync, leave
+        sys.setprofile(profile)
+
+    return arm
+
+
+def wait(pid: int) -> int:
+    """Return how a process ended: its exit status, or minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def attempt(
+    stage: Stage, folder: Path, resume: bool, kind: str | None, extent: Extent, rng: np.random.Generator
+) -> int:
+    """Start a stage and kill it at a moment drawn from ``rng``; return how it ended."""
+    if kind is None:
+        return wait(start(stage, folder, resume))
+    if kind != "time":
+        n, after = 1 + int(rng.integers(getattr(extent, kind))), bool(rng.integers(2))
+        return wait(start(stage, folder, resume, watch(kind, n, after)))
+    seconds, group = rng.random() * extent.time, bool(stage.n_workers and rng.integers(2))
+    pid = start(stage, folder, resume)
+    time.sleep(seconds)
+    try:
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+    except ProcessLookupError:  # not yet the leader of a group
+        os.kill(pid, signal.SIGKILL)
+    return wait(pid)
+
+
+def begin(stage: Stage, folder: Path) -> None:
+    """Make the folder of outputs anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if stage.prepare:
+        stage.prepare(folder)
+
+
+def measure(stage: Stage, folder: Path, whole: Path) -> Extent:
+    """Run a stage to its end twice; leave its outputs as ``whole``, return what there is of it."""
+    note = folder.parent / "moments"
+    for arm in (None, watch("none", 0, False, note)):
+        begin(stage, folder)
+        started = time.monotonic()
+        status = wait(start(stage, folder, arm=arm))
+        seconds = time.monotonic() - started
+        if status or not_whole(folder, finished=True):
+            raise SystemExit(f"exit {status}:\n{(folder / 'console').read_text()}")
+        if arm is None:
+            shutil.rmtree(whole, ignore_errors=True)
+            folder.rename(whole)
+            usual = seconds
+    if differing := differences(folder, whole):
+        raise SystemExit(f"two runs that nobody killed differ: {', '.join(differing)}")
+    return Extent(*map(int, note.read_text().split()), usual)
+
+
+def run_killed(
+    stage: Stage, folder: Path, whole: Path, extent: Extent, n_kills: int, rng: np.random.Generator
+) -> Outcome:
+    """Run a stage, kill it up to ``n_kills`` times, go on each time, and look at what comes out."""
+    begin(stage, folder)
+    kinds, torn, failed = [], [], []
+    wanted = [kind for kind in rng.permutation(KINDS) if getattr(extent, kind)]
+    while True:
+        kind = wanted[len(kinds) % len(wanted)] if len(kinds) < n_kills else None
+        status = attempt(stage, folder, stage.resume, kind, extent, rng)
+        if status != -signal.SIGKILL:
+            break
+        kinds.append(kind)
+        torn += not_whole(folder, finished=False)
+    if status:
+        failed.append(f"exit {status}: {(folder / 'console').read_text()[-600:]}")
+    if curves(folder) != curves(whole):
+        failed.append(f"TensorBoard shows {curves(folder)}, not {curves(whole)}")
+    torn += not_whole(folder, finished=True)
+    return Outcome(kinds, differences(folder, whole), torn, failed)
+
+
+def kill_all(names: list[str], n_kills: int, seed: int, folder: Path) -> bool:
+    """Kill every stage in turn, print a table, and return whether nothing was lost."""
+    (folder / "inputs").mkdir()
+    write_inputs(folder / "inputs")
+    out, whole = folder / "out", folder / "whole"
+    stages = all_stages(folder / "inputs", out)
+    if unknown := {*names} - {*stages}:
+        raise SystemExit(f"no such stage: {unknown}; there are: {', '.join(stages)}")
+    names = names or list(stages)
+    columns = ("runs", "kills", *KINDS, "differences", "half written", "failed")
+    print(f"{'stage':<28}" + "".join(f"{column:>13}" for column in columns), flush=True)
+    total: Counter = Counter()
+    for i, name in enumerate(names):
+        rng = np.random.default_rng([seed, list(stages).index(name)])
+        quota = n_kills * (i + 1) // len(names) - n_kills * i // len(names)
+        extent, row, said = measure(stages[name], out, whole), Counter(), []
+        while row["kills"] < quota:
+            most = min(quota - row["kills"], 1 + int(rng.integers(MOST_KILLS)))
+            outcome = run_killed(stages[name], out, whole, extent, most, rng)
+            row.update(runs=1, kills=len(outcome.kinds), failed=len(outcome.failed), **Counter(outcome.kinds))
+            row.update({"differences": len(outcome.differing), "half written": len(outcome.torn)})
+            said += [f"  {words}" for words in (*outcome.differing, *outcome.torn, *outcome.failed)]
+        print(f"{name:<28}" + "".join(f"{row[column]:>13}" for column in columns), *said, sep="\n", flush=True)
+        total += row
+    print(f"{'all':<28}" + "".join(f"{total[column]:>13}" for column in columns))
+    return not any(total[column] for column in columns[-3:])
+
+
+def main() -> None:
+    """Read the command line, kill, and leave with 1 where anything was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stages", nargs="+", default=[], help="default: all there are")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        sys.exit(0 if kill_all(args.stages, args.kills, args.seed, Path(folder)) else 1)
+
+
+if __name__ == "__main__":
+    main()
