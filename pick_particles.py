@@ -155,11 +155,13 @@ def main() -> None:
     if "scale" in picker.wants:  # these micrographs' px may be others than those learned from
         scale = picker.wants["scale"] * picker.wants["diameter_px"] / diameter_px
         picker = picker._replace(wants={**picker.wants, "scale": scale})
-    if args.choose_threshold:
-        choose_threshold(args, picker, diameter_px, paths, sizes)
-        return
-    if args.expected_particles:
-        expect_particles(args, picker, diameter_px, paths)
+    if args.choose_threshold or args.expected_particles:
+        with locked(holder_of(args.checkpoint)):
+            remove_half_written(args.checkpoint.parent)
+            if args.choose_threshold:
+                choose_threshold(args, picker, diameter_px, paths, sizes)
+            else:
+                expect_particles(args, picker, diameter_px, paths)
         return
     threshold, source = resolve_threshold(args, picker)
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
@@ -445,6 +447,12 @@ def expect_particles(
     keep_threshold(args, picker, threshold, chosen_on)
 
 
+def holder_of(checkpoint: Path) -> Path:
+    """Return the folder to lock: that of the run, as training does, or the checkpoint's own."""
+    run = checkpoint.parent.parent
+    return run if (run / "config.yaml").exists() else checkpoint.parent
+
+
 def keep_threshold(
     args: argparse.Namespace, picker: Picker, threshold: float, chosen_on: dict[str, Any]
 ) -> None:
@@ -452,8 +460,8 @@ def keep_threshold(
     now = runs.load_checkpoint(args.checkpoint)
     if any(now.get(key) != picker.checkpoint.get(key) for key in ("kind", "epoch", "step", "val")):
         raise UserError(
-            f"checkpoint {args.checkpoint} was replaced while the threshold was chosen, as it is "
-            "by training that goes on: choose it again once that is done"
+            f"checkpoint {args.checkpoint} was replaced while the threshold was chosen: choose it "
+            "again once training is done"
         )
     kept = {**now, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
     runs.save_checkpoint(args.checkpoint, kept)

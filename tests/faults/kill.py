@@ -28,7 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path[:0] = [str(Path(__file__).parents[k]) for k in (2, 1, 0)]
+sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1, 0))
 
 import numpy as np
 from same import curves, differences, not_whole
@@ -107,7 +107,7 @@ def watch(kind: str, n: int, after: bool, note: Path | None = None) -> Callable[
 
         def leave(status: int, exit_now: Callable[[int], None] = os._exit) -> None:
             sys.setprofile(None)
-            if note:
+            if note and os.getpid() == main:
                 note.write_text(f"{seen['call']} {seen['write']} {seen['torn']}")
             exit_now(status)
 
@@ -123,7 +123,12 @@ def wait(pid: int) -> int:
 
 
 def attempt(
-    stage: Stage, folder: Path, resume: bool, kind: str | None, extent: Extent, rng: np.random.Generator
+    stage: Stage,
+    folder: Path,
+    resume: bool,
+    kind: str | None,
+    extent: Extent,
+    rng: np.random.Generator,
 ) -> int:
     """Start a stage and kill it at a moment drawn from ``rng``; return how it ended."""
     if kind is None:
@@ -209,10 +214,20 @@ def kill_all(names: list[str], n_kills: int, seed: int, folder: Path) -> bool:
         while row["kills"] < quota:
             most = min(quota - row["kills"], 1 + int(rng.integers(MOST_KILLS)))
             outcome = run_killed(stages[name], out, whole, extent, most, rng)
-            row.update(runs=1, kills=len(outcome.kinds), failed=len(outcome.failed), **Counter(outcome.kinds))
+            row.update(
+                runs=1,
+                kills=len(outcome.kinds),
+                failed=len(outcome.failed),
+                **Counter(outcome.kinds),
+            )
             row.update({"differences": len(outcome.differing), "half written": len(outcome.torn)})
             said += [f"  {words}" for words in (*outcome.differing, *outcome.torn, *outcome.failed)]
-        print(f"{name:<28}" + "".join(f"{row[column]:>13}" for column in columns), *said, sep="\n", flush=True)
+        print(
+            f"{name:<28}" + "".join(f"{row[column]:>13}" for column in columns),
+            *said,
+            sep="\n",
+            flush=True,
+        )
         total += row
     print(f"{'all':<28}" + "".join(f"{total[column]:>13}" for column in columns))
     return not any(total[column] for column in columns[-3:])

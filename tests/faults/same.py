@@ -16,7 +16,7 @@ from picking import runs
 
 # What two equal runs may differ in: logs, and what says when, how long and by which process
 LEFT_OUT = re.compile(r"\.lock|console|training\.log|events\.out\..*")
-TIMES = {"started", "finished", "train_seconds", "query_seconds"}
+UNLIKE = {"command", "started", "finished", "train_seconds", "query_seconds"}
 
 
 def files_in(folder: Path) -> dict[str, Path]:
@@ -51,7 +51,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 def untimed(content: dict[str, Any]) -> dict[str, Any]:
     """Leave times out; names may be dotted, as of the parts of a checkpoint."""
-    return {key: value for key, value in content.items() if key.split(".")[-1] not in TIMES}
+    return {key: value for key, value in content.items() if key.split(".")[-1] not in UNLIKE}
 
 
 def not_whole(folder: Path, finished: bool) -> list[str]:

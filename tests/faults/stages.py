@@ -7,8 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-sys.path[:0] = [str(Path(__file__).parents[k]) for k in (2, 1, 0)]
+sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1, 0))
 
+# Here what scripts import where they need it, so that few moments fall into imports
+import matplotlib.backends.backend_agg
+import starfile  # noqa: F401
 import tiny_active
 import tiny_runs
 import tiny_stores
