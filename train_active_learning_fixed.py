@@ -116,6 +116,8 @@ def main() -> None:
 
     # 1. Config and data
     config = resolve_config(args)
+    if config.training.deterministic:
+        runs.use_deterministic_kernels()
     settings = config.active_learning
     name = args.run_name or iterations.run_name(config)
     if Path(name).name != name or name in ("", ".."):

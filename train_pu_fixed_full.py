@@ -105,6 +105,8 @@ def main() -> None:
         config = dataclasses.replace(config, loss=loss)
     if Path(args.exp_name).name != args.exp_name or args.exp_name in ("", ".."):
         raise UserError(f"--exp-name '{args.exp_name}' must be the name of a folder, not a path")
+    if config.training.deterministic:
+        runs.use_deterministic_kernels()
     store_folder = Path(config.data.dir)
     train_store, val_store = PatchStore(store_folder, "train"), PatchStore(store_folder, "val")
     check_data(config, train_store, val_store)

@@ -34,7 +34,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def remove_half_written(*folders: Path) -> None:
-    """Remove what `write_atomically` left in these folders when it was killed; call while locked."""
+    """Remove what a killed `write_atomically` left in these folders; call while locked."""
     for folder in folders:
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)

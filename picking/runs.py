@@ -55,6 +55,16 @@ def select_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def use_deterministic_kernels() -> None:
+    """Have GPU kernels add in one order; call before the GPU is used. CPU kernels do anyway.
+
+    Torch raises where a kernel has no such order; of those in use here all have one.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
 def start_processes(device: torch.device) -> tuple[int, int]:
     """Join the process group when torchrun started this process; return (rank, world size)."""
     world_size = int(os.environ.get("WORLD_SIZE", 1))

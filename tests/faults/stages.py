@@ -10,7 +10,7 @@ from unittest import mock
 sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1, 0))
 
 # Here what scripts import where they need it, so that few moments fall into imports
-import matplotlib.backends.backend_agg
+import matplotlib.backends.backend_agg  # noqa: F401
 import starfile  # noqa: F401
 import tiny_active
 import tiny_runs
