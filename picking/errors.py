@@ -1,6 +1,7 @@
 """One way out of a script: a user's mistake is one sentence and exit status 2, no traceback."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -99,8 +100,10 @@ def _leave(message: str, status: int) -> NoReturn:
 def _leave_at_once(message: str, status: int) -> NoReturn:
     """Leave without waiting for threads or workers: a signal may have hit them amid anything.
 
-    Nothing is lost by it, since files are kept as for a kill -9, and workers follow their parent.
+    Nothing is lost by it, since files are kept as for a kill -9.
     """
+    for worker in multiprocessing.active_children():
+        worker.kill()  # else it may say at length that it misses its parent
     print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -34,7 +34,7 @@ sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1, 0))
 
 import numpy as np
 from same import curves, differences, not_whole
-from stages import Stage, all_stages, start, write_inputs
+from stages import Stage, all_stages, start, wait, write_inputs
 
 KINDS = ("call", "write", "torn", "time")
 # How a process ends by a signal, and with which word
@@ -137,11 +137,6 @@ def watch(
     return arm
 
 
-def wait(pid: int) -> int:
-    """Return how a process ended: its exit status, or minus the signal."""
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
 def attempt(stage: Stage, folder: Path, kind: str | None, extent: Extent, killing: Killing) -> int:
     """Start a stage and kill it at a moment that is drawn; return how it ended."""
     if kind is None:
@@ -206,7 +201,8 @@ def run_killed(
         torn += not_whole(folder, finished=False)
     console = (folder / "console").read_text()
     if status or "Traceback" in console:
-        failed.append(f"exit {status}: {console[-600:]}")
+        place = max(0, console.find("Traceback") - 200)
+        failed.append(f"exit {status}: {console[place:][:2000]}")
     if words and console.count(words) != n_said:
         failed.append(f"'{words}' stands {console.count(words)} times, not {n_said}")
     if curves(folder) != curves(whole):

@@ -1,6 +1,7 @@
 """What two folders of outputs differ in, and which of a folder's files are not whole."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from tiny_runs import tensors
 
 from picking import runs
 
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that it leaves out what is repeated
 # What two equal runs may differ in: logs, and what says when, how long and by which process
 LEFT_OUT = re.compile(r"\.lock|console|training\.log|events\.out\..*")
 UNLIKE = {"command", "started", "finished", "train_seconds", "query_seconds"}

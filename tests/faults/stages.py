@@ -1,8 +1,10 @@
 """Every script on tiny data, each started as often as one likes in a forked process of its own."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -137,6 +139,19 @@ def all_stages(inputs: Path, out: Path) -> dict[str, Stage]:
     return stages
 
 
+@contextlib.contextmanager
+def command_of(stage: Stage, resume: bool = False) -> Iterator[None]:
+    """Have this process stand for one that was started by the stage's command, networks tiny."""
+    argv = [*map(str, ["script", *stage.arguments, *(["--resume"] if resume else [])])]
+    with (
+        mock.patch.object(sys, "argv", argv),
+        mock.patch.object(train_pu_fixed_full, "PUClassifier", tiny_runs.Small),
+        mock.patch.object(pick_particles, "UNETS", {"unet": Dark}),
+    ):
+        torch.set_num_threads(1)
+        yield
+
+
 def start(stage: Stage, folder: Path, resume: bool = False, arm: Callable | None = None) -> int:
     """Start the script in a process of its own, with a process group of its own; return its id.
 
@@ -151,22 +166,20 @@ def start(stage: Stage, folder: Path, resume: bool = False, arm: Callable | None
         console = os.open(folder / "console", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(console, 1)
         os.dup2(console, 2)
-        sys.argv = [*map(str, ["script", *stage.arguments, *(["--resume"] if resume else [])])]
-        torch.set_num_threads(1)
-        with (
-            mock.patch.object(train_pu_fixed_full, "PUClassifier", tiny_runs.Small),
-            mock.patch.object(pick_particles, "UNETS", {"unet": Dark}),
-        ):
+        with command_of(stage, resume):
             if arm:
                 arm()
             run_script(stage.main)
     except SystemExit as left:
         status = left.code if isinstance(left.code, int) else 1
     except BaseException:
-        import traceback
-
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def wait(pid: int) -> int:
+    """Return how a process ended: its exit status, or minus the signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
