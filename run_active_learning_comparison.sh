@@ -98,7 +98,7 @@ slurm_script() {
 #!/usr/bin/env bash
 # Active learning on Slurm, written by run_active_learning_comparison.sh. "bash FILE" submits this
 # file: a job that makes the data if they are to be made, an array job with a task for each run, and
-# behind them the analysis. A run that Slurm preempts is requeued and goes on from its last epoch;
+# behind them the analysis. A run that Slurm preempts is requeued and goes on where it was;
 # after a time limit or a failure submit again: what is done is not done again.
 #SBATCH --job-name=active_learning --requeue --open-mode=append --signal=B:TERM@120
 set -euo pipefail

@@ -110,6 +110,16 @@ def own_signal_handlers():
         signal.signal(number, handler)
 
 
+@pytest.fixture
+def own_kernels():
+    """Give torch's choice of kernels back to what it was."""
+    import torch
+
+    yield
+    torch.use_deterministic_algorithms(False)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
+
+
 @pytest.fixture(scope="session")
 def data_set(tmp_path_factory):
     """A tiny data set to read, not to change: ``root`` and ``centres_px``, by stem."""
