@@ -107,22 +107,6 @@ def test_tensorboard_shows_a_repeated_epoch_once(seg_store, tmp_path):
     assert [scalar.step for scalar in events.Scalars("Val/F1")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_tensorboard_has_each_epoch_that_is_counted_even_if_the_process_is_killed(
-    seg_store, tmp_path, monkeypatch
-):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    save, seen = iterations.save_last, []
-
-    def noted(run, progress, *state):
-        save(run, progress, *state)
-        seen.append([s.step for s in EventAccumulator(str(run)).Reload().Scalars("Val/F1")])
-
-    monkeypatch.setattr(iterations, "save_last", noted)
-    learn(seg_store, tmp_path, "--iterations", 1)
-    assert seen == [[1], [1, 2]]
-
-
 def test_a_folder_with_a_run_is_refused_without_resume_and_kept(seg_store, tmp_path):
     learn_and_stop(iterations, "save_last", 1, seg_store, tmp_path)
     before = (tmp_path / "uncertainty" / "last.pt").read_bytes()
