@@ -164,6 +164,7 @@ def main() -> None:
                 config, folder, progress, network, optimizer, train_store, labelled, val_store,
                 device, log, board, args.num_workers,
             )  # fmt: skip
+            allow_stop()  # not before the loader is gone, whose __del__ would swallow it
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
             runs.load_weights(network, best["network"], best_path)
@@ -357,7 +358,6 @@ def train(
             )
         runs.write_metrics(folder / "metrics.jsonl", history)
         iterations.save_last(folder, progress, network, optimizer)
-    allow_stop()
 
 
 def train_one_epoch(
