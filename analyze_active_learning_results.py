@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 
 from picking.errors import UserError, run_script
-from picking.files import make_folder, write_json
+from picking.files import locked, remove_half_written, write_json
 from picking.learning_comparison import summarise
 from picking.learning_plots import draw_comparison, draw_efficiency
 from picking.learning_runs import read_runs
@@ -52,10 +52,11 @@ def main() -> None:
     summary = summarise(runs, args.target_f1, args.minutes_per_image)
     print(report(summary))
 
-    make_folder(output)
-    draw_comparison(summary, output / "active_learning_comparison.png")
-    draw_efficiency(summary, output / "data_efficiency.png")
-    write_json(output / "comparison_summary.json", summary)
+    with locked(output):
+        remove_half_written(output)
+        draw_comparison(summary, output / "active_learning_comparison.png")
+        draw_efficiency(summary, output / "data_efficiency.png")
+        write_json(output / "comparison_summary.json", summary)
     print("\nWrote active_learning_comparison.png, data_efficiency.png, comparison_summary.json")
     print(f"in {output}")
 

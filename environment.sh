@@ -1,4 +1,4 @@
-# Sourced by the launchers: leaves the interpreter to use in $PYTHON.
+# Sourced by the launchers: leaves the interpreter to use in $PYTHON, and ends what they began.
 #
 # PYTHON=/path/to/python uses that environment untouched. Otherwise .venv is made beside this file,
 # and requirements.txt is installed into it once, and again whenever it changes.
@@ -7,6 +7,29 @@ LIST_MISSING='
 from importlib.util import find_spec
 needed = "torch torchvision numpy PIL scipy sklearn yaml tqdm tensorboard matplotlib mrcfile starfile pandas"
 print(*[name for name in needed.split() if not find_spec(name)], sep=", ")'
+
+stop() {  # STATUS: end all children and leave
+    local children pid
+    trap - INT TERM HUP  # a second Ctrl-C waits for nothing
+    children=$(jobs -rp)
+    for pid in $children; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in $children; do wait "$pid" 2>/dev/null || true; done
+    echo "stopped: what was saved is kept; the same command goes on from there" >&2
+    exit "$1"
+}
+
+call() {  # COMMAND...: in the background, since bash heeds signals at once only while it waits
+    local status=0
+    "$@" &
+    wait $! || status=$?
+    return $status
+}
+
+stop_on_signals() {
+    trap 'stop 129' HUP
+    trap 'stop 130' INT
+    trap 'stop 143' TERM
+}
 
 use_environment() {
     local stamp=.venv/requirements.installed candidate missing

@@ -40,7 +40,7 @@ from picking.coordinates import (
     write_picks,
 )
 from picking.errors import UserError, run_script
-from picking.files import locked, read_json, sha256, write_json
+from picking.files import locked, read_json, remove_half_written, sha256, write_json
 from picking.inputs import (
     Paths,
     as_number,
@@ -155,11 +155,13 @@ def main() -> None:
     if "scale" in picker.wants:  # these micrographs' px may be others than those learned from
         scale = picker.wants["scale"] * picker.wants["diameter_px"] / diameter_px
         picker = picker._replace(wants={**picker.wants, "scale": scale})
-    if args.choose_threshold:
-        choose_threshold(args, picker, diameter_px, paths, sizes)
-        return
-    if args.expected_particles:
-        expect_particles(args, picker, diameter_px, paths)
+    if args.choose_threshold or args.expected_particles:
+        with locked(holder_of(args.checkpoint)):
+            remove_half_written(args.checkpoint.parent)
+            if args.choose_threshold:
+                choose_threshold(args, picker, diameter_px, paths, sizes)
+            else:
+                expect_particles(args, picker, diameter_px, paths)
         return
     threshold, source = resolve_threshold(args, picker)
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
@@ -277,7 +279,9 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
     """Begin in an empty folder, or check that it was begun with the same; call while locked."""
     manifest = folder / "manifest.json"
-    there = sorted(path.name for path in folder.iterdir() if path.name != ".lock")
+    # A process that was killed while it wrote its first file has not begun
+    begun_with = (".lock", f".{manifest.name}.")
+    there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(begun_with))
     if there and not (resume and manifest.exists()):
         advice = "choose another folder" if not manifest.exists() else "go on with --resume"
         raise UserError(f"--output {folder} is not empty (it holds {there[0]}): {advice}")
@@ -288,8 +292,7 @@ def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
                 f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "
                 "choose another folder"
             )
-        for half_written in folder.rglob(".*.tmp"):  # by a process that was killed
-            half_written.unlink()
+    remove_half_written(folder, *folder.glob("*/"))
     write_json(manifest, arguments)
 
 
@@ -444,11 +447,23 @@ def expect_particles(
     keep_threshold(args, picker, threshold, chosen_on)
 
 
+def holder_of(checkpoint: Path) -> Path:
+    """Return the folder to lock: that of the run, as training does, or the checkpoint's own."""
+    run = checkpoint.parent.parent
+    return run if (run / "config.yaml").exists() else checkpoint.parent
+
+
 def keep_threshold(
     args: argparse.Namespace, picker: Picker, threshold: float, chosen_on: dict[str, Any]
 ) -> None:
-    """Write the threshold into the checkpoint."""
-    kept = {**picker.checkpoint, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
+    """Write the threshold into the checkpoint, unless training has put another there meanwhile."""
+    now = runs.load_checkpoint(args.checkpoint)
+    if any(now.get(key) != picker.checkpoint.get(key) for key in ("kind", "epoch", "step", "val")):
+        raise UserError(
+            f"checkpoint {args.checkpoint} was replaced while the threshold was chosen: choose it "
+            "again once training is done"
+        )
+    kept = {**now, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
     runs.save_checkpoint(args.checkpoint, kept)
     print(f"Threshold {threshold:.4f} is kept in {args.checkpoint}")
 

@@ -171,15 +171,16 @@ def main() -> None:
     if args.dry_run:
         make_plans(args, args.tasks, listed, skipped={name: [] for name in splits})
         return
-    finished = [task for task in args.tasks if is_finished(folders[task], made_from[task])]
-    for task in finished:
-        print(f"{folders[task]} is complete already: nothing to do")
-    tasks = [task for task in args.tasks if task not in finished]
+    tasks = [task for task in args.tasks if not is_finished(folders[task], made_from[task])]
 
     with contextlib.ExitStack() as stack:
         journals = {}
         for task in tasks:
             stack.enter_context(files.locked(folders[task]))
+        # One that held the folder until now may have finished the store
+        tasks = [task for task in tasks if not is_finished(folders[task], made_from[task])]
+        for task in tasks:
+            files.remove_half_written(folders[task], *(folders[task] / name for name in splits))
             begun_from = begun_from_arguments(args, task, made_from[task])
             journals[task] = Journal(folders[task] / ".journal", begun_from)
         skipped: dict[str, list[str]] = {name: [] for name in splits}
@@ -261,6 +262,9 @@ def is_finished(folder: Path, made_from: dict) -> bool:
     if not (folder / "metadata.json").is_file():
         return False
     require_same(folder, patches.read_metadata(folder).get("made_from", {}), made_from)
+    if (folder / ".journal").exists():  # of a process that was killed before it removed it
+        (folder / ".journal").unlink(missing_ok=True)
+    print(f"{folder} is complete already: nothing to do")
     return True
 
 

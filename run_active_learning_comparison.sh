@@ -60,23 +60,6 @@ fail() {
     exit 2
 }
 
-stop() {  # STATUS: end all children and leave
-    local children pid
-    trap - INT TERM HUP  # a second Ctrl-C waits for nothing
-    children=$(jobs -rp)
-    for pid in $children; do kill -TERM "$pid" 2>/dev/null || true; done
-    for pid in $children; do wait "$pid" 2>/dev/null || true; done
-    echo "stopped: what was saved is kept; the same command goes on from there" >&2
-    exit "$1"
-}
-
-call() {  # COMMAND...: in the background, since bash heeds signals at once only while it waits
-    local status=0
-    "$@" &
-    wait $! || status=$?
-    return $status
-}
-
 begin() {  # SLOT STRATEGY SEED: start a run on the slot's device
     local command=("${train[@]}" --strategy "$2" --seed "$3" --device "${devices[$1]}")
     names[$1]="$2 seed $3"
@@ -115,7 +98,7 @@ slurm_script() {
 #!/usr/bin/env bash
 # Active learning on Slurm, written by run_active_learning_comparison.sh. "bash FILE" submits this
 # file: a job that makes the data if they are to be made, an array job with a task for each run, and
-# behind them the analysis. A run that Slurm preempts is requeued and goes on from its last epoch;
+# behind them the analysis. A run that Slurm preempts is requeued and goes on where it was;
 # after a time limit or a failure submit again: what is done is not done again.
 #SBATCH --job-name=active_learning --requeue --open-mode=append --signal=B:TERM@120
 set -euo pipefail
@@ -195,9 +178,7 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
 use_environment
-trap 'stop 129' HUP
-trap 'stop 130' INT
-trap 'stop 143' TERM
+stop_on_signals
 n_makers=$(nproc)
 ((n_makers <= 8)) || n_makers=8
 n_makers=${num_workers:-$n_makers}

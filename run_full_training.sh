@@ -61,6 +61,7 @@ done
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
 use_environment
+stop_on_signals
 n_processors=$(nproc)
 ((n_processors <= 8)) || n_processors=8
 
@@ -71,7 +72,7 @@ if [[ -z $data_root ]]; then
     data_root=data/simulated
     config=${config:-configs/pu_quickstart.yaml}
     echo "== No --data-root: simulated micrographs in $data_root"
-    "$PYTHON" -m picking.simulator --output "$data_root" \
+    call "$PYTHON" -m picking.simulator --output "$data_root" \
         --num-workers "${num_workers:-$n_processors}"
 fi
 config=${config:-configs/pu_full_fixed.yaml}
@@ -87,10 +88,11 @@ echo "== Patches in $data_dir"
 preprocess=(--data-root "$data_root" --output-dir "$data_dir" --neg-rule "$neg_rule"
     --num-workers "${num_workers:-$n_processors}")
 [[ -z $max_images ]] || preprocess+=(--max-images-train "$max_images")
-"$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
+call "$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
 
 # 3. Training, then evaluation on validation and test
 echo "== Training in experiments/$exp_name"
-"$PYTHON" train_pu_fixed_full.py --config "$config" --exp-name "$exp_name" --data-dir "$data_dir" \
-    --device "$device" --num-workers "${num_workers:-0}" --use-data-prior --resume "$@"
+call "$PYTHON" train_pu_fixed_full.py --config "$config" --exp-name "$exp_name" \
+    --data-dir "$data_dir" --device "$device" --num-workers "${num_workers:-0}" --use-data-prior \
+    --resume "$@"
 [[ -z $simulated ]] || echo "These figures are of simulated micrographs: for real ones give --data-root."

@@ -28,10 +28,11 @@ from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
 from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
-from picking.errors import UserError, run_script
+from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
+from picking.parallel import follow_parent
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
@@ -115,6 +116,8 @@ def main() -> None:
 
     # 1. Config and data
     config = resolve_config(args)
+    if config.training.deterministic:
+        runs.use_deterministic_kernels()
     settings = config.active_learning
     name = args.run_name or iterations.run_name(config)
     if Path(name).name != name or name in ("", ".."):
@@ -161,6 +164,7 @@ def main() -> None:
                 config, folder, progress, network, optimizer, train_store, labelled, val_store,
                 device, log, board, args.num_workers,
             )  # fmt: skip
+            allow_stop()  # not before the loader is gone, whose __del__ would swallow it
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
             runs.load_weights(network, best["network"], best_path)
@@ -252,7 +256,8 @@ def begin_iteration(
         progress = Progress(iteration=k, step=steps_before)
         log(f"\n{origin}")
     else:
-        log(f"\nResumed iteration {k} after epoch {progress.epoch}")
+        amid = f", batch {progress.batch}" if progress.batch else ""
+        log(f"\nResumed iteration {k} after epoch {progress.epoch}{amid}")
     return network, progress, optimizer
 
 
@@ -294,23 +299,33 @@ def train(
         num_workers=n_workers,
         pin_memory=device.type == "cuda",
         persistent_workers=n_workers > 0,
+        worker_init_fn=follow_parent,
     )
     epochs_before = k * training.epochs
     history = runs.read_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
 
     while progress.epoch < training.epochs:
-        started = time.monotonic()
+        allow_stop()
         # Batches of one size: the last one is filled up from the start of the permutation
         order = stream(training.seed, "order", k, progress.epoch).permutation(len(labelled))
-        batches[:] = np.resize(order, (n_steps, training.batch_size))
-        figures = train_one_epoch(config, progress, model, optimizer, loader, device)
-        progress.epoch += 1
-        progress.train_seconds += time.monotonic() - started
-
+        batches[:] = np.resize(order, (n_steps, training.batch_size))[progress.batch :]
         val, is_best = None, False
-        is_last = progress.epoch == training.epochs
-        if is_last or progress.epoch % training.evaluate_every_epochs == 0:
-            val = evaluate(config, network, val_store, device)
+        epoch = progress.epoch + 1
+        total = torch.full((), progress.loss, dtype=torch.float64, device=device)
+        try:
+            figures = train_one_epoch(
+                config, progress, model, optimizer, loader, n_steps, total, device
+            )
+            if epoch == training.epochs or epoch % training.evaluate_every_epochs == 0:
+                val = evaluate(config, network, val_store, device)
+            hold_stop()  # until last.pt is written
+        except STOPPED:  # between two steps, or after the last
+            if runs.all_finite(total, *network.parameters()):
+                progress.loss = float(total)
+                iterations.save_last(folder, progress, network, optimizer)
+            raise
+        progress.epoch, progress.batch, progress.loss = epoch, 0, 0.0
+        if val is not None:
             # AP decides while nothing is called a particle yet and F1 stands at 0
             reached = (val["f1_score"] or 0.0, val["ap"] or 0.0)
             is_best = reached > progress.best
@@ -351,21 +366,27 @@ def train_one_epoch(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     loader: DataLoader,
+    n_steps: int,
+    total: torch.Tensor,
     device: torch.device,
 ) -> dict[str, float]:
-    """Take an epoch's steps; return its mean loss and last learning rate."""
-    training, n_steps = config.training, len(loader)
+    """Take the steps that are left of an epoch; return its mean loss and last learning rate.
+
+    total: float64 (), the sum of the losses of the epoch so far, which is gone on with.
+    """
+    training = config.training
     terms = loss_terms(config)
     generator = torch.Generator(device)
-    total = torch.zeros((), dtype=torch.float64, device=device)
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
     model.train()
+    started = time.monotonic()
 
-    for i, batch in enumerate(reports.progress_bar(loader, progress)):
+    for batch in reports.progress_bar(loader, progress):
+        hold_stop()  # a step is taken whole
+        i = progress.batch
         step = progress.epoch * n_steps + i  # of this iteration
-        rate = learning_rate(config, step, training.epochs * n_steps)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(config, step, training.epochs * n_steps)
         # A stream of its own for every step: nothing depends on what was drawn before
         generator.manual_seed(
             stream_seed(training.seed, "warp", progress.iteration, progress.epoch, i)
@@ -382,17 +403,21 @@ def train_one_epoch(
         norm = nn.utils.clip_grad_norm_(model.parameters(), largest_norm)
         optimizer.step()
 
-        progress.step += 1
+        progress.step, progress.batch = progress.step + 1, i + 1
+        progress.train_seconds += (now := time.monotonic()) - started
+        started = now
         total += loss.detach()
         finite = torch.isfinite(loss.detach() + norm)
         first_bad = torch.where((first_bad < 0) & ~finite, i, first_bad)
+        allow_stop()
     if int(first_bad) >= 0:
         raise UserError(
             f"the loss or its gradient was not finite in iteration {progress.iteration}, epoch "
             f"{progress.epoch + 1}, batch {int(first_bad) + 1}: lower --learning-rate or set "
             "training.precision=fp32; the checkpoints from before are kept"
         )
-    return {"loss": float(total) / n_steps, "lr": rate}
+    last_rate = learning_rate(config, (progress.epoch + 1) * n_steps - 1, training.epochs * n_steps)
+    return {"loss": float(total) / n_steps, "lr": last_rate}
 
 
 def to_input(

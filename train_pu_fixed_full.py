@@ -29,7 +29,7 @@ from picking import board as tensorboard
 from picking import metrics, reports, runs
 from picking.augment import keep_freed_memory, strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
-from picking.errors import UserError, run_script
+from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.estimate import resolve_priors
 from picking.files import locked, read_json, write_json
 from picking.losses import (
@@ -40,6 +40,7 @@ from picking.losses import (
     nnpu_risk,
     weak_probability,
 )
+from picking.parallel import follow_parent
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
@@ -105,6 +106,8 @@ def main() -> None:
         config = dataclasses.replace(config, loss=loss)
     if Path(args.exp_name).name != args.exp_name or args.exp_name in ("", ".."):
         raise UserError(f"--exp-name '{args.exp_name}' must be the name of a folder, not a path")
+    if config.training.deterministic:
+        runs.use_deterministic_kernels()
     store_folder = Path(config.data.dir)
     train_store, val_store = PatchStore(store_folder, "train"), PatchStore(store_folder, "val")
     check_data(config, train_store, val_store)
@@ -174,6 +177,7 @@ def main() -> None:
             num_workers=args.num_workers,
             pin_memory=device.type == "cuda",
             persistent_workers=args.num_workers > 0,
+            worker_init_fn=follow_parent,
         )
         train(config, state, loader, sampler, val_store, folder, device, log, board)
 
@@ -191,8 +195,8 @@ def main() -> None:
             results = reports.results(
                 report, best, state, n_steps, last_epoch["mask_rate"], val_store.truth_known
             )
-            write_json(folder / "results.json", results)
             tensorboard.write_hyperparameters(board, config, results)
+            write_json(folder / "results.json", results)  # last: it says "finished"
             reports.log_end(log, results, folder)
 
 
@@ -264,17 +268,23 @@ def train(
     history = runs.read_metrics(folder / "metrics.jsonl", progress.epoch)
 
     while progress.epoch < n_epochs and not stale(progress, config):
-        started = time.monotonic()
+        allow_stop()
         sampler.set_epoch(progress.epoch, progress.batch)
-        train_one_epoch(
-            config, state, model, loader, sampler, total_steps, folder, device, val_store.windows
-        )
-        progress.train_seconds += time.monotonic() - started
-        figures = reports.epoch_figures(state.totals.tolist())
-
         evaluated = state.average if settings.ema_decay else state.network
-        runs.take_buffers_of_first(evaluated)
-        probability = score(evaluated, config, val_store, device)
+        try:
+            train_one_epoch(
+                config, state, model, loader, sampler, total_steps, folder, device,
+                val_store.windows,
+            )  # fmt: skip
+            runs.take_buffers_of_first(evaluated)
+            probability = score(evaluated, config, val_store, device)
+            hold_stop()  # until last.pt is written
+        except STOPPED:  # between two steps, or after the last
+            whole = sampler.world_size == 1
+            if whole and runs.all_finite(state.totals, *state.network.parameters()):
+                state.save(folder / "checkpoints" / "last.pt")
+            raise
+        figures = reports.epoch_figures(state.totals.tolist())
         threshold = 0.5  # the best one against the labels is no use where most are not labelled
         if val_store.truth_known:
             threshold = metrics.best_f1_threshold(val_store.label, probability)
@@ -305,6 +315,7 @@ def train(
             state.save_best(best_path, evaluated, plain(config), val_store.input, threshold, val)
         runs.write_metrics(folder / "metrics.jsonl", history)
         state.save(folder / "checkpoints" / "last.pt")
+    allow_stop()
     if progress.epoch < n_epochs:
         log(
             f"Early stopping: no better validation AUC in {settings.early_stopping_patience} epochs"
@@ -332,11 +343,14 @@ def train_one_epoch(
     generator = torch.Generator(device)
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
     model.train()
+    started = time.monotonic()
 
     for patches in reports.progress_bar(loader, sampler, progress):
         step = progress.step
         if step >= total_steps:
             break
+        if sampler.world_size == 1:  # else none may wait for another that has left already
+            hold_stop()
         # Streams of their own for every step: nothing depends on what was drawn before
         torch.manual_seed(stream_seed(settings.seed, "dropout", step, sampler.rank))
         generator.manual_seed(stream_seed(settings.seed, "views", step, sampler.rank))
@@ -398,6 +412,8 @@ def train_one_epoch(
             update_average(state.average, state.network, settings.ema_decay or 0.999, step)
 
         progress.step, progress.batch = step + 1, progress.batch + 1
+        progress.train_seconds += (now := time.monotonic()) - started
+        started = now
         state.totals += reports.step_figures(
             risk, weight * consistency, mask, q, clipped=r_minus < -loss_config.beta, z_u=z_u
         )
@@ -409,6 +425,7 @@ def train_one_epoch(
             require_finite(first_bad, sampler)
             if sampler.rank == 0:
                 state.save(folder / "checkpoints" / "last.pt")
+        allow_stop()
     require_finite(first_bad, sampler)
 
 

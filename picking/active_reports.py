@@ -106,6 +106,7 @@ def log_epoch(log: Log, board: SummaryWriter, figures: dict, n_epochs: int, is_b
         for name, tag in VAL_TAGS.items():
             if val[name] is not None:
                 board.add_scalar(tag, val[name], at)
+    board.flush()  # before last.pt counts the epoch
     log(line + ("  *** best ***" if is_best else ""))
     if epoch == n_epochs and val is not None and not val["recall"]:
         log(

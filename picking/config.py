@@ -88,6 +88,7 @@ class TrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
+    deterministic: bool = False
     checkpoint_every_steps: int = number(1000, 1)
     eval_batch_size: int = number(256, 1)
     bootstrap_samples: int = number(1000, 0, 100_000)
@@ -180,6 +181,7 @@ class ActiveTrainingConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
+    deterministic: bool = False
     evaluate_every_epochs: int = number(1, 1)
     eval_batch_size: int = number(8, 1)
 

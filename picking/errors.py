@@ -1,9 +1,11 @@
 """One way out of a script: a user's mistake is one sentence and exit status 2, no traceback."""
 
 import errno
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -18,8 +20,47 @@ class Terminated(Exception):
     """SIGTERM arrived, as Slurm sends it before it kills a job."""
 
 
-def _raise_terminated(signum: int, frame: object) -> NoReturn:
-    raise Terminated
+STOPPED = (KeyboardInterrupt, Terminated)
+LAST_WORDS = {
+    signal.SIGINT: (f"interrupted: {KEPT}", 130),
+    signal.SIGTERM: (f"terminated: {KEPT}", 143),
+}
+# A launcher passes on a SIGTERM that its whole process group may have got already.
+ECHO_S = 2.0
+
+_held = False
+_asked: tuple[int, float] | None = None  # the signal that came, and when
+
+
+def hold_stop() -> None:
+    """From here on SIGTERM and Ctrl-C wait for `allow_stop`; a second one waits for nothing."""
+    global _held
+    _held = True
+
+
+def allow_stop() -> None:
+    """Raise one of `STOPPED` if it was asked for meanwhile, and from here on as soon as it is."""
+    global _held
+    _held = False
+    if _asked is not None:
+        _raise_stopped(_asked[0])
+
+
+def _raise_stopped(number: int) -> NoReturn:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+
+def _stop(number: int, frame: object) -> None:
+    global _asked
+    if _asked is not None:
+        if number == signal.SIGTERM and time.monotonic() - _asked[1] < ECHO_S:
+            return
+        _leave_at_once(*LAST_WORDS[signal.Signals(number)])
+    _asked = number, time.monotonic()
+    # Workers that the same signal ended are no news: torch would raise it amid anything
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not _held:
+        _raise_stopped(number)
 
 
 def run_script(main: Callable[[], None]) -> NoReturn:
@@ -28,15 +69,19 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     0 when it returns, 2 after a `UserError` or a full or read-only disk, 130 after Ctrl-C and
     143 after SIGTERM. Any other exception is a defect of ours and keeps its traceback.
     """
-    signal.signal(signal.SIGTERM, _raise_terminated)
+    global _held, _asked
+    _held, _asked = False, None
+    for number in LAST_WORDS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as of what a shell runs in the background
+            signal.signal(number, _stop)
     try:
         main()
     except UserError as error:
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
-        _leave_at_once(f"interrupted: {KEPT}", 130)
+        _leave_at_once(*LAST_WORDS[signal.SIGINT])
     except Terminated:
-        _leave_at_once(f"terminated: {KEPT}", 143)
+        _leave_at_once(*LAST_WORDS[signal.SIGTERM])
     except OSError as error:
         where = error.filename or "the output folder"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -55,8 +100,10 @@ def _leave(message: str, status: int) -> NoReturn:
 def _leave_at_once(message: str, status: int) -> NoReturn:
     """Leave without waiting for threads or workers: a signal may have hit them amid anything.
 
-    Nothing is lost by it, since files are kept as for a kill -9, and workers follow their parent.
+    Nothing is lost by it, since files are kept as for a kill -9.
     """
+    for worker in multiprocessing.active_children():
+        worker.kill()  # else it may say at length that it misses its parent
     print(message, file=sys.stderr)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -33,6 +33,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def remove_half_written(*folders: Path) -> None:
+    """Remove what a killed `write_atomically` left in these folders; call while locked."""
+    for folder in folders:
+        for path in folder.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write JSON atomically; NaN and infinity are refused, since they are not JSON."""
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

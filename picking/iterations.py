@@ -28,6 +28,8 @@ class Progress:
 
     iteration: int = 0
     epoch: int = 0  # epochs finished of this iteration
+    batch: int = 0  # batches done of the epoch under way
+    loss: float = 0.0  # summed over them
     step: int = 0  # optimiser steps so far, over all iterations
     best: tuple[float, float] = (-1.0, -1.0)  # validation F1 and AP of this iteration's best
     best_epoch: int = 0

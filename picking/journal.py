@@ -65,7 +65,7 @@ class Journal:
     def remove(self) -> None:
         """Delete the journal of a finished store."""
         self._file.close()
-        self.path.unlink()
+        self.path.unlink(missing_ok=True)
 
     def _record(self, entry: dict) -> None:
         self._apply(entry)

@@ -63,9 +63,16 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
 
 
 def _start_worker() -> None:
-    """Leave Ctrl-C and SIGTERM to the parent, and end when the parent does, however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    follow_parent()
+
+
+def follow_parent(number: int = 0) -> None:
+    """Leave Ctrl-C to the parent, and end when the parent does, however it ends; in a worker.
+
+    Torch's own workers look for their parent every five seconds only, and hold its locks till then.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         parent = multiprocessing.parent_process()

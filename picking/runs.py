@@ -28,7 +28,7 @@ import yaml
 
 from picking.config import differing_keys
 from picking.errors import UserError
-from picking.files import read_json, write_atomically, write_json
+from picking.files import read_json, remove_half_written, write_atomically, write_json
 
 Log = Callable[[str], None]
 
@@ -53,6 +53,16 @@ def select_device(name: str) -> torch.device:
     if name.startswith("cuda"):
         torch.cuda.set_device(name)
     return torch.device(name)
+
+
+def use_deterministic_kernels() -> None:
+    """Have GPU kernels add in one order; call before the GPU is used. CPU kernels do anyway.
+
+    Torch raises where a kernel has no such order; of those in use here all have one.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 def start_processes(device: torch.device) -> tuple[int, int]:
@@ -128,10 +138,10 @@ def open_run(
                 f"{folder} was begun on other data (content hash "
                 f"{began['input_hash'][:12]}, now {input_hash[:12]}): resume with the same data"
             )
-        for half_written in folder.rglob(".*.tmp"):  # by a process that was killed
-            half_written.unlink()
+        remove_half_written(folder, *folder.glob("*/"))
         return
     folder.mkdir(parents=True, exist_ok=True)
+    remove_half_written(folder)
     write_json(
         folder / "run.json",
         {
@@ -206,6 +216,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def all_finite(*values: torch.Tensor) -> bool:
+    """Return whether these are worth saving: after a step that was not finite they are not."""
+    return all(bool(torch.isfinite(value).all()) for value in values)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

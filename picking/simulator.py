@@ -23,7 +23,7 @@ import numpy as np
 
 from picking.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
 from picking.errors import UserError, run_script
-from picking.files import locked, read_json, write_atomically, write_json
+from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
 from picking.micrographs import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
 from picking.proteins import PROTEINS, Protein
@@ -148,7 +148,9 @@ def simulate_dataset(
         raise UserError(f"--output {output} is a file: choose a folder")
     with locked(output):
         if _is_finished(output, arguments):
+            (output / UNFINISHED_RECORD).unlink(missing_ok=True)  # killed before it did this
             return False
+        remove_half_written(output, *output.glob("*/"))
         write_json(output / UNFINISHED_RECORD, {"arguments": arguments})
         plans = plan_dataset(arguments)
         margin_px = annotation_margin_px(arguments)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +98,26 @@ def write_data_set(root, splits=SPLITS, seed=0):
                 {f"{name}.jpg": boxes(centres[name]) for name in names},
             )
     return centres
+
+
+@pytest.fixture(autouse=True)
+def own_signal_handlers():
+    """Give signals back to pytest, since `run_script` handles some."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def own_kernels():
+    """Give torch's choice of kernels back to what it was."""
+    import torch
+
+    yield
+    torch.use_deterministic_algorithms(False)
+    os.environ.pop("CUBLAS_WORKSPACE_CONFIG", None)
 
 
 @pytest.fixture(scope="session")

@@ -2,9 +2,13 @@
 
 import os
 import shutil
+import signal
 import stat
 import subprocess
+import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 # Stands for Python: writes down what it is called with, and leaves as it is told to. Code given
@@ -17,6 +21,14 @@ fi
 call=$(printf '%s|' "$@")
 printf '%s\\n' "${call//$'\\n'/\\\\n}" >> "$CALLS"
 [[ "$*" != *"${FAIL:-nothing}"* ]] || exit "${STATUS:-3}"
+"""
+
+# Stays (20 s at most) in the stage that it is told to until it is ended, as scripts are by SIGTERM
+STAYING = """#!/usr/bin/env bash
+[[ "$*" == *"$STAY"* ]] || exec "$FAKE" "$@"
+trap 'echo ended >> "$EVENTS"; exit 143' TERM
+echo begun >> "$EVENTS"
+for _ in {1..400}; do sleep 0.05; done
 """
 
 
@@ -66,3 +78,35 @@ def launch_in(repository, tmp_path):
 def options(call):
     """The options of a call, --name -> value."""
     return dict(zip(call[1::2], call[2::2], strict=False))
+
+
+def assert_stops(launch, tmp_path, script, n_children, number, status, **variables):
+    """Launch a script whose children stay, send a signal, and see all end and say how to go on.
+
+    A Ctrl-C goes to the whole process group, as a terminal sends it, any other signal to the
+    launcher alone.
+    """
+    events = tmp_path / "events"
+    events.touch()
+    environment = launch.environment(
+        PYTHON=str(executable(tmp_path / "staying", STAYING)), FAKE=str(tmp_path / "fake"),
+        EVENTS=str(events), **variables,
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [launch.repository / script], cwd=launch.repository, env=environment,
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    while events.read_text().count("begun") < n_children and process.poll() is None:
+        time.sleep(0.02)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, printed = process.communicate()
+    assert process.returncode == status
+    assert "stopped: what was saved is kept; the same command goes on from there" in printed
+    assert "failed" not in printed
+    assert events.read_text().count("ended") == n_children
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)

@@ -251,6 +251,13 @@ def test_two_runs_of_one_seed_are_the_same(seg_store, tmp_path, finished):
     assert_same_run(learn(seg_store, tmp_path), finished)
 
 
+def test_deterministic_kernels_are_used_when_asked_for(seg_store, tmp_path, own_kernels):
+    assert not torch.are_deterministic_algorithms_enabled()
+    overrides = ["active_learning.iterations=1", "training.deterministic=true"]
+    learn(seg_store, tmp_path, overrides=overrides)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
 def test_reading_workers_change_nothing(seg_store, tmp_path, finished):
     overrides = ["active_learning.iterations=1"]
     run = learn(seg_store, tmp_path, "--num-workers", 1, overrides=overrides)

@@ -5,11 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-from launching import copy_project, executable, launch_in, options
+from launching import assert_stops, copy_project, executable, launch_in, options
 
 from picking import simulator
 
@@ -340,14 +339,6 @@ def test_another_stage_that_fails_ends_the_job_with_its_status(launch, stage):
 
 # Signals
 
-# Stays (20 s at most) in the stage that it is told to until it is ended, as scripts are by SIGTERM
-STAYING = """#!/usr/bin/env bash
-[[ "$*" == *"$STAY"* ]] || exec "$FAKE" "$@"
-trap 'echo ended >> "$EVENTS"; exit 143' TERM
-echo begun >> "$EVENTS"
-for _ in {1..400}; do sleep 0.05; done
-"""
-
 
 @pytest.mark.parametrize(
     ("stage", "n_children", "number", "status"),
@@ -359,32 +350,10 @@ for _ in {1..400}; do sleep 0.05; done
     ],
 )
 def test_a_signal_ends_the_children_and_the_job_says_that_it_can_go_on(
-    launch, repository, tmp_path, stage, n_children, number, status
+    launch, tmp_path, stage, n_children, number, status
 ):
-    events = tmp_path / "events"
-    events.touch()
-    variables = launch.environment(
-        PYTHON=str(executable(tmp_path / "staying", STAYING)), FAKE=str(tmp_path / "fake"),
-        EVENTS=str(events), STAY=STAGES[stage], GPUS="0 1",
-    )  # fmt: skip
-    process = subprocess.Popen(
-        [repository / SCRIPT], cwd=repository, env=variables, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    while events.read_text().count("begun") < n_children and process.poll() is None:
-        time.sleep(0.02)
-    if number == signal.SIGINT:
-        os.killpg(process.pid, number)  # a terminal sends it to all of them
-    else:
-        process.send_signal(number)
-    _, printed = process.communicate()
-    assert process.returncode == status
-    assert "stopped: what was saved is kept; the same command goes on from there" in printed
-    assert "failed" not in printed
-    assert events.read_text().count("ended") == n_children
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)
+    variables = {"STAY": STAGES[stage], "GPUS": "0 1"}
+    assert_stops(launch, tmp_path, SCRIPT, n_children, number, status, **variables)
 
 
 # Slurm

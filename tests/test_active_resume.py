@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from stopping import WORDS, leave, signal_at
 from tiny_active import arguments, assert_same_run, learn, refused, write_split, write_store
 
 import train_active_learning_fixed as script
@@ -153,3 +154,26 @@ def test_a_labelled_set_of_another_store_is_refused(tmp_path):
     path.write_text('{"names": []}')
     with pytest.raises(script.UserError, match="is damaged"):
         iterations.read_labelled(run, 0, store)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "number", "place"),
+    [
+        ("focal_dice", 5, signal.SIGTERM, "1 after epoch 1, batch 1"),  # amid the first of two
+        ("evaluate", 5, signal.SIGINT, "1 after epoch 1, batch 2"),  # trained, not yet validated
+        ("plain", 3, signal.SIGTERM, "0 after epoch 1"),  # amid writing what an epoch reached
+    ],
+)
+def test_a_signal_saves_what_the_last_whole_step_reached(
+    seg_store, tmp_path, finished, capsys, monkeypatch, name, n, number, place
+):
+    monkeypatch.setattr(sys, "argv", [*map(str, ["script", *arguments(seg_store, tmp_path)])])
+    with pytest.MonkeyPatch.context() as patch:
+        signal_at(patch, script, name, n, number)
+        left = leave(script.main, capsys)
+    word, status = WORDS[number]
+    assert left.status == status
+    assert left.err.startswith(f"{word}: what was saved is kept; ") and left.err.count("\n") == 1
+    assert_same_run(learn(seg_store, tmp_path, "--resume"), finished)
+    log = (tmp_path / "uncertainty" / "training.log").read_text()
+    assert re.findall("Resumed iteration (.*)", log) == [place]

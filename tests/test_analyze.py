@@ -15,7 +15,7 @@ from picking.learning_runs import read_runs
 from picking.learning_tables import report
 
 PICTURES = ("active_learning_comparison.png", "data_efficiency.png")
-FILES = {*PICTURES, "comparison_summary.json"}
+FILES = {*PICTURES, "comparison_summary.json", ".lock"}
 
 
 @pytest.fixture

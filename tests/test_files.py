@@ -21,14 +21,6 @@ from picking.streams import stream, stream_seed
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def own_signal_handlers():
-    """`run_script` handles SIGTERM; give it back to pytest."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 def leave(main, capsys):
     """Run a script's main; return its exit status and what it says on stderr."""
     with pytest.raises(SystemExit) as left:

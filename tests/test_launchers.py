@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import sys
 
 import pytest
-from launching import copy_project, executable, launch_in, options
+from launching import assert_stops, copy_project, executable, launch_in, options
 
 from picking import simulator
 
@@ -131,6 +132,21 @@ def test_the_tests_are_ruff_mypy_and_pytest_and_stop_at_the_first_that_fails(lau
 def test_continuous_integration_runs_the_same_tests(launch, tmp_path):
     assert launch(".ci/run", cwd=tmp_path).returncode == 0
     assert launch.calls()[-1] == ["-m", "pytest"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "status"),
+    [
+        ("picking.simulator", signal.SIGTERM, 143),
+        ("preprocess_coco", signal.SIGINT, 130),
+        ("train_pu", signal.SIGTERM, 143),
+        ("train_pu", signal.SIGINT, 130),
+    ],
+)
+def test_a_signal_ends_the_stage_and_the_job_says_that_it_can_go_on(
+    launch, tmp_path, stage, number, status
+):
+    assert_stops(launch, tmp_path, "run_full_training.sh", 1, number, status, STAY=stage)
 
 
 # The environment

@@ -261,6 +261,14 @@ def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, data, tmp_path):
     assert files_of(tmp_path / "out") == before
 
 
+def test_a_run_that_was_killed_amid_its_first_file_can_be_gone_on_with(checkpoint, data, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.manifest.json.99.tmp").write_text("half")
+    pick(checkpoint, data, tmp_path / "out", "--resume")
+    pick(checkpoint, data, tmp_path / "whole")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
 def test_two_processes_do_not_pick_into_one_folder(checkpoint, data, tmp_path, monkeypatch):
     monkeypatch.setattr("picking.files.LOCK_PATIENCE_S", 0.0)
     with locked(tmp_path / "out"), pytest.raises(UserError, match="is in use by process"):
@@ -342,6 +350,44 @@ def test_the_chosen_threshold_is_kept_in_the_checkpoint_and_used(checkpoint, dat
     assert strict["pick_threshold_chosen_on"]["precision"] == 1
     assert strict["pick_threshold"] >= kept["pick_threshold"]
     assert torch.equal(strict["network"]["width"], kept["network"]["width"])
+
+
+def test_the_threshold_of_a_checkpoint_that_training_replaced_meanwhile_is_not_kept(
+    checkpoint, data, tmp_path, monkeypatch
+):
+    report, better = script.report_counts, {"width": torch.tensor(6.0)}
+
+    def replaced(*args):
+        write_checkpoint(checkpoint, network=better, epoch=7)
+        report(*args)
+
+    monkeypatch.setattr(script, "report_counts", replaced)
+    message = refused(
+        "--checkpoint", checkpoint, "--micrographs", data[0] / "*.jpg", "--diameter", "20px",
+        "--choose-threshold", data[0] / "truth.json",
+    )  # fmt: skip
+    assert "was replaced while the threshold was chosen: choose it again" in message
+    assert runs.load_checkpoint(checkpoint)["network"] == better
+
+
+def test_no_threshold_is_chosen_for_a_run_that_still_trains(
+    checkpoint, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("picking.files.LOCK_PATIENCE_S", 0.0)
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").touch()
+    of_run = checkpoint.rename(run / "checkpoints" / "best_model.pt")
+    (of_run.parent / ".best_model.pt.99.tmp").touch()  # by a process that was killed
+    arguments = (
+        "--checkpoint", of_run, "--micrographs", data[0] / "*.jpg", "--diameter", "20px",
+        "--expected-particles", 12,
+    )  # fmt: skip
+    with locked(run):
+        assert f"{run} is in use by process" in refused(*arguments)
+        assert len(list(of_run.parent.iterdir())) == 2
+    call(*arguments)
+    assert list(of_run.parent.iterdir()) == [of_run]
 
 
 @pytest.mark.parametrize("n_expected", [12, 2.4, 0.1])

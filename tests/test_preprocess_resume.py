@@ -1,5 +1,6 @@
 """The script that makes a patch store: stopped, gone on with, finished already; the same bytes."""
 
+import contextlib
 import errno
 import re
 import shutil
@@ -16,7 +17,7 @@ from PIL import Image
 from tiny_stores import PATCH_PX, content, damage, done, note_reads, preprocess
 
 import preprocess_coco_full_dataset as script
-from picking import filling
+from picking import files, filling
 
 ROOT = Path(__file__).parents[1]
 SLOWLY = """
@@ -174,3 +175,34 @@ def test_a_disk_that_runs_full_is_a_sentence_and_the_next_run_goes_on(
     assert result.status == 2
     assert re.fullmatch(r"error: the disk is full at .*\n", result.err)
     assert done(own_data, tmp_path / "store") == done(own_data, tmp_path / "at_once")
+
+
+def test_what_a_kill_left_beside_the_store_is_gone_once_it_is_finished(own_data, tmp_path):
+    output = tmp_path / "store"
+    (output / "train").mkdir(parents=True)
+    for half in (output / ".metadata.json.99.tmp", output / "train" / ".index.json.99.tmp"):
+        half.write_text("half")
+    assert done(own_data, output) == done(own_data, tmp_path / "at_once")
+    (output / ".journal").write_text("{}\n")  # killed between metadata.json and the last step
+    result = preprocess(own_data, output)
+    assert result.status == 0 and "is complete already: nothing to do" in result.out
+    assert not (output / ".journal").exists()
+
+
+def test_a_store_that_another_process_finished_meanwhile_is_not_made_again(
+    own_data, tmp_path, monkeypatch
+):
+    locked = files.locked
+
+    @contextlib.contextmanager
+    def locked_late(folder):
+        monkeypatch.setattr(files, "locked", locked)
+        done(own_data, folder)
+        with locked(folder):
+            yield
+
+    monkeypatch.setattr(files, "locked", locked_late)
+    reads = note_reads(monkeypatch)
+    result = preprocess(own_data, tmp_path / "store")
+    assert result.status == 0 and "is complete already: nothing to do" in result.out
+    assert len(reads) == 3 + 2  # of the other process alone

@@ -94,9 +94,10 @@ def test_resume_begins_a_run_where_there_is_none(tmp_path):
 
 def test_a_run_killed_before_its_config_was_written_begins_anew(tmp_path):
     runs.open_run(tmp_path, CONFIG, "hash", CPU, resume=False)
-    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "config.yaml").rename(tmp_path / ".config.yaml.1.tmp")
     runs.open_run(tmp_path, CONFIG, "other", CPU, resume=False)
     assert json.loads((tmp_path / "run.json").read_text())["input_hash"] == "other"
+    assert not list(tmp_path.glob(".*.tmp"))
 
 
 def test_a_changed_config_does_not_resume_and_the_keys_are_named(tmp_path):

@@ -1,6 +1,7 @@
 """The training script: what a run learns and leaves, the same again, and its evaluation."""
 
 import math
+import os
 import re
 
 import numpy as np
@@ -182,6 +183,14 @@ def test_the_same_seed_gives_the_same_run_with_any_number_of_workers(
 ):
     again = train(store, tmp_path, "--num-workers", n_workers)
     assert_same_run(again, finished_run)
+
+
+def test_deterministic_kernels_are_used_when_asked_for(store, tmp_path, finished_run, own_kernels):
+    assert not torch.are_deterministic_algorithms_enabled()
+    run = train(store, tmp_path, overrides=["training.deterministic=true"])
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    assert metrics_of(run) == metrics_of(finished_run)  # on the CPU they always are
 
 
 def test_another_seed_gives_another_run(store, tmp_path, finished_run):

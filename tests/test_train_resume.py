@@ -2,13 +2,27 @@
 
 import contextlib
 import json
+import math
 import os
 import re
+import signal
+import sys
 
 import pytest
-from tiny_runs import UNET, arguments, as_windows, assert_same_run, call, refused, train
+from stopping import WORDS, leave, signal_at
+from tiny_runs import (
+    UNET,
+    arguments,
+    as_windows,
+    assert_same_run,
+    call,
+    refused,
+    tiny_network,
+    train,
+)
 
-from picking import files
+import train_pu_fixed_full as script
+from picking import errors, files, runs
 from picking.files import locked
 from picking.state import State
 
@@ -144,3 +158,71 @@ def test_a_run_in_use_is_refused_and_says_by_whom(store, tmp_path, monkeypatch):
     with locked(tmp_path / "run"):
         assert f"run is in use by process {os.getpid()}" in refused(store, tmp_path)
     train(store, tmp_path, overrides=["training.max_steps=1"])
+
+
+# Signals: an epoch has 5 steps; last.pt is saved anyway after the 2nd and the 4th
+
+
+def stop(capsys, store, folder, name, n, number, times=1):
+    """Train, and send a signal at the ``n``-th call of a function of the script."""
+    argv = [*map(str, ["script", *arguments(store, folder)])]
+    with tiny_network(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", argv)
+        signal_at(patch, script, name, n, number, times)
+        return leave(script.main, capsys)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "number", "after"),
+    [
+        ("nnpu_risk", 3, signal.SIGTERM, "0 epochs, step 3"),  # amid a step, which is then taken
+        ("nnpu_risk", 8, signal.SIGINT, "1 epochs, step 8"),
+        ("score", 2, signal.SIGTERM, "1 epochs, step 10"),  # trained, not yet validated
+    ],
+)
+def test_a_signal_saves_what_the_last_whole_step_reached(
+    store, tmp_path, finished_run, capsys, name, n, number, after
+):
+    left = stop(capsys, store, tmp_path, name, n, number)
+    word, status = WORDS[number]
+    assert left.status == status
+    assert left.err.startswith(f"{word}: what was saved is kept; ") and left.err.count("\n") == 1
+    folder = train(store, tmp_path, "--resume")
+    assert re.findall("Resumed after (.*)", (folder / "training.log").read_text()) == [after]
+    assert_same_run(folder, finished_run)
+
+
+def test_a_signal_amid_the_figures_of_an_epoch_waits_until_they_are_kept(
+    store, tmp_path, finished_run, capsys
+):
+    for name in ("plain", "learning_rate"):  # of the best checkpoint; of the line of figures
+        argv = (capsys, store, tmp_path / name, name, 2 if name == "plain" else 6, signal.SIGTERM)
+        assert stop(*argv).status == 143
+        last = runs.load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
+        assert (last["progress"]["epoch"], last["progress"]["batch"]) == (1, 0)
+        assert_same_run(train(store, tmp_path / name, "--resume"), finished_run)
+
+
+def test_a_second_signal_waits_for_nothing_but_an_echo_of_the_first_is_none(
+    store, tmp_path, capsys, monkeypatch
+):
+    echoed = stop(capsys, store, tmp_path / "echo", "nnpu_risk", 3, signal.SIGTERM, times=2)
+    monkeypatch.setattr(errors, "ECHO_S", 0)
+    at_once = stop(capsys, store, tmp_path / "again", "nnpu_risk", 3, signal.SIGTERM, times=2)
+    for left, name, step in ((echoed, "echo", 3), (at_once, "again", 2)):
+        assert left.status == 143 and left.err.count("\n") == 1
+        last = runs.load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
+        assert last["progress"]["step"] == step
+
+
+def test_what_is_not_finite_is_not_saved_on_a_signal(store, tmp_path, capsys, monkeypatch):
+    risk, n_calls = script.nnpu_risk, []
+
+    def infinite(*args):
+        n_calls.append(1)
+        return tuple(part * (math.inf if len(n_calls) == 3 else 1) for part in risk(*args))
+
+    monkeypatch.setattr(script, "nnpu_risk", infinite)
+    assert stop(capsys, store, tmp_path, "negative_risk", 3, signal.SIGTERM).status == 143
+    last = runs.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert last["progress"]["step"] == 2
