@@ -296,7 +296,7 @@ def train(
         persistent_workers=n_workers > 0,
     )
     epochs_before = k * training.epochs
-    history = runs.read_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
+    runs.keep_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
 
     while progress.epoch < training.epochs:
         started = time.monotonic()
@@ -318,7 +318,6 @@ def train(
                 progress.best, progress.best_epoch = reached, progress.epoch
         figures = {"iteration": k, "epoch": progress.epoch, "step": progress.step, **figures}
         figures["val"] = val
-        history.append(figures)
         reports.log_epoch(log, board, figures, training.epochs, is_best)
         # last.pt is written last: until then a killed run does this epoch again
         if is_best:
@@ -341,7 +340,7 @@ def train(
                     "val": val,
                 },
             )
-        runs.write_metrics(folder / "metrics.jsonl", history)
+        runs.add_metrics(folder / "metrics.jsonl", figures)
         iterations.save_last(folder, progress, network, optimizer)
 
 

@@ -1,11 +1,12 @@
 """Pictures of a split's patches and masks, so that a wrong frame or scale is seen at a glance."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from picking.files import read_json
+from picking.files import read_json, write_atomically
 from picking.masks import IGNORE, PARTICLE
 from picking.micrographs import read_micrograph
 from picking.patches import TAG_WINDOW, MicrographPlan
@@ -120,6 +121,6 @@ def write_mask_montage(folder: Path, path: Path) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, dpi=90, format="png")
-    temporary.replace(path)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=90, format="png")
+    write_atomically(path, buffer.getvalue())

@@ -39,7 +39,8 @@ def epochs(n, **changes):
 
 def signs(history, rampup_epochs=0):
     config = PUConfig(loss=LossConfig(rampup_epochs=rampup_epochs))
-    return reports.warning_signs(history, config, unlabeled_prior=0.23)
+    best_epoch = max(history, key=lambda figures: figures["val"]["auc"])["epoch"]
+    return reports.warning_signs(history[-3:], best_epoch, config, unlabeled_prior=0.23)
 
 
 # Warning signs
@@ -108,8 +109,8 @@ def test_where_no_truth_is_known_few_may_be_called_positive_but_not_none_and_not
         ({"mask_rate": 0.1}, 1, 1),
     ):
         history = epochs(1, **changes)
-        assert len(reports.warning_signs(history, config, 0.02)) == n_known
-        assert len(reports.warning_signs(history, config, 0.02, truth_known=False)) == n_unknown
+        assert len(reports.warning_signs(history, 1, config, 0.02)) == n_known
+        assert len(reports.warning_signs(history, 1, config, 0.02, truth_known=False)) == n_unknown
 
 
 # The figures of an epoch
