@@ -177,8 +177,8 @@ def warning_signs(
 ) -> list[str]:
     """Return what looks wrong after the last of the ``recent`` epochs, each with what to try.
 
-    recent: the last three or more, as far as there are so many. Without ``truth_known`` validation has labelled and unlabeled windows, nearly all of which may
-    rightly be called negative.
+    recent: the last three or more, as far as there are so many. Without ``truth_known`` validation
+    has labelled and unlabeled windows, nearly all of which may rightly be called negative.
     """
     now, val = recent[-1], recent[-1]["val"]
     signs = []

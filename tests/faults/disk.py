@@ -25,8 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
 import tiny_active
 import tiny_learning_runs
 import tiny_runs
@@ -249,7 +247,7 @@ def try_amounts(name: str, stage: Stage, fault: str, n_amounts: int, reference: 
 
 
 def try_read_only(name: str, stage: Stage, reference: Path) -> int:
-    """Run a stage in a folder that may only be read, new and when it is done; return what's wrong."""
+    """Run a stage in a folder that may only be read, new and done; return how many went wrong."""
     disk, wrong = reference.parents[1] / "small", []
     for begun in (False, True):
         out = disk / "out"

@@ -1,6 +1,6 @@
 """A day's run in thousands of tiny epochs: does anything grow with them that should not?
 
-    python -m tests.faults.endurance --epochs 5000            # some minutes of a core for each script
+    python -m tests.faults.endurance --epochs 5000       # some minutes for each script
     python -m tests.faults.endurance --epochs 500 --scripts active
 
 Trains tiny networks by both training scripts and prints, for the first and the last tenth of the
@@ -17,9 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
-
 import tiny_active
 import tiny_runs
 import tiny_stores
@@ -55,7 +52,7 @@ def sample(folder: Path) -> Sample:
     return Sample(
         seconds=time.monotonic(),
         memory=pages * os.sysconf("SC_PAGE_SIZE"),
-        n_open=len(os.listdir("/proc/self/fd")),
+        n_open=len(list(Path("/proc/self/fd").iterdir())),
         written=int(io["wchar"]),
         log=size("training.log"),
         metrics=size("metrics.jsonl"),
