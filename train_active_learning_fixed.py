@@ -32,6 +32,7 @@ from picking.errors import UserError, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
+from picking.parallel import PATIENCE_S, reading_workers
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
@@ -157,10 +158,11 @@ def main() -> None:
                 board = open_board(folder, n_epochs_done)
                 stack.callback(board.close)
             reports.log_iteration_start(log, k, counts, labelled, train_store, progress)
-            train(
-                config, folder, progress, network, optimizer, train_store, labelled, val_store,
-                device, log, board, args.num_workers,
-            )  # fmt: skip
+            with reading_workers():
+                train(
+                    config, folder, progress, network, optimizer, train_store, labelled, val_store,
+                    device, log, board, args.num_workers,
+                )  # fmt: skip
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
             runs.load_weights(network, best["network"], best_path)
@@ -294,6 +296,7 @@ def train(
         num_workers=n_workers,
         pin_memory=device.type == "cuda",
         persistent_workers=n_workers > 0,
+        timeout=PATIENCE_S if n_workers else 0,
     )
     epochs_before = k * training.epochs
     runs.keep_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)

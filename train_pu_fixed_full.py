@@ -40,6 +40,7 @@ from picking.losses import (
     nnpu_risk,
     weak_probability,
 )
+from picking.parallel import PATIENCE_S, reading_workers
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
@@ -173,8 +174,10 @@ def main() -> None:
             num_workers=args.num_workers,
             pin_memory=device.type == "cuda",
             persistent_workers=args.num_workers > 0,
+            timeout=PATIENCE_S if args.num_workers else 0,
         )
-        train(config, state, loader, sampler, val_store, folder, device, log, board)
+        with reading_workers():
+            train(config, state, loader, sampler, val_store, folder, device, log, board)
 
         # 5. The best checkpoint, on validation and, once, on test
         runs.wait_for_all()

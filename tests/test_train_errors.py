@@ -1,6 +1,8 @@
 """The training script: what is refused, and what stops a run, with a clear error."""
 
 import math
+import multiprocessing
+import os
 import re
 import signal
 
@@ -23,6 +25,7 @@ from tiny_runs import (
 import train_pu_fixed_full as script
 from picking import runs
 from picking.errors import UserError, run_script
+from picking.patches import PatchStore
 
 
 def test_a_store_without_validation_is_refused(store, tmp_path):
@@ -150,6 +153,29 @@ def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     last = runs.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["progress"]["step"] == 6
     # without the bad step the run goes on from there and ends as if nothing had been
+    assert_same_run(train(store, tmp_path, "--resume"), finished_run)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, "was killed, most often for want"), (signal.SIGSTOP, "has read nothing for")],
+)
+def test_a_reading_worker_that_is_killed_or_hangs_stops_the_run_and_resume_goes_on(
+    store, tmp_path, finished_run, monkeypatch, number, words
+):
+    monkeypatch.setattr(script, "PATIENCE_S", 1)
+    here, read, before = os.getpid(), PatchStore.__getitem__, multiprocessing.active_children()
+
+    def read_or_end(self, rows):
+        if os.getpid() != here:
+            os.kill(os.getpid(), number)
+        return read(self, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PatchStore, "__getitem__", read_or_end)
+        message = refused(store, tmp_path, "--num-workers", 1)
+    assert message.startswith("a process that reads the data ") and words in message
+    assert multiprocessing.active_children() == before
     assert_same_run(train(store, tmp_path, "--resume"), finished_run)
 
 
