@@ -87,8 +87,8 @@ def steps_shown(run: Path) -> list[int]:
     return [scalar.step for scalar in EventAccumulator(str(run)).Reload().Scalars("Loss/Train")]
 
 
-def make_inputs(root: Path) -> dict[str, Stage]:
-    """Write what the stages read into ``root``, which has room; return the stages."""
+def make_inputs(root: Path, names: list[str]) -> dict[str, Stage]:
+    """Write what these stages, or all, read into ``root``, which has room; return the stages."""
     write_data_set(root / "data", {"train": 3, "val": 2, "test": 1})
     seg_store = tiny_active.write_store(root / "seg_store")
     for strategy in ("random", "uncertainty"):
@@ -134,10 +134,12 @@ def make_inputs(root: Path) -> dict[str, Stage]:
         "pick": Stage(pick_particles.main, pick, resume, assert_same_files),
         "analyse": Stage(analyze_active_learning_results.main, analyse, (), assert_same_files),
     }
-    for name, out in (("preprocess", root / "store"), ("active", root / "trained")):
-        status, said = call(stages[name], out)
-        assert status == 0, said
-    return stages
+    names = names or list(stages)
+    for of, name, out in (("pu", "preprocess", "store"), ("pick", "active", "trained")):
+        if of in names:
+            status, said = call(stages[name], root / out)
+            assert status == 0, said
+    return {name: stages[name] for name in names}
 
 
 def call(stage: Stage, out: Path, *more: str, largest_file: int | None = None) -> tuple[int, str]:
@@ -290,7 +292,7 @@ def main() -> None:
     )
     parser.add_argument("--amounts", type=int, default=40)
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS)
-    parser.add_argument("--stages", nargs="+")
+    parser.add_argument("--stages", nargs="+", default=[], help="default: all")
     args = parser.parse_args()
     needs_disk = {"room", "readonly"} & {*args.faults}
     if needs_disk and not os.environ.get("DISK_IN_NAMESPACE"):
@@ -298,13 +300,13 @@ def main() -> None:
     n_wrong = 0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        stages = make_inputs(root)
+        stages = make_inputs(root, args.stages)
         small = root / "small"
         small.mkdir()
         if needs_disk:
             options = f"size={DISK_BYTES}"
             subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", small], check=True)
-        for name in args.stages or stages:
+        for name in stages:
             reference = root / "reference" / name
             status, said = call(stages[name], reference)
             assert status == 0, said
