@@ -1,5 +1,6 @@
 """The training script: what is refused, and what stops a run, with a clear error."""
 
+import errno
 import math
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import signal
 
 import pytest
 import torch
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tiny_runs import (
     UNET,
     Small,
@@ -153,6 +155,25 @@ def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     last = runs.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["progress"]["step"] == 6
     # without the bad step the run goes on from there and ends as if nothing had been
+    assert_same_run(train(store, tmp_path, "--resume"), finished_run)
+
+
+def test_a_disk_that_is_full_for_events_stops_the_run_without_a_traceback_beside_it(
+    store, tmp_path, finished_run, capsys
+):
+    write, n_writes = LocalFileSystem.append, []
+
+    def write_or_fail(*args, **kwargs):
+        n_writes.append(1)
+        if len(n_writes) == 40:  # in the second epoch; a thread of TensorBoard's writes
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalFileSystem, "append", write_or_fail)
+        with pytest.raises(OSError, match="No space left"):
+            train(store, tmp_path)
+    assert capsys.readouterr().err == ""
     assert_same_run(train(store, tmp_path, "--resume"), finished_run)
 
 
