@@ -121,6 +121,12 @@ def main() -> None:
     if Path(name).name != name or name in ("", ".."):
         raise UserError(f"--run-name '{name}' must be the name of a folder, not a path")
     train_store, val_store, test_store = open_splits(config.data, config.model.depth)
+    if config.training.batch_size == 1 and train_store.size_px == 2**config.model.depth:
+        raise UserError(
+            "training.batch_size 1 leaves batch norm a single value a channel where the network is "
+            f"narrowest (images of {train_store.size_px} px, model.depth {config.model.depth}): "
+            "choose 2 or more, or another depth"
+        )
     counts = acquisition.schedule(
         len(train_store),
         settings.initial_fraction,

@@ -193,7 +193,7 @@ def warning_signs(
                 f"mask rate {_percent(now['mask_rate'])} is over 95%: wrong pseudo-labels count "
                 "too; raise loss.consistency_threshold"
             )
-    if now["epoch"] - best_epoch >= PLATEAU_EPOCHS:
+    if now["epoch"] - best_epoch >= PLATEAU_EPOCHS and val["auc"] < 1:
         signs.append(
             f"validation AUC has not improved for {now['epoch'] - best_epoch} epochs: try another "
             "optimizer.lr, or stop here"

@@ -94,6 +94,11 @@ def test_an_auc_equal_to_the_best_is_no_improvement():
     assert "not improved for 10 epochs" in sign
 
 
+def test_an_auc_that_cannot_improve_is_no_sign():
+    assert signs(epochs(30, auc=1.0)) == []
+    assert len(signs(epochs(30, auc=[1.0] * 29 + [0.99]))) == 1
+
+
 def test_the_mask_rate_is_no_sign_while_its_weight_rises():
     assert signs(epochs(3, mask_rate=0.0), rampup_epochs=3) == []
     assert len(signs(epochs(4, mask_rate=0.0), rampup_epochs=3)) == 1
