@@ -158,6 +158,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     assert_same_run(train(store, tmp_path, "--resume"), finished_run)
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_is_full_for_events_stops_the_run_without_a_traceback_beside_it(
     store, tmp_path, finished_run, capsys
 ):
