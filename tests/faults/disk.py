@@ -25,6 +25,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1))
+
 import tiny_active
 import tiny_learning_runs
 import tiny_runs

@@ -1,8 +1,7 @@
 """A long run in short: `python -m tests.faults.endurance` measures thousands of epochs."""
 
+import endurance
 import pytest
-
-from faults import endurance
 
 N_EPOCHS = 60
 
