@@ -82,10 +82,14 @@ def _result(future: Future, others: list) -> Any:
 
 def _kill_workers(others: list) -> None:
     """Kill this process's children but for ``others``: what hangs may heed no SIGTERM."""
-    for child in multiprocessing.active_children():
-        if child not in others:
-            child.kill()
-            child.join(1)
+    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that they were killed
+    try:
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+                child.join(5)
+    finally:
+        signal.signal(signal.SIGCHLD, told or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
