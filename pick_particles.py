@@ -279,9 +279,9 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
     """Begin in an empty folder, or check that it was begun with the same; call while locked."""
     manifest = folder / "manifest.json"
-    # A process that was killed while it wrote its first file has not begun
-    begun_with = (".lock", f".{manifest.name}.")
-    there = sorted(p.name for p in folder.iterdir() if not p.name.startswith(begun_with))
+    # What a process left that was killed while it wrote its first file is no beginning
+    no_beginning = {folder / ".lock", *folder.glob(".*.tmp")}
+    there = sorted(path.name for path in folder.iterdir() if path not in no_beginning)
     if there and not (resume and manifest.exists()):
         advice = "choose another folder" if not manifest.exists() else "go on with --resume"
         raise UserError(f"--output {folder} is not empty (it holds {there[0]}): {advice}")

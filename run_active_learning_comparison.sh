@@ -92,7 +92,9 @@ quoted() {  # COMMAND...: as bash reads it
 }
 
 slurm_script() {
-    local i device=cuda gpu=--gres=gpu:1 data='""'
+    local i device=cuda gpu=--gres=gpu:1 data='""' words options=""
+    read -r -d '' -a words <<<"$slurm_options" || true  # it ends at no delimiter
+    ((${#words[@]} == 0)) || options=$(quoted "${words[@]}")
     [[ $gpus == all || $gpus == *[0-9]* ]] || device=cpu gpu=""
     cat <<TEXT
 #!/usr/bin/env bash
@@ -104,7 +106,7 @@ slurm_script() {
 set -euo pipefail
 script=\$(realpath -- "\$0")
 submit() {  # STEP OPTIONS...: print the job's number
-    sbatch --parsable "\${@:2}" $slurm_options "\$script" "\$1" | cut -d ";" -f 1
+    sbatch --parsable "\${@:2}" $options "\$script" "\$1" | cut -d ";" -f 1
 }
 cd $(quoted "$PWD")
 # exec: Slurm's SIGTERM reaches Python itself

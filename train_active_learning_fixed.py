@@ -32,7 +32,7 @@ from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
-from picking.parallel import follow_parent
+from picking.parallel import PATIENCE_S, follow_parent, reading_workers
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
@@ -123,6 +123,12 @@ def main() -> None:
     if Path(name).name != name or name in ("", ".."):
         raise UserError(f"--run-name '{name}' must be the name of a folder, not a path")
     train_store, val_store, test_store = open_splits(config.data, config.model.depth)
+    if config.training.batch_size == 1 and train_store.size_px == 2**config.model.depth:
+        raise UserError(
+            "training.batch_size 1 leaves batch norm a single value a channel where the network is "
+            f"narrowest (images of {train_store.size_px} px, model.depth {config.model.depth}): "
+            "choose 2 or more, or another depth"
+        )
     counts = acquisition.schedule(
         len(train_store),
         settings.initial_fraction,
@@ -160,10 +166,11 @@ def main() -> None:
                 board = open_board(folder, n_epochs_done)
                 stack.callback(board.close)
             reports.log_iteration_start(log, k, counts, labelled, train_store, progress)
-            train(
-                config, folder, progress, network, optimizer, train_store, labelled, val_store,
-                device, log, board, args.num_workers,
-            )  # fmt: skip
+            with reading_workers():
+                train(
+                    config, folder, progress, network, optimizer, train_store, labelled, val_store,
+                    device, log, board, args.num_workers,
+                )  # fmt: skip
             allow_stop()  # not before the loader is gone, whose __del__ would swallow it
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
@@ -300,9 +307,10 @@ def train(
         pin_memory=device.type == "cuda",
         persistent_workers=n_workers > 0,
         worker_init_fn=follow_parent,
+        timeout=PATIENCE_S if n_workers else 0,
     )
     epochs_before = k * training.epochs
-    history = runs.read_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
+    runs.keep_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
 
     while progress.epoch < training.epochs:
         allow_stop()
@@ -333,7 +341,6 @@ def train(
                 progress.best, progress.best_epoch = reached, progress.epoch
         figures = {"iteration": k, "epoch": progress.epoch, "step": progress.step, **figures}
         figures["val"] = val
-        history.append(figures)
         reports.log_epoch(log, board, figures, training.epochs, is_best)
         # last.pt is written last: until then a killed run does this epoch again
         if is_best:
@@ -356,7 +363,7 @@ def train(
                     "val": val,
                 },
             )
-        runs.write_metrics(folder / "metrics.jsonl", history)
+        runs.add_metrics(folder / "metrics.jsonl", figures)
         iterations.save_last(folder, progress, network, optimizer)
 
 

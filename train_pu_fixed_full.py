@@ -40,7 +40,7 @@ from picking.losses import (
     nnpu_risk,
     weak_probability,
 )
-from picking.parallel import follow_parent
+from picking.parallel import PATIENCE_S, follow_parent, reading_workers
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
@@ -178,8 +178,10 @@ def main() -> None:
             pin_memory=device.type == "cuda",
             persistent_workers=args.num_workers > 0,
             worker_init_fn=follow_parent,
+            timeout=PATIENCE_S if args.num_workers else 0,
         )
-        train(config, state, loader, sampler, val_store, folder, device, log, board)
+        with reading_workers():
+            train(config, state, loader, sampler, val_store, folder, device, log, board)
 
         # 5. The best checkpoint, on validation and, once, on test
         runs.wait_for_all()
@@ -265,7 +267,9 @@ def train(
     model = torch.compile(state.network) if settings.compile else state.network
     if sampler.world_size > 1:
         model = DistributedDataParallel(model)
-    history = runs.read_metrics(folder / "metrics.jsonl", progress.epoch)
+    recent: list[dict] = []  # epochs, as many as the warning signs look at
+    if sampler.rank == 0:
+        recent = runs.keep_metrics(folder / "metrics.jsonl", progress.epoch)
 
     while progress.epoch < n_epochs and not stale(progress, config):
         allow_stop()
@@ -302,18 +306,20 @@ def train(
 
         figures = {"epoch": progress.epoch, "step": progress.step, **figures, "val": val}
         figures["lr"] = learning_rate(config, progress.step - 1, total_steps)
-        history.append(figures)
+        recent = [*recent[-2:], figures]
         unlabeled_prior = state.priors.unlabeled_prior
         reports.log_epoch(log, figures, n_epochs, is_best)
         truth_known = val_store.truth_known
-        for sign in reports.warning_signs(history, config, unlabeled_prior, truth_known):
+        for sign in reports.warning_signs(
+            recent, progress.best_epoch, config, unlabeled_prior, truth_known
+        ):
             log(f"  WARNING: {sign}")
         tensorboard.write_epoch(board, figures, unlabeled_prior, val_store, probability, is_best)
         # last.pt is written last: until then a killed run does this epoch again
         if is_best:
             best_path = folder / "checkpoints" / "best_model.pt"
             state.save_best(best_path, evaluated, plain(config), val_store.input, threshold, val)
-        runs.write_metrics(folder / "metrics.jsonl", history)
+        runs.add_metrics(folder / "metrics.jsonl", figures)
         state.save(folder / "checkpoints" / "last.pt")
     allow_stop()
     if progress.epoch < n_epochs:

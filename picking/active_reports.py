@@ -108,11 +108,25 @@ def log_epoch(log: Log, board: SummaryWriter, figures: dict, n_epochs: int, is_b
                 board.add_scalar(tag, val[name], at)
     board.flush()  # before last.pt counts the epoch
     log(line + ("  *** best ***" if is_best else ""))
-    if epoch == n_epochs and val is not None and not val["recall"]:
-        log(
-            "  WARNING: nothing in the validation images is called a particle: train longer, or "
-            "raise loss.alpha or --learning-rate"
-        )
+    if epoch == n_epochs and val is not None:
+        share = called_share(val)
+        if share == 0:
+            log(
+                "  WARNING: nothing in the validation images is called a particle: train longer, "
+                "or raise loss.alpha or --learning-rate"
+            )
+        elif share > 0.99:
+            log(
+                f"  WARNING: {share:.1%} of the validation pixels are called particle: train "
+                "longer, or lower loss.alpha or --learning-rate"
+            )
+
+
+def called_share(figures: dict) -> float:
+    """Return the share of the pixels that are called particle, 0 where no true one is."""
+    if not figures["precision"] or not figures["recall"]:
+        return 0.0
+    return figures["recall"] * figures["base_rate"] / figures["precision"]
 
 
 def log_iteration_end(log: Log, board: SummaryWriter, figures: dict) -> None:

@@ -76,6 +76,7 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             signal.signal(number, _stop)
     try:
         main()
+        sys.stdout.flush()
     except UserError as error:
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
@@ -88,13 +89,26 @@ def run_script(main: Callable[[], None]) -> NoReturn:
             _leave(f"error: the disk is full at {where}: free some space and run again", 2)
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             _leave(f"error: no permission to use {where}: choose a folder you may write to", 2)
+        if error.errno == errno.EFBIG:
+            limit = "the largest file allowed there (see ulimit -f)"
+            _leave(f"error: {where} is too large for {limit}: raise it or choose another folder", 2)
         raise
     sys.exit(0)
 
 
 def _leave(message: str, status: int) -> NoReturn:
-    print(message, file=sys.stderr)
+    _say(message)
     sys.exit(status)
+
+
+def _say(message: str) -> None:
+    """Print on stderr; a console that lies on the full disk too changes no exit status."""
+    for console, text in ((sys.stdout, ""), (sys.stderr, message + "\n")):
+        try:
+            console.write(text)
+            console.flush()
+        except OSError:  # what is left in it goes nowhere, or Python fails once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), console.fileno())
 
 
 def _leave_at_once(message: str, status: int) -> NoReturn:
@@ -104,7 +118,5 @@ def _leave_at_once(message: str, status: int) -> NoReturn:
     """
     for worker in multiprocessing.active_children():
         worker.kill()  # else it may say at length that it misses its parent
-    print(message, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _say(message)
     os._exit(status)

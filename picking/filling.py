@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from picking import micrographs
+from picking.files import naming
 from picking.journal import Journal
 from picking.parallel import ordered_map
 
@@ -118,8 +119,9 @@ def _write_at(path: Path, data: memoryview, offset: int) -> None:
     descriptor = os.open(path, os.O_WRONLY)
     try:
         written = 0
-        while written < len(data):
-            written += os.pwrite(descriptor, data[written:], offset + written)
+        with naming(path):
+            while written < len(data):
+                written += os.pwrite(descriptor, data[written:], offset + written)
     finally:
         os.close(descriptor)
 
@@ -130,7 +132,7 @@ def allocate(path: Path, shape: tuple[int, ...]) -> int:
     The room is really taken, so a full disk shows here and not in the middle of the work.
     """
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with path.open("r+b" if path.exists() else "w+b") as file:
+    with naming(path), path.open("r+b" if path.exists() else "w+b") as file:
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
         size = start + int(np.prod(shape, dtype=np.int64))

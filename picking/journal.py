@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from picking.errors import UserError
-from picking.files import sha256
+from picking.files import naming, sha256
 
 
 class Journal:
@@ -82,8 +82,9 @@ class Journal:
             self.done[split, entry["i"]] = entry
 
     def _write(self, content: dict) -> None:
-        self._file.write(json.dumps(content).encode() + b"\n")
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(json.dumps(content).encode() + b"\n")
+            self._file.flush()
 
 
 def require_same(folder: Path, started: dict, made_from: dict) -> None:

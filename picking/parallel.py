@@ -1,16 +1,21 @@
 """Work shared out over processes: results in order, memory bounded, no process left behind."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from picking.errors import Terminated, UserError
+
+# An image or a batch takes seconds, on a slow disk too: a worker that takes longer than this hangs
+PATIENCE_S = 1800
 
 
 def ordered_map(
@@ -40,6 +45,7 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
     if n_workers < 1:
         yield from map(function, jobs)
         return
+    others = multiprocessing.active_children()
     pool = ProcessPoolExecutor(n_workers, initializer=_start_worker)
     pending: deque = deque()
     wait = True
@@ -47,10 +53,11 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
         for job in jobs:
             pending.append(pool.submit(function, job))
             if len(pending) >= 4 * n_workers:
-                yield pending.popleft().result()
+                yield _result(pending.popleft(), others)
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft(), others)
     except BrokenProcessPool as error:
+        _kill_workers(others)
         raise UserError(
             "a worker process was killed, most often for want of memory: run again with fewer "
             "--num-workers (what is done is kept)"
@@ -60,6 +67,51 @@ def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
         raise
     finally:
         pool.shutdown(wait=wait, cancel_futures=True)
+
+
+def _result(future: Future, others: list) -> Any:
+    """Return a job's result; workers that do not come to it are killed, with a `UserError`."""
+    if not wait_for([future], timeout=PATIENCE_S).done:
+        _kill_workers(others)
+        raise UserError(
+            f"a worker process has done nothing for {PATIENCE_S / 60:g} minutes: see whether the "
+            "disk hangs, then run again (what is done is kept)"
+        )
+    return future.result()
+
+
+def _kill_workers(others: list) -> None:
+    """Kill this process's children but for ``others``: what hangs may heed no SIGTERM."""
+    told = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would raise that they were killed
+    try:
+        for child in multiprocessing.active_children():
+            if child not in others:
+                child.kill()
+                child.join(5)
+    finally:
+        signal.signal(signal.SIGCHLD, told or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def reading_workers() -> Iterator[None]:
+    """Raise `UserError` when a worker of a DataLoader is killed or hangs, whatever runs meanwhile.
+
+    Torch raises its error from the signal that tells of a worker's end, so amid anything.
+    """
+    others = multiprocessing.active_children()
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith(("DataLoader worker", "DataLoader timed out")):
+            raise
+        _kill_workers(others)
+        what = "was killed, most often for want of memory (or of shared memory, /dev/shm)"
+        if "timed out" in str(error):
+            what = f"has read nothing for {PATIENCE_S / 60:g} minutes: see whether the disk hangs"
+        raise UserError(
+            f"a process that reads the data {what}: lower --num-workers, 0 reads without any, and "
+            "go on with --resume"
+        ) from error
 
 
 def _start_worker() -> None:

@@ -169,14 +169,18 @@ def log_epoch(log: Log, figures: dict, n_epochs: int, is_best: bool) -> None:
 
 
 def warning_signs(
-    history: list[dict], config: PUConfig, unlabeled_prior: float, truth_known: bool = True
+    recent: list[dict],
+    best_epoch: int,
+    config: PUConfig,
+    unlabeled_prior: float,
+    truth_known: bool = True,
 ) -> list[str]:
-    """Return what looks wrong after the last epoch of ``history``, each with what to try.
+    """Return what looks wrong after the last of the ``recent`` epochs, each with what to try.
 
-    Without ``truth_known`` validation has labelled and unlabeled windows, nearly all of which may
-    rightly be called negative.
+    recent: the last three or more, as far as there are so many. Without ``truth_known`` validation
+    has labelled and unlabeled windows, nearly all of which may rightly be called negative.
     """
-    now, val = history[-1], history[-1]["val"]
+    now, val = recent[-1], recent[-1]["val"]
     signs = []
     if now["epoch"] > config.loss.rampup_epochs:
         if now["mask_rate"] < 0.20:
@@ -189,8 +193,7 @@ def warning_signs(
                 f"mask rate {_percent(now['mask_rate'])} is over 95%: wrong pseudo-labels count "
                 "too; raise loss.consistency_threshold"
             )
-    best_epoch = max(history, key=lambda figures: figures["val"]["auc"])["epoch"]
-    if now["epoch"] - best_epoch >= PLATEAU_EPOCHS:
+    if now["epoch"] - best_epoch >= PLATEAU_EPOCHS and val["auc"] < 1:
         signs.append(
             f"validation AUC has not improved for {now['epoch'] - best_epoch} epochs: try another "
             "optimizer.lr, or stop here"
@@ -212,8 +215,8 @@ def warning_signs(
             f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
             f"({trivial:.4f}): train longer, or check loss.prior"
         )
-    recent = [figures["clipped_step_share"] for figures in history[-3:]]
-    if len(recent) == 3 and min(recent) > 0.25:
+    clipped = [figures["clipped_step_share"] for figures in recent[-3:]]
+    if len(clipped) == 3 and min(clipped) > 0.25:
         signs.append(
             f"over 25% of the steps of three epochs were clipped: the unlabeled prior "
             f"({unlabeled_prior:.2f}) is too high, or the model overfits"

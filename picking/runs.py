@@ -28,7 +28,7 @@ import yaml
 
 from picking.config import differing_keys
 from picking.errors import UserError
-from picking.files import read_json, remove_half_written, write_atomically, write_json
+from picking.files import naming, read_json, remove_half_written, write_atomically, write_json
 
 Log = Callable[[str], None]
 
@@ -195,7 +195,8 @@ def open_log(path: Path | None) -> Log:
 
     def log(line: str) -> None:
         print(line, flush=True)
-        file.write(line + "\n")
+        with naming(path):
+            file.write(line + "\n")
 
     return log
 
@@ -206,9 +207,23 @@ def read_metrics(path: Path, n_epochs: int) -> list[dict]:
     return [json.loads(line) for line in lines[:n_epochs]]
 
 
-def write_metrics(path: Path, history: list[dict]) -> None:
-    """Write metrics.jsonl, a line of JSON for each epoch."""
+def keep_metrics(path: Path, n_epochs: int) -> list[dict]:
+    """Cut from metrics.jsonl what a killed run left behind its ``n_epochs``; return those."""
+    history = read_metrics(path, n_epochs)
     write_atomically(path, "".join(json.dumps(m, allow_nan=False) + "\n" for m in history))
+    return history
+
+
+def add_metrics(path: Path, figures: dict) -> None:
+    """Add an epoch's line to metrics.jsonl; it is on disk before the checkpoint that counts it.
+
+    A line torn by a kill or a full disk stands behind those counted, where `keep_metrics` cuts.
+    """
+    line = json.dumps(figures, allow_nan=False) + "\n"
+    with naming(path), path.open("a") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

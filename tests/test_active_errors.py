@@ -1,7 +1,9 @@
 """The active-learning script: what is refused, and what stops a run, with a clear error."""
 
 import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import torch
 from tiny_active import learn, refused, write_split, write_store
 
 import train_active_learning_fixed as script
+from picking.segmentation import CryoEMSegmentationDataset
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +99,23 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(seg_store, tmp
     assert all(torch.isfinite(value).all() for value in last["network"].values())
     monkeypatch.undo()
     learn(seg_store, tmp_path, "--resume")  # and goes on from there
+
+
+def test_a_reading_worker_that_is_killed_stops_the_run_and_resume_goes_on(
+    seg_store, tmp_path, monkeypatch
+):
+    here, read = os.getpid(), CryoEMSegmentationDataset.__getitem__
+
+    def read_or_die(self, positions):
+        if os.getpid() != here:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read(self, positions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CryoEMSegmentationDataset, "__getitem__", read_or_die)
+        message = refused(seg_store, tmp_path, "--num-workers", 1)
+    assert message.startswith("a process that reads the data was killed")
+    learn(seg_store, tmp_path, "--resume")
 
 
 def test_a_network_that_calls_nothing_a_particle_is_warned_of(seg_store, tmp_path):

@@ -54,10 +54,27 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as error:
         write_atomically(path, "new")
+    assert error.value.filename == str(path)  # the error of a write names no file by itself
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_nobody_else_in_a_shared_folder_can_guess_or_take_a_temporary_file(tmp_path, monkeypatch):
+    mine, theirs = tmp_path / "a.txt", tmp_path / "theirs"
+    names = []
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda file: names.extend(tmp_path.glob(".*.tmp")))
+        for _ in range(2):
+            write_atomically(mine, "mine")
+    assert len({*names}) == 2 and all(len(name.stem) == 17 for name in names)  # 64 random bits
+    theirs.write_text("theirs")
+    (tmp_path / ".known.tmp").symlink_to(theirs)
+    monkeypatch.setattr(files.secrets, "token_hex", lambda n: "known")
+    with pytest.raises(FileExistsError):
+        write_atomically(mine, "new")
+    assert (mine.read_text(), theirs.read_text()) == ("mine", "theirs")
 
 
 def test_json_comes_back_as_it_was_written(tmp_path):
@@ -221,6 +238,41 @@ def test_a_full_or_read_only_disk_is_a_sentence_and_2(capsys, number, words):
         status, message = leave(raises(error), capsys)
         assert status == 2 and message.startswith(f"error: {words}{place}: ")
         assert message.count("\n") == 1
+
+
+def test_a_file_too_large_for_its_place_is_a_sentence_and_2(capsys):
+    error = OSError(errno.EFBIG, "File too large", "store/patches.npy")
+    status, message = leave(raises(error), capsys)
+    assert status == 2 and message.startswith("error: store/patches.npy is too large for ")
+    assert message.count("\n") == 1
+
+
+FULL_CONSOLE = """
+from picking.errors import UserError, run_script
+
+def main():
+    print("a line that nobody can keep")
+    raise UserError("no image: put some there")
+
+run_script(main)
+"""
+
+
+def test_a_console_on_the_full_disk_too_changes_no_exit_status():
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    with full.open("w") as console:
+        done = subprocess.run(
+            [sys.executable, "-c", FULL_CONSOLE], cwd=ROOT, stdout=console, stderr=console
+        )
+        assert done.returncode == 2
+        done = subprocess.run(
+            [sys.executable, "-c", FULL_CONSOLE.replace("raise", "return #")],
+            cwd=ROOT, stdout=console, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the disk is full") and done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_is_130_and_sigterm_is_143_and_both_say_how_to_go_on(capsys, monkeypatch):

@@ -504,3 +504,15 @@ def test_micrographs_whose_picks_would_be_one_file_are_refused(checkpoint, data,
         tmp_path / "out", "--diameter", "20px",
     )  # fmt: skip
     assert "would have the same files of picks" in message
+
+
+def test_on_a_grey_micrograph_nothing_is_picked_and_every_file_is_written(checkpoint, tmp_path):
+    Image.new("L", SIZE_PX[::-1], 128).save(tmp_path / "a.png")
+    call(
+        "--checkpoint", checkpoint, "--micrographs", tmp_path / "a.png", "--output",
+        tmp_path / "picks", "--diameter", f"{DIAMETER_PX}px", "--device", "cpu", "--formats",
+        "star", "box", "csv", "coco", "--overlay", "--heatmap", "--threshold", "0.9",
+    )  # fmt: skip
+    (found,) = read_picks([tmp_path / "picks" / "csv" / "a.csv"], {"a.png": SIZE_PX})
+    assert len(found.scores) == 0
+    assert len(files_of(tmp_path / "picks")) == 10

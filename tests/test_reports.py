@@ -39,7 +39,8 @@ def epochs(n, **changes):
 
 def signs(history, rampup_epochs=0):
     config = PUConfig(loss=LossConfig(rampup_epochs=rampup_epochs))
-    return reports.warning_signs(history, config, unlabeled_prior=0.23)
+    best_epoch = max(history, key=lambda figures: figures["val"]["auc"])["epoch"]
+    return reports.warning_signs(history[-3:], best_epoch, config, unlabeled_prior=0.23)
 
 
 # Warning signs
@@ -93,6 +94,11 @@ def test_an_auc_equal_to_the_best_is_no_improvement():
     assert "not improved for 10 epochs" in sign
 
 
+def test_an_auc_that_cannot_improve_is_no_sign():
+    assert signs(epochs(30, auc=1.0)) == []
+    assert len(signs(epochs(30, auc=[1.0] * 29 + [0.99]))) == 1
+
+
 def test_the_mask_rate_is_no_sign_while_its_weight_rises():
     assert signs(epochs(3, mask_rate=0.0), rampup_epochs=3) == []
     assert len(signs(epochs(4, mask_rate=0.0), rampup_epochs=3)) == 1
@@ -108,8 +114,8 @@ def test_where_no_truth_is_known_few_may_be_called_positive_but_not_none_and_not
         ({"mask_rate": 0.1}, 1, 1),
     ):
         history = epochs(1, **changes)
-        assert len(reports.warning_signs(history, config, 0.02)) == n_known
-        assert len(reports.warning_signs(history, config, 0.02, truth_known=False)) == n_unknown
+        assert len(reports.warning_signs(history, 1, config, 0.02)) == n_known
+        assert len(reports.warning_signs(history, 1, config, 0.02, truth_known=False)) == n_unknown
 
 
 # The figures of an epoch

@@ -137,13 +137,36 @@ def test_the_log_is_on_disk_line_by_line_and_goes_on_where_it_ended(tmp_path, ca
 def test_of_the_metrics_only_whole_epochs_are_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert runs.read_metrics(path, 3) == []
-    runs.write_metrics(path, [{"epoch": 1, "auc": None}, {"epoch": 2, "auc": 0.5}])
+    epochs = [{"epoch": 1, "auc": None}, {"epoch": 2, "auc": 0.5}]
+    for figures in epochs:
+        runs.add_metrics(path, figures)
     with path.open("a") as file:
         file.write('{"epoch": 3, "au')  # torn by a full disk
-    assert runs.read_metrics(path, 2) == [{"epoch": 1, "auc": None}, {"epoch": 2, "auc": 0.5}]
+    assert runs.read_metrics(path, 2) == epochs
     with pytest.raises(ValueError, match="not JSON compliant"):
-        runs.write_metrics(path, [{"auc": float("nan")}])
+        runs.add_metrics(path, {"auc": float("nan")})
     assert len(runs.read_metrics(path, 2)) == 2
+
+
+def test_metrics_of_epochs_that_no_checkpoint_counts_are_cut_before_the_next_is_added(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    assert runs.keep_metrics(path, 0) == []
+    for epoch in (1, 2):
+        runs.add_metrics(path, {"epoch": epoch})
+    with path.open("a") as file:
+        file.write('{"epoch": 3, "au')
+    assert runs.keep_metrics(path, 1) == [{"epoch": 1}]
+    runs.add_metrics(path, {"epoch": 2, "again": True})
+    assert runs.read_metrics(path, 9) == [{"epoch": 1}, {"epoch": 2, "again": True}]
+
+
+def test_metrics_grow_by_a_line_and_what_stands_there_is_not_written_again(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    runs.add_metrics(path, {"epoch": 1})
+    before = path.stat().st_ino
+    monkeypatch.setattr(runs, "write_atomically", None)
+    runs.add_metrics(path, {"epoch": 2})
+    assert path.stat().st_ino == before and path.read_text().count("\n") == 2
 
 
 # Checkpoints

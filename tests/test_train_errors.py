@@ -1,11 +1,15 @@
 """The training script: what is refused, and what stops a run, with a clear error."""
 
+import errno
 import math
+import multiprocessing
+import os
 import re
 import signal
 
 import pytest
 import torch
+from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 from tiny_runs import (
     UNET,
     Small,
@@ -23,6 +27,7 @@ from tiny_runs import (
 import train_pu_fixed_full as script
 from picking import runs
 from picking.errors import UserError, run_script
+from picking.patches import PatchStore
 
 
 def test_a_store_without_validation_is_refused(store, tmp_path):
@@ -150,6 +155,49 @@ def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     last = runs.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["progress"]["step"] == 6
     # without the bad step the run goes on from there and ends as if nothing had been
+    assert_same_run(train(store, tmp_path, "--resume"), finished_run)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_is_full_for_events_stops_the_run_without_a_traceback_beside_it(
+    store, tmp_path, finished_run, capsys
+):
+    write, n_writes = LocalFileSystem.append, []
+
+    def write_or_fail(*args, **kwargs):
+        n_writes.append(1)
+        if len(n_writes) == 40:  # in the second epoch; a thread of TensorBoard's writes
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalFileSystem, "append", write_or_fail)
+        with pytest.raises(OSError, match="No space left"):
+            train(store, tmp_path)
+    assert capsys.readouterr().err == ""
+    assert_same_run(train(store, tmp_path, "--resume"), finished_run)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(signal.SIGKILL, "was killed, most often for want"), (signal.SIGSTOP, "has read nothing for")],
+)
+def test_a_reading_worker_that_is_killed_or_hangs_stops_the_run_and_resume_goes_on(
+    store, tmp_path, finished_run, monkeypatch, number, words
+):
+    monkeypatch.setattr(script, "PATIENCE_S", 1)
+    here, read, before = os.getpid(), PatchStore.__getitem__, multiprocessing.active_children()
+
+    def read_or_end(self, rows):
+        if os.getpid() != here:
+            os.kill(os.getpid(), number)
+        return read(self, rows)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PatchStore, "__getitem__", read_or_end)
+        message = refused(store, tmp_path, "--num-workers", 1)
+    assert message.startswith("a process that reads the data ") and words in message
+    assert multiprocessing.active_children() == before
     assert_same_run(train(store, tmp_path, "--resume"), finished_run)
 
 

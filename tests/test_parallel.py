@@ -1,0 +1,95 @@
+"""Worker processes: those that hang, and every way to start them."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_active
+import tiny_runs
+from tiny_stores import content, done
+
+from picking import parallel
+from picking.errors import UserError
+from picking.parallel import ordered_map, reading_workers
+
+ROOT = Path(__file__).parents[1]
+
+
+def stop_itself(n):
+    """Stand for a worker that hangs: it heeds no SIGTERM either."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return n
+
+
+def give_up(n):
+    raise TimeoutError(f"job {n} says so")
+
+
+def test_a_worker_that_hangs_is_a_clear_error_and_is_killed(monkeypatch):
+    monkeypatch.setattr(parallel, "PATIENCE_S", 0.3)
+    before = multiprocessing.active_children()
+    with pytest.raises(UserError, match=r"a worker process has done nothing .* run again"):
+        list(ordered_map(stop_itself, range(3), 2, "Hanging"))
+    assert multiprocessing.active_children() == before
+
+
+def test_a_job_that_says_itself_that_time_is_up_is_no_worker_that_hangs():
+    with pytest.raises(TimeoutError, match="job 0 says so"):
+        list(ordered_map(give_up, range(3), 2, "Giving up"))
+
+
+def test_an_error_of_ours_while_workers_read_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="shapes differ"), reading_workers():
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize("wrong", ["was killed", "has read nothing for 30 minutes"])
+def test_what_torch_says_of_its_workers_is_one_sentence_that_says_how_to_go_on(wrong):
+    says = {
+        "was killed": "DataLoader worker (pid 7) is killed by signal: Killed. ",
+        "has read nothing for 30 minutes": "DataLoader timed out after 1800 seconds",
+    }
+    words = f"{wrong}.*--num-workers.*--resume"
+    with pytest.raises(UserError, match=words) as error, reading_workers():
+        raise RuntimeError(says[wrong])
+    assert "\n" not in str(error.value)
+
+
+# Linux forks until Python 3.14, which starts workers by a server; a user may choose otherwise
+
+SPAWNS = """
+import multiprocessing, sys
+import tiny_active, tiny_runs, tiny_stores
+from pathlib import Path
+
+multiprocessing.set_start_method("spawn")
+data, store, images, out = map(Path, sys.argv[1:])
+tiny_stores.done(data, out / "store", "--num-workers", 1, "--splits", "val")
+tiny_runs.train(store, out, "--num-workers", 1)
+tiny_active.learn(images, out, "--num-workers", 1, "--iterations", 1)
+assert multiprocessing.get_start_method() == "spawn"
+"""
+
+
+def test_spawned_workers_give_the_same_store_and_the_same_weights(
+    data_set, store, finished_run, tmp_path
+):
+    images, out = tiny_active.write_store(tmp_path / "images"), tmp_path / "spawned"
+    ended = subprocess.run(
+        [sys.executable, "-c", SPAWNS, data_set.root, store, images, out],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "OMP_NUM_THREADS": "1",
+        },
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert content(out / "store") == done(data_set.root, tmp_path / "store", "--splits", "val")
+    tiny_runs.assert_same_run(out / "run", finished_run)
+    alone = tiny_active.learn(images, tmp_path, "--iterations", 1)
+    tiny_active.assert_same_run(out / "uncertainty", alone, iterations=1)

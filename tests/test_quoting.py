@@ -1,0 +1,116 @@
+"""Nothing that a name or an option holds is ever run: by the launchers, their jobs, the scripts."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from launching import copy_project, launch_in, options
+from test_active_launcher import SCRIPT, as_slurm_runs, slurm
+
+ROOT = Path(__file__).parents[1]
+# A shell would take these apart, expand or run them if they were not quoted
+NAMES = [
+    "a 'b' \"c\" $(touch ran) `touch ran` ${HOME} ~ *;touch ran&#!\\",
+    "a\nb;touch ran\n'c",
+    "*",
+    "--$(touch ran)",
+]
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    return copy_project(tmp_path_factory.mktemp("repository"))
+
+
+@pytest.fixture
+def launch(repository, tmp_path):
+    return launch_in(repository, tmp_path)
+
+
+@pytest.fixture(params=NAMES)
+def name(request, tmp_path):
+    """A name, of a folder too that holds a config of that name; nothing may have been run."""
+    (tmp_path / request.param).mkdir()
+    (tmp_path / request.param / f"{request.param}.yaml").touch()
+    yield request.param
+    assert not list(tmp_path.rglob("ran*"))
+
+
+def shown(text):
+    """The text as the stand-in for Python writes it down."""
+    return str(text).replace("\n", "\\n")
+
+
+def test_names_reach_the_training_as_they_are(launch, repository, tmp_path, name):
+    before = sorted(repository.rglob("*"))
+    done = launch(
+        "run_full_training.sh", "--data-root", f"./{name}", "--config", f"./{name}.yaml",
+        "--exp-name", name, "--device", name, "--", "--set", name, cwd=tmp_path / name,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    cut, train = launch.calls()
+    assert options(cut)["--data-root"] == shown(tmp_path / name / name)
+    assert options(cut)["--output-dir"] == options(train)["--data-dir"] == shown(f"data/{name}_pu")
+    given = options(train)
+    assert given["--config"] == shown(tmp_path / name / f"{name}.yaml")
+    assert given["--exp-name"] == given["--device"] == train[-1] == shown(name)
+    assert sorted(repository.rglob("*")) == before
+
+
+def test_names_reach_the_comparison_and_slurms_jobs_as_they_are(launch, repository, tmp_path, name):
+    out = tmp_path / name / name
+    arguments = [
+        "--data-root", tmp_path / name, "--config", tmp_path / name / f"{name}.yaml",
+        "--output-dir", out, "--strategies", "random", "--slurm-options", f"--comment={name}",
+    ]  # fmt: skip
+    before = sorted(repository.rglob("*"))
+    done = launch(SCRIPT, *arguments, "--gpus", "none", "--", "--set", name)
+    assert done.returncode == 0, done.stderr
+    cut, train, compare = launch.calls()
+    assert options(cut)["--data-root"] == shown(tmp_path / name)
+    assert options(train)["--config"] == shown(tmp_path / name / f"{name}.yaml")
+    assert options(train)["--output-dir"] == options(compare)["--experiments-dir"] == shown(out)
+    assert shown(name) in train
+
+    done, _ = slurm(
+        launch, tmp_path, *arguments, "--gpus", "none", "--slurm", "submit", "--", "--set", name
+    )
+    assert done.returncode == 0, done.stderr
+    words = "|".join(f"--comment={name}".split())
+    assert (tmp_path / "submitted").read_text().count(f"|{words}|") == 3
+    script = out / "slurm.sh"
+    assert as_slurm_runs(launch, script, "data") == [cut]
+    assert as_slurm_runs(launch, script, "runs", task=0) == [train]
+    assert as_slurm_runs(launch, script, "analysis") == [compare]
+    assert sorted(repository.rglob("*")) == before
+
+
+@pytest.mark.parametrize("option", ["--strategies", "--seeds", "--gpus", "--seg-size"])
+def test_lists_hold_names_and_numbers_and_nothing_that_a_shell_could_heed(launch, option):
+    for text in ("$(touch ran)", "random;touch ran", "*", "a'b", "a\nb", "`touch ran`", "../a"):
+        done = launch(SCRIPT, option, text)
+        assert done.returncode == 2 and done.stderr.startswith(f"error: {option} is '")
+        assert launch.calls() == []
+
+
+def test_no_script_starts_a_shell_runs_text_or_makes_a_temporary_file_of_a_known_name():
+    """So nothing from a file can: commands are lists, and the only one is a fixed call of git."""
+    called = set()
+    for path in [*ROOT.glob("*.py"), *ROOT.glob("picking/*.py"), *ROOT.glob("models/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called.add(ast.unparse(node.func))
+                assert "shell" not in {keyword.arg for keyword in node.keywords}, path
+    never = {
+        "os.system",
+        "os.popen",
+        "eval",
+        "exec",
+        "tempfile.mktemp",
+        "pickle.load",
+        "pickle.loads",
+    }
+    never |= {"subprocess.Popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
+    assert not never & called
+    assert not [name for name in called if name.startswith(("os.exec", "os.spawn"))]
+    assert "subprocess.run" in called  # what is looked for is found
