@@ -298,8 +298,11 @@ def train(
         del val["intervals"]
         progress.epoch, progress.batch = progress.epoch + 1, 0
         state.totals.zero_()
-        is_best = val["auc"] > progress.best_auc
-        if is_best:
+        slack = 0.0
+        if not val_store.truth_known:  # of epochs that so few labels cannot tell apart, the last
+            slack = metrics.auc_standard_error(val["auc"], val["n_positive"], val["n_negative"])
+        is_best = val["auc"] > progress.best_auc - slack
+        if val["auc"] > progress.best_auc:
             progress.best_auc, progress.best_epoch = val["auc"], progress.epoch
         if sampler.rank != 0:
             continue

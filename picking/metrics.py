@@ -35,6 +35,20 @@ def ranking_metrics(y: ArrayLike, score: ArrayLike) -> dict[str, float | None]:
     }
 
 
+def auc_standard_error(auc: float, n_positive: int, n_negative: int) -> float:
+    """Return the standard error of an AUC of so many independent positives and negatives.
+
+    Source: Hanley and McNeil, The meaning and use of the area under a ROC curve, Radiology 1982.
+    """
+    q_positive, q_negative = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = (
+        auc * (1 - auc)
+        + (n_positive - 1) * (q_positive - auc**2)
+        + (n_negative - 1) * (q_negative - auc**2)
+    ) / (n_positive * n_negative)
+    return max(0.0, variance) ** 0.5
+
+
 def expected_calibration_error(
     y: ArrayLike, probability: ArrayLike, n_bins: int = 15
 ) -> float | None:

@@ -107,7 +107,8 @@ def epoch_figures(totals: list[float]) -> dict[str, float | None]:
 
 NO_TRUTH = (
     "Nothing is known of what is not labelled, so the checkpoint is chosen by the AUC of labelled "
-    "against unlabeled windows on the held-out micrographs. Particles among the unlabeled count as "
+    "against unlabeled windows on the held-out micrographs: the last one that is within a standard "
+    "error of the best before it. Particles among the unlabeled count as "
     "errors there: AUC is below what it would be against the truth, and precision, F1 and ECE say "
     "nothing of picking. pick_particles.py --evaluate does, on a micrograph picked in full"
 )

@@ -12,6 +12,7 @@ from sklearn.metrics import (
 )
 
 from picking.metrics import (
+    auc_standard_error,
     best_f1_threshold,
     bootstrap_ranking,
     evaluate,
@@ -265,3 +266,17 @@ def test_report_of_nothing_is_null_throughout():
     report = evaluate([], [], [], 0.5)
     json.dumps(report, allow_nan=False)
     assert report["n_positive"] == 0 and report["f1"] is None and report["ece"] is None
+
+
+@pytest.mark.parametrize(("n_positive", "n_negative"), [(13, 1000), (400, 300)])
+def test_the_standard_error_of_an_auc_is_how_far_aucs_of_such_samples_scatter(
+    n_positive, n_negative
+):
+    rng, aucs = np.random.default_rng(0), []
+    y = np.repeat([1, 0], [n_positive, n_negative])
+    for _ in range(2000):  # of exponential distributions, as Hanley and McNeil assume
+        score = np.concatenate([rng.exponential(1, n_positive), -rng.exponential(1, n_negative)])
+        score[:n_positive] -= 1
+        aucs.append(ranking_metrics(y, score)["auc"])
+    expected = auc_standard_error(float(np.mean(aucs)), n_positive, n_negative)
+    assert np.std(aucs) == pytest.approx(expected, rel=0.25)
