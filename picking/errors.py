@@ -1,6 +1,7 @@
 """One way out of a script: a user's mistake is one sentence and exit status 2, no traceback."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -10,8 +11,22 @@ from typing import NoReturn
 KEPT = "what was saved is kept; the same command goes on from there (training: with --resume)"
 
 
+LONGEST_MESSAGE = 1000  # characters
+PRINTS = "backslashreplace"  # what cannot be encoded, so that no file's name ends a script
+
+
 class UserError(Exception):
-    """Something that the user can mend; the message says what, where and what to do."""
+    """Something that the user can mend; the message says what, where and what to do.
+
+    It is one line of text whatever stood in the file that it tells of: names and values are shown
+    with what cannot be printed escaped, and the middle of what is endless is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if len(line) > LONGEST_MESSAGE:
+            line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 3 :]}"
+        super().__init__(line)
 
 
 class Terminated(Exception):
@@ -29,6 +44,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     143 after SIGTERM. Any other exception is a defect of ours and keeps its traceback.
     """
     signal.signal(signal.SIGTERM, _raise_terminated)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=PRINTS)
     try:
         main()
     except UserError as error:

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from picking import runs
-from picking.config import PUConfig
+from picking import checkpoints, runs
+from picking.config import PUConfig, number
 from picking.errors import UserError
 
 
@@ -18,12 +18,12 @@ from picking.errors import UserError
 class Progress:
     """Where a run stands; saved in last.pt."""
 
-    epoch: int = 0  # epochs finished
-    batch: int = 0  # batches done of the epoch under way
-    step: int = 0
+    epoch: int = number(0, 0)  # epochs finished
+    batch: int = number(0, 0)  # batches done of the epoch under way
+    step: int = number(0, 0)
     best_auc: float = -1.0
-    best_epoch: int = 0
-    train_seconds: float = 0.0
+    best_epoch: int = number(0, 0)
+    train_seconds: float = number(0.0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +102,14 @@ class State:
         last = runs.load_checkpoint(path, device)
         if last["kind"] != "pu_run":
             raise UserError(f"{path} is not the state of a run: start anew under another name")
-        runs.load_weights(self.network, last["network"], path)
+        runs.load_weights(self.network, last.get("network"), path)
         if self.average is not None:
-            runs.load_weights(self.average, last["average"], path)
-        self.optimizer.load_state_dict(last["optimizer"])
-        self.totals.copy_(last["totals"])
-        self.adaptive.copy_(last["adaptive"])
-        self.progress = Progress(**last["progress"])
-        self.priors = Priors(**last["priors"])
+            runs.load_weights(self.average, last.get("average"), path)
+        checkpoints.load_optimizer(self.optimizer, last.get("optimizer"), path)
+        checkpoints.load_tensor(self.totals, last.get("totals"), path)
+        checkpoints.load_tensor(self.adaptive, last.get("adaptive"), path)
+        self.progress = checkpoints.as_dataclass(Progress, last.get("progress"), path)
+        self.priors = checkpoints.as_dataclass(Priors, last.get("priors"), path)
 
 
 def uses_average(config: PUConfig) -> bool:
