@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models import UNETS
-from picking import acquisition, iterations, runs
+from picking import acquisition, checkpoints, iterations, runs
 from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
 from picking.board import open_board
@@ -32,6 +32,7 @@ from picking.errors import UserError, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
+from picking.pixel_metrics import FIGURES
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (

@@ -95,7 +95,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, path: Path) -> 
             raise damaged(path, "the optimiser's state is not AdamW's")
         for key, shape in shapes.items():
             value = of_one[key]
-            if not isinstance(value, Tensor) or value.shape != shape or not value.is_floating_point():
+            if (
+                not isinstance(value, Tensor)
+                or value.shape != shape
+                or not value.is_floating_point()
+            ):
                 raise damaged(path, f"the optimiser's '{key}' has another shape or type")
     optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
 

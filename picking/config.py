@@ -380,7 +380,11 @@ def _checked(value: Any, hint: Any, source: str, name: str) -> Any:
             return None
         if kind is bool and isinstance(value, bool):
             return value
-        if kind is str and isinstance(value, str) and value.encode(errors="ignore").decode() == value:
+        if (
+            kind is str
+            and isinstance(value, str)
+            and value.encode(errors="ignore").decode() == value
+        ):
             return value
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
             return value

@@ -133,8 +133,8 @@ def score_map(
             height, width = (max(1, round(n * wants["scale"])) for n in size_px)
             if height * width > MOST_PX:
                 raise UserError(
-                    f"{path} would be scaled to {width:,} x {height:,} px for such small particles: "
-                    "check --diameter"
+                    f"{path} would be scaled to {width:,} x {height:,} px for such small "
+                    "particles: check --diameter"
                 )
             scaled = scale_micrograph(read_micrograph(path), (height, width))
             side_px = wants["input_size_px"]

@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path, n: int) -> list[dict]:
-    """Return the objects in the first ``n`` lines; raises `UserError` naming one that holds none."""
+    """Return the objects in the first ``n`` lines; raises `UserError` naming a line without."""
     lines = path.read_bytes().splitlines()[:n]
     for number, line in enumerate(lines, start=1):
         try:

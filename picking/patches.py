@@ -364,24 +364,20 @@ def read_metadata(folder: Path) -> dict:
 def _requirements(metadata: dict) -> Iterator[tuple[bool, str]]:
     """Yield what training reads of metadata.json: whether it is there, and what is wrong if not."""
     yield isinstance(metadata.get("content_hash"), str), "no content_hash"
-    windows = metadata.get("windows")
+    windows: Any = metadata.get("windows")
     if windows is not None:
-        sizes = [windows.get(key) for key in WINDOW_KEYS] if isinstance(windows, dict) else [None]
-        yield all(annotations.is_number(size) and size > 0 for size in sizes), "sizes of windows are missing"
+        yield isinstance(windows, dict), "windows are not described"
+        for key in WINDOW_KEYS:
+            valid = annotations.is_number(windows.get(key)) and windows[key] > 0
+            yield valid, f"{key} of windows is missing"
     for name, counts in metadata["splits"].items():
-        listed = counts.get("micrographs") if isinstance(counts, dict) else None
+        listed: Any = counts.get("micrographs") if isinstance(counts, dict) else None
         yield isinstance(listed, list), f"no micrographs in split {name}"
         yield type(counts.get("n_patches")) is int, f"no n_patches in split {name}"
-        yield (
-            all(
-                isinstance(m, dict)
-                and isinstance(m.get("name"), str)
-                and isinstance(m.get("empiar_id", 0), str | type(None))
-                for m in listed
-            ),
-            f"a micrograph without name or empiar_id in split {name}",
-        )
+        for m in listed:
+            valid = isinstance(m, dict) and isinstance(m.get("name"), str)
+            valid = valid and isinstance(m.get("empiar_id", 0), str | None)
+            yield valid, f"a micrograph without name or empiar_id in split {name}"
         for key in ("actual_prior", "pool_prior", "unlabeled_prior"):
-            prior = counts.get(key)
-            yield prior is None or annotations.is_number(prior), f"{key} of split {name} is no number"
-
+            valid = counts.get(key) is None or annotations.is_number(counts[key])
+            yield valid, f"{key} of split {name} is no number"

@@ -5,6 +5,7 @@ Random numbers are not in it: they follow from the seed and the step (see pickin
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +111,28 @@ class State:
         checkpoints.load_tensor(self.adaptive, last.get("adaptive"), path)
         self.progress = checkpoints.as_dataclass(Progress, last.get("progress"), path)
         self.priors = checkpoints.as_dataclass(Priors, last.get("priors"), path)
+
+
+def require_place(
+    progress: Progress, n_epochs: int, n_steps: int, steps_per_epoch: int, path: Path
+) -> None:
+    """Raise `UserError` when last.pt stands where no run of so many epochs and steps can."""
+    steps_before = progress.epoch * steps_per_epoch + progress.batch
+    in_place = progress.epoch <= n_epochs and progress.batch <= steps_per_epoch
+    if not in_place or progress.step != min(steps_before, n_steps):
+        raise checkpoints.damaged(path, f"it stands at step {progress.step} of {n_steps}")
+
+
+def load_best(path: Path, device: torch.device) -> dict[str, Any]:
+    """Load what `State.save_best` wrote; raises `UserError` when it is another or damaged."""
+    best = runs.load_checkpoint(path, device)
+    if best["kind"] != "pu_classifier":
+        raise UserError(f"{path} is no model to evaluate: give best_model.pt")
+    checkpoints.require(best, path, config=dict, network=dict, threshold=float, epoch=int)
+    if not 0 <= best["threshold"] <= 1:
+        raise checkpoints.damaged(path, "threshold is not from 0 to 1")
+    checkpoints.as_dataclass(Priors, best.get("priors"), path)
+    return best
 
 
 def uses_average(config: PUConfig) -> bool:

@@ -446,7 +446,9 @@ def test_a_journal_without_any_cut_micrograph_binds_nobody(tmp_path):
 
 def finish(folder, n_patches):
     counts = {"n_patches": n_patches, "micrographs": [{"name": "0.png", "empiar_id": "10017"}]}
-    (folder / "metadata.json").write_text(json.dumps({"content_hash": "x", "splits": {"train": counts}}))
+    (folder / "metadata.json").write_text(
+        json.dumps({"content_hash": "x", "splits": {"train": counts}})
+    )
 
 
 def test_a_finished_store_reads_its_rows_through_a_memory_map(tmp_path, images):

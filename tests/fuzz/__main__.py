@@ -30,7 +30,9 @@ def main():
     targets = [
         (group, case, weight)
         for group in args.groups
-        for case, weight in importlib.import_module(f".test_fuzz_{group}", __package__).CASES.items()
+        for case, weight in importlib.import_module(
+            f".test_fuzz_{group}", __package__
+        ).CASES.items()
         if not args.target or args.target in case.__name__
     ]
     total = sum(weight for _, _, weight in targets)
@@ -45,7 +47,9 @@ def main():
                 return
             counted["exception"] += 1
             frames = traceback.extract_tb(found.__traceback__)
-            ours = [f"{Path(f.filename).name}:{f.lineno}" for f in frames if "site-pack" not in f[0]]
+            ours = [
+                f"{Path(f.filename).name}:{f.lineno}" for f in frames if "site-pack" not in f[0]
+            ]
             kind = f"{type(found).__name__} at {' < '.join(ours[:-4:-1])}"
             seen[kind] += 1
             if seen[kind] <= args.show:

@@ -139,13 +139,17 @@ def damaged_array(draw, whole):
         fault = draw(st.sampled_from(("type", "shape", "value", "cut", "empty", "scalar", "grow")))
         if fault == "type":
             kind = draw(
-                st.sampled_from(("f2", "f8", "i1", "i8", "u8", "?", "c8", "U3", "S2", "M8[s]", ">i4"))
+                st.sampled_from(
+                    ("f2", "f8", "i1", "i8", "u8", "?", "c8", "U3", "S2", "M8[s]", ">i4")
+                )
             )
             numbers = array.dtype.kind in "fiub" and kind != "M8[s]"
             with np.errstate(all="ignore"):
                 array = array.astype(kind) if numbers else np.zeros(array.shape, kind)
         elif fault == "shape":
-            array = array.reshape(draw(st.sampled_from(((-1,), (1, -1), (-1, 1), array.shape[::-1]))))
+            array = array.reshape(
+                draw(st.sampled_from(((-1,), (1, -1), (-1, 1), array.shape[::-1])))
+            )
         elif fault == "value" and array.size and array.dtype.kind in "fiub":
             array = array.copy()
             value = draw(st.sampled_from((-1, 2, 99, 255, 1e30, float("nan"), float("inf"))))

@@ -4,7 +4,6 @@ import analyze_active_learning_results
 import pick_particles
 import preprocess_coco_full_dataset
 import train_active_learning_fixed
-from tiny_runs import call as train  # noqa: F401 (with a small network in place of a ResNet)
 
 from . import originals
 from .oracle import REFUSAL, call_main, outcome

@@ -1,6 +1,5 @@
 """COCO JSON and CryoPPP's CSV as annotation of a data set."""
 
-
 import pytest
 
 from picking import annotations, headers

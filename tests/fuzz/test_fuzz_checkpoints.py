@@ -150,7 +150,9 @@ def _step(network, optimizer):
 def nobody_s(draw, folder):
     """Files that were never checkpoints."""
     path = folder / "x.pt"
-    kinds = st.one_of(st.binary(max_size=99), st.sampled_from((b"PK\x05\x06" + bytes(18), b"\x80\x02.")))
+    kinds = st.one_of(
+        st.binary(max_size=99), st.sampled_from((b"PK\x05\x06" + bytes(18), b"\x80\x02."))
+    )
     path.write_bytes(draw(kinds))
     return outcome(lambda: runs.load_checkpoint(path), [path.name])
 

@@ -13,16 +13,24 @@ from .mutators import ODD_VALUES, damaged_bytes, damaged_text, damaged_tree
 from .oracle import outcome, run_cases
 
 SCHEMAS = (PUConfig, ActiveConfig)
+# Aliases that stand for 9^9 items, and merges for as many keys
+PAIRS = list(zip("abcdefghi", "bcdefghij", strict=True))
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(
+    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in PAIRS
+)
+BOMB += "\ntraining: {seed: *j}"
+MERGES = "a: &a {x: 1}\n" + "\n".join(
+    f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}" for a, b in PAIRS
+)
 LINES = (
     '!!python/object/apply:os.system ["touch pwned"]', "training: !!python/name:os.system",
-    "training: {seed: 2001-99-99}", "training: {seed: 2001-01-01}", "? [a, b]\n: 1", "? {a: 1}\n: 1",
+    "training: {seed: 2001-99-99}", "training: {seed: 2001-01-01}",
+    "? [a, b]\n: 1", "? {a: 1}\n: 1",
     "training: &a [*a]", "training: *nowhere", "!!map foo", "!!set {a}", "training: !!omap [a: 1]",
     "<<: {seed: 1}", "training: {<<: [1]}", "a: !!binary x", "training: {seed: 0x}", "\t a: 1",
     "training: {seed: " + "9" * 5000 + "}", "{" * 3000, "- " * 3000, "a: b: c", "%YAML 9.9\n---\n",
     "--- 1\n--- 2", "training: {seed: 1:60:60}", "training: {lr: .inf}", '"a\\nb": 1',
-    "a: &a [x,x,x,x,x,x,x,x,x]\n"
-    + "\n".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True))
-    + "\ntraining: {seed: *j}",
+    BOMB, MERGES,
 )  # fmt: skip
 
 
@@ -68,7 +76,9 @@ def overrides(draw, folder):
     keys = [f"{section}.{key}" for section, part in plain(schema()).items() for key in part]
     key = st.one_of(
         st.sampled_from(keys),
-        st.sampled_from(("", ".", "training", "training.", ".seed", "a.b.c.d", "data.dir.x", "a\nb")),
+        st.sampled_from(
+            ("", ".", "training", "training.", ".seed", "a.b.c.d", "data.dir.x", "a\nb")
+        ),
     )
     odd = [str(value)[:6000] for value in ODD_VALUES] + list(LINES)
     value = st.one_of(st.sampled_from(odd), st.text(max_size=20))

@@ -1,6 +1,5 @@
 """Files of picks: STAR of RELION and cryoSPARC, BOX, CBOX, CSV and COCO."""
 
-
 import numpy as np
 import pytest
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""What runs leave behind: run.json, config.yaml, metrics, labelled sets, picks, for the analysis."""
+"""What runs leave behind: run.json, config.yaml, metrics, labelled sets, picks, their figures."""
 
 import json
 
@@ -107,7 +107,9 @@ def analysis(draw, folder):
     path = draw(st.sampled_from(sorted(root.rglob("*.json"))))
     path.write_bytes(draw(damaged_json(path.read_bytes())))
     if draw(st.integers(0, 5)) == 0:
-        path.parent.rename(path.parent.with_name(draw(st.sampled_from(("iteration_²", "iteration_x")))))
+        path.parent.rename(
+            path.parent.with_name(draw(st.sampled_from(("iteration_²", "iteration_x"))))
+        )
 
     def use():
         summary = summarise(read_runs(root), None, 5.0)

@@ -1,6 +1,5 @@
 """The scripts' own way from the command line to the end, with one input of theirs spoilt."""
 
-
 import pytest
 import tiny_active
 import tiny_runs

@@ -125,7 +125,9 @@ def journal(draw, folder):
     text = path.read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     as_lines = damaged_tree(lines).map(
-        lambda tree: "".join(json.dumps(line) + "\n" for line in (tree if isinstance(tree, list) else [tree])).encode()
+        lambda tree: "".join(
+            json.dumps(line) + "\n" for line in (tree if isinstance(tree, list) else [tree])
+        ).encode()
     )
     path.write_bytes(draw(st.one_of(as_lines, damaged_text(text), damaged_bytes(text.encode()))))
 
