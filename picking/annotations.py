@@ -10,6 +10,7 @@ for a micrograph that nobody annotated.
 import csv
 import dataclasses
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -235,6 +236,8 @@ def _read_coco(json_path: Path, folder: Path) -> tuple[list[Micrograph], int]:
             raise UserError(
                 f"{where}: file_name '{name}' leaves the split's folder: use names inside it"
             )
+        if not _can_be_a_file(name):
+            raise UserError(f"{where}: file_name '{name}' cannot be that of a file: mend it")
         for key in ("width", "height"):
             if not is_number(image.get(key)) or image[key] <= 0:
                 raise UserError(f"{where} ({name}): '{key}' must be a positive number of px")
@@ -367,6 +370,15 @@ def _locate(path: Path, folder: Path, by_name: dict[str, Path]) -> Path | None:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path} is a link out of {folder}: copy the image into the folder")
     return path
+
+
+def _can_be_a_file(name: str) -> bool:
+    """Return whether the file system takes the name; asking it for another is an error."""
+    try:
+        parts = [os.fsencode(part) for part in PurePosixPath(name).parts]
+    except UnicodeEncodeError:
+        return False
+    return all(len(part) <= 255 and b"\0" not in part for part in parts) and len(name) < 2000
 
 
 def _list_of_objects(content: dict, key: str, path: Path) -> list[dict]:
