@@ -218,7 +218,7 @@ class ActiveConfig:
 class _Loader(yaml.SafeLoader):
     """The safe loader, but a key that stands twice is an error: YAML would keep the last one.
 
-    So are keys that merges (`<<`) multiply without end, and numbers longer than any use.
+    So are keys that merges (`<<`) multiply without end, as in older PyYAML, and endless numbers.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
