@@ -20,7 +20,8 @@ pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPE
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ import torch
 from torch import nn
 
 from models import UNETS, PUClassifier, UNet
-from picking import dense, detection, matching, picks_report, runs
+from picking import checkpoints, dense, detection, matching, picks_report, runs
 from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
 from picking.coordinates import (
     FORMATS,
@@ -229,21 +230,32 @@ def load_picker(path: Path, device: torch.device) -> Picker:
     """Return the network of a checkpoint, in evaluation mode on the device."""
     checkpoint = runs.load_checkpoint(path)
     wants = dense.input_of(checkpoint, str(path))
-    network: nn.Module
+    config: PUConfig | ActiveConfig
+    build: Callable[[], nn.Module]
     if checkpoint["kind"] == "pu_classifier":
         config = config_from_dict(checkpoint["config"], str(path), PUConfig)
-        model = config.model
-        if model.backbone == "unet":
-            network = UNet(width=model.width, depth=model.depth)
+        model, side_px, is_unet = config.model, wants["input_size_px"], "scale" in wants
+        if (model.backbone == "unet") != is_unet:
+            raise checkpoints.damaged(path, "its network is not what its input says")
+        if is_unet:
+            build = partial(UNet, width=model.width, depth=model.depth)
         else:
-            network = PUClassifier(model.backbone, model.dropout)
-        precision = config.training.precision
+            build = partial(PUClassifier, model.backbone, model.dropout)
     else:
-        active = config_from_dict(checkpoint["config"], str(path), ActiveConfig)
-        network = UNETS[active.model.name](width=active.model.width, depth=active.model.depth)
-        precision = active.training.precision
-    runs.load_weights(network, checkpoint["network"], path)
-    return Picker(network.to(device).eval(), checkpoint, wants, precision, device)
+        config = config_from_dict(checkpoint.get("config"), str(path), ActiveConfig)
+        side_px, is_unet = wants["side_px"], True
+        build = partial(
+            UNETS[config.model.name], width=config.model.width, depth=config.model.depth
+        )
+    if is_unet and side_px % 2**config.model.depth:
+        raise checkpoints.damaged(path, f"{side_px} px cannot be halved so often")
+    for key in ("threshold", "pick_threshold"):
+        threshold = checkpoint.get(key)
+        if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
+            raise checkpoints.damaged(path, f"{key} is not from 0 to 1")
+    weights = checkpoint.get("network")
+    network = checkpoints.restored(lambda on: build().to(on), weights, path, device)
+    return Picker(network.eval(), checkpoint, wants, config.training.precision, device)
 
 
 def resolve_threshold(args: argparse.Namespace, picker: Picker) -> tuple[float, str]:
@@ -286,7 +298,10 @@ def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
         advice = "choose another folder" if not manifest.exists() else "go on with --resume"
         raise UserError(f"--output {folder} is not empty (it holds {there[0]}): {advice}")
     if there:
-        differing = differing_keys(read_json(manifest), arguments)
+        began = read_json(manifest)
+        if not isinstance(began, dict):
+            raise UserError(f"{manifest} is damaged: choose another folder")
+        differing = differing_keys(began, arguments)
         if differing:
             raise UserError(
                 f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models import UNETS
-from picking import acquisition, iterations, runs
+from picking import acquisition, checkpoints, iterations, runs
 from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
 from picking.board import open_board
@@ -33,6 +33,7 @@ from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
 from picking.parallel import PATIENCE_S, follow_parent, reading_workers
+from picking.pixel_metrics import FIGURES
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
@@ -174,7 +175,9 @@ def main() -> None:
             allow_stop()  # not before the loader is gone, whose __del__ would swallow it
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
-            runs.load_weights(network, best["network"], best_path)
+            checkpoints.require(best, best_path, epoch=int)
+            checkpoints.require_figures(best.get("val"), FIGURES, best_path)
+            runs.load_weights(network, best.get("network"), best_path)
             figures = {
                 "iteration": k,
                 **best["val"],
@@ -235,11 +238,13 @@ def begin_iteration(
     """Return the network that iteration k starts from, or stands at, its place and optimiser."""
     start = config.active_learning.start
     # The first iteration is the same for every strategy and every way to go on
+    checkpoints.require_size(lambda on: new_network(config, "init").to(on))
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
     if k > 0 and start != "scratch":
         path = folder_of(folder, k - 1) / "best_model.pt"
-        weights = runs.load_checkpoint(path)["network"]
+        weights = runs.load_checkpoint(path).get("network")
+        checkpoints.require_weights(network, weights, path)
         origin = f"Warm-starting from previous iteration: {path}"
         if start == "shrink_perturb":
             weights = shrink_perturb(weights, network)
@@ -258,8 +263,14 @@ def begin_iteration(
     if progress is None:
         steps_before = 0
         if k > 0:
-            before = read_json(folder_of(folder, k - 1) / "metrics.json")
-            steps_before = before["optimizer_steps"]
+            path = folder_of(folder, k - 1) / "metrics.json"
+            before = read_json(path)
+            steps_before = before.get("optimizer_steps") if isinstance(before, dict) else None
+            if type(steps_before) is not int or steps_before < 0:
+                raise UserError(
+                    f"{path} is damaged (no optimizer_steps): delete {path.parent} and what comes "
+                    "after it, and go on with --resume"
+                )
         progress = Progress(iteration=k, step=steps_before)
         log(f"\n{origin}")
     else:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from models import PUClassifier, UNet
 from picking import board as tensorboard
-from picking import metrics, reports, runs
+from picking import checkpoints, metrics, reports, runs
 from picking.augment import keep_freed_memory, strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
@@ -44,7 +44,14 @@ from picking.parallel import PATIENCE_S, follow_parent, reading_workers
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
-from picking.state import Progress, State, update_average, uses_average
+from picking.state import (
+    Progress,
+    State,
+    load_best,
+    require_place,
+    update_average,
+    uses_average,
+)
 from picking.streams import stream_seed
 from picking.windows import PickedWindows
 
@@ -137,6 +144,7 @@ def main() -> None:
         log = runs.open_log(folder / "training.log" if rank == 0 else None)
 
         # 3. Network, optimiser and, on --resume, where they stood
+        checkpoints.require_size(lambda on: build_network(config, on))
         torch.manual_seed(stream_seed(config.training.seed, "init"))
         network = build_network(config, device)
         if world_size > 1 and device.type == "cuda":
@@ -157,6 +165,9 @@ def main() -> None:
         last_path = folder / "checkpoints" / "last.pt"
         if args.resume and last_path.exists():
             state.load(last_path, device)
+            require_place(
+                state.progress, *length_of_run(config, len(sampler)), len(sampler), last_path
+            )
             log(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
         if state.priors is None:
             state.priors = resolve_priors(config, train_store, device, build_network)
@@ -186,7 +197,7 @@ def main() -> None:
         # 5. The best checkpoint, on validation and, once, on test
         runs.wait_for_all()
         best_path = folder / "checkpoints" / "best_model.pt"
-        best = runs.load_checkpoint(best_path, device)
+        best = load_best(best_path, device)
         runs.load_weights(network, best["network"], best_path)
         report = {"val": evaluate(network, config, val_store, best["threshold"], device)}
         if "test" in train_store.metadata["splits"]:
@@ -474,14 +485,13 @@ def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
     if not args.data_dir:
         raise UserError("--evaluate needs --data-dir: name the patch store")
     args.output.parent.mkdir(parents=True, exist_ok=True)
-    best = runs.load_checkpoint(args.evaluate, device)
-    if best["kind"] != "pu_classifier":
-        raise UserError(f"{args.evaluate} is no model to evaluate: give best_model.pt")
+    best = load_best(args.evaluate, device)
     config = config_from_dict(best["config"], str(args.evaluate), PUConfig)
-    network = build_network(config, device)
-    runs.load_weights(network, best["network"], args.evaluate)
     store = PatchStore(args.data_dir, args.split)
     check_store(config, store)
+    network = checkpoints.restored(
+        lambda on: build_network(config, on), best["network"], args.evaluate, device
+    )
     report = evaluate(network, config, store, best["threshold"], device)
     write_json(
         args.output,

@@ -10,6 +10,7 @@ for a micrograph that nobody annotated.
 import csv
 import dataclasses
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ MAPPING_FILE = "empiar_ids.csv"
 MAX_SHARE_MISSING = 0.1
 MAX_SHARE_UNANNOTATED = 0.5
 MAX_SHARE_OUTSIDE = 0.1
+LARGEST_PX = 1e9  # no place or size in px is as large; beyond, whole numbers overflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,8 +236,10 @@ def _read_coco(json_path: Path, folder: Path) -> tuple[list[Micrograph], int]:
             raise UserError(
                 f"{where}: file_name '{name}' leaves the split's folder: use names inside it"
             )
+        if not _can_be_a_file(name):
+            raise UserError(f"{where}: file_name '{name}' cannot be that of a file: mend it")
         for key in ("width", "height"):
-            if not _is_number(image.get(key)) or image[key] <= 0:
+            if not is_number(image.get(key)) or image[key] <= 0:
                 raise UserError(f"{where} ({name}): '{key}' must be a positive number of px")
         if not isinstance(image.get("id"), int) or image["id"] in images:
             raise UserError(f"{where} ({name}): 'id' must be an integer of its own")
@@ -248,7 +252,7 @@ def _read_coco(json_path: Path, folder: Path) -> tuple[list[Micrograph], int]:
     annotations = _list_of_objects(content, "annotations", json_path)
     for n, annotation in enumerate(annotations):
         box = annotation.get("bbox")
-        if not isinstance(box, list) or len(box) != 4 or not all(_is_number(v) for v in box):
+        if not isinstance(box, list) or len(box) != 4 or not all(is_number(v) for v in box):
             raise UserError(
                 f"{json_path}: annotations[{n}]: 'bbox' must be four finite numbers "
                 f"[x, y, width, height], not {str(box)[:60]}"
@@ -323,7 +327,7 @@ def read_coordinates_csv(path: Path) -> np.ndarray:
                     row = [float(line[column]) for column in columns]
                 except (ValueError, IndexError):
                     row = [math.nan]
-                if not all(map(math.isfinite, row)):
+                if not all(map(is_number, row)):
                     raise UserError(
                         f"{path}, line {reader.line_num}: three finite numbers are needed, "
                         f"not {','.join(line)[:60]!r}"
@@ -346,7 +350,7 @@ def _read_mapping(path: Path) -> dict[str, str]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}): write it again") from error
     if not {"file_name", "empiar_id"} <= columns:
-        raise UserError(f"{path} needs the columns file_name and empiar_id")
+        raise UserError(f"{path} needs the columns file_name and empiar_id: add them or delete it")
     return {Path(row["file_name"]).stem: row["empiar_id"].strip() for row in rows}
 
 
@@ -368,6 +372,15 @@ def _locate(path: Path, folder: Path, by_name: dict[str, Path]) -> Path | None:
     return path
 
 
+def _can_be_a_file(name: str) -> bool:
+    """Return whether the file system takes the name; asking it for another is an error."""
+    try:
+        parts = [os.fsencode(part) for part in PurePosixPath(name).parts]
+    except UnicodeEncodeError:
+        return False
+    return all(len(part) <= 255 and b"\0" not in part for part in parts) and len(name) < 2000
+
+
 def _list_of_objects(content: dict, key: str, path: Path) -> list[dict]:
     value = content.get(key)
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
@@ -375,6 +388,7 @@ def _list_of_objects(content: dict, key: str, path: Path) -> list[dict]:
     return value
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Return whether ``value`` is a number of px; NaN, infinity and absurd sizes are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < LARGEST_PX

@@ -5,9 +5,11 @@ the file, the key and the nearest valid one. The dataclass is the schema: its fi
 checked, `Literal` lists the choices, and `number` adds a range.
 """
 
+import collections
 import dataclasses
 import difflib
 import math
+import reprlib
 import types
 import typing
 from pathlib import Path
@@ -18,6 +20,10 @@ import yaml
 from picking.errors import UserError
 
 T = TypeVar("T")
+MOST_KEYS, MOST_DIGITS = 10_000, 100  # in YAML
+# For values of files in messages: aliases in YAML can make a few lines stand for gigabytes.
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 200, 200, 40
 
 
 def number(
@@ -79,7 +85,7 @@ class TrainingConfig:
     """How long, how large, how exact."""
 
     epochs: int = number(100, 1)
-    batch_size: int = number(64, 2)
+    batch_size: int = number(64, 2, 65_536)
     early_stopping_patience: int = number(20, 1)
     max_steps: int | None = number(None, 1)
     seed: int = number(42, 0)
@@ -176,7 +182,7 @@ class ActiveTrainingConfig:
     """How long, how large, how exact; epochs are of one iteration."""
 
     epochs: int = number(30, 1)
-    batch_size: int = number(8, 1)
+    batch_size: int = number(8, 1, 65_536)
     seed: int = number(42, 0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
@@ -211,16 +217,63 @@ class ActiveConfig:
     augmentation: WarpConfig = WarpConfig()
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """The safe loader, but a key that stands twice is an error: YAML would keep the last one."""
+class _Loader(yaml.SafeLoader):
+    """The safe loader, but a key that stands twice is an error: YAML would keep the last one.
+
+    So are keys that merges (`<<`) multiply without end, as in older PyYAML, and endless numbers.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value]
-        twice = next((key for key in keys if keys.count(key) > 1), None)
-        if twice is not None:
-            mark = node.start_mark
-            raise yaml.constructor.ConstructorError(None, None, f"'{twice}' stands twice", mark)
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            twice = next((k for k, n in collections.Counter(keys).items() if n > 1), None)
+            self._require(twice is None, f"'{twice}' stands twice", node)
         return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        self._require(len(node.value) <= MOST_KEYS, f"more than {MOST_KEYS} keys", node)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        self._require(len(node.value) <= MOST_DIGITS, "a number without end", node)
+        return super().construct_yaml_int(node)
+
+    def _require(self, valid: bool, problem: str, node: yaml.Node) -> None:
+        if not valid:
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
+def read_yaml(path: Path) -> dict:
+    """Read sections with keys from a YAML file, {} from an empty one.
+
+    Raises `UserError` when it is missing, not YAML, or holds anything but a mapping.
+    """
+    try:
+        content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is not there: check the path") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder: name a YAML file") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not valid YAML ({error.reason}): mend it there") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold sections with keys, such as 'training:'")
+    return content
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Return what YAML says, by the safe loader; raises `UserError` that names ``source``."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2001-99-99
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place and "\n" in text else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise UserError(f"{source}{line} is not valid YAML ({problem}): mend it there") from error
 
 
 def read_config(path: Path, overrides: list[str], schema: type[T]) -> T:
@@ -228,27 +281,12 @@ def read_config(path: Path, overrides: list[str], schema: type[T]) -> T:
 
     Raises `UserError` naming file, key and the nearest valid key, type or range.
     """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except FileNotFoundError as error:
-        raise UserError(f"--config {path} is not there: check the path") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise UserError(f"{path}{line} is not valid YAML ({problem}): mend it there") from error
-    content = {} if content is None else content
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold sections with keys, such as 'training:'")
-    config = _build(schema, content, str(path), "")
+    config = _build(schema, read_yaml(path), str(path), "")
     for override in overrides:
         key, separator, text = override.partition("=")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {override}: the value is not valid YAML") from error
         if not separator:
             raise UserError(f"--set {override}: write it as section.key=value")
+        value = parse_yaml(text, f"--set {override}: the value")
         for part in reversed(key.split(".")):
             value = {part: value}
         merged = _merge(dataclasses.asdict(config), value)  # type: ignore[call-overload]
@@ -256,15 +294,17 @@ def read_config(path: Path, overrides: list[str], schema: type[T]) -> T:
     return config
 
 
-def config_from_dict(content: dict, source: str, schema: type[T]) -> T:
+def config_from_dict(content: Any, source: str, schema: type[T]) -> T:
     """Return the dataclass for a dictionary, e.g. from a checkpoint; errors name ``source``."""
+    if not isinstance(content, dict):
+        raise UserError(f"{source} holds no configuration: copy it again or use another")
     return _build(schema, content, source, "")
 
 
 def differing_keys(one: dict, other: dict, prefix: str = "") -> list[str]:
     """Return the dotted keys whose values differ between two nested dictionaries."""
     keys = []
-    for key in sorted({*one, *other}):
+    for key in sorted({*one, *other}, key=str):
         a, b = one.get(key), other.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
             keys += differing_keys(a, b, f"{prefix}{key}.")
@@ -316,7 +356,8 @@ def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
                 bounds = f"above {low:g}" if above else f"from {low:g}"
                 bounds += f" to {high:g}" if high < math.inf else " on"
                 raise UserError(
-                    f"{source}: '{prefix}{field.name}' is {value}: choose a number {bounds}"
+                    f"{source}: '{prefix}{field.name}' is {_SHORT.repr(value)}: choose a number "
+                    f"{bounds}"
                 )
     return schema(**values)
 
@@ -339,14 +380,20 @@ def _checked(value: Any, hint: Any, source: str, name: str) -> Any:
             return value
         if kind is type(None) and value is None:
             return None
-        if kind in (bool, str) and isinstance(value, kind):
+        if kind is bool and isinstance(value, bool):
+            return value
+        if (
+            kind is str
+            and isinstance(value, str)
+            and value.encode(errors="ignore").decode() == value
+        ):
             return value
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if kind is float and not isinstance(value, bool):
             try:  # YAML 1.1 reads 1e-3 as text; a user means the number
                 as_float = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 continue
             if math.isfinite(as_float):
                 return as_float
@@ -357,7 +404,7 @@ def _checked(value: Any, hint: Any, source: str, name: str) -> Any:
                     _checked(v, p, source, name) for v, p in zip(value, parts, strict=True)
                 )
     wanted = " or ".join(_described(kind) for kind in allowed)
-    raise UserError(f"{source}: '{name}' is {value!r}, but must be {wanted}")
+    raise UserError(f"{source}: '{name}' is {_SHORT.repr(value)}, but must be {wanted}")
 
 
 def _is_union(hint: Any) -> bool:

@@ -21,6 +21,8 @@ Figures are of the validation micrographs of EMPIAR-10017.
 
 import dataclasses
 import io
+import math
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from picking.annotations import is_number
 from picking.augment import STD_FLOOR_GREY, to_float
 from picking.errors import UserError
 from picking.files import write_atomically
-from picking.masks import working_size
-from picking.micrographs import image_size, read_micrograph, read_scaled, scale_micrograph
+from picking.masks import RESIZES, working_size
+from picking.micrographs import MOST_PX, image_size, read_micrograph, read_scaled, scale_micrograph
 from picking.scoring import autocast
 
 BLOCK = 2
@@ -45,7 +48,7 @@ BATCH_PX = 768**2
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (B, 1, h, w)
 # What a checkpoint must say of its input, by its kind.
 INPUT_KEYS: dict[str, dict[str, type]] = {
-    "pu_classifier": {"patch_size_px": int},
+    "pu_classifier": {"patch_size_px": int, "input_size_px": int},
     "segmentation": {"side_px": int, "tiles": int, "resize": str, "disk": float},
 }
 
@@ -76,25 +79,40 @@ def input_of(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
     """Return how a checkpoint's network wants its input, checked; errors name ``source``.
 
     A classifier: patch_size_px and input_size_px; a U-Net that learned from windows scale,
-    diameter_px and disk too. A U-Net of masks: side_px, tiles, resize and disk, see
-    picking/masks.py. Raises
-    `UserError` when the kind is another or a key is missing.
+    diameter_px, reach_px and disk too. A U-Net of masks: side_px, tiles, resize and disk, see
+    picking/masks.py. Raises `UserError` when the kind is another or a key is missing.
     """
     keys = INPUT_KEYS.get(checkpoint["kind"])
     if keys is None:
         raise UserError(f"{source} is no model to pick with: give best_model.pt of a run")
     found = checkpoint.get("input")
     found = dict(found) if isinstance(found, dict) else {}
+    if checkpoint["kind"] == "pu_classifier":
+        config = checkpoint.get("config")
+        data = config.get("data") if isinstance(config, dict) else None
+        found["input_size_px"] = data.get("input_size_px") if isinstance(data, dict) else None
+    if "scale" in found:
+        keys = {**keys, "scale": float, "diameter_px": float, "reach_px": float}
     for key, kind in keys.items():
-        if not isinstance(found.get(key), kind):
+        if not isinstance(found.get(key), kind) or isinstance(found[key], bool):
             raise UserError(
                 f"checkpoint {source} does not say how its input was prepared (input.{key}): it is "
                 "of an older version; train again"
             )
-    if checkpoint["kind"] == "pu_classifier":
-        found["input_size_px"] = checkpoint["config"]["data"]["input_size_px"]
-        if "scale" in found:  # a U-Net, which learned a disk about each pick
-            found["disk"] = 2 * found["reach_px"] / (found["scale"] * found["diameter_px"])
+    sides_px = [found.get(key, 1) for key in ("patch_size_px", "side_px", "tiles")]
+    sizes = [found.get(key, 1.0) for key in ("scale", "diameter_px", "reach_px", "disk")]
+    if (
+        min(sides_px) < 1
+        or math.prod(sides_px) ** 2 > MOST_PX
+        or not all(is_number(size) and size > 0 for size in sizes)
+        or found.get("resize", RESIZES[0]) not in RESIZES
+    ):
+        raise UserError(
+            f"checkpoint {source} is damaged (input: {reprlib.repr(found)}): use another, or train "
+            "again"
+        )
+    if "scale" in found:  # a U-Net, which learned a disk about each pick
+        found["disk"] = 2 * found["reach_px"] / (found["scale"] * found["diameter_px"])
     return found
 
 
@@ -115,6 +133,11 @@ def score_map(
         if "scale" in wants:
             # As windows are made: not `read_scaled`, whose JPEGs come out a little different
             height, width = (max(1, round(n * wants["scale"])) for n in size_px)
+            if height * width > MOST_PX:
+                raise UserError(
+                    f"{path} would be scaled to {width:,} x {height:,} px for such small "
+                    "particles: check --diameter"
+                )
             scaled = scale_micrograph(read_micrograph(path), (height, width))
             side_px = wants["input_size_px"]
         else:

@@ -22,7 +22,8 @@ import numpy as np
 
 from picking.coordinates import Picks, select
 from picking.dense import ScoreMap
-from picking.files import write_atomically
+from picking.errors import UserError
+from picking.files import DAMAGED_ARRAY, read_arrays, write_atomically
 
 # Shares of the diameter of the disks that the network was trained on
 DISK_RADIUS, RING_RADII = 0.45, (0.50, 0.65)
@@ -35,6 +36,7 @@ CENTROID_RADIUS = 0.65
 WIDEST_RADIUS, RING_WIDTH = 0.75, 0.05
 # Picks that score less are not kept: they would be nearly everywhere.
 LOWEST_SCORE = 0.05
+SAVED = ("centres_px", "scores", "diameters_px")
 
 
 def segmentation_picks(
@@ -245,9 +247,27 @@ def save_picks(path: Path, picks: Picks) -> None:
 
 
 def load_picks(path: Path, name: str, size_px: tuple[int, int]) -> Picks:
-    """Return what `save_picks` wrote of the micrograph called ``name``."""
-    with np.load(path) as saved:
-        return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
+    """Return what `save_picks` wrote of the micrograph called ``name``.
+
+    Raises `UserError` when the file is damaged.
+    """
+    try:
+        saved = read_arrays(path)
+        centres, scores, diameters = (saved[key] for key in SAVED)
+        n = len(scores)
+        if not (centres.shape, scores.shape, diameters.shape) == ((n, 2), (n,), (n,)):
+            raise ValueError("the arrays do not belong together")
+        if not all(saved[key].dtype == np.float64 for key in SAVED):
+            raise ValueError("the arrays are of another type")
+        if not (np.isfinite(centres).all() and (diameters > 0).all() and (diameters < 1e9).all()):
+            raise ValueError("places or diameters are none")
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise ValueError("scores are not from 0 to 1")
+    except DAMAGED_ARRAY as error:
+        raise UserError(
+            f"{path} is damaged ({error}): delete it and go on with --resume"
+        ) from error
+    return Picks(name, centres, scores, diameters, size_px)
 
 
 def write_summary(path: Path, found: list[Picks]) -> None:

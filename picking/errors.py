@@ -1,6 +1,7 @@
 """One way out of a script: a user's mistake is one sentence and exit status 2, no traceback."""
 
 import errno
+import io
 import multiprocessing
 import os
 import signal
@@ -12,8 +13,22 @@ from typing import NoReturn
 KEPT = "what was saved is kept; the same command goes on from there (training: with --resume)"
 
 
+LONGEST_MESSAGE = 1000  # characters
+PRINTS = "backslashreplace"  # what cannot be encoded, so that no file's name ends a script
+
+
 class UserError(Exception):
-    """Something that the user can mend; the message says what, where and what to do."""
+    """Something that the user can mend; the message says what, where and what to do.
+
+    It is one line of text whatever stood in the file that it tells of: names and values are shown
+    with what cannot be printed escaped, and the middle of what is endless is left out.
+    """
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+        if len(line) > LONGEST_MESSAGE:
+            line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 3 :]}"
+        super().__init__(line)
 
 
 class Terminated(Exception):
@@ -74,6 +89,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     for number in LAST_WORDS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as of what a shell runs in the background
             signal.signal(number, _stop)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=PRINTS)
     try:
         main()
         sys.stdout.flush()

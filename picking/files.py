@@ -7,15 +7,27 @@ import json
 import os
 import secrets
 import shutil
+import struct
 import time
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from picking.errors import UserError
 
 # A killed run's worker processes hold its lock until they notice, within a second or so.
 LOCK_PATIENCE_S = 5.0
+NAMES = "surrogateescape"  # how Python holds file names that are not UTF-8: the bytes come back
+# What numpy and zipfile raise on damaged .npy and .npz files. A false header asks for any memory.
+DAMAGED_ARRAY = (
+    OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, MemoryError, SyntaxError,
+    RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -28,7 +40,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     with naming(path):
         try:
             with temporary.open("xb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.write(content.encode(errors=NAMES) if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -64,8 +76,45 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: check the path") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path} is a folder, not a JSON file: check the path") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}): write or copy it again") from error
+
+
+def read_json_lines(path: Path, n: int) -> list[dict]:
+    """Return the objects in the first ``n`` lines; raises `UserError` naming a line without."""
+    lines = path.read_bytes().splitlines()[:n]
+    for number, line in enumerate(lines, start=1):
+        try:
+            valid = isinstance(json.loads(line), dict)
+        except (ValueError, RecursionError):
+            valid = False
+        if not valid:
+            raise UserError(f"{path}, line {number} is damaged: copy the file again or start anew")
+    return [json.loads(line) for line in lines]
+
+
+def open_array(path: Path, mode: str = "r") -> np.ndarray:
+    """Return the array of an .npy file as a memory map; raises one of `DAMAGED_ARRAY`."""
+    return np.lib.format.open_memmap(path, mode)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz file of `numpy.savez`; raises one of `DAMAGED_ARRAY`."""
+    require_stored(path)
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def require_stored(path: Path) -> None:
+    """Raise ValueError when a zip archive says that it holds more than its own bytes.
+
+    What numpy and torch write is stored, not compressed: anything else would fill the memory.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its members are larger than the file")
 
 
 def make_folder(folder: Path) -> None:
@@ -115,7 +164,7 @@ def sha256(*parts: str | bytes) -> str:
     """Return the hexadecimal SHA-256 of the parts, one after another."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(part.encode(errors=NAMES) if isinstance(part, str) else part)
     return digest.hexdigest()
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking import runs
-from picking.config import ActiveConfig
+from picking import checkpoints, runs
+from picking.config import ActiveConfig, number
 from picking.errors import UserError
 from picking.files import read_json, write_json
 from picking.segmentation import SegmentationStore
@@ -26,14 +26,14 @@ FULL = "full"  # the strategy that labels everything at once
 class Progress:
     """Where a run stands; saved in last.pt."""
 
-    iteration: int = 0
-    epoch: int = 0  # epochs finished of this iteration
-    batch: int = 0  # batches done of the epoch under way
-    loss: float = 0.0  # summed over them
-    step: int = 0  # optimiser steps so far, over all iterations
+    iteration: int = number(0, 0)
+    epoch: int = number(0, 0)  # epochs finished of this iteration
+    batch: int = number(0, 0)  # batches done of the epoch under way
+    loss: float = number(0.0, 0)  # summed over them
+    step: int = number(0, 0)  # optimiser steps so far, over all iterations
     best: tuple[float, float] = (-1.0, -1.0)  # validation F1 and AP of this iteration's best
-    best_epoch: int = 0
-    train_seconds: float = 0.0  # of this iteration
+    best_epoch: int = number(0, 0)
+    train_seconds: float = number(0.0, 0)  # of this iteration
 
 
 def run_name(config: ActiveConfig) -> str:
@@ -98,10 +98,11 @@ def read_labelled(run: Path, iteration: int, store: SegmentationStore) -> np.nda
     path = folder_of(run, iteration) / "labeled_indices.json"
     content = read_json(path)
     names = content.get("names") if isinstance(content, dict) else None
-    if not isinstance(names, list) or len(set(map(str, names))) != len(names) or not names:
+    texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not texts or not names or len(set(names)) != len(names):
         raise UserError(f"{path} is damaged: delete {path.parent} and go on with --resume")
     position = {name: i for i, name in enumerate(store.names)}
-    unknown = [str(name) for name in names if name not in position]
+    unknown = [name for name in names if name not in position]
     if unknown:
         raise UserError(
             f"{path} names images that {store.folder} does not hold (e.g. {unknown[0]}): resume "
@@ -139,8 +140,9 @@ def load_last(
     last = runs.load_checkpoint(path, device)
     if last["kind"] != "active_run":
         raise UserError(f"{path} is not the state of an active-learning run: delete it")
-    if last["progress"]["iteration"] != iteration:
+    progress = checkpoints.as_dataclass(Progress, last.get("progress"), path)
+    if progress.iteration != iteration:
         return None
-    runs.load_weights(network, last["network"], path)
-    optimizer.load_state_dict(last["optimizer"])
-    return Progress(**{**last["progress"], "best": tuple(last["progress"]["best"])})
+    runs.load_weights(network, last.get("network"), path)
+    checkpoints.load_optimizer(optimizer, last.get("optimizer"), path)
+    return progress

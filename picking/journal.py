@@ -1,7 +1,9 @@
 """What is done already of a store, so that an interrupted run goes on where it was."""
 
+import itertools
 import json
 import os
+import zlib
 from pathlib import Path
 
 from picking.errors import UserError
@@ -12,8 +14,9 @@ class Journal:
     """Which micrographs' rows are there: a line of JSON each, appended once their rows are written.
 
     The first line holds what the store is made from; a store begun with anything else is not gone
-    on with. A line torn by a kill is cut off, and its micrograph is done again. Rows of a split are
-    void when its plan changes, as it does when images are left out or mended.
+    on with. A line torn by a kill or damaged otherwise is cut off with all that follow, and their
+    micrographs are done again. Rows of a split are void when its plan changes, as it does when
+    images are left out or mended.
 
     Attributes: done, (split, i) -> checksum of the rows, size of the image file and what else the
     store notes; skipped, split -> names of the micrographs left out because they cannot be decoded.
@@ -25,10 +28,11 @@ class Journal:
         self.plans: dict[str, str] = {}
         self.skipped: dict[str, list[str]] = {name: [] for name in made_from["splits"]}
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if line.endswith(b"\n")]
-        entries = [json.loads(line) for line in whole]
+        found = itertools.takewhile(lambda entry: entry is not None, map(_intact, lines))
+        entries = [entry for entry in found if entry is not None]
         if not any("i" in entry for entry in entries):  # nothing worth keeping
-            entries, whole = [], []
+            entries = []
+        whole = lines[: len(entries)]
         if entries:
             require_same(path.parent, entries[0], made_from)
             for entry in entries[1:]:
@@ -83,8 +87,24 @@ class Journal:
 
     def _write(self, content: dict) -> None:
         with naming(self.path):
-            self._file.write(json.dumps(content).encode() + b"\n")
+            self._file.write(json.dumps({**content, "crc": _crc(content)}).encode() + b"\n")
             self._file.flush()
+
+
+def _crc(entry: dict) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
+
+
+def _intact(line: bytes) -> dict | None:
+    """Return the entry of a line, None when the line is torn or damaged."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not line.endswith(b"\n"):
+        return None
+    crc = entry.pop("crc", None)
+    return entry if crc == _crc(entry) else None
 
 
 def require_same(folder: Path, started: dict, made_from: dict) -> None:

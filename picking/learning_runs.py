@@ -125,7 +125,7 @@ def _read_run(path: Path) -> Run:
         if not isinstance(input_hash, str):
             raise UserError(f"{path.with_name('run.json')} has no input_hash: copy it again")
     complete = [p.parent.name[10:] for p in path.parent.glob("iteration_*/metrics.json")]
-    set_aside = sorted(int(k) for k in complete if k.isdigit() and int(k) >= len(iterations))
+    set_aside = sorted(int(k) for k in complete if k.isdecimal() and int(k) >= len(iterations))
     return Run(path.parent.name, config, input_hash, iterations, set_aside)
 
 

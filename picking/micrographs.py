@@ -6,7 +6,9 @@ at the top left with y down, and only the export of coordinates turns back.
 """
 
 import contextlib
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,14 @@ LOWPASS_SIGMA_PX = 2.0
 CONTRAST_PERCENTILES = (0.5, 99.5)
 
 # What mrcfile and Pillow raise on damaged files; a Pillow bomb error is a bare Exception.
-DAMAGED = (OSError, SyntaxError, ValueError, TypeError, KeyError, OverflowError, EOFError)
+DAMAGED = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError, OverflowError,
+    ZeroDivisionError, struct.error, zlib.error,
+)  # fmt: skip
+# Pixels of a micrograph, at most: Pillow refuses larger images, which could fill any memory.
+MOST_PX = 178_956_970
+# What Pillow may take a file for. It knows others, and hands EPS to a program.
+PILLOW_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "GIF", "JPEG2000", "PPM", "WEBP")
 
 
 class UnreadableImage(UserError):
@@ -137,6 +146,7 @@ def _open_mrc(path: Path) -> Any:
     import mrcfile
 
     try:
+        _require_honest_header(path)
         return mrcfile.mmap(path, mode="r")
     except FileNotFoundError as error:
         raise UnreadableImage(f"{path} is not there: check the path") from error
@@ -144,6 +154,19 @@ def _open_mrc(path: Path) -> Any:
         raise UnreadableImage(
             f"{path} cannot be read as MRC ({error}): copy it again from its source"
         ) from error
+
+
+def _require_honest_header(path: Path) -> None:
+    """Raise ValueError when the extended header is longer than the file.
+
+    mrcfile takes memory for it, up to 2 GB, before it looks.
+    """
+    with path.open("rb") as file:
+        header = file.read(1024)
+    byte_order = ">" if header[212:213] == b"\x11" else "<"
+    (n_extended,) = struct.unpack_from(f"{byte_order}i", header, 92)
+    if n_extended > path.stat().st_size:
+        raise ValueError(f"its header is said to have {n_extended:,} more bytes, as no file does")
 
 
 def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
@@ -155,7 +178,13 @@ def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
         raise UnreadableImage(
             f"{path} holds data of shape {shape}, not one micrograph: average the movie first"
         )
+    if data.size > MOST_PX:
+        raise _too_large(path)
     return data
+
+
+def _too_large(path: Path) -> UnreadableImage:
+    return UnreadableImage(f"{path} has more than {MOST_PX:,} px: bin it or cut it into parts")
 
 
 @contextlib.contextmanager
@@ -177,11 +206,13 @@ def _open_pillow(path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            image = Image.open(path)
+            image = Image.open(path, formats=PILLOW_FORMATS)
             frames = getattr(image, "n_frames", 1)
         except FileNotFoundError as error:
             raise UnreadableImage(f"{path} is not there: check the path") from error
-        except (*DAMAGED, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError as error:
+            raise _too_large(path) from error
+        except DAMAGED as error:
             raise UnreadableImage(
                 f"{path} cannot be read as an image ({error}): copy it again from its source"
             ) from error

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from picking.annotations import MAX_SHARE_MISSING, read_coordinates_csv
+from picking.annotations import LARGEST_PX, MAX_SHARE_MISSING, read_coordinates_csv
 from picking.errors import UserError
 from picking.files import read_json
 
@@ -107,12 +107,13 @@ def read_box(path: Path) -> list[Picks]:
             row = [float(cell) for cell in cells[:5]]
         except ValueError:
             row = []
-        if len(row) < 4 or not all(map(math.isfinite, row[:4])):
+        row = [*row, math.nan][:5] if len(row) >= 4 else [math.nan] * 5
+        if not _valid(np.array(row[:4])).all() or not _valid(row[4], unknown=True):
             raise UserError(
                 f"{path}, line {number}: x, y, width and height of a box are needed, and perhaps a "
                 f"score, not {line.strip()[:60]!r}"
             )
-        rows.append([*row, math.nan][:5])
+        rows.append(row)
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     scores = table[:, 4]
     if (scores == EMAN_NO_SCORE).all():
@@ -129,6 +130,8 @@ def read_csv(path: Path) -> list[Picks]:
         lines = [dict(zip(header, line, strict=False)) for line in reader if line]
     try:
         scores = np.array([float(line.get("score", "").strip() or "nan") for line in lines])
+        if not _valid(scores, unknown=True).all():
+            raise ValueError("a number is too large")
     except ValueError as error:
         raise UserError(f"{path}: column Score: {error}: leave unknown scores empty") from error
     names = np.array([line.get("micrograph", path.stem).strip() for line in lines], dtype=str)
@@ -148,6 +151,8 @@ def read_coco(path: Path) -> list[Picks]:
         images = {image["id"]: image for image in content["images"]}
         names = {key: str(image["file_name"]) for key, image in images.items()}
         sizes = {key: (int(i["height"]), int(i["width"])) for key, i in images.items()}
+        if any(not 0 < px < LARGEST_PX for size in sizes.values() for px in size):
+            raise ValueError("the height or width of an image is no number of px")
         boxes: dict[Any, list] = {key: [] for key in images}
         for annotation in content["annotations"]:
             x, y, width, height = map(float, annotation["bbox"])
@@ -177,8 +182,10 @@ def read_coco(path: Path) -> list[Picks]:
     picks = []
     for key, rows in boxes.items():
         table = np.array(rows, dtype=np.float64).reshape(-1, 5)
-        if not np.isfinite(table[:, :4]).all():
-            raise UserError(f"{path}: {names[key]} has a bbox that is not finite: write it again")
+        if not (_valid(table[:, :4]).all() and _valid(table[:, 4], unknown=True).all()):
+            raise UserError(
+                f"{path}: {names[key]} has a bbox that is not finite, or a score: write it again"
+            )
         found = _from_boxes(names[key], table[:, :4], table[:, 4], size_px=sizes[key])
         if len(found.centres_px) or not rows:
             picks.append(found)
@@ -246,9 +253,19 @@ def _star_tables(path: Path) -> list[Any]:
         blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnMicrographName"])
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise UserError(
-            f"{path} cannot be read as STAR ({error}): write or copy it again"
+            f"{path} cannot be read as STAR ({str(error).strip()}): write or copy it again"
         ) from error
-    return [block for block in blocks.values() if hasattr(block, "columns")]
+    tables = [block for block in blocks.values() if hasattr(block, "columns")]
+    for table in tables:
+        twice = table.columns[table.columns.duplicated()]
+        if len(twice):
+            raise UserError(f"{path}: column _{twice[0]} stands twice: remove one")
+    return tables
+
+
+def _valid(values: Any, unknown: bool = False) -> Any:
+    """Return which values are finite numbers of a sane size; NaN is one too where ``unknown``."""
+    return (np.abs(values) < LARGEST_PX) | (np.isnan(values) & unknown)
 
 
 def _numbers(table: Any, column: str, path: Path, needed: bool = False) -> np.ndarray:
@@ -257,12 +274,12 @@ def _numbers(table: Any, column: str, path: Path, needed: bool = False) -> np.nd
         return np.full(len(table), math.nan)
     try:
         values = np.array(table[column], dtype=np.float64)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path}: column _{column} holds no numbers ({error}): write or copy the file again"
         ) from error
-    bad = np.flatnonzero(~np.isfinite(values))
-    if needed and len(bad):
+    bad = np.flatnonzero(~_valid(values, unknown=not needed))
+    if len(bad):
         raise UserError(
             f"{path}: column _{column} has no finite number in row {bad[0] + 1} of {len(values)}: "
             "write or copy the file again"

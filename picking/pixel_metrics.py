@@ -24,6 +24,11 @@ EXPONENTS = 8
 FRACTION_BITS = 13
 N_BINS_A_SIGN = EXPONENTS << FRACTION_BITS
 N_BINS = 2 * N_BINS_A_SIGN
+# What `figures` returns
+FIGURES = (
+    "f1_score", "precision", "recall", "iou", "auc", "ap", "best_f1", "best_f1_threshold",
+    "base_rate",
+)  # fmt: skip
 # How float32 is made: 23 bits after the point, and this exponent for 1.
 _FLOAT_BITS, _FLOAT_BIAS = 23, 127
 

@@ -17,7 +17,6 @@ import platform
 import subprocess
 import sys
 import time
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,19 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from picking.config import differing_keys
-from picking.errors import UserError
-from picking.files import naming, read_json, remove_half_written, write_atomically, write_json
+from picking import checkpoints
+from picking.config import differing_keys, read_yaml
+from picking.errors import PRINTS, UserError
+from picking.files import (
+    DAMAGED_ARRAY,
+    naming,
+    read_json,
+    read_json_lines,
+    remove_half_written,
+    require_stored,
+    write_atomically,
+    write_json,
+)
 
 Log = Callable[[str], None]
 
@@ -127,7 +136,12 @@ def open_run(
                 "name (--exp-name, --run-name)"
             )
         began = read_json(folder / "run.json")
-        differing = differing_keys(yaml.safe_load(config_path.read_text()), config)
+        if not isinstance(began, dict) or not isinstance(began.get("input_hash"), str):
+            raise UserError(
+                f"{folder / 'run.json'} is damaged (no input_hash): choose another name for a new "
+                "run (--exp-name, --run-name)"
+            )
+        differing = differing_keys(read_yaml(config_path), config)
         if differing:
             raise UserError(
                 f"{folder} was begun with another config; different now: {', '.join(differing)}: "
@@ -191,7 +205,7 @@ def open_log(path: Path | None) -> Log:
     """
     if path is None:
         return lambda line: None
-    file = path.open("a", buffering=1, encoding="utf-8")
+    file = path.open("a", buffering=1, encoding="utf-8", errors=PRINTS)
 
     def log(line: str) -> None:
         print(line, flush=True)
@@ -203,8 +217,13 @@ def open_log(path: Path | None) -> Log:
 
 def read_metrics(path: Path, n_epochs: int) -> list[dict]:
     """Return the first ``n_epochs`` of metrics.jsonl; what a killed run left behind them is not."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines[:n_epochs]]
+    history = read_json_lines(path, n_epochs) if path.exists() else []
+    if len(history) < n_epochs:
+        raise UserError(
+            f"{path} has only {len(history)} of the {n_epochs} epochs that are done: copy it "
+            "again, or start anew under another name"
+        )
+    return history
 
 
 def keep_metrics(path: Path, n_epochs: int) -> list[dict]:
@@ -246,28 +265,22 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     if not path.exists():
         raise UserError(f"checkpoint {path} is not there: check the path")
     unreadable = f"checkpoint {path} cannot be read: copy it again or use another"
-    if not path.is_file() or not zipfile.is_zipfile(path):  # as torch.save writes them
-        raise UserError(unreadable)
     try:
+        require_stored(path)  # a zip archive, as torch.save writes it
         state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} holds more than data and is refused: use one that this project "
             "wrote"
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except (*DAMAGED_ARRAY, IndexError, AttributeError, AssertionError) as error:
         raise UserError(unreadable) from error
-    if not isinstance(state, dict) or "kind" not in state:
+    if not isinstance(state, dict) or not isinstance(state.get("kind"), str):
         raise UserError(f"checkpoint {path} is not one of this project: use best_model.pt of a run")
     return state
 
 
-def load_weights(network: torch.nn.Module, weights: dict, path: Path) -> None:
+def load_weights(network: torch.nn.Module, weights: Any, path: Path) -> None:
     """Load a state dict; raises `UserError` when it belongs to another architecture."""
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"checkpoint {path} is of another architecture than the config's `model` asks "
-            "for: use the config it was trained with"
-        ) from error
+    checkpoints.require_weights(network, weights, path)
+    network.load_state_dict(weights)

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
+from picking.annotations import is_number
 from picking.config import SegmentationDataConfig
 from picking.errors import UserError
-from picking.files import read_json
+from picking.files import DAMAGED_ARRAY, open_array, read_json
 from picking.masks import IGNORE as IGNORE
+from picking.masks import RESIZES
 
 MAKE = "make it with preprocess_coco_full_dataset.py --tasks segmentation"
 
@@ -46,14 +48,31 @@ class SegmentationStore:
             self.n_particles = np.array([image["n_particles"] for image in listed], np.int64)
             self.checksums = np.array([image["checksum"] for image in listed], np.int64)
             # Copy-on-write: torch warns of arrays that are read-only; the files stay as they are
-            self.images = np.load(folder / "images.npy", mmap_mode="c")
-            self.masks = np.load(folder / "masks.npy", mmap_mode="c")
-        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            self.images = open_array(folder / "images.npy", "c")
+            self.masks = open_array(folder / "masks.npy", "c")
+            self._check()
+        except DAMAGED_ARRAY as error:
             raise _damaged(folder, f"{type(error).__name__}: {error}") from error
         _require_pairs(self.images, self.masks, str(folder))
         expected = (len(self.names), self.size_px, self.size_px)
         if self.images.shape != expected:
             raise _damaged(folder, f"images of shape {self.images.shape}, the index has {expected}")
+
+    def _check(self) -> None:
+        """Raise ValueError unless the index holds what it should."""
+        texts = (self.content_hash, *self.names, *self.micrographs, *filter(None, self.ids))
+        for valid, problem in (
+            (all(isinstance(text, str) and text for text in texts), "a name or hash is no text"),
+            (len(set(self.names)) == len(self.names), "a name stands twice"),
+            (type(self.size_px) is int and type(self.tiles) is int, "size_px or tiles is no count"),
+            (self.resize in RESIZES, "resize is unknown"),
+            (is_number(self.disk) and 0 < self.disk <= 1, "disk is no share"),
+            ((self.n_particles >= 0).all(), "n_particles is no count"),
+            (self.n_particles.shape == self.checksums.shape, "n_particles are no numbers"),
+            (self.images.ndim > 0 < self.masks.ndim, "images or masks are none"),
+        ):
+            if not valid:
+                raise ValueError(problem)
 
     def __len__(self) -> int:
         return len(self.names)

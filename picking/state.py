@@ -5,12 +5,13 @@ Random numbers are not in it: they follow from the seed and the step (see pickin
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from picking import runs
-from picking.config import PUConfig
+from picking import checkpoints, runs
+from picking.config import PUConfig, number
 from picking.errors import UserError
 
 
@@ -18,12 +19,12 @@ from picking.errors import UserError
 class Progress:
     """Where a run stands; saved in last.pt."""
 
-    epoch: int = 0  # epochs finished
-    batch: int = 0  # batches done of the epoch under way
-    step: int = 0
+    epoch: int = number(0, 0)  # epochs finished
+    batch: int = number(0, 0)  # batches done of the epoch under way
+    step: int = number(0, 0)
     best_auc: float = -1.0
-    best_epoch: int = 0
-    train_seconds: float = 0.0
+    best_epoch: int = number(0, 0)
+    train_seconds: float = number(0.0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +103,36 @@ class State:
         last = runs.load_checkpoint(path, device)
         if last["kind"] != "pu_run":
             raise UserError(f"{path} is not the state of a run: start anew under another name")
-        runs.load_weights(self.network, last["network"], path)
+        runs.load_weights(self.network, last.get("network"), path)
         if self.average is not None:
-            runs.load_weights(self.average, last["average"], path)
-        self.optimizer.load_state_dict(last["optimizer"])
-        self.totals.copy_(last["totals"])
-        self.adaptive.copy_(last["adaptive"])
-        self.progress = Progress(**last["progress"])
-        self.priors = Priors(**last["priors"])
+            runs.load_weights(self.average, last.get("average"), path)
+        checkpoints.load_optimizer(self.optimizer, last.get("optimizer"), path)
+        checkpoints.load_tensor(self.totals, last.get("totals"), path)
+        checkpoints.load_tensor(self.adaptive, last.get("adaptive"), path)
+        self.progress = checkpoints.as_dataclass(Progress, last.get("progress"), path)
+        self.priors = checkpoints.as_dataclass(Priors, last.get("priors"), path)
+
+
+def require_place(
+    progress: Progress, n_epochs: int, n_steps: int, steps_per_epoch: int, path: Path
+) -> None:
+    """Raise `UserError` when last.pt stands where no run of so many epochs and steps can."""
+    steps_before = progress.epoch * steps_per_epoch + progress.batch
+    in_place = progress.epoch <= n_epochs and progress.batch <= steps_per_epoch
+    if not in_place or progress.step != min(steps_before, n_steps):
+        raise checkpoints.damaged(path, f"it stands at step {progress.step} of {n_steps}")
+
+
+def load_best(path: Path, device: torch.device) -> dict[str, Any]:
+    """Load what `State.save_best` wrote; raises `UserError` when it is another or damaged."""
+    best = runs.load_checkpoint(path, device)
+    if best["kind"] != "pu_classifier":
+        raise UserError(f"{path} is no model to evaluate: give best_model.pt")
+    checkpoints.require(best, path, config=dict, network=dict, threshold=float, epoch=int)
+    if not 0 <= best["threshold"] <= 1:
+        raise checkpoints.damaged(path, "threshold is not from 0 to 1")
+    checkpoints.as_dataclass(Priors, best.get("priors"), path)
+    return best
 
 
 def uses_average(config: PUConfig) -> bool:

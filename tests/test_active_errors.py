@@ -125,3 +125,32 @@ def test_a_network_that_calls_nothing_a_particle_is_warned_of(seg_store, tmp_pat
     ]  # fmt: skip
     run = learn(seg_store, tmp_path, "--epochs", 40, overrides=overrides)
     assert "WARNING: nothing in the validation images" in (run / "training.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("iteration_1/metrics.json", "[]", "no optimizer_steps"),
+        (
+            "iteration_2/labeled_indices.json",
+            '{"names": [["a"]]}',
+            "labeled_indices.json is damaged",
+        ),
+    ],
+)
+def test_a_damaged_iteration_is_named_on_resume(seg_store, tmp_path, name, content, words):
+    run = learn(seg_store, tmp_path)
+    (run / "iteration_2" / "metrics.json").unlink()
+    (run / "last.pt").unlink()
+    (run / name).write_text(content)
+    message = refused(seg_store, tmp_path, "--resume")
+    assert words in message and not (run / "iteration_2" / "metrics.json").exists()
+
+
+def test_best_weights_without_their_figures_are_refused_on_resume(seg_store, tmp_path):
+    run = learn(seg_store, tmp_path)
+    (run / "iteration_2" / "metrics.json").unlink()
+    path = run / "iteration_2" / "best_model.pt"
+    best = torch.load(path, weights_only=True)
+    torch.save({**best, "val": {"f1_score": 0.5}}, path)
+    assert "figures of validation are incomplete" in refused(seg_store, tmp_path, "--resume")

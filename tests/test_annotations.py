@@ -413,3 +413,18 @@ def test_the_real_data_set_is_read_whole_and_its_csvs_agree(empiar10017):
             rows = read_coordinates_csv(empiar10017 / "particle_coordinates" / f"{m.path.stem}.csv")
             listed = {tuple(row) for row in np.rint(m.centres_px[:, ::-1]).tolist()}
             assert listed == {tuple(row) for row in np.rint(rows[:, :2]).tolist()}
+
+
+@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a\x00b.jpg", "\ud800.jpg"])
+def test_a_name_that_no_file_can_have_is_a_clear_error(tmp_path, name):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    change_json(root, lambda content: content["images"][0].update(file_name=name))
+    with pytest.raises(UserError, match="cannot be that of a file"):
+        read_split(root, "train")
+
+
+def test_a_coordinate_or_diameter_that_is_no_size_in_px_is_a_clear_error(tmp_path):
+    for row in ("1e300,5,20", "5,5,1e300"):
+        (tmp_path / "a.csv").write_text(f"X-Coordinate,Y-Coordinate,Diameter\n{row}\n")
+        with pytest.raises(UserError, match=r"a\.csv, line 2: three finite numbers are needed"):
+            read_coordinates_csv(tmp_path / "a.csv")

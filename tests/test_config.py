@@ -83,7 +83,7 @@ def test_a_wrong_type_is_refused_naming_what_it_must_be(tmp_path, text, key, wan
         ("optimizer: {lr: 1.5}", "optimizer.lr", "above 0 to 1"),
         ("loss: {consistency_threshold: 0.4}", "loss.consistency_threshold", "from 0.5 to 1"),
         ("loss: {prior: 1.2}", "loss.prior", "above 0 to 1"),
-        ("training: {batch_size: 1}", "training.batch_size", "from 2 on"),
+        ("training: {batch_size: 1}", "training.batch_size", "from 2 to 65536"),
         ("training: {max_steps: 0}", "training.max_steps", "from 1 on"),
     ],
 )
@@ -210,3 +210,52 @@ def test_a_section_or_key_that_stands_twice_is_refused(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=f"twice.yaml.*'{key}' stands twice"):
             read_config(path, [], PUConfig)
+
+
+ALIASES = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(
+    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+MERGES = "a: &a {x: 1}\n" + "\n".join(
+    f"{b}: &{b} {{<<: [{', '.join(['*' + a] * 9)}]}}"
+    for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    {
+        "a date that is none": ("training: {seed: 2001-99-99}", "is not valid YAML"),
+        "a number without end": (f"training: {{seed: 0x{'f' * 9000}}}", "a number without end"),
+        "a large number": (f"optimizer: {{lr: {10**90}}}", "choose a number above 0 to 1"),
+        "no mapping": ("!!map foo", "expected a mapping node"),
+        "a list as a key": ("? [a, b]\n: 1", "found unhashable key"),
+        "a line break in a key": ('"a\\nb": 1', r"unknown key 'a\\nb'"),
+        "half a character": (r'data: {dir: "\uD800"}', "'data.dir' is '.*', but must be text"),
+        "9^9 items by aliases": (f"training: {{seed: *j}}\n{ALIASES}", "not valid YAML"),
+        "9^9 items as a value": (f"{ALIASES}\ntraining: {{seed: *j}}", "unknown key 'a'"),
+        "9^9 keys by merges": (MERGES, "more than 10000 keys|unknown key 'a'"),
+    }.values(),
+)
+def test_yaml_that_is_no_config_is_refused_in_one_line_and_little_memory(tmp_path, text, words):
+    assert re.search(words, message := refused(tmp_path, text)) and len(message) < 1000
+
+
+def test_an_alias_to_endless_items_is_shown_short_in_an_override(tmp_path):
+    flow = "[&a [x,x,x,x,x,x,x,x,x], " + ", ".join(
+        f"&{b} [{', '.join(['*' + a] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)
+    )
+    message = refused(tmp_path, "", f"training.seed={flow}]")
+    assert "must be a whole number" in message and len(message) < 1000
+    assert "not valid YAML" in refused(tmp_path, "", f"training.seed={'[' * 3000}")
+
+
+def test_yaml_that_would_run_code_is_refused_and_nothing_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = '!!python/object/apply:os.mkdir ["pwned"]'
+    assert "is not valid YAML" in refused(tmp_path, f"training: {{seed: {text}}}")
+    assert "is not valid YAML" in refused(tmp_path, "", f"training.seed={text}")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_keys_of_mixed_types_can_be_compared():
+    assert differing_keys({1: 2, "a": 3, None: 4}, {"a": 3}) == ["1", "None"]

@@ -491,3 +491,37 @@ def test_the_real_peers_boxes_turn_as_the_data_sets_readme_says(empiar10017):
     x, y, width, height, score = np.loadtxt(path)[0]
     assert picks.centres_px[0].tolist() == [4096 - (y + height / 2), x + width / 2]
     assert picks.scores[0] == score and len(picks.scores) == 719
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.box", "1e300 5 20 20\n", "line 1: x, y, width and height"),
+        ("a.box", "5 5 20 20 inf\n", "line 1: x, y, width and height"),
+        (
+            "a.csv",
+            "X-Coordinate,Y-Coordinate,Diameter,Score\n5,5,20,inf\n",
+            "a number is too large",
+        ),
+        (
+            "a.star",
+            "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n_rlnAutopickFigureOfMerit\n"
+            "_rlnAutopickFigureOfMerit\n5 5 1 2\n",
+            "_rlnAutopickFigureOfMerit stands twice",
+        ),
+        ("a.star", "data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n1e300 5\n", "no finite number"),
+        ("a.star", "data_\nloop_\n_a\n1\n2 3 4\n", r"cannot be read as STAR .*saw 3\): write"),
+    ],
+)
+def test_picks_that_no_micrograph_can_have_are_refused(tmp_path, name, text, words):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        read_picks([tmp_path / name], {"a.jpg": (100, 100)})
+    assert "\n" not in str(error.value)
+
+
+def test_names_in_files_of_picks_lead_to_no_file(tmp_path):
+    text = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+    (tmp_path / "picks.star").write_text(f"{text}../../a.mrc 5 5\n/etc/passwd 5 5\n")
+    found = read_picks([tmp_path / "picks.star"], {"a.jpg": (100, 100)}, only_known=True)
+    assert [picks.name for picks in found] == ["a.jpg"]

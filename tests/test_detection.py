@@ -12,6 +12,7 @@ from picking.detection import (
     segmentation_picks,
     write_summary,
 )
+from picking.errors import UserError
 
 DIAMETER_PX = 100.0
 SPACINGS = [(5.0, 5.0), (4.0, 7.0)]
@@ -233,3 +234,27 @@ def test_the_summary_has_a_line_for_each_micrograph_also_for_one_without_picks(t
     assert header == "micrograph,picks,median_score,median_diameter_px"
     assert first.startswith('"a,b.jpg",2,0.99')
     assert second == "c.jpg,0,,"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays.pop("scores"),
+        lambda arrays: arrays.update(scores=arrays["scores"][:-1]),
+        lambda arrays: arrays.update(scores=arrays["scores"] + 9),
+        lambda arrays: arrays.update(centres_px=arrays["centres_px"] * np.nan),
+        lambda arrays: arrays.update(diameters_px=np.array(["a", "b"])),
+        lambda arrays: arrays.update(scores=np.array([None, None])),
+    ],
+)
+def test_saved_picks_that_are_damaged_say_what_to_delete(tmp_path, change):
+    path = tmp_path / "a.npz"
+    save_picks(path, segmentation_picks(masked([(300, 300), (700, 800)]), "a.jpg", DIAMETER_PX))
+    arrays = dict(np.load(path))
+    change(arrays)
+    np.savez(path, **arrays)
+    whole = path.read_bytes()
+    for content in (whole, whole[: len(whole) // 2], b""):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"a\.npz is damaged .*delete it"):
+            load_picks(path, "a.jpg", (1000, 1200))

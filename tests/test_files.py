@@ -287,3 +287,39 @@ def test_ctrl_c_is_130_and_sigterm_is_143_and_both_say_how_to_go_on(capsys, monk
 def test_a_defect_of_ours_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         run_script(raises(error))
+
+
+def test_a_message_is_one_line_of_bounded_length_whatever_stood_in_the_file():
+    message = str(UserError("a.json: 'x\ny\x00\ud800' is wrong: mend it"))
+    assert message == r"a.json: 'x\ny\x00\ud800' is wrong: mend it"
+    message = str(UserError(f"a.json holds {'x' * 100_000}: mend it"))
+    assert len(message) < 1000 and message.startswith("a.json") and message.endswith("mend it")
+
+
+def test_names_that_are_not_utf_8_are_printed_written_and_hashed(tmp_path):
+    code = "from picking.errors import run_script; run_script(lambda: print('caf\\udce9'))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "caf\\udce9\n", "")
+    write_atomically(tmp_path / "a.txt", "caf\udce9")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9"
+    assert sha256("caf\udce9") == sha256(b"caf\xe9")
+
+
+def test_a_folder_in_the_place_of_a_json_file_is_a_clear_error(tmp_path):
+    with pytest.raises(UserError, match="is a folder, not a JSON file"):
+        read_json(tmp_path)
+
+
+def test_a_damaged_line_of_json_is_named_by_its_number(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n[2]\n\xff\n')
+    assert files.read_json_lines(tmp_path / "a.jsonl", 1) == [{"a": 1}]
+    with pytest.raises(UserError, match=r"a\.jsonl, line 2 is damaged"):
+        files.read_json_lines(tmp_path / "a.jsonl", 3)
+
+
+def test_an_archive_that_inflates_to_more_than_itself_is_refused(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", a=np.zeros(10**6))
+    with pytest.raises(ValueError, match="larger than the file"):
+        files.read_arrays(tmp_path / "bomb.npz")
+    np.savez(tmp_path / "a.npz", a=np.zeros(10))
+    assert list(files.read_arrays(tmp_path / "a.npz")) == ["a"]

@@ -115,3 +115,10 @@ def test_half_a_metrics_file_is_named(tmp_path, content):
     path.write_text(content)
     with pytest.raises(UserError, match=str(path)):
         read_runs(tmp_path)
+
+
+def test_a_folder_whose_number_is_none_is_left_alone(tmp_path):
+    run = write_run(tmp_path, "random", [0.5, 0.6])
+    (run / "iteration_²").mkdir()
+    (run / "iteration_²" / "metrics.json").write_text("{}")
+    assert [len(found.iterations) for found in read_runs(tmp_path)] == [2]

@@ -294,3 +294,44 @@ def test_no_damage_gets_past_as_another_error(tmp_path, name):
                 n_refused += 1
                 assert name in str(error)
     assert n_refused > 15
+
+
+def test_a_false_length_of_the_extended_header_takes_no_memory(tmp_path):
+    content = bytearray(write(tmp_path / "a.mrc").read_bytes())
+    content[92:96] = (2**31 - 1).to_bytes(4, "little")
+    (tmp_path / "a.mrc").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=r"a\.mrc .*2,147,483,647 more bytes"):
+        image_size(tmp_path / "a.mrc")
+
+
+def test_a_stack_of_volumes_without_sections_is_a_clear_error(tmp_path):
+    content = bytearray(write(tmp_path / "a.mrc").read_bytes())
+    content[36:40], content[88:92] = bytes(4), (401).to_bytes(4, "little")  # mz, ispg
+    (tmp_path / "a.mrc").write_bytes(content)
+    with pytest.raises(UnreadableImage, match=r"a\.mrc cannot be read as MRC"):
+        image_size(tmp_path / "a.mrc")
+
+
+def test_an_image_larger_than_any_micrograph_is_refused_by_its_header(tmp_path):
+    header = bytearray(write(tmp_path / "a.mrc").read_bytes()[:1024])
+    header[:16] = b"".join(n.to_bytes(4, "little") for n in (30_000, 30_000, 1, 0))
+    with (tmp_path / "a.mrc").open("wb") as file:
+        file.write(header)
+        file.truncate(1024 + 30_000**2)
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "a.png")
+    for name in ("a.mrc", "a.png"):
+        with pytest.raises(UnreadableImage, match=r"more than 178,956,970 px: bin it"):
+            image_size(tmp_path / name)
+
+
+def test_a_file_that_would_be_handed_to_another_program_is_not_opened(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match=r"a\.png cannot be read as an image"):
+        image_size(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "GIF", "PPM", "TIFF", "PNG"])
+def test_another_format_than_the_suffix_says_is_read_all_the_same(tmp_path, kind):
+    Image.fromarray((COUNTS // 8).astype(np.uint8)).save(tmp_path / "a.jpg", kind)
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.jpg"), COUNTS // 8)

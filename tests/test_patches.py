@@ -446,7 +446,9 @@ def test_a_journal_without_any_cut_micrograph_binds_nobody(tmp_path):
 
 def finish(folder, n_patches):
     counts = {"n_patches": n_patches, "micrographs": [{"name": "0.png", "empiar_id": "10017"}]}
-    (folder / "metadata.json").write_text(json.dumps({"splits": {"train": counts}}))
+    (folder / "metadata.json").write_text(
+        json.dumps({"content_hash": "x", "splits": {"train": counts}})
+    )
 
 
 def test_a_finished_store_reads_its_rows_through_a_memory_map(tmp_path, images):
@@ -535,3 +537,66 @@ def test_leaving_early_leaves_no_process_behind():
 
 def test_grid_points_are_coprime_with_the_blocks_of_a_jpeg():
     assert np.gcd(GRID_STEP_PX, 8) == 1
+
+
+@pytest.mark.parametrize("fault", ["garbage", "a changed number", "no object"])
+def test_a_damaged_line_of_the_journal_ends_it_and_the_rest_is_cut_again(tmp_path, images, fault):
+    plans = plan(images)
+    cut(tmp_path / "store", plans)
+    before = content(tmp_path / "store")
+    path = tmp_path / "store" / ".journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = {
+        "garbage": b"\xff{\n", "no object": b"null\n",
+        "a changed number": lines[3].replace(b'"image_bytes": ', b'"image_bytes": 1'),
+    }[fault]  # fmt: skip
+    path.write_bytes(b"".join(lines))
+    assert len(Journal(path, MADE_FROM).done) == 1
+    cut(tmp_path / "store", plans)
+    assert content(tmp_path / "store") == before
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("micrograph", lambda a: a + 7),
+        ("label", lambda a: a + 2),
+        ("tag", lambda a: a.astype(float)),
+        ("centre", lambda a: a[:, :1]),
+        ("labeled", lambda a: a[:-1]),
+    ],
+)
+def test_an_index_that_does_not_fit_the_store_is_damage(tmp_path, images, name, change):
+    plans = plan(images[:1])
+    cut(tmp_path, plans)
+    finish(tmp_path, plans[0].n_rows)
+    path = tmp_path / "train" / "index.npz"
+    index = dict(np.load(path))
+    index[name] = change(index[name])
+    np.savez(path, **index)
+    with pytest.raises(UserError, match=f"train is damaged .*{name}"):
+        PatchStore(tmp_path, "train")
+
+
+@pytest.mark.parametrize("shape", [(10**12, 32, 32), (-1, 32, 32), (), (5, 32, 30)])
+def test_patches_whose_header_lies_are_damage(tmp_path, images, shape):
+    plans = plan(images[:1])
+    cut(tmp_path, plans)
+    finish(tmp_path, plans[0].n_rows)
+    with (tmp_path / "train" / "patches.npy").open("r+b") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(UserError, match="train is damaged"):
+        PatchStore(tmp_path, "train")
+
+
+@pytest.mark.parametrize("name", [5, None, ["a"]])
+def test_a_store_whose_metadata_lacks_what_training_reads_is_damage(tmp_path, images, name):
+    plans = plan(images[:1])
+    cut(tmp_path, plans)
+    finish(tmp_path, plans[0].n_rows)
+    metadata = json.loads((tmp_path / "metadata.json").read_text())
+    metadata["splits"]["train"]["micrographs"][0]["name"] = name
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(UserError, match=r"metadata\.json is damaged \(a micrograph without name"):
+        PatchStore(tmp_path, "train")

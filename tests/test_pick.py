@@ -516,3 +516,48 @@ def test_on_a_grey_micrograph_nothing_is_picked_and_every_file_is_written(checkp
     (found,) = read_picks([tmp_path / "picks" / "csv" / "a.csv"], {"a.png": SIZE_PX})
     assert len(found.scores) == 0
     assert len(files_of(tmp_path / "picks")) == 10
+
+
+def test_a_damaged_manifest_is_named(checkpoint, data, tmp_path):
+    pick(checkpoint, data, tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text("[3]")
+    with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+        pick(checkpoint, data, tmp_path / "out", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config": {"data": 3}}, "unknown key|must be a section"),
+        ({"config": []}, "holds no configuration"),
+        ({"threshold": 7.0}, "threshold is not from 0 to 1"),
+        ({"threshold": "high"}, "threshold is not from 0 to 1"),
+        ({"input": {"side_px": 95, "tiles": 2, "resize": "stretch", "disk": 1.0}}, "halved"),
+        ({"input": {"side_px": 96, "tiles": 10**6, "resize": "stretch", "disk": 1.0}}, "damaged"),
+        ({"input": {"side_px": 96, "tiles": 2, "resize": "fold", "disk": 1.0}}, "damaged"),
+        ({"input": {"side_px": 96, "tiles": 2, "resize": "pad", "disk": -1.0}}, "damaged"),
+        ({"network": {}}, "another architecture"),
+        ({"kind": "pu_classifier", "input": {"patch_size_px": 32}, "config": 3}, "input_size_px"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself_is_refused(tmp_path, data, changes, words):
+    path = write_checkpoint(tmp_path / "best_model.pt", **changes)
+    with pytest.raises(UserError, match=words) as error:
+        pick(path, data, tmp_path / "out")
+    assert "best_model.pt" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_diameter_that_would_blow_up_the_micrograph_is_refused(data, tmp_path):
+    config = plain(PUConfig(data=DataConfig(input_size_px=32)))
+    config["model"]["backbone"] = "unet"
+    path = tmp_path / "best_model.pt"
+    wants = {"patch_size_px": 64, "scale": 1.0, "diameter_px": 20.0, "reach_px": 5.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "UNet", Dark)
+        write_checkpoint(path, kind="pu_classifier", config=config, input=wants)
+        message = refused(
+            "--checkpoint", path, "--micrographs", data[0] / "a.jpg", "--device", "cpu",
+            "--output", tmp_path / "out", "--diameter", "0.001px",
+        )  # fmt: skip
+    assert "would be scaled to" in message and "check --diameter" in message

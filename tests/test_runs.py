@@ -136,7 +136,7 @@ def test_the_log_is_on_disk_line_by_line_and_goes_on_where_it_ended(tmp_path, ca
 
 def test_of_the_metrics_only_whole_epochs_are_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    assert runs.read_metrics(path, 3) == []
+    assert runs.read_metrics(path, 0) == []
     epochs = [{"epoch": 1, "auc": None}, {"epoch": 2, "auc": 0.5}]
     for figures in epochs:
         runs.add_metrics(path, figures)
@@ -293,3 +293,33 @@ def test_two_processes_have_exactly_the_gradients_of_one(tmp_path, monkeypatch):
             torch.testing.assert_close(shared[name][0], gradients, rtol=1e-12, atol=1e-14)
             torch.testing.assert_close(shared[name][1], risk, rtol=1e-12, atol=1e-14)
             assert shared[name][2] == n_masked > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("run.json", "null", r"run\.json is damaged \(no input_hash\)"),
+        ("run.json", '{"input_hash": 3}', r"run\.json is damaged \(no input_hash\)"),
+        ("config.yaml", "a: [1", r"config\.yaml.* is not valid YAML"),
+        ("config.yaml", "- 1", r"config\.yaml must hold sections"),
+        ("config.yaml", "1: {a: 2}\nnull: 3", "different now: 1, None, training"),
+        ("config.yaml", b"\xff", r"config\.yaml is not valid YAML"),
+    ],
+)
+def test_a_damaged_run_folder_is_a_clear_error(tmp_path, name, content, words):
+    config = {"training": {"seed": 1}}
+    runs.open_run(tmp_path / "run", config, "hash", torch.device("cpu"), resume=False)
+    write = (tmp_path / "run" / name).write_bytes
+    write(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=words):
+        runs.open_run(tmp_path / "run", config, "hash", torch.device("cpu"), resume=True)
+
+
+def test_metrics_that_lack_epochs_or_are_damaged_are_a_clear_error(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    runs.write_metrics(path, [{"epoch": 1}])
+    with pytest.raises(UserError, match="has only 1 of the 2 epochs"):
+        runs.read_metrics(path, 2)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 1 is damaged"):
+        runs.read_metrics(path, 1)

@@ -302,6 +302,23 @@ SPOILT = {
         lambda f: edit_index(f, lambda index: index["images"].pop()),
         r"is damaged \(images of shape \(3, 48, 48\), the index has \(2, 48, 48\)",
     ),
+    "an array of nothing": (resave("masks.npy", lambda m: np.array(3)), "images or masks are none"),
+    "a header that is no literal": (
+        lambda f: (f / "masks.npy").write_bytes(b"\x93NUMPY\x01\x00\x04\x00{(((" + bytes(99)),
+        "is damaged",
+    ),
+    "a checksum without end": (
+        lambda f: edit_index(f, lambda index: index["images"][0].update(checksum=10**30)),
+        "is damaged .*OverflowError",
+    ),
+    "a name that is a list": (
+        lambda f: edit_index(f, lambda index: index["images"][0].update(micrograph=["a"])),
+        "a name or hash is no text",
+    ),
+    "a name twice": (
+        lambda f: edit_index(f, lambda i: i["images"][0].update(name=i["images"][1]["name"])),
+        "a name stands twice",
+    ),
     "fewer masks": (
         resave("masks.npy", lambda m: m[:2]),
         "mask and image count differ, 2 masks for 3 images",
