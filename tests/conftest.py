@@ -12,6 +12,9 @@ from PIL import Image
 
 pytest.register_assert_rewrite("tiny_runs", "tiny_stores")  # for pytest's detailed messages
 
+# Tests send Ctrl-C, which a shell lets what it runs in the background ignore
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 DIAMETER_PX = 20
 SIZE_PX = (320, 384)
 N_PARTICLES = 10
