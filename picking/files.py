@@ -84,15 +84,16 @@ def read_json(path: Path) -> Any:
 
 def read_json_lines(path: Path, n: int) -> list[dict]:
     """Return the objects in the first ``n`` lines; raises `UserError` naming a line without."""
-    lines = path.read_bytes().splitlines()[:n]
-    for number, line in enumerate(lines, start=1):
+    entries = []
+    for number, line in enumerate(path.read_bytes().splitlines()[:n], start=1):
         try:
-            valid = isinstance(json.loads(line), dict)
+            entry = json.loads(line)
         except (ValueError, RecursionError):
-            valid = False
-        if not valid:
+            entry = None
+        if not isinstance(entry, dict):
             raise UserError(f"{path}, line {number} is damaged: copy the file again or start anew")
-    return [json.loads(line) for line in lines]
+        entries.append(entry)
+    return entries
 
 
 def open_array(path: Path, mode: str = "r") -> np.ndarray:

@@ -214,11 +214,12 @@ def place_priors(
     actual = float(np.mean(np.asarray(n_picks) * disk))
     if settings.expected_particles is None:
         return {"actual_prior": actual, "pool_prior": None, "unlabeled_prior": None}
-    if not 0 < settings.expected_particles * disk.mean() < 0.5:
+    share = settings.expected_particles * disk.mean()
+    if not 0 < share < 0.5:
         raise UserError(
             f"--expected-particles {settings.expected_particles:g} of {settings.diameter_px:.0f} "
-            f"px would be centred within {settings.expected_particles * disk.mean():.0%} of a "
-            "micrograph: give the number on one micrograph, about"
+            f"px would be centred within {share:.0%} of a micrograph: give the number on one "
+            "micrograph, about"
         )
     pool = float(np.mean(np.maximum(n_picks, settings.expected_particles) * disk))
     unlabeled = (pool - actual) / (1 - actual)
