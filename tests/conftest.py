@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -111,6 +112,8 @@ def own_signal_handlers():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+    if torch_workers := sys.modules.get("torch.utils.data._utils.signal_handling"):
+        torch_workers._SIGCHLD_handler_set = False  # or a worker's death is never told again
 
 
 @pytest.fixture
