@@ -18,55 +18,13 @@ pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPE
 """
 
 import argparse
-import math
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from torch import nn
-
-from models import UNETS, PUClassifier, UNet
-from picking import checkpoints, dense, detection, matching, picks_report, runs
-from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
-from picking.coordinates import (
-    FORMATS,
-    Picks,
-    match_names,
-    read_picks,
-    select,
-    write_picks,
-)
-from picking.errors import UserError, run_script
-from picking.files import locked, read_json, remove_half_written, sha256, write_json
-from picking.inputs import (
-    Paths,
-    as_number,
-    check_frame,
-    diameter_in_px,
-    expand,
-    find_micrographs,
-)
-from picking.micrographs import image_size, read_micrograph
-
-Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
+from picking.coordinates import FORMATS
 
 
-class Picker(NamedTuple):
-    """A network ready to pick with, and what its checkpoint says."""
-
-    network: nn.Module
-    checkpoint: dict[str, Any]
-    wants: dict[str, Any]  # see `dense.input_of`
-    precision: str
-    device: torch.device
-
-
-def parse_args() -> argparse.Namespace:
-    """Return the checked command line."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -101,7 +59,60 @@ def parse_args() -> argparse.Namespace:
     )
     add("--frame", choices=("jpeg", "mrc"), help="of --picks, if not what their format has")
     add("--truth-frame", choices=("jpeg", "mrc"), help="of the truth, likewise")
-    args = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    argument_parser().parse_args()  # --help and unknown flags are answered before torch is imported
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from models import UNETS, PUClassifier, UNet
+from picking import checkpoints, dense, detection, matching, picks_report, runs
+from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
+from picking.coordinates import (
+    Picks,
+    match_names,
+    read_picks,
+    select,
+    write_picks,
+)
+from picking.errors import UserError, run_script
+from picking.files import locked, read_json, remove_half_written, sha256, write_json
+from picking.inputs import (
+    Paths,
+    as_number,
+    check_frame,
+    diameter_in_px,
+    expand,
+    find_micrographs,
+)
+from picking.micrographs import image_size, read_micrograph
+
+Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
+
+
+class Picker(NamedTuple):
+    """A network ready to pick with, and what its checkpoint says."""
+
+    network: nn.Module
+    checkpoint: dict[str, Any]
+    wants: dict[str, Any]  # see `dense.input_of`
+    precision: str
+    device: torch.device
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the checked command line."""
+    args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
     for valid, message in (
         (

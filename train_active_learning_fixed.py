@@ -9,12 +9,61 @@ experiments/active_learning_fixed/<strategy>/; analyze_active_learning_results.p
 """
 
 import argparse
+from pathlib import Path
+
+# Ash and Adams 2020: a share of what was learned, and some of a new start
+SHRINK, PERTURB = 0.4, 0.1
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("configs/active_learning.yaml"))
+    add("--strategy", help="what chooses the images: random, uncertainty, ..., or full")
+    add("--model", choices=("attention_unet", "unet"))
+    add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
+    add("--batch-size", type=int)
+    add("--epochs", type=int, help="of each iteration; full: active_learning.full_epochs")
+    add("--learning-rate", type=float)
+    add("--iterations", type=int)
+    add("--initial-fraction", type=float, help="share of the images labelled at the start")
+    add("--query-fraction", type=float, help="share of the images labelled after an iteration")
+    add("--target-f1", type=float)
+    add("--seed", type=int)
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--no-warmstart", action="store_true", help="train anew every iteration")
+    start.add_argument(
+        "--shrink-perturb",
+        action="store_true",
+        help=f"go on from {SHRINK} times the last weights plus {PERTURB} times new ones",
+    )
+    for split in ("train", "val", "test"):
+        add(f"--{split}-data-dir", metavar="DIR", help=f"{split} split of a segmentation store")
+    add("--output-dir", type=Path, default=Path("experiments/active_learning_fixed"))
+    add("--run-name", help="folder in --output-dir; default: the strategy and what differs")
+    add("--resume", action="store_true", help="go on with the run, if there is one")
+    add("--num-workers", type=int, default=0, help="processes that read images")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a config value, e.g. model.width=32; repeatable",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    argument_parser().parse_args()  # --help and unknown flags are answered before torch is imported
+
 import contextlib
 import dataclasses
 import json
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -45,8 +94,6 @@ from picking.segmentation import (
 from picking.streams import stream, stream_seed
 from picking.warps import warp
 
-# Ash and Adams 2020: a share of what was learned, and some of a new start
-SHRINK, PERTURB = 0.4, 0.1
 # flag -> the config's key that it sets
 FLAGS = {
     "strategy": "active_learning.strategy",
@@ -65,50 +112,9 @@ FLAGS = {
 }
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--config", type=Path, default=Path("configs/active_learning.yaml"))
-    add("--strategy", help="what chooses the images: random, uncertainty, ..., or full")
-    add("--model", choices=UNETS)
-    add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
-    add("--batch-size", type=int)
-    add("--epochs", type=int, help="of each iteration; full: active_learning.full_epochs")
-    add("--learning-rate", type=float)
-    add("--iterations", type=int)
-    add("--initial-fraction", type=float, help="share of the images labelled at the start")
-    add("--query-fraction", type=float, help="share of the images labelled after an iteration")
-    add("--target-f1", type=float)
-    add("--seed", type=int)
-    start = parser.add_mutually_exclusive_group()
-    start.add_argument("--no-warmstart", action="store_true", help="train anew every iteration")
-    start.add_argument(
-        "--shrink-perturb",
-        action="store_true",
-        help=f"go on from {SHRINK} times the last weights plus {PERTURB} times new ones",
-    )
-    for split in ("train", "val", "test"):
-        add(f"--{split}-data-dir", metavar="DIR", help=f"{split} split of a segmentation store")
-    add("--output-dir", type=Path, default=Path("experiments/active_learning_fixed"))
-    add("--run-name", help="folder in --output-dir; default: the strategy and what differs")
-    add("--resume", action="store_true", help="go on with the run, if there is one")
-    add("--num-workers", type=int, default=0, help="processes that read images")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change a config value, e.g. model.width=32; repeatable",
-    )
-    return parser.parse_args()
-
-
 def main() -> None:
     """Train, evaluate and query, iteration by iteration."""
-    args = parse_args()
+    args = argument_parser().parse_args()
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
     device = runs.select_device(args.device)

@@ -11,12 +11,49 @@ Writes experiments/<exp-name>/; watch it with `tensorboard --logdir experiments/
 """
 
 import argparse
+from pathlib import Path
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("configs/pu_full_fixed.yaml"))
+    add("--exp-name", default="pu_full_fixed", help="names the run's folder in --experiments-dir")
+    add("--experiments-dir", type=Path, default=Path("experiments"))
+    add("--data-dir", type=Path, help="patch store; default: data.dir of the config")
+    add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
+    add(
+        "--num-workers",
+        type=int,
+        default=0,
+        help="processes that read patches; 0 is fastest unless the store lies on a slow disk",
+    )
+    add("--use-data-prior", action="store_true", help="loss.prior: actual, unless pool")
+    add("--resume", action="store_true", help="go on with the run, if there is one")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change a config value, e.g. training.seed=1; repeatable",
+    )
+    add("--evaluate", type=Path, metavar="CHECKPOINT", help="only evaluate this best_model.pt")
+    add("--split", default="test", choices=("train", "val", "test"), help="with --evaluate")
+    add("--output", type=Path, default=Path("results.json"), help="with --evaluate")
+    return parser
+
+
+if __name__ == "__main__":
+    argument_parser().parse_args()  # --help and unknown flags are answered before torch is imported
+
 import contextlib
 import copy
 import dataclasses
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,41 +95,9 @@ from picking.windows import PickedWindows
 CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
 
 
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--config", type=Path, default=Path("configs/pu_full_fixed.yaml"))
-    add("--exp-name", default="pu_full_fixed", help="names the run's folder in --experiments-dir")
-    add("--experiments-dir", type=Path, default=Path("experiments"))
-    add("--data-dir", type=Path, help="patch store; default: data.dir of the config")
-    add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
-    add(
-        "--num-workers",
-        type=int,
-        default=0,
-        help="processes that read patches; 0 is fastest unless the store lies on a slow disk",
-    )
-    add("--use-data-prior", action="store_true", help="loss.prior: actual, unless pool")
-    add("--resume", action="store_true", help="go on with the run, if there is one")
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="SECTION.KEY=VALUE",
-        help="change a config value, e.g. training.seed=1; repeatable",
-    )
-    add("--evaluate", type=Path, metavar="CHECKPOINT", help="only evaluate this best_model.pt")
-    add("--split", default="test", choices=("train", "val", "test"), help="with --evaluate")
-    add("--output", type=Path, default=Path("results.json"), help="with --evaluate")
-    return parser.parse_args()
-
-
 def main() -> None:
     """Train and evaluate, or with --evaluate only evaluate."""
-    args = parse_args()
+    args = argument_parser().parse_args()
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
     device = runs.select_device(args.device)

@@ -19,7 +19,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from picking import annotations
 from picking.coordinates import Picks, read_picks
@@ -226,7 +225,7 @@ def place_priors(
     return {"actual_prior": actual, "pool_prior": pool, "unlabeled_prior": unlabeled}
 
 
-class PickedWindows(Dataset):
+class PickedWindows:
     """Windows with where they are near a pick, read by whole batches: ``dataset[rows]``."""
 
     def __init__(self, store: PatchStore) -> None:

@@ -1,0 +1,45 @@
+"""Scripts answer at once: what takes seconds to import waits until the command line is read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+SLOW = {"torch", "torchvision", "pandas", "scipy", "sklearn", "tensorboard"}
+RUN = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("imported:", *sys.modules)
+"""
+
+
+def imported_by(*command):
+    """Exit status, and the packages that were imported until a command had ended."""
+    result = subprocess.run(
+        [sys.executable, "-c", RUN, *command], cwd=TOP, capture_output=True, text=True
+    )
+    return result.returncode, set(result.stdout.rpartition("imported:")[2].split())
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in TOP.glob("*.py")))
+@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--no-such-flag", 2)])
+def test_help_and_unknown_flags_are_answered_before_anything_slow_is_imported(script, flag, status):
+    ended, packages = imported_by(script, flag)
+    assert ended == status
+    assert "argparse" in packages
+    assert not packages & SLOW
+
+
+def test_preprocessing_never_waits_for_torch(tmp_path):
+    """Nor do its workers, which are many."""
+    ended, packages = imported_by(
+        "preprocess_coco_full_dataset.py", "--data-root", str(tmp_path), "--dry-run"
+    )
+    assert ended == 2  # no split there
+    assert "picking.patches" in packages
+    assert "torch" not in packages
