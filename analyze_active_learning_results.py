@@ -10,19 +10,11 @@ and comparison_summary.json beside them.
 """
 
 import argparse
-import math
 from pathlib import Path
 
-from picking.errors import UserError, run_script
-from picking.files import locked, remove_half_written, write_json
-from picking.learning_comparison import summarise
-from picking.learning_plots import draw_comparison, draw_efficiency
-from picking.learning_runs import read_runs
-from picking.learning_tables import report
 
-
-def parse_args() -> argparse.Namespace:
-    """Return the command line."""
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -36,12 +28,25 @@ def parse_args() -> argparse.Namespace:
     )
     add("--minutes-per-image", type=float, default=5.0, help="what labelling takes; default: 5")
     add("--output-dir", type=Path, help="default: --experiments-dir")
-    return parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    argument_parser().parse_args()  # --help and unknown flags are answered before the rest is read
+
+import math
+
+from picking.errors import UserError, run_script
+from picking.files import locked, remove_half_written, write_json
+from picking.learning_comparison import summarise
+from picking.learning_plots import draw_comparison, draw_efficiency
+from picking.learning_runs import read_runs
+from picking.learning_tables import report
 
 
 def main() -> None:
     """Read the runs, compare them, print what was found, and write the figures and the summary."""
-    args = parse_args()
+    args = argument_parser().parse_args()
     if args.target_f1 is not None and not 0 < args.target_f1 <= 1:
         raise UserError(f"--target-f1 is {args.target_f1}: choose a number above 0, up to 1")
     if not 0 < args.minutes_per_image < math.inf:

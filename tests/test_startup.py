@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).parents[1]
-SLOW = {"torch", "torchvision", "pandas", "scipy", "sklearn", "tensorboard"}
+SLOW = {"torch", "torchvision", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard"}
 RUN = """
 import runpy, sys
 sys.argv = sys.argv[1:]
