@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 KEPT = "what was saved is kept; the same command goes on from there (training: with --resume)"
 
@@ -31,8 +31,8 @@ class UserError(Exception):
         super().__init__(line)
 
 
-class Terminated(Exception):
-    """SIGTERM arrived, as Slurm sends it before it kills a job."""
+class Terminated(BaseException):
+    """SIGTERM arrived, as Slurm sends it before it kills a job; like Ctrl-C it is no error."""
 
 
 STOPPED = (KeyboardInterrupt, Terminated)
@@ -42,6 +42,7 @@ LAST_WORDS = {
 }
 # A launcher passes on a SIGTERM that its whole process group may have got already.
 ECHO_S = 2.0
+AGAIN_S = 0.05
 
 _held = False
 _asked: tuple[int, float] | None = None  # the signal that came, and when
@@ -78,6 +79,22 @@ def _stop(number: int, frame: object) -> None:
         _raise_stopped(number)
 
 
+def _raise_again_if_lost(unraisable: Any) -> None:
+    """Python's hook for what is raised where nobody can catch it, as in a finaliser.
+
+    A stop that arrives amid one would be printed and forgotten, so it is raised again, soon after.
+    """
+    if isinstance(unraisable.exc_value, STOPPED):
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S)
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _stop_again(number: int, frame: object) -> None:
+    if _asked is not None and not _held:
+        _raise_stopped(_asked[0])
+
+
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's ``main`` and leave with its exit status.
 
@@ -89,6 +106,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     for number in LAST_WORDS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as of what a shell runs in the background
             signal.signal(number, _stop)
+    signal.signal(signal.SIGALRM, _stop_again)
+    sys.unraisablehook = _raise_again_if_lost
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=PRINTS)
     try:

@@ -283,6 +283,30 @@ def test_ctrl_c_is_130_and_sigterm_is_143_and_both_say_how_to_go_on(capsys, monk
     assert status == 143 and "the same command goes on" in message
 
 
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_a_finaliser_swallows_comes_again(number, status):
+    script = f"""
+import os, signal, time
+from picking.errors import run_script
+
+class Swallows:
+    def __del__(self):
+        signal.raise_signal({int(number)})
+
+def main():
+    Swallows()
+    time.sleep(60)
+
+run_script(main)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == status
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError("ours"), OSError(errno.EIO, "I/O error")])
 def test_a_defect_of_ours_keeps_its_traceback(error):
     with pytest.raises(type(error)):
