@@ -111,8 +111,13 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=PRINTS)
     try:
-        main()
-        sys.stdout.flush()
+        try:
+            main()
+            sys.stdout.flush()
+        except Exception:
+            if _asked is not None:  # the stop, or what a library made of it
+                _raise_stopped(_asked[0])
+            raise
     except UserError as error:
         _leave(f"error: {error}", 2)
     except KeyboardInterrupt:
