@@ -79,6 +79,11 @@ def require_size(build: Callable[[torch.device], nn.Module]) -> None:
         )
 
 
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return what AdamW remembers of each weight, for `load_optimizer`; nothing of its settings."""
+    return {"state": optimizer.state_dict()["state"]}
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, path: Path) -> None:
     """Load what AdamW remembers of each weight; settings stay the config's, the rate the step's.
 

@@ -120,7 +120,7 @@ def save_last(
         {
             "kind": "active_run",
             "network": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizer": checkpoints.moments_of(optimizer),
             "progress": dataclasses.asdict(progress),
         },
     )

@@ -61,7 +61,7 @@ class State:
                 "kind": "pu_run",
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": checkpoints.moments_of(self.optimizer),
                 "totals": self.totals,
                 "adaptive": self.adaptive,
                 "progress": dataclasses.asdict(self.progress),

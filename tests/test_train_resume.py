@@ -178,6 +178,7 @@ def stop(capsys, store, folder, name, n, number, times=1):
         ("nnpu_risk", 3, signal.SIGTERM, "0 epochs, step 3"),  # amid a step, which is then taken
         ("nnpu_risk", 8, signal.SIGINT, "1 epochs, step 8"),
         ("score", 2, signal.SIGTERM, "1 epochs, step 10"),  # trained, not yet validated
+        ("score", 3, signal.SIGINT, "2 epochs, step 15"),  # no step is left
     ],
 )
 def test_a_signal_saves_what_the_last_whole_step_reached(
