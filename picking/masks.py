@@ -121,11 +121,15 @@ def draw_mask(plan: ImagePlan) -> np.ndarray:
     # Where the pixels' centres are on the micrograph
     y, x = ((np.arange(n) + 0.5) / s for n, s in zip(plan.scaled_px, plan.scale, strict=True))
     radii = plan.settings.disk * plan.diameters_px / 2
-    for (centre_y, centre_x), radius in zip(plan.centres_px, radii, strict=True):
-        rows = slice(*np.searchsorted(y, (centre_y - radius, centre_y + radius)))
-        columns = slice(*np.searchsorted(x, (centre_x - radius, centre_x + radius)))
-        squares = (y[rows, None] - centre_y) ** 2 + (x[columns] - centre_x) ** 2
-        mask[rows, columns][squares <= radius**2] = PARTICLE
+    rows, columns = (
+        np.searchsorted(axis, (centre - radii, centre + radii)).T.tolist()
+        for axis, centre in zip((y, x), plan.centres_px.T, strict=True)
+    )
+    for (centre_y, centre_x), radius, (top, bottom), (left, right) in zip(
+        plan.centres_px, radii, rows, columns, strict=True
+    ):
+        squares = (y[top:bottom, None] - centre_y) ** 2 + (x[left:right] - centre_x) ** 2
+        mask[top:bottom, left:right][squares <= radius**2] = PARTICLE
     margin, (height, width) = plan.settings.margin_px, plan.size_px
     mask[(y < margin) | (y > height - margin)] = IGNORE
     mask[:, (x < margin) | (x > width - margin)] = IGNORE

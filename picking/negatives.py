@@ -5,6 +5,8 @@ or be relaxed in silence. Here the allowed centres are listed exactly on a grid,
 drawn from that list, and what cannot be drawn is counted as a shortage.
 """
 
+import math
+
 import numpy as np
 
 # Centres are tried every 3 px: coprime with the 8 px blocks of a JPEG, so that the position of a
@@ -100,15 +102,13 @@ def _clear(
     With a half side of 0 the square is a point and the cleared region a disk.
     """
     reach = distance_px + half_side_px
-    low = np.maximum(np.ceil((centre_px - reach) / GRID_STEP_PX), 0).astype(int)
-    high = np.maximum(np.floor((centre_px + reach) / GRID_STEP_PX) + 1, 0).astype(int)
-    block = grid[low[0] : high[0], low[1] : high[1]]
-    dy, dx = (
-        np.maximum(
-            np.abs((np.arange(block.shape[a]) + low[a]) * GRID_STEP_PX - centre_px[a])
-            - half_side_px,
-            0,
-        )
-        for a in (0, 1)
-    )
-    block &= (dy**2)[:, None] + (dx**2)[None, :] >= distance_px**2
+    part, squares = [], []
+    for length, centre in zip(grid.shape, centre_px.tolist(), strict=True):
+        low = max(math.ceil((centre - reach) / GRID_STEP_PX), 0)
+        high = min(math.floor((centre + reach) / GRID_STEP_PX) + 1, length)
+        along = np.arange(low, max(low, high)) * GRID_STEP_PX - centre
+        if half_side_px:
+            along = np.maximum(np.abs(along) - half_side_px, 0)
+        part.append(slice(low, max(low, high)))
+        squares.append(along**2)
+    grid[tuple(part)] &= squares[0][:, None] + squares[1] >= distance_px**2
