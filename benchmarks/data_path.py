@@ -1,4 +1,4 @@
-"""How many patches a second come out of the store, ready for training: three ways, in one run.
+"""How many patches a second come out of the store, ready for training: four ways, in one run.
 
     python -m benchmarks.data_path --num-workers 2 --json data_path.json
 
@@ -11,14 +11,19 @@
     memory map, by worker processes, or by the training process itself. What the GPU does is not
     measured here.
 
-All give shuffled batches of 64; (a) and (b) two float32 views of each patch. A worker has one torch
-thread. The ways take turns and a ratio is the median over the turns; still, other work on the
+(d) Both views by kornia on the batches of (b), by as many threads; left out where `kornia` is not
+    installed (`pip install kornia`).
+
+All give shuffled batches of 64; (a), (b) and (d) two float32 views of each patch. A worker has one
+torch thread. The ways take turns and a ratio is the median over the turns; still, other work on the
 machine slows (a) most, so judge by a run whose `load_before` is near 0. The store is a temporary
-file of noise that stays in memory; one that does not, on a slow disk, bounds every way alike.
+file of noise that stays in memory, but for one pass each of (b) and (c) after it was dropped from
+there: then the disk's random reads bound them.
 """
 
 import argparse
 import json
+import mmap
 import os
 import platform
 import statistics
@@ -27,6 +32,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -39,7 +45,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from picking.augment import keep_freed_memory, two_views
+from picking.augment import keep_freed_memory, to_float, two_views
 from picking.config import AugmentationConfig
 from picking.errors import run_script
 from picking.streams import stream, stream_seed
@@ -56,8 +62,9 @@ WAYS = {
     "b_threads": "(b) both views by batch on the CPU, threads",
     "c_processes": "(c) bytes by batch, processes",
     "c_inline": "(c) bytes by batch, in the training process",
+    "d_threads": "(d) both views by kornia on the CPU, threads",
 }
-AIMS = {"b": 5, "c": 50}
+AIMS = {"b": 8, "c": 50}
 
 
 class RandomBatches(Sampler):
@@ -113,6 +120,35 @@ class BatchedPairs(BatchedBytes):
         return two_views(super().__getitem__(job), generator, CONFIG)
 
 
+class KorniaPairs(BatchedBytes):
+    """(d) A whole batch at a time through kornia, with the steps and strengths of (b)."""
+
+    def __init__(self, patches: np.ndarray) -> None:
+        import kornia.augmentation as k
+
+        super().__init__(patches)
+        side = patches.shape[1]
+        moved = [
+            k.RandomHorizontalFlip(),
+            k.RandomVerticalFlip(),
+            k.RandomRotation90((0, 3)),
+            k.RandomCrop((side, side), CONFIG.shift_px, padding_mode="reflect"),
+        ]
+        distorted = [
+            k.RandomGaussianBlur((7, 7), (0.1, CONFIG.blur_px)),
+            k.RandomContrast((1 - CONFIG.contrast, 1 + CONFIG.contrast), clip_output=False),
+            k.RandomBrightness((1 - CONFIG.brightness, 1 + CONFIG.brightness), clip_output=False),
+            k.RandomGaussianNoise(std=CONFIG.noise),
+            k.RandomErasing((CONFIG.cutout**2 / 4, CONFIG.cutout**2)),
+        ]
+        self.weak = k.AugmentationSequential(*moved)
+        self.strong = k.AugmentationSequential(*moved, *distorted)
+
+    def __getitem__(self, job: tuple[int, np.ndarray]) -> Any:
+        x = to_float(super().__getitem__(job))
+        return self.weak(x), self.strong(x)
+
+
 def read_batch(patches: np.ndarray, indices: np.ndarray) -> torch.Tensor:
     """(n, p, p) memory map, (B,) -> (B, p, p) uint8."""
     return torch.from_numpy(np.asarray(patches[indices]))
@@ -130,13 +166,17 @@ def main() -> None:
         ways = make_ways(patches, args.num_workers)
 
         # 2. Every way in turn, several times.
-        rates: dict[str, list[float]] = {key: [] for key in WAYS}
+        rates: dict[str, list[float]] = {key: [] for key in ways}
+        cold: dict[str, list[float]] = {"b_threads": [], "c_inline": []}
         for _ in range(args.repeats):
             for key, batches in ways.items():
                 rates[key].append(patches_per_second(batches(), args.num_workers, args.seconds))
+            for key in cold:
+                cold[key].append(patches_per_second_cold(patches, ways[key]()))
 
     # 3. The table.
     report = {"conditions": setting, "ways": summarise(rates)}
+    report["cold"] = {key: statistics.median(values) for key, values in cold.items()}
     print_table(report)
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -158,7 +198,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def write_store(path: Path, n_patches: int, side_px: int) -> np.ndarray:
+def write_store(path: Path, n_patches: int, side_px: int) -> np.memmap:
     """Write uint8 (n, p, p) noise and return it as a memory map."""
     shape = (n_patches, side_px, side_px)
     store = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -188,7 +228,7 @@ def make_ways(patches: np.ndarray, n_workers: int) -> dict[str, Callable[[], Ite
         )
 
     whole = {"batch_size": None, "sampler": batches}
-    return {
+    ways = {
         "a": lambda: processes(
             PerSamplePairs(patches), batch_sampler=(indices for _, indices in batches)
         ),
@@ -197,6 +237,10 @@ def make_ways(patches: np.ndarray, n_workers: int) -> dict[str, Callable[[], Ite
         "c_processes": lambda: processes(as_bytes, **whole),
         "c_inline": lambda: map(as_bytes.__getitem__, batches),
     }
+    if find_spec("kornia"):
+        kornia = KorniaPairs(patches)
+        ways["d_threads"] = lambda: in_threads(kornia.__getitem__, iter(batches), n_workers)
+    return ways
 
 
 def in_threads(make_batch: Callable, jobs: Iterator, n_threads: int) -> Iterator:
@@ -217,6 +261,17 @@ def patches_per_second(batches: Iterator, n_workers: int, seconds: float) -> flo
         next(batches)
         n_batches += 1
     return n_batches * BATCH_SIZE / elapsed
+
+
+def patches_per_second_cold(patches: np.memmap, batches: Iterator) -> float:
+    """Measure one pass over a store that is not in the kernel's memory."""
+    patches._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # else the next keeps it
+    with Path(str(patches.filename)).open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    n_batches, start = len(patches) // BATCH_SIZE, time.perf_counter()
+    for _ in range(n_batches):
+        next(batches)
+    return n_batches * BATCH_SIZE / (time.perf_counter() - start)
 
 
 def conditions(args: argparse.Namespace) -> dict:
@@ -260,7 +315,14 @@ def print_table(report: dict) -> None:
             f"{row[name]:>10,.0f}" for name in ("patches_per_second", "lowest", "highest")
         )
         print(f"{WAYS[key]:50}{figures}{row['ratio']:>8.1f}")
-    print("\nA patch of (a) or (b) is a pair of views.")
+    for key, rate in report["cold"].items():
+        print(f"{WAYS[key] + ', cold store':50}{rate:>10,.0f}")
+    print("\nA patch of (a), (b) or (d) is a pair of views.")
+    if "d_threads" in report["ways"]:
+        best, other = (
+            report["ways"][key]["patches_per_second"] for key in ("b_threads", "d_threads")
+        )
+        print(f"(b) is {best / other:.1f} x (d)")
     for letter, aim in AIMS.items():
         best = max(
             (key for key in report["ways"] if key.startswith(letter)),
