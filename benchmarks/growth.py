@@ -1,0 +1,222 @@
+"""How time and memory grow with the data: 1, 4 and 16 times as much, one core.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.growth
+
+Each job runs in a process of its own. Time is the processor's; memory is what the process holds
+besides files (anonymous pages) at its peak, above what it held before the job. The exponent is the
+slope of log time against log n over the larger step, from 4 to 16 times, where what comes once
+weighs least: 1 is in line with the data, 2 its square.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.active_learning import anonymous_mib
+from models import AttentionUNet
+from picking.acquisition import k_centre
+from picking.config import ActiveConfig, plain
+from picking.errors import run_script
+from picking.learning_comparison import summarise
+from picking.learning_runs import read_runs
+from picking.patches import PatchStore
+from picking.pool import score_pool
+from picking.samplers import PUBatchSampler
+from picking.streams import stream
+
+TIMES = (1, 4, 16)
+SIDE_PX = 128
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--scale", type=float, default=1.0, help="of all sizes")
+    args = parser.parse_args()
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}\n")
+    print("| job | n | CPU s | memory MiB | exponent |\n| --- | --- | --- | --- | --- |")
+    for name in args.jobs:
+        prepare, n_base = JOBS[name]
+        sizes = [max(2, round(n_base * args.scale)) * times for times in TIMES]
+        costs = [measured(prepare, n) for n in sizes]
+        spent, memory = zip(*costs, strict=True)
+        exponent = math.log(spent[-1] / spent[-2]) / math.log(sizes[-1] / sizes[-2])
+        columns = (f"{sizes}"[1:-1], cells(spent, 2), cells(memory, 0), f"{exponent:.2f}")
+        print(f"| {name} | {' | '.join(columns)} |", flush=True)
+
+
+def cells(values: tuple[float, ...], n_digits: int) -> str:
+    return ", ".join(f"{value:.{n_digits}f}" for value in values)
+
+
+def measured(prepare: Callable[[int, Path], Callable[[], object]], n: int) -> tuple[float, float]:
+    """Return the seconds and the MiB that a job takes, in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=measure, args=(prepare, n, sender))
+    process.start()
+    sender.close()
+    result = receiver.recv()
+    process.join()
+    return result
+
+
+def measure(prepare: Callable, n: int, sender: Any) -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        job = prepare(n, Path(folder))
+        before, peak, done = anonymous_mib(), 0.0, threading.Event()
+
+        def watch() -> None:
+            nonlocal peak
+            while not done.wait(0.005):
+                peak = max(peak, anonymous_mib())
+
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        started = time.process_time()
+        job()
+        seconds = time.process_time() - started
+        done.set()
+        watcher.join()
+        sender.send((seconds, max(0.0, peak - before)))
+
+
+def simulate(n: int, folder: Path) -> Path:
+    """Write n micrographs for training: as many, links and all, as 20 simulated ones make."""
+    root = folder / "data"
+    command = ["-m", "picking.simulator", "--output", root, "--size", "256", "--micrographs-train"]
+    command += ["20", "--micrographs-val", "1", "--micrographs-test", "1", "--num-workers", "0"]
+    subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+    path = root / "annotations" / "instances_train.json"
+    found = json.loads(path.read_text())
+    by_image: dict[int, list[dict]] = {image["id"]: [] for image in found["images"]}
+    for box in found["annotations"]:
+        by_image[box["image_id"]].append(box)
+    images, boxes = [], []
+    for i in range(n):
+        image = found["images"][i % len(found["images"])]
+        name = f"{i:05}_{image['file_name']}"
+        os.link(root / "train" / image["file_name"], root / "train" / name)
+        images.append({**image, "id": i, "file_name": name})
+        boxes += [
+            {**box, "id": len(boxes) + k, "image_id": i}
+            for k, box in enumerate(by_image[image["id"]])
+        ]
+    for image in found["images"]:
+        (root / "train" / image["file_name"]).unlink()
+    path.write_text(json.dumps({**found, "images": images, "annotations": boxes}))
+    return root
+
+
+def preprocessing(n: int, folder: Path) -> Callable[[], object]:
+    """Both stores of n micrographs of 256 px."""
+    import preprocess_coco_full_dataset as script
+
+    root = simulate(n, folder)
+    sys.argv = [
+        "preprocess", "--data-root", str(root), "--tasks", "patches", "segmentation",
+        "--patch-size", "32", "--seg-size", "128", "--splits", "train", "--num-workers", "0",
+        "--output-dir", str(folder / "patches"), "--seg-output-dir", str(folder / "images"),
+    ]  # fmt: skip
+    sys.stdout = (folder / "printed").open("w")
+    return script.main
+
+
+def loading(n: int, folder: Path) -> Callable[[], object]:
+    """Open a patch store of n micrographs and read ten epochs of batches."""
+    preprocessing(n, folder)()
+
+    def job() -> None:
+        for epoch in range(10):
+            store = PatchStore(folder / "patches", "train")
+            sampler = PUBatchSampler(store, 32)
+            sampler.set_epoch(epoch)
+            for rows in sampler:
+                store[rows]
+
+    return job
+
+
+def scoring(n: int, folder: Path) -> Callable[[], object]:
+    """Score a pool of n images by a network of width 8."""
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (n, SIDE_PX, SIDE_PX))
+    for i in range(n):
+        images[i] = stream(0, "benchmark", "noise", i).integers(0, 256, (SIDE_PX, SIDE_PX))
+    network = AttentionUNet(width=8).eval()
+
+    def score(rows: np.ndarray) -> None:
+        score_pool(network, images, rows, torch.device("cpu"), batch_size=8)
+
+    score(np.arange(min(n, 16)))  # warm up
+    return lambda: score(np.arange(n))
+
+
+def choose(n: int, n_chosen: int) -> Callable[[], object]:
+    features = stream(0, "benchmark", "features").standard_normal((n, 64), dtype=np.float32)
+    return lambda: k_centre(features[n // 10 :], features[: n // 10], n_chosen)
+
+
+def k_centre_100(n: int, folder: Path) -> Callable[[], object]:
+    """Choose 100 of a pool of n."""
+    return choose(n, 100)
+
+
+def k_centre_tenth(n: int, folder: Path) -> Callable[[], object]:
+    """Choose a tenth of a pool of n."""
+    return choose(n, n // 10)
+
+
+def analysis(n: int, folder: Path) -> Callable[[], object]:
+    """Read n runs of ten iterations and compare them."""
+    for i in range(n):
+        config = plain(ActiveConfig())
+        config["active_learning"]["strategy"] = ("random", "entropy")[i % 2]
+        config["training"]["seed"] = i // 2
+        run = folder / f"run{i}"
+        for k in range(10):
+            (run / f"iteration_{k}").mkdir(parents=True)
+            metrics = {
+                "iteration": k,
+                "f1_score": 0.5 + 0.02 * k,
+                "num_labeled": 10 * (k + 1),
+                "num_pool": 100,
+                "data_fraction": 0.1 * (k + 1),
+                "num_particles_labeled": 500 * (k + 1),
+                "num_particles_pool": 5000,
+                "val_images": 7,
+                "test": None,
+            }
+            (run / f"iteration_{k}" / "metrics.json").write_text(json.dumps(metrics))
+        (run / "config.json").write_text(json.dumps(config))
+        (run / "run.json").write_text(json.dumps({"input_hash": "a" * 64}))
+    return lambda: summarise(read_runs(folder), None, 5.0)
+
+
+JOBS: dict[str, tuple[Callable[[int, Path], Callable[[], object]], int]] = {
+    "preprocessing": (preprocessing, 40),
+    "loading": (loading, 40),
+    "scoring": (scoring, 60),
+    "k-centre, 100 chosen": (k_centre_100, 10_000),
+    "k-centre, a tenth chosen": (k_centre_tenth, 2_500),
+    "analysis": (analysis, 6),
+}
+
+
+if __name__ == "__main__":
+    run_script(main)
