@@ -114,7 +114,7 @@ def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
     Returns its number, store -> the journal's entry on its rows, and what is wrong with the image.
     """
     i, parts, reduced = job
-    parts = [part for part in parts if part[-1] is None or _checksum(part[3]) != part[-1]]
+    parts = [part for part in parts if part[-1] is None or checksum_at(part[3]) != part[-1]]
     if not parts:
         return i, {}, None
     plan = parts[0][2]
@@ -156,7 +156,7 @@ def _write_at(path: Path, data: memoryview, offset: int) -> None:
         os.close(descriptor)
 
 
-def _checksum(places: list[tuple[Path, int, int]]) -> int:
+def checksum_at(places: list[tuple[Path, int, int]]) -> int:
     """Return the checksum of the bytes (path, from, how many) that are there."""
     checksum = 0
     for path, offset, n_bytes in places:

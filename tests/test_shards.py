@@ -1,6 +1,7 @@
 """Several processes fill one store, in any order; the ordinary command ends with the same bytes."""
 
 import fcntl
+import multiprocessing
 import os
 import sys
 from unittest import mock
@@ -193,6 +194,19 @@ def test_shards_leave_out_what_the_last_command_has_found_unreadable(
 # Together
 
 
+def test_shards_at_the_same_time_end_with_the_same_bytes(data, at_once, tmp_path):
+    store, fork = tmp_path / "store", multiprocessing.get_context("fork")
+    shards = [fork.Process(target=cut, args=(data, store, f"{i}/3")) for i in (1, 2, 3)]
+    for process in shards:
+        process.start()
+    for process in shards:
+        process.join()
+        assert process.exitcode == 0
+    result = preprocess(data, store, *HARD)
+    assert "of 7 micrographs were there and were checked; those of 0 differed" in result.out
+    assert content(store) == at_once
+
+
 def test_shards_share_the_folder_with_each_other_but_with_nobody_else(
     data, at_once, tmp_path, monkeypatch
 ):
@@ -235,7 +249,9 @@ def test_one_allocates_at_a_time_and_what_is_allocated_is_not_touched_again(tmp_
     monkeypatch.setattr(filling.os, "posix_fallocate", zeros)
     start = filling.allocate(path, (4, 3, 3))
     row = bytes(range(1, 10))
-    filling._write_at(path, memoryview(row), start + 9)
+    with path.open("r+b") as file:
+        file.seek(start + 9)
+        file.write(row)
     assert filling.allocate(path, (4, 3, 3)) == start
     assert path.read_bytes()[start:] == bytes(9) + row + bytes(18)
     assert allocated == [36]
