@@ -55,7 +55,8 @@ def fill_split(
     when there is none.
 
     A shard fills its share and writes no index. Where shards wrote, whoever fills the whole split
-    compares all rows with the journals first: bytes may be lost between machines.
+    compares all rows with the journals first: bytes may be lost between machines. A shard reads no
+    rows, since a block that it read and wrote back might undo what others wrote beside.
     """
     split, n = fillings[0].folder.name, len(fillings[0].plans)
     share = shard.share(n) if shard else range(n)

@@ -108,6 +108,8 @@ def test_rows_that_were_lost_on_their_way_are_cut_again(data, at_once, tmp_path,
     with (store / "val" / "patches.npy").open("r+b") as file:
         file.truncate(os.fstat(file.fileno()).st_size - 1)
     reads = note_reads(monkeypatch)
+    cut(data, store, "1/2")
+    assert not reads  # shards look at no rows
     result = preprocess(data, store, *HARD)
     assert reads == ["train_00.jpg", "val_01.jpg"]
     for split, n in (("train", 7), ("val", 2)):
