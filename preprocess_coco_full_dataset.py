@@ -20,18 +20,17 @@ leaves a finished store alone. --dry-run shows the plan, its counts and the byte
 
 import argparse
 import contextlib
-import dataclasses
 from pathlib import Path
 from typing import Any
 
-from picking import annotations, counts, files, headers, inputs, masks, patches, windows
+from picking import annotations, counts, files, headers, inputs, masks, patches, shards, windows
 from picking.errors import UserError, run_script
 from picking.filling import fill_split
-from picking.journal import Journal, require_same
+from picking.journal import require_same
 from picking.montage import write_mask_montage, write_montage
 from picking.negatives import RULES
+from picking.provenance import arguments_of, begun_from_arguments, describe, window_settings
 
-STORE_FORMAT = 1  # another number when a store's layout changes
 TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
 Plans = dict[str, dict[str, list[Any]]]  # task -> split -> a plan for each micrograph
 
@@ -114,6 +113,14 @@ def parse_args() -> argparse.Namespace:
     inputs.add_pick_arguments(parser)
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
+    add(
+        "--shard",
+        type=shards.read_shard,
+        metavar="I/N",
+        help="do every N-th micrograph from the I-th on, as one of N processes on machines that "
+        "share the folders; when all are done, the same command without --shard finishes the "
+        "stores (and cuts a split anew, alone, when it leaves out one of its images)",
+    )
     args = parser.parse_args()
     inputs.require_one_source(args, parser)
     if args.patch_size is None:
@@ -176,13 +183,13 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         journals = {}
         for task in tasks:
-            stack.enter_context(files.locked(folders[task]))
+            stack.enter_context(files.locked(folders[task], args.shard))
         # One that held the folder until now may have finished the store
         tasks = [task for task in tasks if not is_finished(folders[task], made_from[task])]
         for task in tasks:
             files.remove_half_written(folders[task], *(folders[task] / name for name in splits))
             begun_from = begun_from_arguments(args, task, made_from[task])
-            journals[task] = Journal(folders[task] / ".journal", begun_from)
+            journals[task] = shards.open_journal(folders[task], begun_from, args.shard)
         skipped: dict[str, list[str]] = {name: [] for name in splits}
         if args.skip_unreadable:
             for name in splits:
@@ -203,12 +210,15 @@ def main() -> None:
                     fillings.append(filling(into, planned, journals[task]))
                 # By the tasks asked for, not those left, so that an interrupted run ends the same
                 reduced = "patches" not in args.tasks
-                problems[name] = fill_split(fillings, args.num_workers, reduced)
+                problems[name] = fill_split(fillings, args.num_workers, reduced, args.shard)
             unreadable = [message for found in problems.values() for message in found.values()]
+            if unreadable and not args.skip_unreadable:
+                raise headers.unreadable_error(unreadable, sum(map(len, plans[tasks[0]].values())))
+            if args.shard:
+                shards.print_done(args.shard, unreadable)
+                return
             if not unreadable:
                 break
-            if not args.skip_unreadable:
-                raise headers.unreadable_error(unreadable, sum(map(len, plans[tasks[0]].values())))
             for name in splits:
                 if problems[name]:
                     skipped[name] += problems[name]
@@ -232,6 +242,7 @@ def main() -> None:
             }
             files.write_json(folders[task] / "metadata.json", metadata)
             journals[task].remove()
+            shards.remove_journals(folders[task])
             n_rows = sum(plan.n_rows for planned in plans[task].values() for plan in planned)
             what = "patches" if task == "patches" else "images with masks"
             print(f"Finished {folders[task]}: {n_rows:,} {what}")
@@ -262,8 +273,7 @@ def is_finished(folder: Path, made_from: dict) -> bool:
     if not (folder / "metadata.json").is_file():
         return False
     require_same(folder, patches.read_metadata(folder).get("made_from", {}), made_from)
-    if (folder / ".journal").exists():  # of a process that was killed before it removed it
-        (folder / ".journal").unlink(missing_ok=True)
+    shards.remove_journals(folder)  # of a process that was killed before it removed them
     print(f"{folder} is complete already: nothing to do")
     return True
 
@@ -335,17 +345,6 @@ def make_plans(
     return plans, margin_px
 
 
-def window_settings(args: argparse.Namespace) -> windows.WindowSettings:
-    """Return what the command says of windows."""
-    return windows.WindowSettings(
-        window_px=args.patch_size,
-        diameter_px=args.diameter_px,
-        per_micrograph=args.windows_per_micrograph,
-        expected_particles=args.expected_particles,
-        seed=args.seed,
-    )
-
-
 def print_store(args: argparse.Namespace, plans: Plans) -> None:
     """Print how large the stores will be."""
     for task in plans:
@@ -369,93 +368,6 @@ def require_room(args: argparse.Namespace, plans: Plans) -> None:
         disk = folder.stat().st_dev
         needed[disk] = needed.get(disk, 0) + n_bytes
         files.require_room(folder, needed[disk])
-
-
-def arguments_of(
-    args: argparse.Namespace, task: str, listed: dict[str, annotations.Split]
-) -> dict[str, Any]:
-    """Return what a store's content follows from; a store made from anything else is another."""
-    limits = {s: getattr(args, f"max_images_{s}") for s in listed}
-    inputs_hashes = {
-        "annotations_hash": files.sha256(*(s.annotations_hash for s in listed.values())),
-        "images_hash": files.sha256(*(s.images_hash for s in listed.values())),
-    }
-    if task == "segmentation":
-        return {
-            "format": STORE_FORMAT,
-            "seg_size": args.seg_size,
-            "resize": args.resize,
-            "seg_tiles": args.seg_tiles,
-            "seg_disk": args.seg_disk,
-            "seg_ignore_margin": args.seg_ignore_margin,
-            "annotated_margin": args.annotated_margin if args.seg_ignore_margin else None,
-            "seed": args.seed if any(limits.values()) else None,
-            "splits": list(listed),
-            "max_images": limits,
-            **inputs_hashes,
-        }
-    if args.micrographs:
-        settings = dataclasses.asdict(window_settings(args))
-        of_splits = {"splits": list(listed), "max_images": limits}
-        return {"format": STORE_FORMAT, **settings, **of_splits, **inputs_hashes}
-    return {
-        "format": STORE_FORMAT,
-        "patch_size": args.patch_size,
-        "hide_ratio": args.hide_ratio,
-        "neg_per_pos": args.neg_per_pos,
-        "seed": args.seed,
-        "splits": list(listed),
-        "max_images": limits,
-        "neg_rule": args.neg_rule,
-        "annotated_margin": args.annotated_margin,
-        "top_up": args.top_up,
-        "hard_negatives": args.hard_negatives,
-        **inputs_hashes,
-    }
-
-
-def begun_from_arguments(args: argparse.Namespace, task: str, made_from: dict) -> dict[str, Any]:
-    """Return what an unfinished store's content follows from.
-
-    An unreadable image may be mended before the next run: the journal knows of each image. The
-    tasks decide at which scale JPEGs are decoded, which differs by part of a grey level.
-    """
-    begun_from = {key: value for key, value in made_from.items() if key != "images_hash"}
-    return {**begun_from, "tasks": args.tasks} if task == "segmentation" else begun_from
-
-
-def describe(
-    args: argparse.Namespace,
-    task: str,
-    plans: dict[str, list[Any]],
-    listed: dict[str, annotations.Split],
-    skipped: dict[str, list[str]],
-    journal: Journal,
-) -> dict[str, Any]:
-    """Return a store's part of its metadata.json."""
-    if args.micrographs:
-        return {
-            "patch_size_px": args.patch_size,
-            "content_hash": journal.content_hash(),
-            **counts.describe_windows(plans, listed, skipped, window_settings(args)),
-        }
-    if task == "patches":
-        requested = {"hide_ratio": args.hide_ratio, "neg_per_pos": args.neg_per_pos}
-        return {
-            "patch_size_px": args.patch_size,
-            "content_hash": journal.content_hash(),
-            **counts.describe_patches(plans, listed, skipped, requested),
-        }
-    return {
-        "seg_size_px": args.seg_size,
-        "resize": args.resize,
-        "tiles": args.seg_tiles,
-        "disk": args.seg_disk,
-        "normalisation": masks.NORMALISATION,
-        "jpegs_decoded": "whole" if "patches" in args.tasks else "at reduced scale",
-        "content_hash": journal.content_hash(),
-        **counts.describe_images(plans, listed, skipped, journal.done),
-    }
 
 
 if __name__ == "__main__":

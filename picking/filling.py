@@ -2,10 +2,12 @@
 
 A store's files are plain `.npy` of uint8 rows. What each row holds is planned before any image is
 decoded, so files are allocated at full size first, workers write their own rows, the bytes do not
-depend on how many workers there are, and an interrupted run goes on where the journals end.
+depend on how many workers there are, and an interrupted run goes on where the journals end. For the
+same reason several machines can fill one store (picking/shards.py).
 """
 
 import dataclasses
+import io
 import os
 import zlib
 from collections.abc import Callable
@@ -15,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from picking import micrographs
-from picking.files import naming
+from picking.files import lock_when_free, naming
 from picking.journal import Journal
 from picking.parallel import ordered_map
+from picking.shards import Shard
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +44,24 @@ class Filling:
     write_index: Callable[["Filling"], None]
 
 
-def fill_split(fillings: list[Filling], n_workers: int, reduced: bool = False) -> dict[str, str]:
+def fill_split(
+    fillings: list[Filling], n_workers: int, reduced: bool = False, shard: Shard | None = None
+) -> dict[str, str]:
     """Fill one split of every store, decoding each micrograph once, and write their indices.
 
     The stores have the same micrographs in the same order; what their journals hold already is not
     drawn again. With ``reduced``, for plans that state ``scaled_px``, images are read at that size.
     Returns name -> what is wrong for each micrograph that cannot be read; indices are written only
     when there is none.
+
+    A shard fills its share and writes no index. Where shards wrote, whoever fills the whole split
+    compares all rows with the journals first: bytes may be lost between machines. A shard reads no
+    rows, since a block that it read and wrote back might undo what others wrote beside.
     """
     split, n = fillings[0].folder.name, len(fillings[0].plans)
-    parts: list[list[tuple]] = [[] for _ in range(n)]
+    share = shard.share(n) if shard else range(n)
+    parts: dict[int, list[tuple]] = {i: [] for i in share}
+    checked = set()
     for k, filling in enumerate(fillings):
         filling.folder.mkdir(parents=True, exist_ok=True)
         whole = all((filling.folder / name).exists() for name in filling.arrays)
@@ -60,23 +71,39 @@ def fill_split(fillings: list[Filling], n_workers: int, reduced: bool = False) -
             (path, allocate(path, (starts[-1], *row_px)), row_px[0] * row_px[1])
             for path, row_px in ((filling.folder / f, px) for f, px in filling.arrays.items())
         ]
-        for i, plan in enumerate(filling.plans):
-            if not filling.journal.holds(split, i, plan.micrograph.path):
-                places = [(path, header + starts[i] * row) for path, header, row in files]
-                parts[i].append((k, filling.draw, plan, places))
-                (filling.folder / filling.index).unlink(missing_ok=True)  # of earlier rows
-    jobs = [(i, parts[i], reduced) for i in range(n) if parts[i]]
-    unreadable = {}
-    for i, entries, problem in ordered_map(_fill_rows, jobs, n_workers, f"Cutting {split}", n):
+        for i in share:
+            plan, checksum = filling.plans[i], None
+            if filling.journal.holds(split, i, plan.micrograph.path):
+                if shard or not filling.journal.others:
+                    continue
+                checksum = filling.journal.done[split, i]["checksum"]
+                checked.add((i, k))
+            places = [
+                (path, header + starts[i] * row, plan.n_rows * row) for path, header, row in files
+            ]
+            parts[i].append((k, filling.draw, plan, places, checksum))
+            (filling.folder / filling.index).unlink(missing_ok=True)  # of earlier rows
+    jobs = [(i, parts[i], reduced) for i in share if parts[i]]
+    unreadable, lost = {}, set()
+    for i, entries, problem in ordered_map(
+        _fill_rows, jobs, n_workers, f"Cutting {split}", len(share)
+    ):
         if problem:
             unreadable[fillings[0].plans[i].micrograph.name] = problem
         for k, entry in entries.items():
             fillings[k].journal.add(split, i, entry)
-    if not unreadable:
+            if (i, k) in checked:
+                lost.add(i)
+    if checked:
+        print(
+            f"Split {split}: rows of {len({i for i, _ in checked}):,} micrographs were there and "
+            f"were checked; those of {len(lost):,} differed and were cut again"
+        )
+    for path in (filling.folder / name for filling in fillings for name in filling.arrays):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    if not shard and not unreadable:
         for filling in fillings:
-            for name in filling.arrays:
-                with (filling.folder / name).open("rb") as file:
-                    os.fsync(file.fileno())
             filling.write_index(filling)
     return unreadable
 
@@ -84,9 +111,13 @@ def fill_split(fillings: list[Filling], n_workers: int, reduced: bool = False) -
 def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
     """Read one micrograph and write its rows in each store; runs in a worker.
 
+    Rows that have the checksum that is expected of them, where there is one, are left as they are.
     Returns its number, store -> the journal's entry on its rows, and what is wrong with the image.
     """
     i, parts, reduced = job
+    parts = [part for part in parts if part[-1] is None or checksum_at(part[3]) != part[-1]]
+    if not parts:
+        return i, {}, None
     plan = parts[0][2]
     path = plan.micrograph.path
     try:
@@ -104,10 +135,10 @@ def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
     if size_px != plan.size_px:
         return i, {}, f"{path} changed its size while it was processed"
     entries = {}
-    for k, draw, plan, places in parts:
+    for k, draw, plan, places, _ in parts:
         arrays, entry = draw(plan, image)
         checksum = 0
-        for array, (file, offset) in zip(arrays, places, strict=True):
+        for array, (file, offset, _) in zip(arrays, places, strict=True):
             data = np.ascontiguousarray(array).reshape(-1).data
             _write_at(file, data, offset)
             checksum = zlib.crc32(data, checksum)
@@ -126,17 +157,39 @@ def _write_at(path: Path, data: memoryview, offset: int) -> None:
         os.close(descriptor)
 
 
+def checksum_at(places: list[tuple[Path, int, int]]) -> int:
+    """Return the checksum of the bytes (path, from, how many) that are there."""
+    checksum = 0
+    for path, offset, n_bytes in places:
+        with path.open("rb") as file:
+            file.seek(offset)
+            checksum = zlib.crc32(file.read(n_bytes), checksum)
+    return checksum
+
+
 def allocate(path: Path, shape: tuple[int, ...]) -> int:
     """Make ``path`` a .npy file of uint8 at full size; return its header's length in bytes.
 
-    The room is really taken, so a full disk shows here and not in the middle of the work.
+    The room is really taken, so a full disk shows here and not in the middle of the work. Rows that
+    another process writes into the file meanwhile stay: what is there is neither written nor
+    allocated again, since on file systems that cannot do so allocating is writing zeros.
     """
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with naming(path), path.open("r+b" if path.exists() else "w+b") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-        size = start + int(np.prod(shape, dtype=np.int64))
-        file.truncate(size)
-        if size > start:
-            os.posix_fallocate(file.fileno(), 0, size)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    start = header.tell()
+    size = start + int(np.prod(shape, dtype=np.int64))
+    path.touch()
+    with naming(path), path.open("r+b") as file:
+        lock_when_free(file)
+        if file.read(start) != header.getvalue():
+            file.seek(0)
+            file.write(header.getvalue())
+            file.flush()
+        there = os.fstat(file.fileno()).st_size
+        if there > size:
+            file.truncate(size)
+        elif there < size:
+            os.posix_fallocate(file.fileno(), there, size - there)
     return start

@@ -4,23 +4,15 @@ import itertools
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from picking.errors import UserError
 from picking.files import naming, sha256
 
 
-class Journal:
-    """Which micrographs' rows are there: a line of JSON each, appended once their rows are written.
-
-    The first line holds what the store is made from; a store begun with anything else is not gone
-    on with. A line torn by a kill or damaged otherwise is cut off with all that follow, and their
-    micrographs are done again. Rows of a split are void when its plan changes, as it does when
-    images are left out or mended.
-
-    Attributes: done, (split, i) -> checksum of the rows, size of the image file and what else the
-    store notes; skipped, split -> names of the micrographs left out because they cannot be decoded.
-    """
+class Record:
+    """What a journal says of a store; see `Journal`."""
 
     def __init__(self, path: Path, made_from: dict) -> None:
         self.path = path
@@ -30,23 +22,58 @@ class Journal:
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         found = itertools.takewhile(lambda entry: entry is not None, map(_intact, lines))
         entries = [entry for entry in found if entry is not None]
-        if not any("i" in entry for entry in entries):  # nothing worth keeping
+        if not any("i" in entry or "skip" in entry for entry in entries):  # nothing worth keeping
             entries = []
-        whole = lines[: len(entries)]
+        self.n_bytes = sum(map(len, lines[: len(entries)]))
         if entries:
             require_same(path.parent, entries[0], made_from)
             for entry in entries[1:]:
                 self._apply(entry)
+
+    def _apply(self, entry: dict) -> None:
+        split = entry["split"]
+        if "plan" in entry:
+            self.plans[split] = entry["plan"]
+            self.done = {key: rows for key, rows in self.done.items() if key[0] != split}
+        elif "skip" in entry:
+            self.skipped[split] += entry["skip"]
+        else:
+            self.done[split, entry["i"]] = entry
+
+
+class Journal(Record):
+    """Which micrographs' rows are there: a line of JSON each, appended once their rows are written.
+
+    The first line holds what the store is made from; a store begun with anything else is not gone
+    on with. A line torn by a kill or damaged otherwise is cut off with all that follow, and their
+    micrographs are done again. Rows of a split are void when its plan changes, as it does when
+    images are left out or mended. What ``others``, journals of other processes in the same folder,
+    say counts too; they are only read.
+
+    Attributes: done, (split, i) -> checksum of the rows, size of the image file and what else the
+    store notes; skipped, split -> names of the micrographs left out because they cannot be decoded.
+    """
+
+    def __init__(self, path: Path, made_from: dict, others: Iterable[Path] = ()) -> None:
+        super().__init__(path, made_from)
+        self.others = [Record(other, made_from) for other in others]
+        for other in self.others:
+            for split, names in other.skipped.items():
+                self.skipped[split] += names
         self._file = path.open("r+b" if path.exists() else "w+b")
-        self._file.truncate(sum(map(len, whole)))
+        self._file.truncate(self.n_bytes)
         self._file.seek(0, os.SEEK_END)
-        if not entries:
+        if not self.n_bytes:
             self._write(made_from)
 
     def begin(self, split: str, plan_hash: str, afresh: bool) -> None:
         """Start a split afresh or go on with it; rows drawn by another plan are void."""
         if afresh or self.plans.get(split) != plan_hash:
             self._record({"split": split, "plan": plan_hash})
+        for other in self.others:
+            if not afresh and other.plans.get(split) == plan_hash:
+                theirs = {key: rows for key, rows in other.done.items() if key[0] == split}
+                self.done = theirs | self.done
 
     def holds(self, split: str, i: int, image: Path) -> bool:
         """Return whether the rows of micrograph ``i`` are there, drawn from this very image."""
@@ -74,16 +101,6 @@ class Journal:
     def _record(self, entry: dict) -> None:
         self._apply(entry)
         self._write(entry)
-
-    def _apply(self, entry: dict) -> None:
-        split = entry["split"]
-        if "plan" in entry:
-            self.plans[split] = entry["plan"]
-            self.done = {key: rows for key, rows in self.done.items() if key[0] != split}
-        elif "skip" in entry:
-            self.skipped[split] += entry["skip"]
-        else:
-            self.done[split, entry["i"]] = entry
 
     def _write(self, content: dict) -> None:
         with naming(self.path):

@@ -195,10 +195,10 @@ def test_a_store_that_another_process_finished_meanwhile_is_not_made_again(
     locked = files.locked
 
     @contextlib.contextmanager
-    def locked_late(folder):
+    def locked_late(folder, part):
         monkeypatch.setattr(files, "locked", locked)
         done(own_data, folder)
-        with locked(folder):
+        with locked(folder, part):
             yield
 
     monkeypatch.setattr(files, "locked", locked_late)
