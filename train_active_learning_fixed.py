@@ -143,7 +143,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes
         stores = [s.content_hash for s in (train_store, val_store, test_store) if s]
-        processes.require_same((plain(config), stores, args.resume), "configuration or data")
+        processes.require_same((config, stores, args.resume), "configuration or data")
         if rank == 0:
             stack.enter_context(locked(folder))
             runs.open_run(folder, plain(config), sha256(*stores), device, args.resume)

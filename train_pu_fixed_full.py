@@ -130,7 +130,7 @@ def main() -> None:
         folder = args.experiments_dir / args.exp_name
         finished = args.resume and (folder / "results.json").exists()
         content_hash = train_store.metadata["content_hash"]
-        processes.require_same((plain(config), content_hash, args.resume), "configuration or data")
+        processes.require_same((config, content_hash, args.resume), "configuration or data")
         if rank == 0:
             stack.enter_context(locked(folder))
             runs.open_run(folder, plain(config), content_hash, device, args.resume)
