@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # Every process notes what it writes; the run is stopped amid iteration 1, once, and gone on with
 WORKER = """
 import contextlib, json, os, sys
-import test_active_processes, tiny_active
+import test_active_processes
 import train_active_learning_fixed as script
 from picking.errors import run_script
 
