@@ -3,6 +3,7 @@
     python train_active_learning_fixed.py --strategy uncertainty --device cuda:0
     python train_active_learning_fixed.py --strategy uncertainty --device cuda:0 --resume
     python train_active_learning_fixed.py --strategy full --model unet    # everything at once
+    torchrun --nproc-per-node 4 train_active_learning_fixed.py ... --device cuda   # a process a GPU
 
 Reads a segmentation store (preprocess_coco_full_dataset.py --tasks segmentation), writes
 experiments/active_learning_fixed/<strategy>/; analyze_active_learning_results.py compares them.
@@ -72,7 +73,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from models import UNETS
-from picking import acquisition, checkpoints, iterations, runs
+from picking import acquisition, checkpoints, iterations, processes, runs
 from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
 from picking.board import open_board
@@ -117,7 +118,7 @@ def main() -> None:
     args = argument_parser().parse_args()
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
-    device = runs.select_device(args.device)
+    device, rank, world_size = processes.start(args.device)
     if device.type == "cpu":
         keep_freed_memory()
 
@@ -130,11 +131,12 @@ def main() -> None:
     if Path(name).name != name or name in ("", ".."):
         raise UserError(f"--run-name '{name}' must be the name of a folder, not a path")
     train_store, val_store, test_store = open_splits(config.data, config.model.depth)
-    if config.training.batch_size == 1 and train_store.size_px == 2**config.model.depth:
+    n_each = processes.share_of_batch(config.training.batch_size)
+    if n_each == 1 and train_store.size_px == 2**config.model.depth:
         raise UserError(
-            "training.batch_size 1 leaves batch norm a single value a channel where the network is "
-            f"narrowest (images of {train_store.size_px} px, model.depth {config.model.depth}): "
-            "choose 2 or more, or another depth"
+            f"training.batch_size {world_size} leaves batch norm a single value a channel where "
+            f"the network is narrowest (images of {train_store.size_px} px, model.depth "
+            f"{config.model.depth}): choose {2 * world_size} or more, or another depth"
         )
     counts = acquisition.schedule(
         len(train_store),
@@ -145,15 +147,19 @@ def main() -> None:
 
     folder = args.output_dir / name
     with contextlib.ExitStack() as stack:
-        # 2. Run folder
-        stack.enter_context(locked(folder))
+        # 2. Run folder; only the first process writes
         stores = [s.content_hash for s in (train_store, val_store, test_store) if s]
-        runs.open_run(folder, plain(config), sha256(*stores), device, args.resume)
-        write_json(folder / "config.json", plain(config))
+        processes.require_same((config, stores, args.resume), "configuration or data")
+        if rank == 0:
+            stack.enter_context(locked(folder))
+            runs.open_run(folder, plain(config), sha256(*stores), device, args.resume)
+            write_json(folder / "config.json", plain(config))
+        processes.wait_for_all()
         if iterations.is_complete(folder, len(counts) - 1):
-            print(f"This run is finished: nothing to do in {folder}")
+            if rank == 0:
+                print(f"This run is finished: nothing to do in {folder}")
             return
-        log = runs.open_log(folder / "training.log")
+        log = runs.open_log(folder / "training.log" if rank == 0 else None)
         reports.log_start(log, config, train_store, val_store, test_store, counts, device)
         board = None
 
@@ -161,15 +167,16 @@ def main() -> None:
             if iterations.is_complete(folder, k):
                 continue
             # 3. What is labelled: the first set here, later ones by the last iteration's query
-            if k == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
+            if rank == k == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
                 first = acquisition.initial_set(len(train_store), n_labelled, config.training.seed)
                 iterations.write_labelled(folder, 0, train_store, first, first, None)
+            processes.wait_for_all()
             labelled = iterations.read_labelled(folder, k, train_store)
 
             # 4. Train, or go on training; then its best weights, on validation and on test
             network, progress, optimizer = begin_iteration(config, folder, k, device, log)
             n_epochs_done = k * config.training.epochs + progress.epoch
-            if board is None:
+            if rank == 0 and board is None:
                 board = open_board(folder, n_epochs_done)
                 stack.callback(board.close)
             reports.log_iteration_start(log, k, counts, labelled, train_store, progress)
@@ -179,6 +186,7 @@ def main() -> None:
                     device, log, board, args.num_workers,
                 )  # fmt: skip
             allow_stop()  # not before the loader is gone, whose __del__ would swallow it
+            processes.wait_for_all()
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
             checkpoints.require(best, best_path, epoch=int)
@@ -208,8 +216,9 @@ def main() -> None:
                 figures["query_seconds"] = query(
                     config, folder, k, network, train_store, labelled, n_new, device, log, board
                 )
-            write_json(folder_of(folder, k) / "metrics.json", figures)
-            reports.log_iteration_end(log, board, figures)
+            if rank == 0:
+                write_json(folder_of(folder, k) / "metrics.json", figures)
+                reports.log_iteration_end(log, board, figures)
         log(f"Finished {folder}; compare runs with: python analyze_active_learning_results.py")
 
 
@@ -256,7 +265,7 @@ def begin_iteration(
             weights = shrink_perturb(weights, network)
             origin += f" (shrunk to {SHRINK}, plus {PERTURB} of a new model)"
         runs.load_weights(network, weights, path)
-    network = network.to(device)
+    network = processes.with_shared_statistics(network.to(device), device)
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(
@@ -310,7 +319,9 @@ def train(
 ) -> None:
     """Run an iteration's epochs that are left; leaves its best_model.pt and last.pt."""
     k, training = progress.iteration, config.training
+    rank, world_size = processes.place()
     model = torch.compile(network) if training.compile else network
+    model = processes.with_shared_gradients(model)
     dataset = CryoEMSegmentationDataset(
         train_store.images, train_store.masks, is_training=True, rows=labelled
     )
@@ -326,14 +337,15 @@ def train(
         worker_init_fn=follow_parent,
         timeout=PATIENCE_S if n_workers else 0,
     )
-    epochs_before = k * training.epochs
-    runs.keep_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
+    if rank == 0:
+        runs.keep_metrics(folder / "metrics.jsonl", k * training.epochs + progress.epoch)
 
     while progress.epoch < training.epochs:
         allow_stop()
         # Batches of one size: the last one is filled up from the start of the permutation
         order = stream(training.seed, "order", k, progress.epoch).permutation(len(labelled))
-        batches[:] = np.resize(order, (n_steps, training.batch_size))[progress.batch :]
+        whole = np.resize(order, (n_steps, training.batch_size))
+        batches[:] = np.split(whole, world_size, axis=1)[rank][progress.batch :]
         val, is_best = None, False
         epoch = progress.epoch + 1
         total = torch.full((), progress.loss, dtype=torch.float64, device=device)
@@ -341,11 +353,12 @@ def train(
             figures = train_one_epoch(
                 config, progress, model, optimizer, loader, n_steps, total, device
             )
+            processes.take_buffers_of_first(network)
             if epoch == training.epochs or epoch % training.evaluate_every_epochs == 0:
                 val = evaluate(config, network, val_store, device)
             hold_stop()  # until last.pt is written
         except STOPPED:  # between two steps, or after the last
-            if runs.all_finite(total, *network.parameters()):
+            if world_size == 1 and runs.all_finite(total, *network.parameters()):
                 progress.loss = float(total)
                 iterations.save_last(folder, progress, network, optimizer)
             raise
@@ -356,30 +369,14 @@ def train(
             is_best = reached > progress.best
             if is_best:
                 progress.best, progress.best_epoch = reached, progress.epoch
+        if rank != 0:
+            continue
         figures = {"iteration": k, "epoch": progress.epoch, "step": progress.step, **figures}
         figures["val"] = val
         reports.log_epoch(log, board, figures, training.epochs, is_best)
         # last.pt is written last: until then a killed run does this epoch again
         if is_best:
-            runs.save_checkpoint(
-                folder_of(folder, k) / "best_model.pt",
-                {
-                    "kind": "segmentation",
-                    "config": plain(config),
-                    "input": {
-                        "side_px": train_store.size_px,
-                        "tiles": train_store.tiles,
-                        "resize": train_store.resize,
-                        "disk": train_store.disk,
-                    },
-                    "network": network.state_dict(),
-                    "threshold": val["best_f1_threshold"],
-                    "iteration": k,
-                    "epoch": progress.epoch,
-                    "step": progress.step,
-                    "val": val,
-                },
-            )
+            iterations.save_best(folder, progress, plain(config), train_store, network, val)
         runs.add_metrics(folder / "metrics.jsonl", figures)
         iterations.save_last(folder, progress, network, optimizer)
 
@@ -401,12 +398,14 @@ def train_one_epoch(
     training = config.training
     terms = loss_terms(config)
     generator = torch.Generator(device)
+    _, world_size = processes.place()
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
     model.train()
     started = time.monotonic()
 
     for batch in reports.progress_bar(loader, progress):
-        hold_stop()  # a step is taken whole
+        if world_size == 1:  # else none may wait for another that has left already
+            hold_stop()  # a step is taken whole
         i = progress.batch
         step = progress.epoch * n_steps + i  # of this iteration
         for group in optimizer.param_groups:
@@ -419,10 +418,11 @@ def train_one_epoch(
         x, masks = to_input(batch, config, generator, device)
         with autocast(training.precision, device):
             z = model(x)
-        loss = focal_dice(z.float(), masks, **terms)
+        loss = focal_dice(z.float(), masks, **terms, whole=processes.sum_of_all)
 
+        # Every process has the loss of the whole batch, and gradients are averaged
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * world_size).backward()
         largest_norm = config.optimizer.grad_clip or math.inf
         norm = nn.utils.clip_grad_norm_(model.parameters(), largest_norm)
         optimizer.step()
@@ -454,7 +454,7 @@ def to_input(
     images = torch.as_tensor(batch.images).to(device, non_blocking=True)
     masks = torch.as_tensor(batch.masks).to(device, non_blocking=True)
     if batch.is_training:
-        return warp(images, masks, generator, config.augmentation)
+        return warp(images, masks, generator, config.augmentation, processes.place())
     return to_float(images), masks
 
 

@@ -58,12 +58,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from models import PUClassifier, UNet
 from picking import board as tensorboard
-from picking import checkpoints, metrics, reports, runs
+from picking import checkpoints, metrics, processes, reports, runs
 from picking.augment import keep_freed_memory, strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
@@ -100,13 +99,12 @@ def main() -> None:
     args = argument_parser().parse_args()
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
-    device = runs.select_device(args.device)
+    device, rank, world_size = processes.start(args.device)
     if device.type == "cpu":
         keep_freed_memory()
     if args.evaluate:
         evaluate_checkpoint(args, device)
         return
-    rank, world_size = runs.start_processes(device)
 
     # 1. Config and data
     config = read_config(args.config, args.set, PUConfig)
@@ -136,9 +134,10 @@ def main() -> None:
         # 2. Run folder; only the first process writes
         folder = args.experiments_dir / args.exp_name
         finished = args.resume and (folder / "results.json").exists()
+        content_hash = train_store.metadata["content_hash"]
+        processes.require_same((config, content_hash, args.resume), "configuration or data")
         if rank == 0:
             stack.enter_context(locked(folder))
-            content_hash = train_store.metadata["content_hash"]
             runs.open_run(folder, plain(config), content_hash, device, args.resume)
             (folder / "checkpoints").mkdir(exist_ok=True)
             if finished:
@@ -151,9 +150,7 @@ def main() -> None:
         # 3. Network, optimiser and, on --resume, where they stood
         checkpoints.require_size(lambda on: build_network(config, on))
         torch.manual_seed(stream_seed(config.training.seed, "init"))
-        network = build_network(config, device)
-        if world_size > 1 and device.type == "cuda":
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network = processes.with_shared_statistics(build_network(config, device), device)
         optimizer = torch.optim.AdamW(
             network.parameters(),
             config.optimizer.lr,
@@ -200,7 +197,7 @@ def main() -> None:
             train(config, state, loader, sampler, val_store, folder, device, log, board)
 
         # 5. The best checkpoint, on validation and, once, on test
-        runs.wait_for_all()
+        processes.wait_for_all()
         best_path = folder / "checkpoints" / "best_model.pt"
         best = load_best(best_path, device)
         runs.load_weights(network, best["network"], best_path)
@@ -281,8 +278,7 @@ def train(
     progress, settings = state.progress, config.training
     n_epochs, total_steps = length_of_run(config, len(sampler))
     model = torch.compile(state.network) if settings.compile else state.network
-    if sampler.world_size > 1:
-        model = DistributedDataParallel(model)
+    model = processes.with_shared_gradients(model)
     recent: list[dict] = []  # epochs, as many as the warning signs look at
     if sampler.rank == 0:
         recent = runs.keep_metrics(folder / "metrics.jsonl", progress.epoch)
@@ -296,7 +292,7 @@ def train(
                 config, state, model, loader, sampler, total_steps, folder, device,
                 val_store.windows,
             )  # fmt: skip
-            runs.take_buffers_of_first(evaluated)
+            processes.take_buffers_of_first(evaluated)
             probability = score(evaluated, config, val_store, device)
             hold_stop()  # until last.pt is written
         except STOPPED:  # between two steps, or after the last
@@ -395,11 +391,9 @@ def train_one_epoch(
         with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
         z_p, z_u, z_s = z.float().split([n_p, n_u, n_u])
-        z_p, z_u, z_s = (runs.from_all_processes(part.flatten()) for part in (z_p, z_u, z_s))
+        z_p, z_u, z_s = (processes.from_all(part.flatten()) for part in (z_p, z_u, z_s))
         if windows is not None:  # a logit for every place: P are all near a pick, U the others
-            near_p, near_u = (
-                runs.from_all_processes(part.flatten()) for part in near.split([n_p, n_u])
-            )
+            near_p, near_u = (processes.from_all(part.flatten()) for part in near.split([n_p, n_u]))
             z_p = torch.cat([z_p[near_p], z_u[near_u]])
             z_u, z_s = z_u[~near_u], z_s[~near_u]
 
@@ -414,7 +408,7 @@ def train_one_epoch(
         if settings.ema_teacher and state.average is not None:
             with torch.no_grad(), autocast(settings.precision, device):
                 z_t = state.average(weak[n_p:]).float().flatten()
-                z_t = runs.from_all_processes(z_t)
+                z_t = processes.from_all(z_t)
                 q = weak_probability(z_t if windows is None else z_t[~near_u])
         else:
             q = weak_probability(z_u)
@@ -498,6 +492,8 @@ def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
         lambda on: build_network(config, on), best["network"], args.evaluate, device
     )
     report = evaluate(network, config, store, best["threshold"], device)
+    if processes.place()[0] != 0:
+        return
     write_json(
         args.output,
         {

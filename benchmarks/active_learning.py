@@ -6,16 +6,19 @@
     python -m benchmarks.active_learning pool        # memory of scoring at 1x, 4x, 16x; k-centre
     python -m benchmarks.active_learning full-size --batch-size 1   # 31.4 M parameters, 768 px
     python -m benchmarks.active_learning loss-alpha --data-dir data/simulated_active_seg
+    python -m benchmarks.active_learning processes  # one against two, by torchrun, on the CPU
 
 agreement: Spearman's correlation of the scores and the overlap of the chosen tenth, every pair.
 pool: seconds and memory (anonymous pages, beside what was there before) of scoring pools of noise,
 and of k-centre on 100,000 features. full-size: one training step and one scoring batch, and the
 time of a whole strategy worked out from them. loss-alpha: the focal loss's alpha 0.25 against 0.75.
+processes: seconds of scoring a pool and of a training epoch, shared by two of one thread each.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -27,9 +30,11 @@ import numpy as np
 import torch
 
 import train_active_learning_fixed as script
+from picking import processes
 from picking.acquisition import STRATEGIES, Pool, k_centre, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
+from picking.iterations import Progress
 from picking.losses import focal_dice
 from picking.pool import score_pool
 from picking.runs import load_checkpoint, load_weights, select_device
@@ -37,6 +42,7 @@ from picking.scoring import autocast
 from picking.segmentation import SegmentationBatch, SegmentationStore
 from picking.streams import stream
 
+PARTS = ("agreement", "pool", "full-size", "loss-alpha", "processes")
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -45,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("agreement", "pool", "full-size", "loss-alpha"))
+    parser.add_argument("part", choices=PARTS)
     parser.add_argument("--checkpoint", type=Path, help="agreement: a best_model.pt")
     parser.add_argument("--data-dir", type=Path, help="a split (agreement) or a store (loss-alpha)")
     parser.add_argument("--device", default="auto")
@@ -55,10 +61,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="loss-alpha")
     parser.add_argument("--epochs", type=int, default=50, help="loss-alpha")
     args = parser.parse_args()
-    parts = {
-        "agreement": agreement, "pool": pool, "full-size": full_size, "loss-alpha": loss_alpha,
-    }  # fmt: skip
-    parts[args.part](args)
+    parts = (agreement, pool, full_size, loss_alpha, several_processes)
+    dict(zip(PARTS, parts, strict=True))[args.part](args)
 
 
 def agreement(args: argparse.Namespace) -> None:
@@ -261,6 +265,70 @@ def one_run(args: argparse.Namespace, alpha: float, seed: int) -> dict:
     ]  # fmt: skip
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     return json.loads((folder / name / "iteration_0" / "metrics.json").read_text())
+
+
+def several_processes(args: argparse.Namespace) -> None:
+    """Time one process and two in turns; print the least of three, and their ratios."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--no-python"]
+    code = "from benchmarks.active_learning import shared_work; shared_work()"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    turns = [
+        json.loads(
+            subprocess.run(
+                [*torchrun, "--nproc-per-node", str(n), sys.executable, "-c", code],
+                cwd=ROOT, check=True, env=environment, stdout=subprocess.PIPE, text=True,
+            ).stdout
+        )
+        for n in (1, 2) * 3
+    ]  # fmt: skip
+    print("| width 8, 128 px | one process | two | ratio | ratios of the turns |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in turns[0]:
+        one, two = ([turn[name] for turn in turns[i::2]] for i in range(2))
+        ratios = ", ".join(f"{a / b:.2f}" for a, b in zip(one, two, strict=True))
+        a, b = min(one), min(two)
+        print(f"| {name} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {ratios} |")
+
+
+def shared_work() -> None:
+    """Score a pool and train for an epoch, in a process of torchrun; the first prints seconds."""
+    device, rank, world_size = processes.start("cpu")
+    config = ActiveConfig()
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=8))
+    rng = stream(0, "benchmark", "processes")
+    images = rng.integers(0, 256, (320, 128, 128), np.uint8)
+    masks = rng.integers(0, 2, images.shape, np.uint8)
+    network = script.new_network(config, "init", 0).to(memory_format=torch.channels_last)
+    model = processes.with_shared_gradients(network)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    n_each = config.training.batch_size // world_size
+    batches = [
+        SegmentationBatch(images[start : start + n_each], masks[start : start + n_each], True)
+        for start in range(rank * n_each, 160, config.training.batch_size)
+    ]
+
+    def score_images(n: int) -> None:
+        score_pool(network, images, np.arange(n), device, batch_size=config.training.batch_size)
+
+    def epoch(n_steps: int) -> None:
+        total = torch.zeros((), dtype=torch.float64)
+        script.train_one_epoch(
+            config, Progress(), model, optimizer, batches[:n_steps], n_steps, total, device
+        )  # fmt: skip
+
+    seconds = {}
+    for name, work, n_warm, n in (
+        ("scoring 320 images", score_images, 16, 320),
+        ("a training epoch of 160 images, batches of 8", epoch, 2, len(batches)),
+    ):
+        work(n_warm)
+        processes.wait_for_all()
+        started = time.monotonic()
+        work(n)
+        processes.wait_for_all()
+        seconds[name] = time.monotonic() - started
+    if rank == 0:
+        print(json.dumps(seconds))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from picking import processes
 from picking.augment import to_float
 from picking.config import ActiveConfig
 from picking.iterations import FULL, Progress
@@ -26,11 +27,12 @@ VAL_TAGS = {
 
 
 def progress_bar(batches: Iterable, progress: Progress) -> Iterable:
-    """Return ``batches`` behind a tqdm bar, on a terminal only."""
+    """Return ``batches`` behind a tqdm bar, on the first process's terminal only."""
     from tqdm import tqdm
 
+    rank, _ = processes.place()
     title = f"Iteration {progress.iteration} epoch {progress.epoch + 1}"
-    return tqdm(batches, desc=title, disable=None, leave=False)
+    return tqdm(batches, desc=title, disable=True if rank else None, leave=False)
 
 
 def log_start(
@@ -49,7 +51,9 @@ def log_start(
         "scratch": "from new weights",
         "shrink_perturb": "from the last iteration's best weights, shrunk and perturbed",
     }
-    log(f"Strategy: {settings.strategy}   seed {config.training.seed}   device {device}")
+    _, world_size = processes.place()
+    log(f"Strategy: {settings.strategy}   seed {config.training.seed}")
+    log(f"Device: {device}, {world_size} process(es)")
     log(f"Network: {model.name}, width {model.width}, depth {model.depth}")
     log(
         f"Pool: {len(train_store):,} images of {train_store.size_px} px in {train_store.folder}, "

@@ -46,6 +46,13 @@ AGAIN_S = 0.05
 
 _held = False
 _asked: tuple[int, float] | None = None  # the signal that came, and when
+_first_to_say: Callable[[], bool] | None = None  # where several processes end together
+
+
+def say_once(first: Callable[[], bool]) -> None:
+    """Of several processes that end together, let only that say why for which ``first()`` holds."""
+    global _first_to_say
+    _first_to_say = first
 
 
 def hold_stop() -> None:
@@ -124,6 +131,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         _leave_at_once(*LAST_WORDS[signal.SIGINT])
     except Terminated:
         _leave_at_once(*LAST_WORDS[signal.SIGTERM])
+    except RuntimeError:
+        if _may_say():
+            raise
+        _leave("", 2)  # another process has said why it left, and this one only missed it
     except OSError as error:
         where = error.filename or "the output folder"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -138,12 +149,19 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 
 
 def _leave(message: str, status: int) -> NoReturn:
+    hold_stop()  # a launcher ends the others as soon as one has left
     _say(message)
     sys.exit(status)
 
 
+def _may_say() -> bool:
+    return _first_to_say is None or _first_to_say()
+
+
 def _say(message: str) -> None:
     """Print on stderr; a console that lies on the full disk too changes no exit status."""
+    if not _may_say():
+        return
     for console, text in ((sys.stdout, ""), (sys.stderr, message + "\n")):
         try:
             console.write(text)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from picking import priors, runs
+from picking import priors, processes
 from picking.augment import to_float, weak_view, window_views
 from picking.config import PUConfig
 from picking.errors import UserError
@@ -88,6 +88,7 @@ def estimate_unlabeled_prior(
     )
     generator = torch.Generator(device).manual_seed(stream_seed(seed, "estimate", "views"))
     optimizer = torch.optim.AdamW(network.parameters(), config.optimizer.lr)
+    # Each process takes all of these steps, few beside a run's: the estimate is that of one process
     for step in range(config.loss.estimate_steps):
         if step % len(sampler) == 0:
             sampler.set_epoch(step // len(sampler))
@@ -120,7 +121,7 @@ def estimate_unlabeled_prior(
         others &= store.picked[held_rows, middle, middle] == 0  # U are the places near no pick
     estimate = priors.best_bin_estimate(scores[labeled], scores[others])
     # GPUs round differently; all processes must use the same number
-    return float(runs.from_all_processes(torch.tensor([estimate], device=device))[0])
+    return float(processes.from_all(torch.tensor([estimate], device=device))[0])
 
 
 @torch.no_grad()
@@ -129,7 +130,8 @@ def _window_scores(
 ) -> np.ndarray:
     """Return a probability for each window: of its middle, or of a place near its pick, (n,).
 
-    Positives among the unlabeled lie anywhere near a particle; the labelled must too.
+    Positives among the unlabeled lie anywhere near a particle; the labelled must too. Every process
+    scores its share and gets all of them.
     """
     assert store.windows is not None
     network.eval()
@@ -137,13 +139,17 @@ def _window_scores(
     offsets = np.argwhere(np.ones((2 * reach + 1,) * 2)) - reach
     offsets = offsets[(offsets**2).sum(axis=1) <= reach**2]
     rng = stream(config.training.seed, "estimate", "places")
-    found = []
-    for part in np.array_split(rows, math.ceil(len(rows) / config.training.eval_batch_size)):
-        windows = store[part]
-        for i in np.flatnonzero(store.labeled[part]):
-            windows[i] = np.roll(windows[i], rng.choice(offsets), axis=(0, 1))
+    moved = {row: rng.choice(offsets) for row in rows[store.labeled[rows]]}
+    found = torch.zeros(len(rows), dtype=torch.float64, device=device)
+    n_parts = math.ceil(len(rows) / config.training.eval_batch_size)
+    rank, world_size = processes.place()
+    for part in np.array_split(np.arange(len(rows)), n_parts)[rank::world_size]:
+        windows = store[rows[part]]
+        for i in np.flatnonzero(store.labeled[rows[part]]):
+            windows[i] = np.roll(windows[i], moved[rows[part][i]], axis=(0, 1))
         middle = to_input(windows, config, device, windows=True)
         z = network(to_float(middle))[:, 0]
         side_px = config.data.input_size_px
-        found.append(torch.sigmoid(z[:, side_px // 2, side_px // 2].double()).cpu().numpy())
-    return np.concatenate(found)
+        found[part] = torch.sigmoid(z[:, side_px // 2, side_px // 2].double())
+    processes.add_up(found)
+    return found.cpu().numpy()

@@ -126,6 +126,39 @@ def save_last(
     )
 
 
+def save_best(
+    run: Path,
+    progress: Progress,
+    config: dict,
+    store: SegmentationStore,
+    network: nn.Module,
+    val: dict,
+) -> None:
+    """Write an iteration's best_model.pt: the weights and all that is needed to use them.
+
+    store: one of those that it learns from; val: its figures on validation.
+    """
+    runs.save_checkpoint(
+        folder_of(run, progress.iteration) / "best_model.pt",
+        {
+            "kind": "segmentation",
+            "config": config,
+            "input": {
+                "side_px": store.size_px,
+                "tiles": store.tiles,
+                "resize": store.resize,
+                "disk": store.disk,
+            },
+            "network": network.state_dict(),
+            "threshold": val["best_f1_threshold"],
+            "iteration": progress.iteration,
+            "epoch": progress.epoch,
+            "step": progress.step,
+            "val": val,
+        },
+    )
+
+
 def load_last(
     run: Path,
     iteration: int,

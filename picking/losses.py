@@ -7,6 +7,8 @@ E_U means over the labelled positives and the unlabeled patches of a batch. Ever
 in float32 at least, whatever autocast made of the logits, and nothing waits for the device.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -205,6 +207,7 @@ def focal_dice(
     gamma: float,
     focal_weight: float,
     dice_weight: float,
+    whole: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> Tensor:
     """Return focal_weight * focal + dice_weight * Dice of a batch of segmentations, a scalar.
 
@@ -224,6 +227,8 @@ def focal_dice(
         gamma: γ >= 0, how much well classified pixels count less; 0 is cross-entropy.
         focal_weight: weight of focal.
         dice_weight: weight of Dice.
+        whole: turns sums over this part of a batch, (5,), into those over the whole batch, where
+            several processes share it (`processes.sum_of_all`).
 
     Source: Lin et al., Focal loss for dense object detection, ICCV 2017; Milletari et al., V-Net,
     3DV 2016, with Σ p in place of Σ p².
@@ -237,9 +242,10 @@ def focal_dice(
     alpha_t = alpha * y + (1 - alpha) * (1 - y)
     # (1 - p_t)^γ by its logarithm: a power has no finite gradient at 0 where γ < 1.
     each = alpha_t * torch.exp(-gamma * F.softplus(z_t)) * F.softplus(-z_t)
-    focal = (each * valid).sum() / valid.sum().clamp(min=1)
-
     p = torch.sigmoid(z) * valid
-    overlap = 2 * (p * y).sum() + DICE_SMOOTHING_PX
-    dice = 1 - overlap / (p.sum() + y.sum() + DICE_SMOOTHING_PX)
+    sums = [(each * valid).sum(), valid.sum().to(y.dtype), (p * y).sum(), p.sum(), y.sum()]
+    each_sum, n_valid, overlap, p_sum, y_sum = whole(torch.stack(sums))
+
+    focal = each_sum / n_valid.clamp(min=1)
+    dice = 1 - (2 * overlap + DICE_SMOOTHING_PX) / (p_sum + y_sum + DICE_SMOOTHING_PX)
     return focal_weight * focal + dice_weight * dice

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from picking import processes
 from picking.augment import to_float
 from picking.errors import UserError
 
@@ -67,6 +68,7 @@ def score_pool(
 ) -> PoolScores:
     """Run the network over some images of a store and keep their scores and features.
 
+    Of several processes each runs it over its share, in the batches of one, and gets all scores.
     The network is used in eval mode and left in the mode it had. Its deepest block must be named
     `bottleneck` and, for `badge`, its last 1x1 convolution `head`. Pass the plain module: hooks do
     not see into a compiled one.
@@ -86,11 +88,13 @@ def score_pool(
         UserError: when a score is not finite, or the network lacks a module that is needed.
     """
     rows = np.asarray(rows, dtype=np.int64)
+    mine = processes.share_of_places(len(rows), batch_size)
     kept: dict[str, np.ndarray] = {}
     with _eval_mode(network), _taps(network, "badge" in extras) as tapped:
-        for start in range(0, len(rows), batch_size):
+        for start in range(0, len(mine), batch_size):
             batch = slice(start, start + batch_size)
-            x = to_float(torch.from_numpy(np.asarray(images[rows[batch]])).to(device))
+            of_batch = rows[mine[batch]]
+            x = to_float(torch.from_numpy(np.asarray(images[of_batch])).to(device))
             with precision_context():
                 z = network(x)
             # Taken out before the symmetries below pass the same hooks.
@@ -99,10 +103,10 @@ def score_pool(
                 numbers["bald"] = _bald(network, x, z, precision_context)
             for name, value in numbers.items():
                 if name not in kept:
-                    kept[name] = np.empty((len(rows), *value.shape[1:]), np.float32)
+                    kept[name] = np.empty((len(mine), *value.shape[1:]), np.float32)
                 kept[name][batch] = value.cpu()
-                _check_finite(name, kept[name][batch], rows[batch])
-    return PoolScores(rows=rows, **kept)
+                _check_finite(name, kept[name][batch], of_batch)
+    return PoolScores(rows=rows, **processes.put_together(kept, mine, len(rows)))
 
 
 def pixel_scores(z: Tensor) -> dict[str, Tensor]:

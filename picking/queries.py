@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking import acquisition, active_reports, iterations
+from picking import acquisition, active_reports, iterations, processes
 from picking.config import ActiveConfig
 from picking.pool import PoolScores, score_pool
 from picking.runs import Log
@@ -29,6 +29,9 @@ def query(
     board: Any,
 ) -> float:
     """Choose the images that iteration k + 1 adds and write its labelled set.
+
+    Of several processes all score, and all choose from the same scores; what the first writes is
+    what counts.
 
     network: the best of iteration k; labelled: int64 (n,), positions in the store of what it was
     trained on. Returns the seconds that the choice took: scoring only what the strategy looks at.
@@ -59,13 +62,16 @@ def query(
 
     new = unlabelled[chosen]
     everything = np.concatenate([labelled, new])
-    iterations.write_labelled(run, k + 1, store, everything, new, scores[chosen])
+    rank, _ = processes.place()
+    if rank == 0:
+        iterations.write_labelled(run, k + 1, store, everything, new, scores[chosen])
     shared = {}
     if settings.compare_queries:
         others = [name for name in acquisition.STRATEGIES if name != settings.strategy]
         shared = acquisition.overlaps(pool, chosen, others, training.seed, k)
-    active_reports.report_query(
-        log, board, k, settings.strategy, store, unlabelled, chosen, scores, shared, network,
-        seconds, device,
-    )  # fmt: skip
+    if rank == 0:
+        active_reports.report_query(
+            log, board, k, settings.strategy, store, unlabelled, chosen, scores, shared, network,
+            seconds, device,
+        )  # fmt: skip
     return seconds

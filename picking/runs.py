@@ -1,4 +1,4 @@
-"""Run folders: configuration, log, checkpoints, resume, devices and processes.
+"""Run folders: configuration, log, checkpoints, resume and devices.
 
 A run's folder holds config.yaml, run.json, training.log, metrics.jsonl and TensorBoard event files;
 PU learning adds checkpoints/{last,best_model}.pt and, at the end, results.json, active learning
@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import yaml
 
 from picking import checkpoints
@@ -72,52 +71,6 @@ def use_deterministic_kernels() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
-
-
-def start_processes(device: torch.device) -> tuple[int, int]:
-    """Join the process group when torchrun started this process; return (rank, world size)."""
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    if world_size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return process()
-
-
-def process() -> tuple[int, int]:
-    """Return this process's rank and the world size, (0, 1) outside torchrun."""
-    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-
-
-def wait_for_all() -> None:
-    """Return when every process has come here."""
-    if dist.is_initialized():
-        dist.barrier()
-
-
-def sum_over_processes(values: torch.Tensor) -> None:
-    """Replace ``values`` by the sum over all processes."""
-    if dist.is_initialized():
-        dist.all_reduce(values)
-
-
-def take_buffers_of_first(network: torch.nn.Module) -> None:
-    """Give every process the first one's buffers: without SyncBatchNorm they drift apart."""
-    if dist.is_initialized():
-        for buffer in network.buffers():
-            dist.broadcast(buffer, 0)
-
-
-def from_all_processes(values: torch.Tensor) -> torch.Tensor:
-    """Concatenate the (n, ...) tensors of all processes, in rank order.
-
-    Gradients flow into this process's own part. Every process then computes the same loss of the
-    global batch; since DistributedDataParallel averages gradients, scale it by the world size.
-    """
-    if not dist.is_initialized():
-        return values
-    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, values.detach().contiguous())
-    parts[dist.get_rank()] = values
-    return torch.cat(parts)
 
 
 def open_run(

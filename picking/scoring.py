@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking import metrics, pixel_metrics, runs
+from picking import metrics, pixel_metrics, processes
 from picking.augment import to_float
 from picking.config import PUConfig
 from picking.errors import UserError
@@ -53,7 +53,7 @@ def score(
     network.eval()
     n, size = len(store), config.training.eval_batch_size
     probability = torch.zeros(n, dtype=torch.float64, device=device)
-    rank, world_size = runs.process()
+    rank, world_size = processes.place()
     for start in range(rank * size, n, world_size * size):
         patches = to_input(
             store[slice(start, start + size)], config, device, windows=not store.truth_known
@@ -63,7 +63,7 @@ def score(
         if z.ndim == 4:
             z = z[:, 0, z.shape[2] // 2, z.shape[3] // 2]
         probability[start : start + size] = torch.sigmoid(z.double())
-    runs.sum_over_processes(probability)
+    processes.add_up(probability)
     if not torch.isfinite(probability).all():
         raise UserError(
             "the network's scores are not finite: lower optimizer.lr or set training.precision=fp32"
@@ -104,13 +104,18 @@ def evaluate_pixels(
     precision: str,
     device: torch.device,
 ) -> dict[str, float | None]:
-    """Return `pixel_metrics.figures` over all pixels of a split, streamed a batch at a time."""
+    """Return `pixel_metrics.figures` over all pixels of a split, streamed a batch at a time.
+
+    Every process counts its share of the images; counts add up to those of one, exactly.
+    """
     network.eval()
     counts = pixel_metrics.new_counts(device)
-    for start in range(0, len(store), batch_size):
+    rank, world_size = processes.place()
+    for start in range(rank * batch_size, len(store), world_size * batch_size):
         images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
         masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
         with autocast(precision, device):
             z = network(to_float(images))
         pixel_metrics.add(counts, z, masks)
+    processes.add_up(counts)
     return pixel_metrics.figures(counts)

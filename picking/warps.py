@@ -19,9 +19,15 @@ from picking.segmentation import IGNORE
 ELASTIC_NODES = 5
 ICE_NODES = 3
 
+Share = tuple[int, int]  # which, from 0, of how many equal parts of a batch
+
 
 def warp(
-    images: torch.Tensor, masks: torch.Tensor, generator: torch.Generator, config: WarpConfig
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    generator: torch.Generator,
+    config: WarpConfig,
+    share: Share = (0, 1),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Standardise each image, move it and its mask alike, then change its contrast, ice and noise.
 
@@ -36,6 +42,9 @@ def warp(
     1 ± its strength, ``gradient`` the size of a smooth random field that is added, and ``noise``
     the largest deviation of white noise, both in deviations of the image.
 
+    Of several processes that share a batch each passes its ``share``, where its images lie in it:
+    all draw for the whole batch, so that an image's warp does not depend on their number.
+
     Images, masks and generator lie on one device; images are square, or it is a `ValueError`.
     """
     if images.shape != masks.shape or images.shape[1] != images.shape[2]:
@@ -44,21 +53,23 @@ def warp(
         )
     x = to_float(images)
     if config.flip or config.rotation_degrees or config.elastic:
-        grid = _sources(x, generator, config)
+        grid = _sources(x, generator, config, share)
         x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
         # Shifted by IGNORE, so that the zeros from outside come back as that.
         shifted = masks.unsqueeze(1).float().sub_(IGNORE)
         moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
         masks = moved.add_(IGNORE).squeeze(1).to(torch.uint8)
-    return _distort(x, generator, config), masks
+    return _distort(x, generator, config, share), masks
 
 
-def _sources(x: torch.Tensor, generator: torch.Generator, config: WarpConfig) -> torch.Tensor:
+def _sources(
+    x: torch.Tensor, generator: torch.Generator, config: WarpConfig, share: Share
+) -> torch.Tensor:
     """Return where each pixel comes from: (B, s, s, 2), as (x, y), in half sides from the centre.
 
     (B, 1, s, s) in.
     """
-    n, side_px, device = len(x), x.shape[-1], x.device
+    n, side_px, device = len(x) * share[1], x.shape[-1], x.device
     limit = math.radians(config.rotation_degrees)
     angle = limit * (2 * torch.rand(n, generator=generator, device=device) - 1)
     cos, sin = angle.cos(), angle.sin()
@@ -68,38 +79,47 @@ def _sources(x: torch.Tensor, generator: torch.Generator, config: WarpConfig) ->
         sign = 1 - 2 * torch.randint(2, (n, 2, 1), generator=generator, device=device)
         matrix = torch.where(swap, matrix.flip(1), matrix) * sign
     centres = (torch.arange(side_px, device=device) * 2 + 1) / side_px - 1
-    of_x, of_y = matrix.view(n, 2, 2, 1, 1).unbind(2)
+    of_x, of_y = _part(matrix.view(n, 2, 2, 1, 1), share).unbind(2)
     sources = of_x * centres + of_y * centres.unsqueeze(1)
     if config.elastic:
-        displacement = _smooth_fields(x, 2, ELASTIC_NODES, generator)
+        displacement = _smooth_fields(x, 2, ELASTIC_NODES, generator, share)
         sources.add_(displacement, alpha=2 * config.elastic)
     return sources.permute(0, 2, 3, 1)
 
 
-def _distort(x: torch.Tensor, generator: torch.Generator, config: WarpConfig) -> torch.Tensor:
+def _distort(
+    x: torch.Tensor, generator: torch.Generator, config: WarpConfig, share: Share
+) -> torch.Tensor:
     """Change contrast, ice and noise of (B, 1, s, s), in place."""
-    draw = torch.rand(2, len(x), 1, 1, 1, generator=generator, device=x.device)
-    x.mul_(1 + config.contrast * (2 * draw[0] - 1))
+    n = len(x) * share[1]
+    draw = torch.rand(2, n, 1, 1, 1, generator=generator, device=x.device)
+    contrast, noisy = (_part(one, share) for one in draw)
+    x.mul_(1 + config.contrast * (2 * contrast - 1))
     if config.gradient:
-        x.add_(_smooth_fields(x, 1, ICE_NODES, generator), alpha=config.gradient)
+        x.add_(_smooth_fields(x, 1, ICE_NODES, generator, share), alpha=config.gradient)
     if config.noise:
-        noise = torch.randn(x.shape, generator=generator, device=x.device)
-        x.addcmul_(noise, config.noise * draw[1])
+        noise = torch.randn((n, *x.shape[1:]), generator=generator, device=x.device)
+        x.addcmul_(_part(noise, share), config.noise * noisy)
     return x
 
 
 def _smooth_fields(
-    x: torch.Tensor, n_fields: int, n_nodes: int, generator: torch.Generator
+    x: torch.Tensor, n_fields: int, n_nodes: int, generator: torch.Generator, share: Share
 ) -> torch.Tensor:
     """Return random fields as wide as ``x``: (B, n_fields, s, s).
 
     Nodes stand on a square grid from corner to corner, each even in -1 to 1, cubic in between.
     """
     side_px, device = x.shape[-1], x.device
-    shape = (len(x), n_fields, n_nodes, n_nodes)
-    nodes = 2 * torch.rand(shape, generator=generator, device=device) - 1
+    shape = (len(x) * share[1], n_fields, n_nodes, n_nodes)
+    nodes = _part(2 * torch.rand(shape, generator=generator, device=device) - 1, share)
     # How much each node counts along one side. Interpolating in two dimensions at once would take
     # longer than all the rest.
     unit = torch.eye(n_nodes, device=device).view(1, 1, n_nodes, n_nodes)
-    share = F.interpolate(unit, (side_px, n_nodes), mode="bicubic", align_corners=True)
-    return share @ nodes @ share.mT
+    weight = F.interpolate(unit, (side_px, n_nodes), mode="bicubic", align_corners=True)
+    return weight @ nodes @ weight.mT
+
+
+def _part(drawn: torch.Tensor, share: Share) -> torch.Tensor:
+    """Return the share of (share[1] * B, ...) numbers drawn for a whole batch: (B, ...)."""
+    return drawn.chunk(share[1])[share[0]]

@@ -1,12 +1,9 @@
-"""Devices, run folders, checkpoints, and gradients that several processes share."""
+"""Devices, run folders and checkpoints."""
 
 import json
 import os
 import pickle
 import re
-import runpy
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -227,72 +224,6 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
         with pytest.raises(UserError, match=r"a\.pt is of another architecture"):
             runs.load_weights(network, weights, tmp_path / "a.pt")
     runs.load_weights(network, nn.Linear(3, 1).state_dict(), tmp_path / "a.pt")
-
-
-# Several processes
-
-GRADIENTS = """
-import sys
-import torch
-from torch import nn
-from torch.nn.parallel import DistributedDataParallel
-from picking import runs
-from picking.losses import fixmatch_consistency, nnpu_risk
-
-torch.set_num_threads(1)
-rank, world_size = runs.start_processes(torch.device("cpu"))
-torch.manual_seed(0)
-network = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
-x_p, x_u, x_s = torch.randn(4, 5).double(), torch.randn(10, 5).double(), torch.randn(10, 5).double()
-model = DistributedDataParallel(network) if world_size > 1 else network
-found = {}
-for name, prior_u in (("ordinary", 0.1), ("clipped", 0.95)):
-    parts = [x[rank * len(x) // world_size : (rank + 1) * len(x) // world_size]
-             for x in (x_p, x_u, x_s)]
-    z = model(torch.cat(parts)).squeeze(1).split([len(part) for part in parts])
-    z_p, z_u, z_s = (runs.from_all_processes(part) for part in z)
-    objective, risk = nnpu_risk(z_p, z_u, 0.47, prior_u)
-    consistency, mask = fixmatch_consistency(z_u, z_s, 0.5)
-    network.zero_grad()
-    ((objective + consistency) * world_size).backward()
-    found[name] = [p.grad.clone() for p in network.parameters()], risk, mask.sum()
-# Without SyncBatchNorm buffers differ between processes
-norm = nn.BatchNorm1d(1)
-norm.running_mean.fill_(rank + 1.0)
-runs.take_buffers_of_first(norm)
-found["buffer"] = norm.running_mean
-torch.save(found, sys.argv[1] + str(rank))
-"""
-
-
-def test_two_processes_have_exactly_the_gradients_of_one(tmp_path, monkeypatch):
-    script = tmp_path / "gradients.py"
-    script.write_text(GRADIENTS)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(tmp_path / "two")],
-            env={**os.environ, **group, "RANK": str(rank), "PYTHONPATH": str(ROOT)},
-        )
-        for rank in range(2)
-    ]
-    assert [process.wait() for process in processes] == [0, 0]
-    monkeypatch.setattr(sys, "argv", ["", str(tmp_path / "one")])
-    runpy.run_path(str(script))
-
-    alone = torch.load(tmp_path / "one0")
-    for rank in range(2):
-        shared = torch.load(tmp_path / f"two{rank}")
-        assert shared["buffer"].item() == 1
-        for name in ("ordinary", "clipped"):
-            gradients, risk, n_masked = alone[name]
-            assert max(g.abs().max() for g in gradients) > 0.01
-            torch.testing.assert_close(shared[name][0], gradients, rtol=1e-12, atol=1e-14)
-            torch.testing.assert_close(shared[name][1], risk, rtol=1e-12, atol=1e-14)
-            assert shared[name][2] == n_masked > 0
 
 
 @pytest.mark.parametrize(

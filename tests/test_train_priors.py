@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_runs import config_with, results_of, tiny_network, train
+from tiny_runs import UNET, as_windows, config_with, results_of, tiny_network, train
 
 import train_pu_fixed_full as script
+from models import UNet
+from picking import estimate, processes
 from picking.errors import UserError
 from picking.estimate import resolve_priors
 from picking.patches import PatchStore
@@ -80,6 +82,19 @@ def test_an_estimate_from_one_micrograph_is_refused(tmp_path):
     config = config_with(tmp_path, "loss.unlabeled_prior=estimate")
     with pytest.raises(UserError, match="in both halves of the 1 training micrographs"):
         resolved(config, data)
+
+
+def test_processes_score_the_windows_of_an_estimate_in_shares(store, tmp_path, monkeypatch):
+    windows = PatchStore(as_windows(store, tmp_path), "train")
+    config = config_with(tmp_path, *UNET, "training.eval_batch_size=8")
+    arguments = (UNet(width=2, depth=2), config, windows, np.arange(3, len(windows)))
+    alone = estimate._window_scores(*arguments, torch.device("cpu"))
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(processes, "place", lambda rank=rank: (rank, 2))
+        shares.append(estimate._window_scores(*arguments, torch.device("cpu")))
+    assert all(0 < np.count_nonzero(share) < len(alone) for share in shares)
+    np.testing.assert_array_equal(sum(shares), alone)
 
 
 def test_use_data_prior_means_actual_unless_the_config_says_pool(store, tmp_path):

@@ -248,3 +248,13 @@ def test_on_a_gpu_warps_stay_there_and_nothing_waits_for_a_value():
         assert (x.device.type, moved.device.type) == ("cuda", "cuda")
         with pytest.raises(DataDependentOutputException):
             x.sum().item()
+
+
+def test_processes_that_share_a_batch_warp_it_as_one():
+    images, masks = disks(6, 32)
+    x, moved = warp(images, masks, generator(), WarpConfig())
+    for rank in range(3):
+        part = slice(2 * rank, 2 * rank + 2)
+        own = warp(images[part], masks[part], generator(), WarpConfig(), (rank, 3))
+        assert torch.equal(own[0], x[part])
+        assert torch.equal(own[1], moved[part])
