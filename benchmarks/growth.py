@@ -209,9 +209,9 @@ def analysis(n: int, folder: Path) -> Callable[[], object]:
 
 
 JOBS: dict[str, tuple[Callable[[int, Path], Callable[[], object]], int]] = {
-    "preprocessing": (preprocessing, 40),
-    "loading": (loading, 40),
-    "scoring": (scoring, 60),
+    "preprocessing": (preprocessing, 500),
+    "loading": (loading, 500),
+    "scoring": (scoring, 100),
     "k-centre, 100 chosen": (k_centre_100, 10_000),
     "k-centre, a tenth chosen": (k_centre_tenth, 2_500),
     "analysis": (analysis, 6),
