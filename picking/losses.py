@@ -230,6 +230,7 @@ def focal_dice(
     """
     valid = masks != IGNORE
     y = (masks == 1).to(torch.promote_types(z.dtype, torch.float32))
+    takes_part = valid.to(y.dtype)  # once: a product with booleans turns them into numbers anew
     # Not a product with 0: the gradient stays 0 where an ignored logit is not finite.
     z = torch.where(valid, z.reshape(masks.shape).to(y.dtype), 0)
 
@@ -237,9 +238,9 @@ def focal_dice(
     alpha_t = alpha * y + (1 - alpha) * (1 - y)
     # (1 - p_t)^γ by its logarithm: a power has no finite gradient at 0 where γ < 1.
     each = alpha_t * torch.exp(-gamma * F.softplus(z_t)) * F.softplus(-z_t)
-    focal = (each * valid).sum() / valid.sum().clamp(min=1)
+    focal = (each * takes_part).sum() / valid.sum().clamp(min=1)
 
-    p = torch.sigmoid(z) * valid
+    p = torch.sigmoid(z) * takes_part
     overlap = 2 * (p * y).sum() + DICE_SMOOTHING_PX
     dice = 1 - overlap / (p.sum() + y.sum() + DICE_SMOOTHING_PX)
     return focal_weight * focal + dice_weight * dice
