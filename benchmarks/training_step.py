@@ -9,7 +9,7 @@ script/s: images a second of the scripts' own `train_one_epoch`, with loader, sa
 and optimiser, on a store of noise. bare/s: of the network alone, forward, backward and optimiser
 step on random numbers already in memory, as many views a step, in the same precision and layout.
 `ratio` is one to the other; on a CPU `CPU ratio` too, of the process's own seconds, which other
-work disturbs less (one thread, no workers). `waits` is the share of the script's time in
+work disturbs less (mind that workers are processes of their own). `waits` is the share of the script's time in
 next(loader). Each of `WAYS` is compared with the bare network in plain eager fp32 as well (x fp32,
 x tf32). Ways take turns; figures are medians over turns, ratios are made within a turn.
 
@@ -21,7 +21,6 @@ copying, memory is the limit.
 
 import argparse
 import copy
-import dataclasses
 import json
 import os
 import platform
@@ -37,6 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 import train_active_learning_fixed as active_script
@@ -56,6 +56,7 @@ from picking.segmentation import CryoEMSegmentationDataset
 from picking.streams import stream
 
 ROOT = Path(__file__).resolve().parent.parent
+NETWORKS = ("resnet18", "attention_unet", "unet")
 ENDLESS = 10**6  # steps of a run, so that the learning rate hardly falls
 QUICK = {"resnet18": "pu_real_quick.yaml", "unet": "active_learning_real_quick.yaml"}
 FULL = {"resnet18": "pu_full_fixed.yaml", "unet": "active_learning.yaml"}
@@ -87,15 +88,8 @@ COLUMNS = {
 }  # fmt: skip
 
 
-@dataclasses.dataclass
-class Loop:
-    """A network, the script's ``epoch(model, loader)`` of it, and what the loader reads."""
-
-    network: nn.Module
-    input_shape: tuple[int, ...]
-    epoch: Callable[[nn.Module, Any], None]
-    dataset: Any
-    sampler: Any
+# A network, the shape of its input, the script's ``epoch(model, loader)`` of it, and the loader
+Loop = tuple[nn.Module, tuple[int, ...], Callable[[nn.Module, Any], None], DataLoader]
 
 
 class Timed:
@@ -163,11 +157,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    networks = ("resnet18", "attention_unet", "unet")
     add = parser.add_argument
     add("--device", default="auto")
     add("--scale", choices=SCALES, default="quick")
-    add("--networks", nargs="+", choices=networks, default=networks)
+    add("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     add("--ways", nargs="+", choices=WAYS, help="default: all on a GPU, `default` on a CPU")
     add("--batch-sizes", nargs="+", type=int, default=[None], help="default: the config's")
     add("--steps", type=int, default=10, help="of each way in each turn")
@@ -237,18 +230,18 @@ def prepare(
         before = torch.cuda.memory_allocated(device)
     set_tf32(way)
     config = read(args.scale, name, way, batch_size)
-    loop = (pu_loop if name == "resnet18" else active_loop)(config, args, folder)
-    loader = batch_loader(loop.dataset, loop.sampler, args.num_workers, device)
-    settings, bare = config.training, copy.deepcopy(loop.network)
-    model, bare_model = loop.network, bare
+    build = pu_loop if name == "resnet18" else active_loop
+    network, input_shape, epoch, loader = build(config, args, folder)
+    settings, bare = config.training, copy.deepcopy(network)
+    model, bare_model = network, bare
     if settings.compile:
         mode = "reduce-overhead" if way == "graphs" else "default"
         model, bare_model = (torch.compile(one, mode=mode) for one in (model, bare))
-    loop.epoch(model, loader)
+    epoch(model, loader)
     peak = torch.cuda.max_memory_allocated(device) - before if on_gpu else 0
 
     optimizer = new_optimizer(bare, config.optimizer)
-    x = torch.randn(loop.input_shape, device=device)
+    x = torch.randn(input_shape, device=device)
     with torch.no_grad(), autocast(settings.precision, device):
         gradient = torch.randn_like(bare(x)) / len(x)
 
@@ -264,13 +257,13 @@ def prepare(
         set_tf32(way)
         timed = Timed(loader)
         bare_s, bare_cpu_s = seconds(bare_epoch, device)
-        script_s, script_cpu_s = seconds(lambda: loop.epoch(model, timed), device)
+        script_s, script_cpu_s = seconds(lambda: epoch(model, timed), device)
         taken = {"bare": bare_s, "script": script_s, "waited": timed.seconds}
         return taken if on_gpu else {**taken, "bare CPU": bare_cpu_s, "script CPU": script_cpu_s}
 
     turn()
     matmul, copying = machine_limits(SCALES[args.scale]["matmul"], gradient.dtype, device)
-    flops, n_bytes = cost(bare, loop.input_shape, gradient.dtype)
+    flops, n_bytes = cost(bare, input_shape, gradient.dtype)
     row = {
         "network": name,
         "way": way,
@@ -354,7 +347,8 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
         now.progress.epoch, now.progress.batch = now.progress.epoch + 1, 0
 
     side_px = config.data.input_size_px
-    return Loop(network, (n_p + 2 * n_u, 1, side_px, side_px), epoch, patches, sampler)
+    loader = batch_loader(patches, sampler, args.num_workers, device)
+    return network, (n_p + 2 * n_u, 1, side_px, side_px), epoch, loader
 
 
 def noise(path: Path, n: int, side_px: int) -> np.ndarray:
@@ -384,7 +378,8 @@ def active_loop(config: ActiveConfig, args: argparse.Namespace, folder: Path) ->
         progress.epoch, progress.batch = progress.epoch + 1, 0
 
     dataset = CryoEMSegmentationDataset(images, masks, is_training=True)
-    return Loop(network, (size, 1, side_px, side_px), epoch, dataset, batches)
+    loader = batch_loader(dataset, batches, args.num_workers, device)
+    return network, (size, 1, side_px, side_px), epoch, loader
 
 
 if __name__ == "__main__":
