@@ -388,6 +388,7 @@ def train_one_epoch(
     terms = loss_terms(config)
     generator = torch.Generator(device)
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
+    weights = list(model.parameters())  # looked for once, not in every step
     model.train()
     started = time.monotonic()
 
@@ -410,7 +411,7 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         largest_norm = config.optimizer.grad_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(model.parameters(), largest_norm)
+        norm = nn.utils.clip_grad_norm_(weights, largest_norm)
         optimizer.step()
 
         progress.step, progress.batch = progress.step + 1, i + 1

@@ -354,6 +354,7 @@ def train_one_epoch(
     weight = loss_config.lambda_consistency * ramp
     generator = torch.Generator(device)
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
+    weights = list(state.network.parameters())  # looked for once, not in every step
     model.train()
     started = time.monotonic()
 
@@ -418,7 +419,7 @@ def train_one_epoch(
         state.optimizer.zero_grad(set_to_none=True)
         (loss * sampler.world_size).backward()
         largest_norm = config.optimizer.grad_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(state.network.parameters(), largest_norm)
+        norm = nn.utils.clip_grad_norm_(weights, largest_norm)
         state.optimizer.step()
         if state.average is not None:
             update_average(state.average, state.network, settings.ema_decay or 0.999, step)
