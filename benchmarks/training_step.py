@@ -68,7 +68,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "resnet18": ["data.input_size_px=32", "training.batch_size=5"],
         "unet": ["model.width=2", "model.depth=2", "training.batch_size=2"],
     },
-    "quick": {"configs": QUICK, "patch_px": 128, "image_px": 128, "matmul": 2048},
+    "quick": {"configs": QUICK, "patch_px": 128, "image_px": 128, "matmul": 1024},
     "full": {"configs": FULL, "patch_px": 128, "image_px": 768, "matmul": 8192},
 }  # fmt: skip
 PLAIN = {"precision": "fp32", "channels_last": False, "compile": False}
@@ -306,8 +306,8 @@ def machine_limits(side: int, dtype: torch.dtype, device: torch.device) -> tuple
     a = torch.randn(side, side, device=device).to(dtype)
     source = torch.ones(64 * side**2, dtype=torch.uint8, device=device)
     target = torch.ones_like(source)
-    matmul_s = min(seconds(lambda: torch.mm(a, a), device)[0] for _ in range(5))
-    copy_s = min(seconds(lambda: target.copy_(source), device)[0] for _ in range(5))
+    matmul_s = min(seconds(lambda: torch.mm(a, a), device)[0] for _ in range(20))
+    copy_s = min(seconds(lambda: target.copy_(source), device)[0] for _ in range(20))
     return 2 * side**3 / matmul_s, 2 * source.nbytes / copy_s
 
 
