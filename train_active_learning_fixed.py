@@ -82,7 +82,7 @@ from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, sha256, write_json
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
-from picking.parallel import PATIENCE_S, follow_parent, reading_workers
+from picking.parallel import batch_loader, reading_workers
 from picking.pixel_metrics import FIGURES
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
@@ -268,12 +268,7 @@ def begin_iteration(
     network = processes.with_shared_statistics(network.to(device), device)
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(
-        network.parameters(),
-        config.optimizer.lr,
-        weight_decay=config.optimizer.weight_decay,
-        fused=True,
-    )
+    optimizer = runs.new_optimizer(network, config.optimizer)
     progress = iterations.load_last(folder, k, network, optimizer, device)
     if progress is None:
         steps_before = 0
@@ -327,16 +322,7 @@ def train(
     )
     n_steps = math.ceil(len(labelled) / training.batch_size)
     batches: list[np.ndarray] = []  # of the epoch under way, so that workers last the iteration
-    loader = DataLoader(
-        dataset,
-        sampler=batches,  # type: ignore[arg-type]
-        batch_size=None,
-        num_workers=n_workers,
-        pin_memory=device.type == "cuda",
-        persistent_workers=n_workers > 0,
-        worker_init_fn=follow_parent,
-        timeout=PATIENCE_S if n_workers else 0,
-    )
+    loader = batch_loader(dataset, batches, n_workers, device)
     if rank == 0:
         runs.keep_metrics(folder / "metrics.jsonl", k * training.epochs + progress.epoch)
 
@@ -400,6 +386,7 @@ def train_one_epoch(
     generator = torch.Generator(device)
     _, world_size = processes.place()
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
+    weights = list(model.parameters())  # looked for once, not in every step
     model.train()
     started = time.monotonic()
 
@@ -424,7 +411,7 @@ def train_one_epoch(
         optimizer.zero_grad(set_to_none=True)
         (loss * world_size).backward()
         largest_norm = config.optimizer.grad_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(model.parameters(), largest_norm)
+        norm = nn.utils.clip_grad_norm_(weights, largest_norm)
         optimizer.step()
 
         progress.step, progress.batch = progress.step + 1, i + 1

@@ -76,7 +76,7 @@ from picking.losses import (
     nnpu_risk,
     weak_probability,
 )
-from picking.parallel import PATIENCE_S, follow_parent, reading_workers
+from picking.parallel import batch_loader, reading_workers
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
@@ -151,12 +151,7 @@ def main() -> None:
         checkpoints.require_size(lambda on: build_network(config, on))
         torch.manual_seed(stream_seed(config.training.seed, "init"))
         network = processes.with_shared_statistics(build_network(config, device), device)
-        optimizer = torch.optim.AdamW(
-            network.parameters(),
-            config.optimizer.lr,
-            weight_decay=config.optimizer.weight_decay,
-            fused=True,  # one pass over the weights, on CPU and GPU: the rest costs 5% of a step
-        )
+        optimizer = runs.new_optimizer(network, config.optimizer)
         state = State(
             network=network,
             average=copy.deepcopy(network).eval() if uses_average(config) else None,
@@ -183,16 +178,8 @@ def main() -> None:
             stack.callback(board.close)
 
         # 4. Epochs
-        loader = DataLoader(  # a whole batch at a time, straight from the memory map
-            train_store if train_store.windows is None else PickedWindows(train_store),
-            sampler=sampler,
-            batch_size=None,
-            num_workers=args.num_workers,
-            pin_memory=device.type == "cuda",
-            persistent_workers=args.num_workers > 0,
-            worker_init_fn=follow_parent,
-            timeout=PATIENCE_S if args.num_workers else 0,
-        )
+        dataset = train_store if train_store.windows is None else PickedWindows(train_store)
+        loader = batch_loader(dataset, sampler, args.num_workers, device)
         with reading_workers():
             train(config, state, loader, sampler, val_store, folder, device, log, board)
 
@@ -363,6 +350,7 @@ def train_one_epoch(
     weight = loss_config.lambda_consistency * ramp
     generator = torch.Generator(device)
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
+    weights = list(state.network.parameters())  # looked for once, not in every step
     model.train()
     started = time.monotonic()
 
@@ -425,7 +413,7 @@ def train_one_epoch(
         state.optimizer.zero_grad(set_to_none=True)
         (loss * sampler.world_size).backward()
         largest_norm = config.optimizer.grad_clip or math.inf
-        norm = nn.utils.clip_grad_norm_(state.network.parameters(), largest_norm)
+        norm = nn.utils.clip_grad_norm_(weights, largest_norm)
         state.optimizer.step()
         if state.average is not None:
             update_average(state.average, state.network, settings.ema_decay or 0.999, step)

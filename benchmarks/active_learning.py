@@ -224,6 +224,8 @@ def full_size(args: argparse.Namespace) -> None:
             f"{name}, batch {args.batch_size} at 768 px on {device}: {np.median(times):.3f} s, "
             f"{seconds[name]:.4f} s an image; peak memory so far {peak:.1f} GiB"
         )
+    minutes = 5172 * seconds["scoring batch"] / 60
+    print(f"a pool of 5,172 images is scored in {minutes:,.1f} minutes")
     counts = schedule(5172, 0.1, 0.1, 10)
     trained = 30 * sum(counts)
     scored = 30 * 10 * 534 + 5172 * 9

@@ -235,6 +235,7 @@ def focal_dice(
     """
     valid = masks != IGNORE
     y = (masks == 1).to(torch.promote_types(z.dtype, torch.float32))
+    takes_part = valid.to(y.dtype)  # once: a product with booleans turns them into numbers anew
     # Not a product with 0: the gradient stays 0 where an ignored logit is not finite.
     z = torch.where(valid, z.reshape(masks.shape).to(y.dtype), 0)
 
@@ -242,8 +243,8 @@ def focal_dice(
     alpha_t = alpha * y + (1 - alpha) * (1 - y)
     # (1 - p_t)^γ by its logarithm: a power has no finite gradient at 0 where γ < 1.
     each = alpha_t * torch.exp(-gamma * F.softplus(z_t)) * F.softplus(-z_t)
-    p = torch.sigmoid(z) * valid
-    sums = [(each * valid).sum(), valid.sum().to(y.dtype), (p * y).sum(), p.sum(), y.sum()]
+    p = torch.sigmoid(z) * takes_part
+    sums = [(each * takes_part).sum(), valid.sum().to(y.dtype), (p * y).sum(), p.sum(), y.sum()]
     each_sum, n_valid, overlap, p_sum, y_sum = whole(torch.stack(sums))
 
     focal = each_sum / n_valid.clamp(min=1)

@@ -114,6 +114,25 @@ def reading_workers() -> Iterator[None]:
         ) from error
 
 
+def batch_loader(dataset: Any, sampler: Any, n_workers: int, device: Any) -> Any:
+    """Return a DataLoader of whole batches, ``dataset[indices]`` for what the sampler yields.
+
+    n_workers: processes that read them; 0: this one, straight from the memory map.
+    """
+    from torch.utils.data import DataLoader  # preprocessing never waits for torch
+
+    return DataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=None,
+        num_workers=n_workers,
+        pin_memory=device.type == "cuda",
+        persistent_workers=n_workers > 0,
+        worker_init_fn=follow_parent,
+        timeout=PATIENCE_S if n_workers else 0,
+    )
+
+
 def _start_worker() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     follow_parent()

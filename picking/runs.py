@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from picking import checkpoints
-from picking.config import differing_keys, read_yaml
+from picking.config import ActiveOptimizerConfig, OptimizerConfig, differing_keys, read_yaml
 from picking.errors import PRINTS, UserError
 from picking.files import (
     DAMAGED_ARRAY,
@@ -71,6 +71,18 @@ def use_deterministic_kernels() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+
+
+def new_optimizer(
+    network: torch.nn.Module, settings: OptimizerConfig | ActiveOptimizerConfig
+) -> torch.optim.Optimizer:
+    """Return AdamW over all weights of a network."""
+    return torch.optim.AdamW(
+        network.parameters(),
+        settings.lr,
+        weight_decay=settings.weight_decay,
+        fused=True,  # one pass over the weights, on CPU and GPU: the rest costs 5% of a step
+    )
 
 
 def open_run(

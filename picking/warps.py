@@ -5,6 +5,7 @@ of the generator makes the same warps. Nothing here waits for the GPU and nothin
 samples. Call it outside autocast.
 """
 
+import functools
 import math
 
 import torch
@@ -113,11 +114,16 @@ def _smooth_fields(
     side_px, device = x.shape[-1], x.device
     shape = (len(x) * share[1], n_fields, n_nodes, n_nodes)
     nodes = _part(2 * torch.rand(shape, generator=generator, device=device) - 1, share)
-    # How much each node counts along one side. Interpolating in two dimensions at once would take
-    # longer than all the rest.
-    unit = torch.eye(n_nodes, device=device).view(1, 1, n_nodes, n_nodes)
-    weight = F.interpolate(unit, (side_px, n_nodes), mode="bicubic", align_corners=True)
+    # Interpolating in two dimensions at once would take longer than all the rest
+    weight = _node_weights(n_nodes, side_px, device)
     return weight @ nodes @ weight.mT
+
+
+@functools.lru_cache(maxsize=16)
+def _node_weights(n_nodes: int, side_px: int, device: torch.device) -> torch.Tensor:
+    """Return how much each node counts at each pixel along one side: (1, 1, s, n_nodes)."""
+    unit = torch.eye(n_nodes, device=device).view(1, 1, n_nodes, n_nodes)
+    return F.interpolate(unit, (side_px, n_nodes), mode="bicubic", align_corners=True)
 
 
 def _part(drawn: torch.Tensor, share: Share) -> torch.Tensor:

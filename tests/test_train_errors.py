@@ -185,7 +185,7 @@ def test_a_disk_that_is_full_for_events_stops_the_run_without_a_traceback_beside
 def test_a_reading_worker_that_is_killed_or_hangs_stops_the_run_and_resume_goes_on(
     store, tmp_path, finished_run, monkeypatch, number, words
 ):
-    monkeypatch.setattr(script, "PATIENCE_S", 1)
+    monkeypatch.setattr("picking.parallel.PATIENCE_S", 1)
     here, read, before = os.getpid(), PatchStore.__getitem__, multiprocessing.active_children()
 
     def read_or_end(self, rows):
