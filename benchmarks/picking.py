@@ -5,6 +5,9 @@
         --shares 1 0.3 0.05 0.01 --seeds 0 1
     python -m benchmarks.picking cost --data-root ../shared/data/empiar-10017 \
         --checkpoints unet.pt few.pt --topaz 'python -m topaz.main'
+    python -m benchmarks.picking agreement --data-root ../shared/data/empiar-10017 \
+        --picks 'experiments/picking_benchmark/segmentation_*/picks/star/*.star' \
+        --peer '../shared/data/empiar-10017/peer_picks/crYOLO/*.box'
     python -m benchmarks.picking figure        # docs/few_labels.png, of the runs that are there
 
 segmentation: a U-Net with all labels. few-labels: PU + FixMatch from shares of the labels of train,
@@ -12,7 +15,8 @@ as picks; the validation micrographs have the same share for choosing the checkp
 threshold with the highest F1 on the validation micrographs, annotated in full; test is picked once,
 at the end. What is finished is read, not run again. cost: seconds and peak memory a micrograph of
 each way to pick, every one in a process of its own, one after another: our U-Nets in tiles as they
-were trained, and with the whole micrograph as one image.
+were trained, and with the whole micrograph as one image. agreement: how many of our false picks on
+test lie within a quarter diameter of a false pick of another picker, and how many would by chance.
 
 The seed is that of training; few-labels draws its labels by it too.
 """
@@ -31,9 +35,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from picking import annotations
-from picking.coordinates import Picks, write_picks
+from picking.coordinates import Picks, match_names, read_picks, write_picks
+from picking.inputs import expand
+from picking.matching import compare
 from picking.micrographs import image_size, read_micrograph, write_mrc
 from picking.streams import stream
 
@@ -43,6 +50,7 @@ FOLDER = ROOT / "experiments" / "picking_benchmark"
 TOPAZ_TUNED = ((185, 0.849), (1109, 0.862), (3696, 0.867))
 TOPAZ_LABEL = "Topaz, tuned on the same numbers of labels (whole frame)"
 CRYOLO_F1 = 0.911
+MARGIN_PX = 131  # where the annotators listed no particle
 FIGURES = ("precision", "recall", "f1", "ap")
 
 
@@ -51,7 +59,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("segmentation", "few-labels", "cost", "figure"))
+    parser.add_argument(
+        "part", choices=("segmentation", "few-labels", "cost", "agreement", "figure")
+    )
     parser.add_argument("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
     parser.add_argument("--diameter", type=float, default=108, help="in px")
     parser.add_argument("--expected-particles", type=float, default=600, help="few-labels")
@@ -61,11 +71,16 @@ def main() -> None:
     parser.add_argument("--name", default="", help="tells runs with other --set apart")
     parser.add_argument("--checkpoints", nargs="+", type=Path, default=[], help="cost")
     parser.add_argument("--topaz", help="cost: the command that starts Topaz")
+    parser.add_argument("--picks", help="agreement: STAR files of ours, in folders by run")
+    parser.add_argument("--peer", help="agreement: files of another picker")
     args = parser.parse_args()
     args.data_root = args.data_root.resolve()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if args.part in ("cost", "figure"):
-        cost(args) if args.part == "cost" else draw_figure()
+    if args.part in ("cost", "agreement"):
+        cost(args) if args.part == "cost" else agreement(args)
+        return
+    if args.part == "figure":
+        draw_figure()
         return
     shares = args.shares if args.part == "few-labels" else [1]
     print("| labels | seed | val F1 | test " + " | ".join(FIGURES) + " | CPU min |")
@@ -165,7 +180,7 @@ def pick_and_evaluate(
 
     truth = args.data_root / "annotations"
     common = ("--checkpoint", checkpoint, "--diameter", f"{args.diameter}px", "--device", "cpu",
-              "--annotated-margin", 131)  # fmt: skip
+              "--annotated-margin", MARGIN_PX)  # fmt: skip
     script(
         "pick_particles.py", *common, "--micrographs", args.data_root / "val" / "*.jpg",
         "--choose-threshold", truth / "instances_val.json",
@@ -254,6 +269,40 @@ def save_whole(path: Path, copy: Path, image: Path) -> None:
         whole_px = -(-math.ceil(scaled) // 64) * 64
         checkpoint["config"]["data"]["input_size_px"] = whole_px
     torch.save(checkpoint, copy)
+
+
+def agreement(args: argparse.Namespace) -> None:
+    """Print how many false picks of ours are false ones of the peer too, and how many by chance."""
+    images = args.data_root / "test"
+    sizes = {path.name: image_size(path) for path in sorted(images.glob("*.jpg"))}
+    truth = read_picks([args.data_root / "annotations" / "instances_test.json"], sizes)
+    reach_px = args.diameter / 4
+
+    def false_picks(files: list[Path]) -> tuple[dict[str, np.ndarray], int]:
+        """Return the centres of false picks by micrograph, and how many picks there are in all."""
+        false, n = {}, 0
+        for picks, true in match_names(read_picks(files, sizes, only_known=True), truth).pairs:
+            outcome = compare(picks, true, MARGIN_PX)
+            false[true.name] = outcome.picks.centres_px[outcome.found < 0]
+            n += len(outcome.found)
+        return false, n
+
+    theirs, _ = false_picks(expand([args.peer]))
+    runs: dict[Path, list[Path]] = {}
+    for path in expand([args.picks]):
+        runs.setdefault(path.parent, []).append(path)
+    print("| run | picks | false | false of both | by chance |\n| --- | --- | --- | --- | --- |")
+    for run, files in runs.items():
+        ours, n = false_picks(files)
+        n_false, n_both, by_chance = sum(map(len, ours.values())), 0, 0.0
+        for name, centres in ours.items():
+            distance_px, _ = cKDTree(theirs[name]).query(centres)
+            n_both += int((distance_px <= reach_px).sum())
+            area_px = math.prod(side - 2 * MARGIN_PX for side in sizes[name])
+            covered = len(theirs[name]) * math.pi * reach_px**2 / area_px
+            by_chance += len(centres) * (1 - math.exp(-covered))
+        cells = (f"{n:,}", n_false, f"{n_both} ({n_both / n_false:.0%})", f"{by_chance:.0f}")
+        print(f"| {run} | {' | '.join(map(str, cells))} |")
 
 
 def draw_figure() -> None:
