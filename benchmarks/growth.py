@@ -139,13 +139,13 @@ def preprocessing(n: int, folder: Path) -> Callable[[], object]:
 
 
 def loading(n: int, folder: Path) -> Callable[[], object]:
-    """Open a patch store of n micrographs and read ten epochs of batches."""
+    """Open a patch store of n micrographs and read 200 epochs of batches."""
     preprocessing(n, folder)()
 
     def job() -> None:
-        for epoch in range(10):
-            store = PatchStore(folder / "patches", "train")
-            sampler = PUBatchSampler(store, 32)
+        store = PatchStore(folder / "patches", "train")
+        sampler = PUBatchSampler(store, 32)
+        for epoch in range(200):
             sampler.set_epoch(epoch)
             for rows in sampler:
                 store[rows]
@@ -167,19 +167,19 @@ def scoring(n: int, folder: Path) -> Callable[[], object]:
     return lambda: score(np.arange(n))
 
 
-def choose(n: int, n_chosen: int) -> Callable[[], object]:
+def choose(n: int, n_labelled: int, n_chosen: int) -> Callable[[], object]:
     features = stream(0, "benchmark", "features").standard_normal((n, 64), dtype=np.float32)
-    return lambda: k_centre(features[n // 10 :], features[: n // 10], n_chosen)
+    return lambda: k_centre(features[n_labelled:], features[:n_labelled], n_chosen)
 
 
 def k_centre_100(n: int, folder: Path) -> Callable[[], object]:
-    """Choose 100 of a pool of n."""
-    return choose(n, 100)
+    """Choose 100 of n, given 100 that are labelled."""
+    return choose(n, 100, 100)
 
 
 def k_centre_tenth(n: int, folder: Path) -> Callable[[], object]:
-    """Choose a tenth of a pool of n."""
-    return choose(n, n // 10)
+    """Choose a tenth of n, given a tenth that is labelled."""
+    return choose(n, n // 10, n // 10)
 
 
 def analysis(n: int, folder: Path) -> Callable[[], object]:
@@ -212,9 +212,9 @@ JOBS: dict[str, tuple[Callable[[int, Path], Callable[[], object]], int]] = {
     "preprocessing": (preprocessing, 500),
     "loading": (loading, 500),
     "scoring": (scoring, 100),
-    "k-centre, 100 chosen": (k_centre_100, 10_000),
+    "k-centre, 100 chosen": (k_centre_100, 40_000),
     "k-centre, a tenth chosen": (k_centre_tenth, 2_500),
-    "analysis": (analysis, 6),
+    "analysis": (analysis, 20),
 }
 
 
