@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -144,11 +145,16 @@ def follow_parent(number: int = 0) -> None:
     Torch's own workers look for their parent every five seconds only, and hold its locks till then.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def watch() -> None:
-        parent = multiprocessing.parent_process()
-        assert parent is not None
         parent.join()
         os._exit(1)
 
+    def say(*error: Any) -> None:
+        if parent.is_alive():  # else all there is to say is that a pipe to it is broken
+            sys.__excepthook__(*error)
+
+    sys.excepthook = say
     threading.Thread(target=watch, daemon=True).start()

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_active
@@ -93,3 +95,13 @@ def test_spawned_workers_give_the_same_store_and_the_same_weights(
     tiny_runs.assert_same_run(out / "run", finished_run)
     alone = tiny_active.learn(images, tmp_path, "--iterations", 1)
     tiny_active.assert_same_run(out / "uncertainty", alone, iterations=1)
+
+
+@pytest.mark.parametrize("parent_is_alive", [True, False])
+def test_a_worker_that_has_lost_its_parent_complains_no_more(parent_is_alive, capsys, monkeypatch):
+    parent = SimpleNamespace(is_alive=lambda: parent_is_alive, join=threading.Event().wait)
+    monkeypatch.setattr(parallel.multiprocessing, "parent_process", lambda: parent)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    parallel.follow_parent()
+    sys.excepthook(EOFError, EOFError("broken pipe"), None)
+    assert ("broken pipe" in capsys.readouterr().err) == parent_is_alive
