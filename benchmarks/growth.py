@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from benchmarks.active_learning import anonymous_mib
+from benchmarks.preprocessing import copy_micrographs
 from models import AttentionUNet
 from picking.acquisition import k_centre
 from picking.config import ActiveConfig, plain
@@ -98,30 +99,15 @@ def measure(prepare: Callable, n: int, sender: Any) -> None:
 
 
 def simulate(n: int, folder: Path) -> Path:
-    """Write n micrographs for training: as many, links and all, as 20 simulated ones make."""
-    root = folder / "data"
-    command = ["-m", "picking.simulator", "--output", root, "--size", "256", "--micrographs-train"]
-    command += ["20", "--micrographs-val", "1", "--micrographs-test", "1", "--num-workers", "0"]
-    subprocess.run([sys.executable, *map(str, command)], check=True, stdout=subprocess.DEVNULL)
-    path = root / "annotations" / "instances_train.json"
-    found = json.loads(path.read_text())
-    by_image: dict[int, list[dict]] = {image["id"]: [] for image in found["images"]}
-    for box in found["annotations"]:
-        by_image[box["image_id"]].append(box)
-    images, boxes = [], []
-    for i in range(n):
-        image = found["images"][i % len(found["images"])]
-        name = f"{i:05}_{image['file_name']}"
-        os.link(root / "train" / image["file_name"], root / "train" / name)
-        images.append({**image, "id": i, "file_name": name})
-        boxes += [
-            {**box, "id": len(boxes) + k, "image_id": i}
-            for k, box in enumerate(by_image[image["id"]])
-        ]
-    for image in found["images"]:
-        (root / "train" / image["file_name"]).unlink()
-    path.write_text(json.dumps({**found, "images": images, "annotations": boxes}))
-    return root
+    """Write n micrographs for training, copies of 20 simulated ones."""
+    command = ["-m", "picking.simulator", "--output", folder / "few", "--size", "256"]
+    command += ["--micrographs-train", "20", "--micrographs-val", "1", "--micrographs-test", "1"]
+    subprocess.run(
+        [sys.executable, *map(str, command), "--num-workers", "0"],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    copy_micrographs(folder / "few", n, folder / "data")
+    return folder / "data"
 
 
 def preprocessing(n: int, folder: Path) -> Callable[[], object]:

@@ -29,7 +29,7 @@ from picking.errors import run_script
 from picking.parallel import ordered_map
 
 SPLIT = "train"
-ALL_IMAGES, ALL_PARTICLES = 5172, 1_349_000  # of CryoTransformer's training set, about
+ALL_IMAGES = 5172  # of CryoTransformer's training set
 TASKS = {
     "both stores": ["patches", "segmentation"],
     "patches": ["patches"],
