@@ -117,10 +117,11 @@ def check_frame(
         check = frame_check(one, contrast(image, width_px))
         n_fit, n_mirrored = n_fit + check.n_as_read, n_mirrored + check.n_mirrored
     if FrameCheck(n_fit, n_mirrored).contradicted:
+        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         raise UserError(
-            f"{n_mirrored:,} of {n_fit + n_mirrored:,} coordinates fit the micrographs better when "
-            f"turned upside down, so they are not in the frame '{frame}': give {flag} "
-            f"{'jpeg' if frame == 'mrc' else 'mrc'}"
+            f"{files[0]}{more}: {n_mirrored:,} of {n_fit + n_mirrored:,} coordinates fit the "
+            "micrographs better when turned upside down, so they are not in the frame "
+            f"'{frame}': give {flag} {'jpeg' if frame == 'mrc' else 'mrc'}"
         )
 
 
