@@ -20,7 +20,7 @@ pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPE
 import argparse
 from pathlib import Path
 
-from picking.coordinates import FORMATS
+from picking.coordinates import FORMATS, Picks, match_names, read_picks, select, write_picks
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -78,13 +78,6 @@ from torch import nn
 from models import UNETS, PUClassifier, UNet
 from picking import checkpoints, dense, detection, matching, picks_report, runs
 from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
-from picking.coordinates import (
-    Picks,
-    match_names,
-    read_picks,
-    select,
-    write_picks,
-)
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, remove_half_written, sha256, write_json
 from picking.inputs import (

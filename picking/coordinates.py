@@ -254,6 +254,7 @@ def _finder(known: Iterable[str]) -> Callable[[str], str | None]:
         by_bare.setdefault(UID.sub("", _core(name)), []).append(name)
 
     def find(name: str) -> str | None:
+        """Return the known name, None without one; raises `UserError` where several fit."""
         core = _core(name)
         ways = ((_stem(name), by_stem), (core, by_core), (UID.sub("", core), by_core))
         for key, table in ((name, whole), *ways, (core, by_bare)):

@@ -98,6 +98,7 @@ def describe_patches(
     """Return the counts of metadata.json, by split and in total, with what was asked for."""
 
     def summary(rows: list[patches.MicrographPlan]) -> dict:
+        """Return what these micrographs have in all."""
         counts = _count(rows)
         n_particles = counts["n_labeled"] + counts["n_hidden"]
         return {
@@ -172,6 +173,7 @@ def describe_images(
     """
 
     def summary(names: list[str]) -> dict:
+        """Return what these splits have in all."""
         rows = [plan for name in names for plan in plans[name]]
         return {
             "n_images": sum(plan.n_rows for plan in rows),

@@ -12,7 +12,7 @@ import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,20 @@ class Filling:
     write_index: Callable[["Filling"], None]
 
 
+class Rows(NamedTuple):
+    """One micrograph's rows in one store, as a worker is asked for them.
+
+    store: its number; draw, plan: as in `Filling`; places: (file, first byte, bytes) in each of the
+    store's files; checksum: of rows that may be there already, None where there are none.
+    """
+
+    store: int
+    draw: Callable
+    plan: Any
+    places: list[tuple[Path, int, int]]
+    checksum: int | None
+
+
 def fill_split(
     fillings: list[Filling], n_workers: int, reduced: bool = False, shard: Shard | None = None
 ) -> dict[str, str]:
@@ -60,7 +74,7 @@ def fill_split(
     """
     split, n = fillings[0].folder.name, len(fillings[0].plans)
     share = shard.share(n) if shard else range(n)
-    parts: dict[int, list[tuple]] = {i: [] for i in share}
+    parts: dict[int, list[Rows]] = {i: [] for i in share}
     checked = set()
     for k, filling in enumerate(fillings):
         filling.folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +95,7 @@ def fill_split(
             places = [
                 (path, header + starts[i] * row, plan.n_rows * row) for path, header, row in files
             ]
-            parts[i].append((k, filling.draw, plan, places, checksum))
+            parts[i].append(Rows(k, filling.draw, plan, places, checksum))
             (filling.folder / filling.index).unlink(missing_ok=True)  # of earlier rows
     jobs = [(i, parts[i], reduced) for i in share if parts[i]]
     unreadable, lost = {}, set()
@@ -115,10 +129,10 @@ def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
     Returns its number, store -> the journal's entry on its rows, and what is wrong with the image.
     """
     i, parts, reduced = job
-    parts = [part for part in parts if part[-1] is None or checksum_at(part[3]) != part[-1]]
+    parts = [p for p in parts if p.checksum is None or checksum_at(p.places) != p.checksum]
     if not parts:
         return i, {}, None
-    plan = parts[0][2]
+    plan = parts[0].plan
     path = plan.micrograph.path
     try:
         n_bytes = path.stat().st_size
@@ -135,14 +149,14 @@ def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
     if size_px != plan.size_px:
         return i, {}, f"{path} changed its size while it was processed"
     entries = {}
-    for k, draw, plan, places, _ in parts:
-        arrays, entry = draw(plan, image)
+    for part in parts:
+        arrays, entry = part.draw(part.plan, image)
         checksum = 0
-        for array, (file, offset, _) in zip(arrays, places, strict=True):
+        for array, (file, offset, _) in zip(arrays, part.places, strict=True):
             data = np.ascontiguousarray(array).reshape(-1).data
             _write_at(file, data, offset)
             checksum = zlib.crc32(data, checksum)
-        entries[k] = {"checksum": checksum, **entry, "image_bytes": n_bytes}
+        entries[part.store] = {"checksum": checksum, **entry, "image_bytes": n_bytes}
     return i, entries, None
 
 

@@ -67,8 +67,14 @@ def share_of_batch(batch_size: int) -> int:
     return batch_size // world_size
 
 
+def share_of_batches(n: int, batch_size: int) -> range:
+    """Return where this process's batches of 0 to n - 1 start: batches are dealt in turn."""
+    rank, world_size = place()
+    return range(rank * batch_size, n, world_size * batch_size)
+
+
 def share_of_places(n: int, batch_size: int) -> np.ndarray:
-    """Return which of 0 to n - 1 are this process's, int64 (m,): whole batches, dealt in turn."""
+    """Return which of 0 to n - 1 are this process's, int64 (m,): those of `share_of_batches`."""
     rank, world_size = place()
     places = np.arange(n)
     return places[places // batch_size % world_size == rank]

@@ -53,8 +53,7 @@ def score(
     network.eval()
     n, size = len(store), config.training.eval_batch_size
     probability = torch.zeros(n, dtype=torch.float64, device=device)
-    rank, world_size = processes.place()
-    for start in range(rank * size, n, world_size * size):
+    for start in processes.share_of_batches(n, size):
         patches = to_input(
             store[slice(start, start + size)], config, device, windows=not store.truth_known
         )
@@ -110,8 +109,7 @@ def evaluate_pixels(
     """
     network.eval()
     counts = pixel_metrics.new_counts(device)
-    rank, world_size = processes.place()
-    for start in range(rank * batch_size, len(store), world_size * batch_size):
+    for start in processes.share_of_batches(len(store), batch_size):
         images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
         masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
         with autocast(precision, device):

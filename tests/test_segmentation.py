@@ -357,9 +357,9 @@ def test_a_split_that_is_filled_anew_is_unfinished_until_it_is_whole(split):
 
 def test_splits_without_common_images_are_separate(split):
     fill(split.parent / "val", ["x.png", "y.png"], seed=1)
-    require_separate(
-        SegmentationStore(split), SegmentationStore(split.parent / "val"), "validation"
-    )
+    train, val = SegmentationStore(split), SegmentationStore(split.parent / "val")
+    require_separate(train, val, "validation")  # raises for those of the next tests
+    assert not {*train.names} & {*val.names}
 
 
 @pytest.mark.parametrize("name", ["b.png", "b.tif"])

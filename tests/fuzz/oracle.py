@@ -20,6 +20,7 @@ MORE_MEMORY = 1 << 30  # bytes that one case may take
 LONGEST_SENTENCE = 1200
 HANGS_AFTER_S = 120  # of the run by hand; the suite knows no time limit
 SUCCESS, REFUSAL = "success", "refusal"
+ENDS = {SUCCESS, REFUSAL}  # all that bad input may end in
 
 
 @contextlib.contextmanager
@@ -68,8 +69,9 @@ def call_main(main, *argv):
 def run_cases(case, n_cases, seed=None, judge=None):
     """Run ``case(draw, folder)`` with ``n_cases`` inputs, each in a new folder.
 
-    Without a seed the inputs are always the same. judge: what is called with the outcome of each
-    case, or with the exception that it ended in; without it an exception fails at once.
+    Without a seed the inputs are always the same. Returns the outcomes that there were. judge: what
+    is called with the outcome of each case, or with the exception that it ended in; without it an
+    exception fails at once.
     """
 
     @settings(
@@ -85,7 +87,7 @@ def run_cases(case, n_cases, seed=None, judge=None):
     def run(data):
         with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
             if judge is None:
-                case(data.draw, Path(folder))
+                found.add(case(data.draw, Path(folder)))
                 return
             signal.alarm(HANGS_AFTER_S)
             try:
@@ -97,7 +99,9 @@ def run_cases(case, n_cases, seed=None, judge=None):
             finally:
                 signal.alarm(0)
 
+    found: set = set()
     (run if seed is None else seeded(seed)(run))()
+    return found
 
 
 def short(n_cases):

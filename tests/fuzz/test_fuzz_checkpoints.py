@@ -20,7 +20,7 @@ from picking.state import State
 
 from . import originals
 from .mutators import ODD_VALUES, damaged_array, damaged_bytes, damaged_tree
-from .oracle import outcome, run_cases, short
+from .oracle import ENDS, outcome, run_cases, short
 
 CPU = torch.device("cpu")
 ODD = (
@@ -165,4 +165,4 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_damaged_checkpoints_are_loaded_or_refused_in_one_sentence(case):
-    run_cases(case, short(CASES[case]))
+    assert set() < run_cases(case, short(CASES[case])) <= ENDS
