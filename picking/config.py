@@ -46,7 +46,7 @@ class DataConfig:
 class ModelConfig:
     """The network; dropout is of a ResNet, width and depth are of a U-Net."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50", "unet"] = "resnet18"
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet18_narrow", "unet"] = "resnet18"
     dropout: float = number(0.3, 0, 0.95)
     width: int = number(16, 1, 512)
     depth: int = number(3, 1, 7)
@@ -57,7 +57,7 @@ class LossConfig:
     """The nnPU risk with two priors, and FixMatch consistency; symbols as in picking/losses.py."""
 
     prior: float | Literal["actual", "pool"] = number(0.47, 0, 1, above=True)
-    unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1, above=True)
+    unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1)
     one_prior: bool = False
     surrogate: Literal["logistic", "sigmoid"] = "logistic"
     beta: float = number(0.0, 0)

@@ -73,6 +73,13 @@ def parse_args() -> argparse.Namespace:
         add(name, type=int, default=n, dest=f"n_{split}", metavar="N", help="how many")
     add("--size", type=int, nargs="+", default=[1024], dest="size_px", help="side, or height width")
     add("--proteins", type=int, default=3, dest="n_proteins", help=f"1 to {len(PROTEINS)}")
+    add(
+        "--protein-ratio",
+        type=float,
+        default=1.0,
+        help="micrographs of a protein over those of the next; above 1 the set is unequal, as real "
+        "ones are",
+    )
     add("--pixel-size", type=float, default=2.0, dest="pixel_size_angstrom", help="in Å")
     add("--snr", type=float, nargs=2, default=[0.03, 0.08], help="per raw pixel, low and high")
     add("--density", type=float, default=1.0, help="number of particles over the usual number")
@@ -109,6 +116,7 @@ def simulate_dataset(
     n_test: int = 8,
     size_px: Sequence[int] = (1024, 1024),
     n_proteins: int = 3,
+    protein_ratio: float = 1.0,
     pixel_size_angstrom: float = 2.0,
     snr: Sequence[float] = (0.03, 0.08),
     density: float = 1.0,
@@ -134,6 +142,7 @@ def simulate_dataset(
         "n_test": n_test,
         "size_px": [size_px[0], size_px[-1]],
         "n_proteins": n_proteins,
+        "protein_ratio": protein_ratio,
         "pixel_size_angstrom": pixel_size_angstrom,
         "snr": list(snr),
         "density": density,
@@ -175,8 +184,9 @@ def simulate_dataset(
 def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
     """Return the plan of every micrograph, in the order of its file name.
 
-    arguments: as `simulate_dataset` records them. Proteins take turns within a split, in random
-    order; defocus, signal-to-noise ratio, density and flaws are drawn for each micrograph.
+    arguments: as `simulate_dataset` records them. Proteins take turns within a split, or come in
+    the proportions of ``protein_ratio``, in random order; defocus, signal-to-noise ratio, density
+    and flaws are drawn for each micrograph.
     """
     seed, size_px = arguments["seed"], tuple(arguments["size_px"])
     n_unannotated = arguments["n_unannotated"]
@@ -185,7 +195,8 @@ def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
     plans: list[Plan] = []
     for split in SPLITS:
         n = arguments[f"n_{split}"]
-        turns = stream(seed, "proteins", split).permutation(n) % arguments["n_proteins"]
+        order = stream(seed, "proteins", split).permutation(n)
+        turns = protein_turns(n, arguments["n_proteins"], arguments["protein_ratio"])[order]
         for index, turn in enumerate(turns):
             stem = f"mic_{len(plans):05d}"
             rng = stream(seed, "conditions", stem)
@@ -206,6 +217,14 @@ def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
                 )
             )
     return plans
+
+
+def protein_turns(n: int, n_proteins: int, ratio: float) -> np.ndarray:
+    """Return n indices of proteins, each protein having ``ratio`` times as many as the next."""
+    if ratio == 1:
+        return np.arange(n) % n_proteins
+    ends = np.cumsum(ratio ** -np.arange(n_proteins, dtype=float))
+    return np.searchsorted(ends / ends[-1], (np.arange(n) + 0.5) / n)
 
 
 def annotation_margin_px(arguments: dict[str, Any]) -> int:
@@ -313,7 +332,7 @@ def _is_finished(output: Path, arguments: dict[str, Any]) -> bool:
     for name in (RECORD, UNFINISHED_RECORD):
         if not (output / name).is_file():
             continue
-        there = read_json(output / name).get("arguments", {})
+        there = {"protein_ratio": 1.0} | read_json(output / name).get("arguments", {})
         differing = [key for key in arguments if there.get(key) != arguments[key]]
         if differing:
             detail = ", ".join(f"{k} {there.get(k)}, not {arguments[k]}" for k in differing)
@@ -339,6 +358,8 @@ def _check_arguments(arguments: dict[str, Any], n_sizes: int, num_workers: int) 
         raise UserError(f"numbers of micrographs {n_micrographs}: give none below 0 and one above")
     if not 1 <= a["n_proteins"] <= len(PROTEINS):
         raise UserError(f"--proteins {a['n_proteins']}: give a number from 1 to {len(PROTEINS)}")
+    if not 1 <= a["protein_ratio"] <= 10:
+        raise UserError(f"--protein-ratio {a['protein_ratio']}: give 1 (equal numbers) to 10")
     if not 0.5 <= a["pixel_size_angstrom"] <= 8:
         raise UserError(f"--pixel-size {a['pixel_size_angstrom']}: give 0.5 to 8 Å")
     if not 0 < a["snr"][0] <= a["snr"][1] or len(a["snr"]) != 2:

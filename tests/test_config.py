@@ -114,6 +114,7 @@ def test_an_empty_file_and_an_empty_section_are_the_defaults(tmp_path):
 def test_a_word_is_accepted_where_a_number_or_that_word_may_stand(tmp_path):
     loss = read(tmp_path, "loss: {prior: pool, unlabeled_prior: 0.25}").loss
     assert (loss.prior, loss.unlabeled_prior) == ("pool", 0.25)
+    assert read(tmp_path, "loss: {unlabeled_prior: 0}").loss.unlabeled_prior == 0
     assert read(tmp_path, "training: {max_steps: null}").training.max_steps is None
 
 

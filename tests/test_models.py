@@ -19,6 +19,17 @@ def test_only_the_first_and_the_last_layer_differ_from_torchvision(
     assert backbone in BACKBONES
 
 
+def test_the_narrow_one_is_resnet18_with_a_quarter_of_the_channels():
+    wide, narrow = (
+        PUClassifier("resnet18").state_dict(),
+        PUClassifier("resnet18_narrow").state_dict(),
+    )
+    assert list(narrow) == list(wide)
+    for name, weights in wide.items():
+        wanted = [size if size in (1, 3, 7) else size // 4 for size in weights.shape]
+        assert list(narrow[name].shape) == wanted, name
+
+
 @pytest.mark.parametrize("size", [(64, 64), (32, 32), (48, 80)])
 def test_one_logit_comes_out_for_each_patch_of_any_size(size):
     model = PUClassifier().eval()

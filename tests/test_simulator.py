@@ -410,6 +410,31 @@ def test_another_seed_gives_other_micrographs_of_the_same_proteins(dataset, tmp_
     assert records[0]["proteins"] == records[1]["proteins"]
 
 
+def test_proteins_come_in_the_proportion_asked_for_and_in_every_split():
+    arguments = {
+        "n_train": 150, "n_val": 15, "n_test": 15, "size_px": [192, 192], "n_proteins": 4,
+        "protein_ratio": 2.0, "pixel_size_angstrom": 4.0, "snr": [0.1, 0.2], "density": 1.0,
+        "n_unannotated": 0, "seed": 3,
+    }  # fmt: skip
+    plans = simulator.plan_dataset(arguments)
+    for split, counts in {"train": [80, 40, 20, 10], "val": [8, 4, 2, 1]}.items():
+        names = [plan.protein.name for plan in plans if plan.split == split]
+        assert [names.count(protein.name) for protein in simulator.PROTEINS[:4]] == counts
+        assert names != sorted(names)
+    plans = simulator.plan_dataset(arguments | {"protein_ratio": 1.0})
+    names = [plan.protein.name for plan in plans if plan.split == "train"]
+    assert {names.count(protein.name) for protein in simulator.PROTEINS[:4]} == {37, 38}
+
+
+def test_a_set_recorded_before_there_were_proportions_is_still_known(dataset, tmp_path):
+    old = tmp_path / "set"
+    shutil.copytree(dataset, old)
+    record = json.loads((old / "simulation.json").read_text())
+    del record["arguments"]["protein_ratio"]
+    (old / "simulation.json").write_text(json.dumps(record))
+    assert not simulate_dataset(old, mrc=True, **TINY)
+
+
 def test_a_finished_set_is_left_alone_and_other_arguments_are_refused(dataset):
     before = file_bytes(dataset)
     assert not simulate_dataset(dataset, mrc=True, **TINY)
@@ -483,6 +508,7 @@ def test_without_a_margin_boxes_hang_over_the_border_and_test_may_lack_its_json(
         ({"n_train": -1}, "numbers of micrographs"),
         ({"n_train": 0, "n_val": 0, "n_test": 0}, "numbers of micrographs"),
         ({"n_proteins": 99}, "--proteins 99"),
+        ({"protein_ratio": 0.5}, "--protein-ratio 0.5"),
         ({"pixel_size_angstrom": 0.0}, "--pixel-size"),
         ({"snr": (0.1, 0.05)}, "--snr"),
         ({"snr": (0.0, 0.05)}, "--snr"),

@@ -1,0 +1,199 @@
+"""What the PU risk, FixMatch, the priors and the threshold each add, with seeds and intervals.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.pu_evidence simulated --seeds 0 1 2
+    OMP_NUM_THREADS=1 python -m benchmarks.pu_evidence real --seeds 0 1 2 \
+        --data-root ../shared/data/empiar-10017
+    python -m benchmarks.pu_evidence figure     # docs/pu_evidence.png, of the runs there are
+
+A row is a variant of the training, named in VARIANTS with the share of positives that is hidden
+and what it sets; the network is a narrow ResNet-18 on 64 px, 400 steps of 32 patches. Checkpoint
+and threshold are chosen on validation. Test figures are means over the seeds of training; 95%
+intervals and the difference to "all labels" resample the test micrographs, the same ones for all
+rows, and average over seeds in each resample. Finished runs are read, not run again.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from picking.metrics import bootstrap_ranking, ranking_metrics
+from picking.streams import stream
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "experiments" / "pu_evidence"
+SIMULATION = (
+    "--micrographs-train", "60", "--micrographs-val", "16", "--micrographs-test", "24",
+    "--proteins", "6", "--snr", "0.02", "0.05", "--num-workers", "2",
+)  # fmt: skip
+NEGATIVES = {"simulated": "far", "real": "disjoint"}
+COMMON = (
+    "model.backbone=resnet18_narrow", "training.max_steps=400", "training.bootstrap_samples=200",
+    "loss.prior=pool",
+)  # fmt: skip
+NO_FIXMATCH = "loss.lambda_consistency=0"
+ALL_NEGATIVE = "loss.unlabeled_prior=0"
+UPPER = "all labels"
+# name -> share of the positives that is hidden, what is set
+VARIANTS: dict[str, tuple[float, tuple[str, ...]]] = {
+    UPPER: (0, (NO_FIXMATCH,)),
+    "all labels, FixMatch": (0, ()),
+    "PU + FixMatch": (0.3, ()),
+    "PU + FixMatch, 0.7 hidden": (0.7, ()),
+    "PU + FixMatch, 0.95 hidden": (0.95, ()),
+    "nnPU": (0.3, (NO_FIXMATCH,)),
+    "nnPU, 0.95 hidden": (0.95, (NO_FIXMATCH,)),
+    "U negative": (0.3, (NO_FIXMATCH, ALL_NEGATIVE)),
+    "U negative, π_T actual": (0.3, (NO_FIXMATCH, ALL_NEGATIVE, "loss.prior=actual")),
+    "U negative, 0.95 hidden": (0.95, (NO_FIXMATCH, ALL_NEGATIVE)),
+    "one prior 0.47": (0.3, ("loss.prior=0.47", "loss.one_prior=true")),
+    "π_T 0.47": (0.3, ("loss.prior=0.47",)),
+    "π_T actual": (0.3, ("loss.prior=actual",)),
+    "π_T actual, 0.95 hidden": (0.95, ("loss.prior=actual",)),
+    "π_U estimated": (0.3, ("loss.unlabeled_prior=estimate",)),
+    "π_U estimated, 0.95 hidden": (0.95, ("loss.unlabeled_prior=estimate",)),
+    "sigmoid loss": (0.3, ("loss.surrogate=sigmoid",)),
+    "τ 0.85": (0.3, ("loss.consistency_threshold=0.85",)),
+    "τ 0.95": (0.3, ("loss.consistency_threshold=0.95",)),
+    "τ adaptive": (0.3, ("loss.adaptive_threshold=true",)),
+}
+N_RESAMPLES = 1000
+
+
+def main() -> None:
+    """Run what is missing, then print a row a variant."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("simulated", "real", "figure"))
+    parser.add_argument("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    args = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    root = args.data_root.resolve()
+    if args.part == "simulated":
+        root = ROOT / "data" / "simulated_evidence"
+        script("-m", "picking.simulator", "--output", root, *SIMULATION)
+    for seed in args.seeds:
+        for name in args.variants:
+            run(args.part, root, name, seed)
+    print_table(args.part, args.variants, args.seeds)
+
+
+def run(part: str, root: Path, name: str, seed: int) -> None:
+    """Train a variant unless it is done; leaves results.json and test.npz in its folder."""
+    hidden, settings = VARIANTS[name]
+    store = ROOT / "data" / f"pu_evidence_{part}_{hidden:g}"
+    folder = folder_of(part, name, seed)
+    if (folder / "test.npz").exists():
+        return
+    script(
+        "preprocess_coco_full_dataset.py", "--data-root", root, "--output-dir", store,
+        "--hide-ratio", hidden, "--neg-rule", NEGATIVES[part], "--num-workers", 0,
+    )  # fmt: skip
+    script(
+        "train_pu_fixed_full.py", "--config", "configs/pu_quickstart.yaml", "--data-dir", store,
+        "--experiments-dir", folder.parent, "--exp-name", folder.name, "--device", "cpu",
+        "--resume", *(part for s in (*COMMON, f"training.seed={seed}", *settings)
+                      for part in ("--set", s)),
+    )  # fmt: skip
+    save_scores(folder, store)
+
+
+def folder_of(part: str, name: str, seed: int) -> Path:
+    """Return a run's folder."""
+    plain = name.replace(" ", "_").replace(",", "").replace("π", "pi").replace("τ", "tau")
+    return FOLDER / part / f"{plain}_seed{seed}"
+
+
+def save_scores(folder: Path, store: Path) -> None:
+    """Score the test patches by the best checkpoint; test.npz has label, score and micrograph."""
+    import train_pu_fixed_full as trainer
+    from picking import checkpoints
+    from picking.config import PUConfig, config_from_dict
+    from picking.patches import PatchStore
+    from picking.scoring import score
+    from picking.state import load_best
+
+    device, path = torch.device("cpu"), folder / "checkpoints" / "best_model.pt"
+    best = load_best(path, device)
+    config = config_from_dict(best["config"], str(path), PUConfig)
+    network = checkpoints.restored(
+        lambda on: trainer.build_network(config, on), best["network"], path, device
+    )
+    test = PatchStore(store, "test")
+    scores = score(network, config, test, device)
+    np.savez(folder / "test.npz", y=test.label, score=scores, micrograph=test.micrograph)
+
+
+def figures(part: str, name: str, seeds: list[int]) -> dict[str, Any]:
+    """Return a variant's means over seeds, its AUCs, and resampled AUC and AP (N_RESAMPLES, 2)."""
+    reports, resampled, exact = [], [], []
+    for seed in seeds:
+        folder = folder_of(part, name, seed)
+        report = json.loads((folder / "results.json").read_text())
+        last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        test, at = report["test"], report["test"]["at_val_threshold"]
+        reports.append(
+            {
+                "val AUC": report["val"]["auc"],
+                "AUC": test["auc"],
+                "AP": test["ap"],
+                "F1 at 0.5": test["f1"] or 0.0,
+                "F1, val threshold": at["f1"] or 0.0,
+                "ECE": test["ece"],
+                "mask rate": last["mask_rate"],
+                "clipped": last["clipped_step_share"],
+                "π_T": report["prior"],
+                "π_U": report["unlabeled_prior"],
+            }
+        )
+        with np.load(folder / "test.npz") as saved:
+            y, score, group = saved["y"], saved["score"], saved["micrograph"]
+        n = group.max() + 1
+        weights = stream(0, "bootstrap").multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
+        resampled.append(bootstrap_ranking(y.astype(bool), score, group, weights))
+        exact.append(ranking_metrics(y, score)["auc"])
+    mean = {key: statistics.mean(report[key] for report in reports) for key in reports[0]}
+    return {**mean, "by_seed": exact, "resampled": np.mean(resampled, axis=0)}
+
+
+def print_table(part: str, names: list[str], seeds: list[int]) -> None:
+    """Print a row a variant; differences are to `UPPER`."""
+    upper = figures(part, UPPER, seeds)
+    columns = ("val AUC", "AUC", "AP", "F1 at 0.5", "F1, val threshold", "ECE", "mask rate",
+               "clipped", "π_T", "π_U")  # fmt: skip
+    print("| variant | " + " | ".join(columns) + " | AUC - that of all labels | seeds' AUC |")
+    print("| --- " * (len(columns) + 3) + "|")
+    for name in names:
+        found = figures(part, name, seeds)
+        cells = [f"{found[key]:.3f}" for key in columns]
+        low, high = interval(found["resampled"][:, 0])
+        cells[1] += f" [{low:.3f}, {high:.3f}]"
+        low, high = interval(found["resampled"][:, 0] - upper["resampled"][:, 0])
+        difference = f"{found['AUC'] - upper['AUC']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        by_seed = ", ".join(f"{auc:.3f}" for auc in found["by_seed"])
+        print(f"| {name} | " + " | ".join(cells) + f" | {difference} | {by_seed} |")
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Return the middle 95% of resampled figures."""
+    low, high = np.nanpercentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def script(*arguments: object) -> None:
+    """Run one of the project's scripts or modules; what it prints goes to stderr."""
+    command = [sys.executable, *map(str, arguments)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
