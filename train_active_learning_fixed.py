@@ -80,6 +80,7 @@ from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, sha256, write_json
+from picking.initial_weights import read_initial_weights
 from picking.iterations import FULL, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
 from picking.parallel import batch_loader, reading_workers
@@ -146,6 +147,11 @@ def main() -> None:
     )
 
     folder = args.output_dir / name
+    if settings.initial_weights is not None and not iterations.is_complete(folder, 0):
+        with torch.device("meta"):
+            network = new_network(config, "init")
+        # What does not fit is refused before there is a folder
+        read_initial_weights(Path(settings.initial_weights), network, config.model)
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes
         stores = [s.content_hash for s in (train_store, val_store, test_store) if s]
@@ -256,7 +262,11 @@ def begin_iteration(
     checkpoints.require_size(lambda on: new_network(config, "init").to(on))
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
-    if k > 0 and start != "scratch":
+    if k == 0 and config.active_learning.initial_weights is not None:
+        path = Path(config.active_learning.initial_weights)
+        network.load_state_dict(read_initial_weights(path, network, config.model))
+        origin = f"Starting from {path}"
+    elif k > 0 and start != "scratch":
         path = folder_of(folder, k - 1) / "best_model.pt"
         weights = runs.load_checkpoint(path).get("network")
         checkpoints.require_weights(network, weights, path)

@@ -151,6 +151,7 @@ class ActiveLearningConfig:
     initial_fraction: float = number(0.1, 0, 1, above=True)
     query_fraction: float = number(0.1, 0, 1, above=True)
     start: Literal["warm", "scratch", "shrink_perturb"] = "warm"
+    initial_weights: str | None = None
     full_epochs: int = number(100, 1)
     target_f1: float = number(0.7303, 0, 1, above=True)
     compare_queries: bool = True
