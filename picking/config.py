@@ -169,6 +169,16 @@ class SegmentationLossConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class PoolConsistencyConfig:
+    """FixMatch on images that are not labelled; see picking/pool_consistency.py. Weight 0: off."""
+
+    weight: float = number(0.0, 0)
+    threshold: float = number(0.95, 0.5, 1)
+    ratio: int = number(1, 1, 64)
+    strength: float = number(2.0, 0, 10)
+
+
+@dataclasses.dataclass(frozen=True)
 class ActiveOptimizerConfig:
     """AdamW, anew in every iteration, and its cosine from lr to lr * final_lr_share."""
 
@@ -213,6 +223,7 @@ class ActiveConfig:
     model: SegmentationModelConfig = SegmentationModelConfig()
     active_learning: ActiveLearningConfig = ActiveLearningConfig()
     loss: SegmentationLossConfig = SegmentationLossConfig()
+    consistency: PoolConsistencyConfig = PoolConsistencyConfig()
     optimizer: ActiveOptimizerConfig = ActiveOptimizerConfig()
     training: ActiveTrainingConfig = ActiveTrainingConfig()
     augmentation: WarpConfig = WarpConfig()
