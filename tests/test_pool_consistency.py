@@ -13,6 +13,7 @@ import torch
 from stopping import leave, signal_at
 from test_warps import disks, generator, noise_images, only
 from tiny_active import arguments, assert_same_run, labelled_of, learn, refused, write_store
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import train_active_learning_fixed as script
 from picking import iterations, processes
@@ -154,6 +155,18 @@ def test_the_views_of_a_share_are_those_of_the_whole_batch():
             torch.testing.assert_close(one, of_whole[part])
 
 
+def test_on_a_gpu_nothing_waits_for_a_value():
+    with FakeTensorMode():  # asking a fake tensor for its value raises
+        images = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
+        try:
+            images[0] + 1
+        except RuntimeError as error:
+            pytest.skip(f"this torch cannot fake a GPU without a driver: {error}")
+        weak, strong, inside = two_views(images, generator(), WarpConfig())
+        found = (weak, strong, inside, *pixel_consistency(weak, strong, inside, 0.9))
+        assert {one.device.type for one in found} == {"cuda"}
+
+
 # The drawing
 
 
@@ -227,9 +240,7 @@ def test_weight_0_is_a_run_without_it_whatever_the_other_keys(seg_store, tmp_pat
     assert "onsistency" not in (off / "training.log").read_text()
 
 
-def test_the_images_that_join_are_those_without_a_label_and_teach(
-    seg_store, tmp_path, finished, monkeypatch
-):
+def test_the_images_that_join_are_those_without_a_label(seg_store, tmp_path, finished, monkeypatch):
     seen = []
     real = WithUnlabeled.__getitem__
 
@@ -245,8 +256,12 @@ def test_the_images_that_join_are_those_without_a_label_and_teach(
         joined = [rows for n_labelled, rows in seen if n_labelled == len(labelled)]
         assert len(joined) == 2 * len(labelled) / 2  # two epochs of batches of two
         assert all(len(set(rows)) == 4 and not set(rows) & labelled for rows in joined)
-    plain = learn(seg_store, tmp_path / "plain")
-    assert epochs_of(plain)[1]["val"] != epochs_of(run)[1]["val"]
+
+
+def test_the_weight_changes_what_is_learned(seg_store, tmp_path, finished):
+    overrides = ["active_learning.iterations=1", *ON, "consistency.weight=5"]
+    more = epochs_of(learn(seg_store, tmp_path, overrides=overrides))
+    assert more[0]["val"] != epochs_of(finished)[0]["val"]
 
 
 def test_labels_of_the_pool_are_never_read(seg_store, tmp_path, finished):
