@@ -70,7 +70,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from models import UNETS
 from picking import acquisition, checkpoints, iterations, processes, runs
@@ -80,10 +80,12 @@ from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, sha256, write_json
-from picking.iterations import FULL, Progress, folder_of
-from picking.losses import SEGMENTATION_PRESETS, focal_dice
+from picking.initial_weights import read_initial_weights
+from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
+from picking.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
 from picking.parallel import batch_loader, reading_workers
 from picking.pixel_metrics import FIGURES
+from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.queries import query
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
@@ -93,7 +95,7 @@ from picking.segmentation import (
     open_splits,
 )
 from picking.streams import stream, stream_seed
-from picking.warps import warp
+from picking.warps import two_views, warp
 
 # flag -> the config's key that it sets
 FLAGS = {
@@ -146,6 +148,11 @@ def main() -> None:
     )
 
     folder = args.output_dir / name
+    if settings.initial_weights is not None and not iterations.is_complete(folder, 0):
+        with torch.device("meta"):
+            network = new_network(config, "init")
+        # What does not fit is refused before there is a folder
+        read_initial_weights(Path(settings.initial_weights), network, config.model)
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes
         stores = [s.content_hash for s in (train_store, val_store, test_store) if s]
@@ -256,7 +263,11 @@ def begin_iteration(
     checkpoints.require_size(lambda on: new_network(config, "init").to(on))
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
-    if k > 0 and start != "scratch":
+    if k == 0 and config.active_learning.initial_weights is not None:
+        path = Path(config.active_learning.initial_weights)
+        network.load_state_dict(read_initial_weights(path, network, config.model))
+        origin = f"Starting from {path}"
+    elif k > 0 and start != "scratch":
         path = folder_of(folder, k - 1) / "best_model.pt"
         weights = runs.load_checkpoint(path).get("network")
         checkpoints.require_weights(network, weights, path)
@@ -317,11 +328,17 @@ def train(
     rank, world_size = processes.place()
     model = torch.compile(network) if training.compile else network
     model = processes.with_shared_gradients(model)
-    dataset = CryoEMSegmentationDataset(
+    labelled_images = CryoEMSegmentationDataset(
         train_store.images, train_store.masks, is_training=True, rows=labelled
     )
+    unlabeled = np.setdiff1d(np.arange(len(train_store)), labelled)
+    weight = config.consistency.weight
+    if weight and not len(unlabeled):
+        log("No image of the pool is without a label: consistency is off")
+        weight = 0.0
+    dataset: Dataset = WithUnlabeled(labelled_images) if weight else labelled_images
     n_steps = math.ceil(len(labelled) / training.batch_size)
-    batches: list[np.ndarray] = []  # of the epoch under way, so that workers last the iteration
+    batches: list = []  # of the epoch under way, so that workers last the iteration
     loader = batch_loader(dataset, batches, n_workers, device)
     if rank == 0:
         runs.keep_metrics(folder / "metrics.jsonl", k * training.epochs + progress.epoch)
@@ -332,23 +349,30 @@ def train(
         order = stream(training.seed, "order", k, progress.epoch).permutation(len(labelled))
         whole = np.resize(order, (n_steps, training.batch_size))
         batches[:] = np.split(whole, world_size, axis=1)[rank][progress.batch :]
+        if weight:
+            n_joining = config.consistency.ratio * training.batch_size
+            batches[:] = with_unlabeled(
+                batches, unlabeled, n_joining, progress.batch, training.seed, k, progress.epoch
+            )
         val, is_best = None, False
         epoch = progress.epoch + 1
-        total = torch.full((), progress.loss, dtype=torch.float64, device=device)
+        so_far = [getattr(progress, name) for name in STEP_FIGURES]
+        totals = torch.tensor(so_far, dtype=torch.float64, device=device)
         try:
             figures = train_one_epoch(
-                config, progress, model, optimizer, loader, n_steps, total, device
+                config, progress, model, optimizer, loader, n_steps, totals, device, weight
             )
             processes.take_buffers_of_first(network)
             if epoch == training.epochs or epoch % training.evaluate_every_epochs == 0:
                 val = evaluate(config, network, val_store, device)
             hold_stop()  # until last.pt is written
         except STOPPED:  # between two steps, or after the last
-            if world_size == 1 and runs.all_finite(total, *network.parameters()):
-                progress.loss = float(total)
+            if world_size == 1 and runs.all_finite(totals, *network.parameters()):
+                progress.loss, progress.consistency_loss, progress.mask_rate = totals.tolist()
                 iterations.save_last(folder, progress, network, optimizer)
             raise
-        progress.epoch, progress.batch, progress.loss = epoch, 0, 0.0
+        progress.epoch, progress.batch = epoch, 0
+        progress.loss = progress.consistency_loss = progress.mask_rate = 0.0
         if val is not None:
             # AP decides while nothing is called a particle yet and F1 stands at 0
             reached = (val["f1_score"] or 0.0, val["ap"] or 0.0)
@@ -374,12 +398,14 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     loader: DataLoader,
     n_steps: int,
-    total: torch.Tensor,
+    totals: torch.Tensor,
     device: torch.device,
+    consistency_weight: float = 0.0,
 ) -> dict[str, float]:
-    """Take the steps that are left of an epoch; return its mean loss and last learning rate.
+    """Take the steps that are left of an epoch; return its mean losses and last learning rate.
 
-    total: float64 (), the sum of the losses of the epoch so far, which is gone on with.
+    totals: float64 (3,), sums of `STEP_FIGURES` over the epoch so far, which are gone on with.
+    consistency_weight: λ; unless it is 0 the loader's batches bring unlabeled images.
     """
     training = config.training
     terms = loss_terms(config)
@@ -403,9 +429,30 @@ def train_one_epoch(
         )
 
         x, masks = to_input(batch, config, generator, device)
+        if consistency_weight:
+            generator.manual_seed(
+                stream_seed(training.seed, "pool views", progress.iteration, progress.epoch, i)
+            )
+            weak, strong, inside = unlabeled_views(batch, config, generator, device)
+            with torch.no_grad(), autocast(training.precision, device):
+                z_weak = model(weak)
+            # One forward on labelled and strong, so that batch norm sees one distribution
+            x = torch.cat([x, strong])
         with autocast(training.precision, device):
             z = model(x)
+        if consistency_weight:
+            z, z_strong = z.split([len(masks), len(strong)])
         loss = focal_dice(z.float(), masks, **terms, whole=processes.sum_of_all)
+
+        # FixMatch: pseudo-labels from the weak views teach the strong ones
+        if consistency_weight:
+            consistency, mask_rate = pixel_consistency(
+                z_weak.float(), z_strong.float(), inside, config.consistency.threshold,
+                whole=processes.sum_of_all,
+            )  # fmt: skip
+            consistency = consistency_weight * consistency
+            loss = loss + consistency
+            totals[1:] += torch.stack([consistency.detach(), mask_rate])
 
         # Every process has the loss of the whole batch, and gradients are averaged
         optimizer.zero_grad(set_to_none=True)
@@ -417,7 +464,7 @@ def train_one_epoch(
         progress.step, progress.batch = progress.step + 1, i + 1
         progress.train_seconds += (now := time.monotonic()) - started
         started = now
-        total += loss.detach()
+        totals[0] += loss.detach()
         finite = torch.isfinite(loss.detach() + norm)
         first_bad = torch.where((first_bad < 0) & ~finite, i, first_bad)
         allow_stop()
@@ -428,7 +475,10 @@ def train_one_epoch(
             "training.precision=fp32; the checkpoints from before are kept"
         )
     last_rate = learning_rate(config, (progress.epoch + 1) * n_steps - 1, training.epochs * n_steps)
-    return {"loss": float(total) / n_steps, "lr": last_rate}
+    means = dict(zip(STEP_FIGURES, (totals / n_steps).tolist(), strict=True))
+    if not consistency_weight:
+        means = {"loss": means["loss"]}
+    return {**means, "lr": last_rate}
 
 
 def to_input(
@@ -443,6 +493,18 @@ def to_input(
     if batch.is_training:
         return warp(images, masks, generator, config.augmentation, processes.place())
     return to_float(images), masks
+
+
+def unlabeled_views(
+    batch: SegmentationBatch, config: ActiveConfig, generator: torch.Generator, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Bring a batch's unlabeled images to the device and make `two_views` of them.
+
+    Returns the weak and the strong view, float32 (U, 1, H, W), and bool (U, H, W), True inside.
+    """
+    images = torch.as_tensor(batch.unlabeled).to(device, non_blocking=True)
+    strength = config.consistency.strength
+    return two_views(images, generator, config.augmentation, strength, processes.place())
 
 
 def loss_terms(config: ActiveConfig) -> dict[str, float]:

@@ -34,7 +34,7 @@ from picking import processes
 from picking.acquisition import STRATEGIES, Pool, k_centre, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
-from picking.iterations import Progress
+from picking.iterations import STEP_FIGURES, Progress
 from picking.losses import focal_dice
 from picking.pool import score_pool
 from picking.runs import load_checkpoint, load_weights, select_device
@@ -313,9 +313,9 @@ def shared_work() -> None:
         score_pool(network, images, np.arange(n), device, batch_size=config.training.batch_size)
 
     def epoch(n_steps: int) -> None:
-        total = torch.zeros((), dtype=torch.float64)
+        totals = torch.zeros(len(STEP_FIGURES), dtype=torch.float64)
         script.train_one_epoch(
-            config, Progress(), model, optimizer, batches[:n_steps], n_steps, total, device
+            config, Progress(), model, optimizer, batches[:n_steps], n_steps, totals, device
         )  # fmt: skip
 
     seconds = {}

@@ -372,9 +372,9 @@ def active_loop(config: ActiveConfig, args: argparse.Namespace, folder: Path) ->
     def epoch(model: nn.Module, loader: Any) -> None:
         order = stream(config.training.seed, "order", progress.epoch).permutation(n)
         batches[:] = order.reshape(args.steps, size)
-        total = torch.zeros((), dtype=torch.float64, device=device)
+        totals = torch.zeros(len(iterations.STEP_FIGURES), dtype=torch.float64, device=device)
         active_script.train_one_epoch(
-            config, progress, model, optimizer, loader, args.steps, total, device
+            config, progress, model, optimizer, loader, args.steps, totals, device
         )
         progress.epoch, progress.batch = progress.epoch + 1, 0
 

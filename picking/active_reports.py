@@ -68,6 +68,13 @@ def log_start(
             f"Target: F1 {settings.target_f1:.4f} on the full data set; on other data what "
             "--strategy full reaches"
         )
+    consistency = config.consistency
+    if consistency.weight:
+        log(
+            f"Consistency on the pool: weight {consistency.weight:g}, threshold "
+            f"{consistency.threshold:g}, {consistency.ratio} unlabeled image(s) for each labelled "
+            f"one, strong views of strength {consistency.strength:g}"
+        )
     log(
         f"{config.training.epochs} epochs of batches of {config.training.batch_size}, AdamW and "
         f"cosine anew in every iteration, lr {config.optimizer.lr:g}"
@@ -94,9 +101,15 @@ def log_iteration_start(
 def log_epoch(log: Log, board: SummaryWriter, figures: dict, n_epochs: int, is_best: bool) -> None:
     """Log an epoch's line and write its scalars."""
     k, epoch, val = figures["iteration"], figures["epoch"], figures["val"]
-    line = f"  Epoch {epoch}/{n_epochs}  loss {figures['loss']:.4f}  lr {figures['lr']:.2e}"
+    line = f"  Epoch {epoch}/{n_epochs}  loss {figures['loss']:.4f}  "
     at = k * n_epochs + epoch
     board.add_scalar("Loss/Train", figures["loss"], at)
+    if "consistency_loss" in figures:
+        consistency, mask_rate = figures["consistency_loss"], figures["mask_rate"]
+        line += f"consistency {consistency:.4f}  mask rate {mask_rate:.1%}  "
+        board.add_scalar("Loss/Consistency", consistency, at)
+        board.add_scalar("Mask Rate/Total", mask_rate, at)
+    line += f"lr {figures['lr']:.2e}"
     board.add_scalar("Train/Learning Rate", figures["lr"], at)
     board.add_scalar("Train/Iteration", k, at)
     if val is not None:

@@ -151,6 +151,7 @@ class ActiveLearningConfig:
     initial_fraction: float = number(0.1, 0, 1, above=True)
     query_fraction: float = number(0.1, 0, 1, above=True)
     start: Literal["warm", "scratch", "shrink_perturb"] = "warm"
+    initial_weights: str | None = None
     full_epochs: int = number(100, 1)
     target_f1: float = number(0.7303, 0, 1, above=True)
     compare_queries: bool = True
@@ -165,6 +166,16 @@ class SegmentationLossConfig:
     dice_weight: float | None = number(None, 0)
     alpha: float | None = number(None, 0, 1)
     gamma: float | None = number(None, 0, 10)
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolConsistencyConfig:
+    """FixMatch on images that are not labelled; see picking/pool_consistency.py. Weight 0: off."""
+
+    weight: float = number(0.0, 0)
+    threshold: float = number(0.95, 0.5, 1)
+    ratio: int = number(1, 1, 64)
+    strength: float = number(2.0, 0, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +223,7 @@ class ActiveConfig:
     model: SegmentationModelConfig = SegmentationModelConfig()
     active_learning: ActiveLearningConfig = ActiveLearningConfig()
     loss: SegmentationLossConfig = SegmentationLossConfig()
+    consistency: PoolConsistencyConfig = PoolConsistencyConfig()
     optimizer: ActiveOptimizerConfig = ActiveOptimizerConfig()
     training: ActiveTrainingConfig = ActiveTrainingConfig()
     augmentation: WarpConfig = WarpConfig()

@@ -29,11 +29,17 @@ class Progress:
     iteration: int = number(0, 0)
     epoch: int = number(0, 0)  # epochs finished of this iteration
     batch: int = number(0, 0)  # batches done of the epoch under way
-    loss: float = number(0.0, 0)  # summed over them
+    loss: float = number(0.0, 0)  # summed over them, as the two below
+    consistency_loss: float = number(0.0, 0)
+    mask_rate: float = number(0.0, 0)
     step: int = number(0, 0)  # optimiser steps so far, over all iterations
     best: tuple[float, float] = (-1.0, -1.0)  # validation F1 and AP of this iteration's best
     best_epoch: int = number(0, 0)
     train_seconds: float = number(0.0, 0)  # of this iteration
+
+
+# What train_one_epoch adds up over the steps of an epoch; fields of `Progress`
+STEP_FIGURES = ("loss", "consistency_loss", "mask_rate")
 
 
 def run_name(config: ActiveConfig) -> str:

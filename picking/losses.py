@@ -1,6 +1,7 @@
 """Losses, pure functions: non-negative PU risk and FixMatch consistency, focal and Dice.
 
-The first two are of the patch classifier, the last two of segmentation.
+The first two are of the patch classifier, the last two of segmentation, which has the consistency
+of its pixels too.
 
 Symbols: z logit (positive means particle), l(z) the loss of a positive at z, σ sigmoid, E_P and
 E_U means over the labelled positives and the unlabeled patches of a batch. Everything is computed
@@ -138,14 +139,51 @@ def fixmatch_consistency(
 
     Source: Sohn et al., FixMatch, NeurIPS 2020, equation 4, in its binary form.
     """
-    z_strong = z_strong.to(torch.promote_types(z_strong.dtype, torch.float32))
     q = weak_probability(z_weak) if pseudo_probability is None else pseudo_probability.detach()
-    pseudo_label = q >= 0.5
+    each, mask = _pseudo_labelled(q, z_strong, threshold)
+    return each.mean(), mask
+
+
+def pixel_consistency(
+    z_weak: Tensor,
+    z_strong: Tensor,
+    inside: Tensor,
+    threshold: float,
+    whole: Callable[[Tensor], Tensor] = lambda sums: sums,
+) -> tuple[Tensor, Tensor]:
+    """Return `fixmatch_consistency` of the pixels inside the images, and the share of the masked.
+
+    With n pixels inside, a batch's in all, and m as there::
+
+        L_c = (1/n) Σ m BCE(z_strong, ŷ)        mask rate = (1/n) Σ m
+
+    Args:
+        z_weak: (B, 1, h, w) or (B, h, w) logits of the weak views; they receive no gradient.
+        z_strong: logits of the strong views, place for place the same.
+        inside: bool (B, h, w), False at pixels that take no part.
+        threshold: τ.
+        whole: turns sums over this part of a batch, (3,), into those over the whole batch, where
+            several processes share it (`processes.sum_of_all`).
+
+    Returns:
+        Two scalars, both 0 where no pixel is inside; the second has no gradient.
+    """
+    q, z_strong = weak_probability(z_weak).reshape(inside.shape), z_strong.reshape(inside.shape)
+    each, mask = _pseudo_labelled(q, z_strong, threshold)
+    counted = [(mask & inside).sum(), inside.sum()]
+    sums = torch.stack([(each * inside).sum(), *(n.to(each.dtype) for n in counted)])
+    each_sum, n_masked, n_inside = whole(sums)
+    n_inside = n_inside.clamp(min=1)
+    return each_sum / n_inside, (n_masked / n_inside).detach()
+
+
+def _pseudo_labelled(q: Tensor, z_strong: Tensor, threshold: float | Tensor) -> tuple[Tensor, ...]:
+    """Return m BCE(z_strong, [q >= 0.5]) and m = [max(q, 1 - q) >= τ], both as (...) in."""
+    z_strong = z_strong.to(torch.promote_types(z_strong.dtype, torch.float32))
     mask = torch.maximum(q, 1 - q) >= threshold
-    each = F.binary_cross_entropy_with_logits(
-        z_strong, pseudo_label.to(z_strong.dtype), reduction="none"
-    )
-    return (mask * each).mean(), mask
+    pseudo_label = (q >= 0.5).to(z_strong.dtype)
+    each = F.binary_cross_entropy_with_logits(z_strong, pseudo_label, reduction="none")
+    return mask * each, mask
 
 
 def weak_probability(z_weak: Tensor) -> Tensor:

@@ -85,12 +85,14 @@ class SegmentationStore:
 class SegmentationBatch(NamedTuple):
     """Images and masks, uint8 (b, S, S); is_training marks a batch that is to be augmented.
 
-    A mask is 0 for background, 1 for particles, 255 where neither is known.
+    A mask is 0 for background, 1 for particles, 255 where neither is known. unlabeled: further
+    images, uint8 (u, S, S), that have no masks (picking/pool_consistency.py).
     """
 
     images: np.ndarray
     masks: np.ndarray
     is_training: bool
+    unlabeled: np.ndarray | None = None
 
 
 class CryoEMSegmentationDataset(Dataset):

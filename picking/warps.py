@@ -5,6 +5,7 @@ of the generator makes the same warps. Nothing here waits for the GPU and nothin
 samples. Call it outside autocast.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -19,6 +20,7 @@ from picking.segmentation import IGNORE
 # quarter of the side, wider than any particle; ice gets thicker over half of it.
 ELASTIC_NODES = 5
 ICE_NODES = 3
+MOST_CONTRAST = 0.95
 
 Share = tuple[int, int]  # which, from 0, of how many equal parts of a batch
 
@@ -48,6 +50,38 @@ def warp(
 
     Images, masks and generator lie on one device; images are square, or it is a `ValueError`.
     """
+    x, masks = _moved(images, masks, generator, config, share)
+    return _distort(x, generator, config, share), masks
+
+
+def two_views(
+    images: torch.Tensor,
+    generator: torch.Generator,
+    config: WarpConfig,
+    strength: float = 1.0,
+    share: Share = (0, 1),
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Move images as `warp` does, and change contrast, ice and noise of a copy: for FixMatch.
+
+    (B, s, s) uint8 images without masks -> the weak view and the strong one, (B, 1, s, s) float32,
+    place for place the same, and bool (B, s, s), False where a view shows the outside. The strong
+    view has ``strength`` times the contrast, gradient and noise of ``config``.
+    """
+    x, outside = _moved(images, torch.zeros_like(images), generator, config, share)
+    changed = {name: strength * getattr(config, name) for name in ("contrast", "gradient", "noise")}
+    changed["contrast"] = min(changed["contrast"], MOST_CONTRAST)  # from 1 on it could invert
+    stronger = dataclasses.replace(config, **changed)
+    return x, _distort(x.clone(), generator, stronger, share), outside != IGNORE
+
+
+def _moved(
+    images: torch.Tensor,
+    masks: torch.Tensor,
+    generator: torch.Generator,
+    config: WarpConfig,
+    share: Share,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Standardise each image, and move it and its mask alike: the first half of `warp`."""
     if images.shape != masks.shape or images.shape[1] != images.shape[2]:
         raise ValueError(
             f"images {tuple(images.shape)} and masks {tuple(masks.shape)} must be squares alike"
@@ -60,7 +94,7 @@ def warp(
         shifted = masks.unsqueeze(1).float().sub_(IGNORE)
         moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
         masks = moved.add_(IGNORE).squeeze(1).to(torch.uint8)
-    return _distort(x, generator, config, share), masks
+    return x, masks
 
 
 def _sources(

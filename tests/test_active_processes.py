@@ -80,10 +80,16 @@ def torchrun(*argv):
     )  # fmt: skip
 
 
-def test_two_processes_learn_and_query_as_one_and_only_the_first_writes(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "consistency", [[], [f"consistency.{key}" for key in ("weight=1", "threshold=0.5", "ratio=2")]]
+)
+def test_two_processes_learn_and_query_as_one_and_only_the_first_writes(
+    tmp_path, monkeypatch, consistency
+):
     store = write_store(tmp_path / "store")
     flags = ("--strategy", "hybrid")
     overrides = [
+        *consistency,
         "training.eval_batch_size=2",  # so that each process scores a share
         "optimizer.grad_clip=0.05",  # of some steps only: shows a gradient of the wrong length
     ]
@@ -106,7 +112,8 @@ def test_two_processes_learn_and_query_as_one_and_only_the_first_writes(tmp_path
     epochs = [(run / "metrics.jsonl").read_text().splitlines() for run in (one, two)]
     assert len(epochs[0]) == 6
     for alone, shared in zip(*(map(json.loads, lines) for lines in epochs), strict=True):
-        assert shared["loss"] == pytest.approx(alone["loss"], rel=1e-4)
+        for name in ("loss", *(("consistency_loss", "mask_rate") if consistency else ())):
+            assert shared[name] == pytest.approx(alone[name], rel=1e-4)
         assert shared["val"] == pytest.approx(alone["val"], abs=0.005)
     for k in range(3):
         assert labelled_of(two, k)["names"] == labelled_of(one, k)["names"]

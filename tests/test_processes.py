@@ -46,7 +46,9 @@ import sys
 import torch
 from torch import nn
 from picking import processes
-from picking.losses import SEGMENTATION_PRESETS, fixmatch_consistency, focal_dice, nnpu_risk
+from picking.losses import (
+    SEGMENTATION_PRESETS, fixmatch_consistency, focal_dice, nnpu_risk, pixel_consistency
+)
 
 torch.set_num_threads(1)
 _, rank, world_size = processes.start("cpu")
@@ -81,6 +83,17 @@ for preset, terms in SEGMENTATION_PRESETS.items():
     (loss * world_size).backward()
     found[preset] = [p.grad.clone() for p in network.parameters()], loss.detach(), torch.tensor(1)
 
+# So are pixels inside and pseudo-labels that are sure enough
+with torch.no_grad():
+    z_weak = model(part(images))
+z_strong, inside = model(part(images) + 0.1), part(masks) != 255
+consistency, mask_rate = pixel_consistency(
+    z_weak, z_strong, inside, 0.53, whole=processes.sum_of_all
+)
+network.zero_grad()
+(consistency * world_size).backward()
+found["pixels"] = [p.grad.clone() for p in network.parameters()], consistency.detach(), mask_rate
+
 # Without SyncBatchNorm buffers differ between processes
 norm = nn.BatchNorm1d(1)
 norm.running_mean.fill_(rank + 1.0)
@@ -102,12 +115,13 @@ def test_two_processes_have_exactly_the_losses_and_gradients_of_one(tmp_path, mo
     for rank in range(2):
         shared = torch.load(tmp_path / f"two{rank}")
         assert shared["buffer"].item() == 1
-        for name in ("ordinary", "clipped", "default", "reference"):
+        for name in ("ordinary", "clipped", "default", "reference", "pixels"):
             gradients, loss, n_masked = alone[name]
             assert max(g.abs().max() for g in gradients) > 0.01
             torch.testing.assert_close(shared[name][0], gradients, rtol=1e-12, atol=1e-14)
             torch.testing.assert_close(shared[name][1], loss, rtol=1e-12, atol=1e-14)
             assert shared[name][2] == n_masked > 0
+            assert name != "pixels" or n_masked < 1
 
 
 # How they end

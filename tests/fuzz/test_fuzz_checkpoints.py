@@ -16,6 +16,7 @@ import train_active_learning_fixed as active
 import train_pu_fixed_full as pu
 from picking import iterations, runs
 from picking.config import ActiveConfig, PUConfig, config_from_dict
+from picking.initial_weights import read_initial_weights
 from picking.state import State
 
 from . import originals
@@ -147,6 +148,21 @@ def _step(network, optimizer):
     optimizer.step()
 
 
+def initial_weights(draw, folder):
+    """Weights that active learning shall start from, of either pipeline."""
+    original = draw(st.sampled_from((originals.best_model, originals.best_pu_model)))()
+    saved_config = torch.load(original, weights_only=True)["config"]["model"]
+    keys = {"width": saved_config["width"], "depth": saved_config["depth"]}
+    config = config_from_dict({"model": keys}, "config", ActiveConfig)
+
+    def read(path):
+        network = active.new_network(config, "init", 0)
+        network.load_state_dict(read_initial_weights(path, network, config.model))
+        _step(network, torch.optim.AdamW(network.parameters(), 0.01, fused=True))
+
+    return of_bytes(draw, folder, original, "best_model.pt", read)
+
+
 def nobody_s(draw, folder):
     """Files that were never checkpoints."""
     path = folder / "x.pt"
@@ -159,7 +175,7 @@ def nobody_s(draw, folder):
 
 CASES = {
     best_of_active_learning: 60, best_of_pu_learning: 60, last_of_active_learning: 60,
-    last_of_pu_learning: 60, nobody_s: 20,
+    last_of_pu_learning: 60, initial_weights: 60, nobody_s: 20,
 }  # fmt: skip
 
 

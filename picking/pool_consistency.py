@@ -1,0 +1,57 @@
+"""Consistency on the pool: which images without a label join a step, and how they are read.
+
+In every step ``consistency.ratio`` images of the pool that are not labelled join each labelled one.
+The network's own answer to a weak view of them, flipped and turned, is what it shall answer to a
+strong one, of other contrast, ice and noise (`warps.two_views`, `losses.pixel_consistency`). Their
+masks are labels, and nothing here reads them.
+
+Source: Sohn et al., FixMatch, NeurIPS 2020, pixel by pixel.
+"""
+
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from picking import processes
+from picking.segmentation import CryoEMSegmentationDataset, SegmentationBatch
+from picking.streams import stream
+
+
+class WithUnlabeled(Dataset):
+    """Batches of labelled images with others of the same store: ``dataset[positions, rows]``.
+
+    positions: in ``labelled``; rows: in its store, of images that come without their masks.
+    """
+
+    def __init__(self, labelled: CryoEMSegmentationDataset) -> None:
+        self.labelled = labelled
+
+    def __getitem__(self, places: tuple[Any, np.ndarray]) -> SegmentationBatch:
+        """Return a copy of the labelled images with their masks, and of the other images."""
+        positions, rows = places
+        images = np.asarray(self.labelled.images[rows])
+        return self.labelled[positions]._replace(unlabeled=images)
+
+
+def with_unlabeled(
+    batches: list[np.ndarray],
+    unlabeled: np.ndarray,
+    n: int,
+    first_step: int,
+    seed: int,
+    iteration: int,
+    epoch: int,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return this process's batches of an epoch with the images that join each.
+
+    batches: positions of the labelled, of the steps from ``first_step`` on. unlabeled: int64 (u,),
+    u > 0, positions in the store; n of them join the whole batch, and each process has its share.
+    Each step draws by a stream of its own, none twice as long as there are n.
+    """
+    rank, world_size = processes.place()
+    joined = []
+    for step, positions in enumerate(batches, first_step):
+        drawn = stream(seed, "pool", iteration, epoch, step).permutation(unlabeled)
+        joined.append((positions, np.split(np.resize(drawn, n), world_size)[rank]))
+    return joined
