@@ -140,9 +140,16 @@ def main() -> None:
             f"the network is narrowest (images of {train_store.size_px} px, model.depth "
             f"{config.model.depth}): choose {2 * world_size} or more, or another depth"
         )
+    given = None
+    if settings.initial_labelled is not None:
+        given = iterations.read_names(
+            Path(settings.initial_labelled), train_store,
+            "active_learning.initial_labelled wants a labeled_indices.json, with a list 'names'",
+            "give active_learning.initial_labelled of the same data",
+        )  # fmt: skip
     counts = acquisition.schedule(
         len(train_store),
-        settings.initial_fraction,
+        settings.initial_fraction if given is None else len(given) / len(train_store),
         settings.query_fraction,
         settings.iterations,
     )
@@ -175,7 +182,9 @@ def main() -> None:
                 continue
             # 3. What is labelled: the first set here, later ones by the last iteration's query
             if rank == k == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
-                first = acquisition.initial_set(len(train_store), n_labelled, config.training.seed)
+                seed = config.training.seed
+                drawn = acquisition.initial_set(len(train_store), n_labelled, seed)
+                first = drawn if given is None else given
                 iterations.write_labelled(folder, 0, train_store, first, first, None)
             processes.wait_for_all()
             labelled = iterations.read_labelled(folder, k, train_store)
@@ -242,7 +251,7 @@ def resolve_config(args: argparse.Namespace) -> ActiveConfig:
         acquisition.strategy(settings.strategy)  # raises for one that is not known
         return config
     n_epochs = settings.full_epochs if args.epochs is None else args.epochs
-    once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0)
+    once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0, initial_labelled=None)
     training = dataclasses.replace(config.training, epochs=n_epochs)
     return dataclasses.replace(config, active_learning=once, training=training)
 

@@ -32,7 +32,8 @@ SIMULATION = (
     "--micrographs-train", "60", "--micrographs-val", "16", "--micrographs-test", "24",
     "--proteins", "6", "--snr", "0.02", "0.05", "--num-workers", "2",
 )  # fmt: skip
-NEGATIVES = {"simulated": "far", "real": "disjoint"}
+PARTS = ("simulated", "real")
+NEGATIVES = dict(zip(PARTS, ("far", "disjoint"), strict=True))
 COMMON = (
     "model.backbone=resnet18_narrow", "training.max_steps=400", "training.bootstrap_samples=200",
     "loss.prior=pool",
@@ -71,12 +72,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=("simulated", "real", "figure"))
+    parser.add_argument("part", choices=(*PARTS, "figure"))
     parser.add_argument("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     args = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
+    if args.part == "figure":
+        draw_figure(args.seeds)
+        return
     root = args.data_root.resolve()
     if args.part == "simulated":
         root = ROOT / "data" / "simulated_evidence"
@@ -181,6 +185,32 @@ def print_table(part: str, names: list[str], seeds: list[int]) -> None:
         difference = f"{found['AUC'] - upper['AUC']:+.3f} [{low:+.3f}, {high:+.3f}]"
         by_seed = ", ".join(f"{auc:.3f}" for auc in found["by_seed"])
         print(f"| {name} | " + " | ".join(cells) + f" | {difference} | {by_seed} |")
+
+
+def draw_figure(seeds: list[int]) -> None:
+    """Draw AUC and calibration error of every variant on both data sets to docs/pu_evidence.png."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(VARIANTS)[::-1]
+    figure, axes = plt.subplots(1, 4, figsize=(13, 6), sharey=True, layout="constrained")
+    for i, part in enumerate(PARTS):
+        found = {name: figures(part, name, seeds) for name in names}
+        auc, ece = axes[2 * i : 2 * i + 2]
+        for y, name in enumerate(names):
+            colour = "tab:green" if name.startswith(UPPER) else "tab:blue"
+            colour = "tab:red" if name.startswith("U negative") else colour
+            auc.plot(interval(found[name]["resampled"][:, 0]), [y, y], color=colour, alpha=0.5)
+            auc.plot(found[name]["by_seed"], [y] * len(seeds), ".", color=colour, ms=3)
+            auc.plot(found[name]["AUC"], y, "o", color=colour)
+            ece.barh(y, found[name]["ECE"], color=colour, height=0.6)
+        auc.axvline(found[UPPER]["AUC"], color="tab:green", lw=0.8, ls=":")
+        auc.set_xlabel(f"test AUC, {part}")
+        ece.set_xlabel(f"calibration error, {part}")
+    axes[0].set_yticks(range(len(names)), names)
+    figure.savefig(ROOT / "docs" / "pu_evidence.png", dpi=110)
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -149,6 +149,7 @@ class ActiveLearningConfig:
     strategy: str = "uncertainty"
     iterations: int = number(10, 1, 1000)
     initial_fraction: float = number(0.1, 0, 1, above=True)
+    initial_labelled: str | None = None
     query_fraction: float = number(0.1, 0, 1, above=True)
     start: Literal["warm", "scratch", "shrink_perturb"] = "warm"
     initial_weights: str | None = None

@@ -102,17 +102,29 @@ def read_labelled(run: Path, iteration: int, store: SegmentationStore) -> np.nda
     Raises `UserError` when the file is damaged or names images that the store does not hold.
     """
     path = folder_of(run, iteration) / "labeled_indices.json"
+    return read_names(
+        path, store, f"delete {path.parent} and go on with --resume",
+        "resume with the data that the run was begun with",
+    )  # fmt: skip
+
+
+def read_names(path: Path, store: SegmentationStore, damaged: str, unknown: str) -> np.ndarray:
+    """Return the positions in the store, int64 (n,), of the images in a labeled_indices.json.
+
+    Raises `UserError`, which says what to do: ``damaged`` where the file holds no list of different
+    names, ``unknown`` where the store does not hold some.
+    """
     content = read_json(path)
     names = content.get("names") if isinstance(content, dict) else None
     texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not texts or not names or len(set(names)) != len(names):
-        raise UserError(f"{path} is damaged: delete {path.parent} and go on with --resume")
+        raise UserError(f"{path} is damaged: {damaged}")
     position = {name: i for i, name in enumerate(store.names)}
-    unknown = [name for name in names if name not in position]
-    if unknown:
+    strangers = [name for name in names if name not in position]
+    if strangers:
         raise UserError(
-            f"{path} names images that {store.folder} does not hold (e.g. {unknown[0]}): resume "
-            "with the data that the run was begun with"
+            f"{path} names images that {store.folder} does not hold (e.g. {strangers[0]}): "
+            f"{unknown}"
         )
     return np.array([position[name] for name in names], dtype=np.int64)
 

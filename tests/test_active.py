@@ -142,6 +142,21 @@ def test_another_seed_starts_from_other_images(seg_store, tmp_path, finished):
     assert labelled_of(run, 0)["indices"] != labelled_of(finished, 0)["indices"]
 
 
+def test_a_run_can_begin_with_the_images_that_another_had_labelled(seg_store, tmp_path, finished):
+    given = finished / "iteration_1" / "labeled_indices.json"
+    overrides = [
+        f"active_learning.initial_labelled={given}",
+        "active_learning.iterations=2",
+        "training.epochs=1",
+    ]
+    run = learn(seg_store, tmp_path, overrides=overrides)
+    assert labelled_of(run, 0)["names"] == labelled_of(finished, 1)["names"]
+    assert [metrics_of(run, k)["num_labeled"] for k in (0, 1)] == [4, 6]
+    assert labelled_of(run, 1)["names"][:4] == labelled_of(run, 0)["names"]
+    whole = learn(seg_store, tmp_path, "--strategy", "full", overrides=overrides, run="full")
+    assert metrics_of(whole, 0)["num_labeled"] == 10
+
+
 @pytest.mark.parametrize(
     ("flag", "run", "line"),
     [

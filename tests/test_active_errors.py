@@ -41,6 +41,23 @@ def test_what_cannot_work_is_refused_before_a_folder_is_made(seg_store, tmp_path
     assert [path.name for path in tmp_path.rglob("*")] == ["e", "tiny.yaml"]
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"names": ["train0.jpg", "other.jpg"]}', "does not hold (e.g. other.jpg): give active_"),
+        ('{"names": []}', "is damaged: active_learning.initial_labelled wants"),
+        ("[1]", "is damaged: active_learning.initial_labelled wants"),
+        ("names", "is not valid JSON"),
+    ],
+)
+def test_a_first_set_that_is_none_is_refused(seg_store, tmp_path, content, words):
+    given = tmp_path / "given.json"
+    given.write_text(content)
+    flags = ["--set", f"active_learning.initial_labelled={given}"]
+    assert words in refused(seg_store, tmp_path / "e", *flags)
+    assert not (tmp_path / "e" / "uncertainty").exists()
+
+
 def test_a_store_that_is_not_there_names_the_script_that_makes_it(tmp_path):
     assert "preprocess_coco_full_dataset.py" in refused(tmp_path / "no", tmp_path)
 
