@@ -56,7 +56,7 @@ class ModelConfig:
 class LossConfig:
     """The nnPU risk with two priors, and FixMatch consistency; symbols as in picking/losses.py."""
 
-    prior: float | Literal["actual", "pool"] = number(0.47, 0, 1, above=True)
+    prior: float | Literal["actual", "pool"] = number("pool", 0, 1, above=True)
     unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1)
     one_prior: bool = False
     surrogate: Literal["logistic", "sigmoid"] = "logistic"

@@ -73,7 +73,7 @@ def test_the_log_has_an_epochs_block_and_the_losses_add_up(finished_run):
         assert float(pu) + float(consistency) == pytest.approx(float(total), abs=1.01e-4)
         assert not is_best or best_auc == auc
     assert blocks[0][5]  # the first epoch is the best so far
-    assert "Prior (π_T): 0.4700 from config" in log
+    assert "Prior (π_T): 0.5000 from data (loss.prior: pool)" in log
     assert "Prior of the unlabeled (π_U): 0.2308 from data" in log
     assert re.search(r"Test AUC +\d\.\d{4} +target 0.85 to 0.90", log)
     assert re.search(r"(met|NOT met) +\d\.\d{4} +test recall > 0.70", log)
@@ -127,7 +127,7 @@ def test_the_results_have_every_key_that_is_promised(finished_run):
         low, high = report["intervals"]["auc"]
         assert 0 <= low <= report["auc"] <= high <= 1
         assert report["at_val_threshold"]["threshold"] == results["threshold"]
-    assert (results["prior"], results["prior_source"]) == (0.47, "config")
+    assert (results["prior"], results["prior_source"]) == (0.5, "data")
     assert results["unlabeled_prior"] == pytest.approx(9 / 39)
     assert results["unlabeled_prior_source"] == "data"
     assert (results["epochs_run"], results["steps_run"]) == (3, N_STEPS)

@@ -29,12 +29,12 @@ def priors_of(store, tmp_path, *overrides):
 
 def test_the_priors_come_from_where_the_config_says(store, tmp_path):
     in_data = pytest.approx(9 / 39)
-    assert priors_of(store, tmp_path) == (0.47, "config", in_data, "data")
+    assert priors_of(store, tmp_path) == (0.5, "data", in_data, "data")
+    assert priors_of(store, tmp_path, "loss.prior=0.47")[:2] == (0.47, "config")
     assert priors_of(store, tmp_path, "loss.prior=actual")[:2] == (0.35, "data")
-    assert priors_of(store, tmp_path, "loss.prior=pool")[:2] == (0.5, "data")
     assert priors_of(store, tmp_path, "loss.unlabeled_prior=0.3")[2:] == (0.3, "config")
-    one = priors_of(store, tmp_path, "loss.one_prior=true", "loss.unlabeled_prior=0.3")
-    assert one == (0.47, "config", 0.47, "config")
+    one = ["loss.one_prior=true", "loss.prior=0.47", "loss.unlabeled_prior=0.3"]
+    assert priors_of(store, tmp_path, *one) == (0.47, "config", 0.47, "config")
 
 
 def test_priors_that_leave_no_negatives_are_refused(store, tmp_path):
@@ -45,9 +45,10 @@ def test_priors_that_leave_no_negatives_are_refused(store, tmp_path):
 class Separable:
     """A store whose positives are bright in the middle: ``n`` patches of four micrographs."""
 
-    windows, truth_known, counts = None, True, {"unlabeled_prior": 0.5}
+    windows, truth_known = None, True
 
     def __init__(self, n_labeled, n_hidden, n_negative):
+        self.counts = {"unlabeled_prior": 0.5, "pool_prior": 0.7}  # the estimate is another
         n = n_labeled + n_hidden + n_negative
         rng = np.random.default_rng(1)
         self.patches = rng.normal(120, 10, (n, 32, 32))
@@ -98,7 +99,7 @@ def test_processes_score_the_windows_of_an_estimate_in_shares(store, tmp_path, m
 
 
 def test_use_data_prior_means_actual_unless_the_config_says_pool(store, tmp_path):
-    once = ["training.max_steps=1"]
+    once = ["training.max_steps=1", "loss.prior=0.47"]
     folder = train(store, tmp_path, "--use-data-prior", overrides=once, name="actual")
     results = results_of(folder)
     assert (results["prior"], results["prior_source"]) == (0.35, "data")
@@ -112,7 +113,7 @@ def test_use_data_prior_means_actual_unless_the_config_says_pool(store, tmp_path
 
 
 def test_one_prior_for_both_warns_in_the_log(store, tmp_path, finished_run):
-    overrides = ["training.max_steps=1", "loss.one_prior=true"]
+    overrides = ["training.max_steps=1", "loss.one_prior=true", "loss.prior=0.47"]
     folder = train(store, tmp_path, overrides=overrides)
     assert "WARNING: loss.one_prior uses one prior" in (folder / "training.log").read_text()
     assert results_of(folder)["unlabeled_prior"] == 0.47
