@@ -55,12 +55,15 @@ def main() -> None:
     args = parser.parse_args()
     args.data_root = args.data_root.resolve()
     folder = ROOT / "experiments" / f"transfer{args.name}"
-    folder.mkdir(parents=True, exist_ok=True)
-    require_same_settings(folder, args)
-
     if not (args.data_root / RECORD).exists():
         script("-m", "picking.simulator", "--output", args.data_root, *SIMULATOR)
     record = read_json(args.data_root / RECORD)
+    for protein in args.proteins:  # a mistake is told of before hours of training
+        for seed in args.seeds:
+            choose_micrographs(args, record, seed, protein)
+    keys = ("micrographs", "backbone", "steps", "epochs", "diameter")
+    settings = {key: getattr(args, key) for key in keys} | {"data_root": args.data_root.name}
+    require_same_settings(folder, settings)
     print(
         "| protein | seed | arm | of X in training | val pick F1 |", " | ".join(FIGURES), "| min |"
     )
@@ -76,10 +79,9 @@ def main() -> None:
                 print(row(protein, "mean", arm, mean_of(results[arm])))
 
 
-def require_same_settings(folder: Path, args: argparse.Namespace) -> None:
+def require_same_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Raise `UserError` when the folder's results are of other settings."""
-    keys = ("micrographs", "backbone", "steps", "epochs", "diameter")
-    settings = {key: getattr(args, key) for key in keys} | {"data_root": args.data_root.name}
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "settings.json"
     if not path.exists():
         write_json(path, settings)
