@@ -214,7 +214,8 @@ def train_on_pseudo_masks(
               "--device", args.device)  # fmt: skip
     root, picked = folder / "pseudo_root", folder / "picked"
     if not (picked / "thresholds.csv").exists():  # the last file of picking
-        script(*common, "--expected-particles", args.expected_particles)
+        if not picked.exists():  # begun with the threshold in the checkpoint
+            script(*common, "--expected-particles", args.expected_particles)
         script(*common, "--output", picked, "--formats", "csv", "--resume")
     for path in (*images.glob("*.jpg"), *(picked / "csv").glob("*.csv")):
         copy = root / ("train" if path.suffix == ".jpg" else "particle_coordinates") / path.name
