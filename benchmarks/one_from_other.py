@@ -44,7 +44,11 @@ ARMS = {
     "scratch": (),
     "pu": ("active_learning.initial_weights={pu}",),
     "pseudo": ("active_learning.initial_weights={pseudo}",),
-    "consistency": ("consistency.weight=1",),
+    "consistency": (
+        "consistency.weight=0.1",
+        "consistency.threshold=0.7",
+        "consistency.strength=1",
+    ),
     "steps": ("training.epochs={epochs}",),
 }
 TILE_PX = 128
