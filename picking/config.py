@@ -174,9 +174,9 @@ class PoolConsistencyConfig:
     """FixMatch on images that are not labelled; see picking/pool_consistency.py. Weight 0: off."""
 
     weight: float = number(0.0, 0)
-    threshold: float = number(0.95, 0.5, 1)
+    threshold: float = number(0.7, 0.5, 1)
     ratio: int = number(1, 1, 64)
-    strength: float = number(2.0, 0, 10)
+    strength: float = number(1.0, 0, 10)
 
 
 @dataclasses.dataclass(frozen=True)
