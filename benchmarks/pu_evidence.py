@@ -140,7 +140,7 @@ def save_scores(folder: Path, store: Path) -> None:
 def figures(part: str, name: str, seeds: list[int]) -> dict[str, Any]:
     """Return a variant's means over seeds, its AUCs, and resampled AUC and AP (N_RESAMPLES, 2)."""
     reports, resampled, exact = [], [], []
-    for seed in seeds:
+    for seed in seeds_of(part, name, seeds):
         folder = folder_of(part, name, seed)
         report = json.loads((folder / "results.json").read_text())
         last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
@@ -169,15 +169,20 @@ def figures(part: str, name: str, seeds: list[int]) -> dict[str, Any]:
     return {**mean, "by_seed": exact, "resampled": np.mean(resampled, axis=0)}
 
 
+def seeds_of(part: str, name: str, seeds: list[int]) -> list[int]:
+    """Return those of the seeds that a variant was trained with."""
+    return [seed for seed in seeds if (folder_of(part, name, seed) / "test.npz").exists()]
+
+
 def print_table(part: str, names: list[str], seeds: list[int]) -> None:
-    """Print a row a variant; differences are to `UPPER`."""
-    upper = figures(part, UPPER, seeds)
+    """Print a row a variant; differences are to `UPPER` with the same seeds."""
     columns = ("val AUC", "AUC", "AP", "F1 at 0.5", "F1, val threshold", "ECE", "mask rate",
                "clipped", "π_T", "π_U")  # fmt: skip
     print("| variant | " + " | ".join(columns) + " | AUC - that of all labels | seeds' AUC |")
     print("| --- " * (len(columns) + 3) + "|")
     for name in names:
         found = figures(part, name, seeds)
+        upper = figures(part, UPPER, seeds_of(part, name, seeds))
         cells = [f"{found[key]:.3f}" for key in columns]
         low, high = interval(found["resampled"][:, 0])
         cells[1] += f" [{low:.3f}, {high:.3f}]"
@@ -203,7 +208,9 @@ def draw_figure(seeds: list[int]) -> None:
             colour = "tab:green" if name.startswith(UPPER) else "tab:blue"
             colour = "tab:red" if name.startswith("U negative") else colour
             auc.plot(interval(found[name]["resampled"][:, 0]), [y, y], color=colour, alpha=0.5)
-            auc.plot(found[name]["by_seed"], [y] * len(seeds), ".", color=colour, ms=3)
+            auc.plot(
+                found[name]["by_seed"], [y] * len(found[name]["by_seed"]), ".", color=colour, ms=3
+            )
             auc.plot(found[name]["AUC"], y, "o", color=colour)
             ece.barh(y, found[name]["ECE"], color=colour, height=0.6)
         auc.axvline(found[UPPER]["AUC"], color="tab:green", lw=0.8, ls=":")
