@@ -1,11 +1,14 @@
 """Warps against geometry and statistics worked out independently."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from picking import warps
 from picking.augment import to_float
 from picking.config import WarpConfig
 from picking.segmentation import IGNORE
@@ -237,8 +240,18 @@ def test_masks_of_another_size_and_images_that_are_not_square_are_refused():
             warp(*pair, generator(), WarpConfig())
 
 
+@contextlib.contextmanager
+def fake_gpu():
+    """Within it, asking a tensor of a GPU for its value raises."""
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        warps._node_weights.cache_clear()  # tensors kept there are of no use to another fake mode
+
+
 def test_on_a_gpu_warps_stay_there_and_nothing_waits_for_a_value():
-    with FakeTensorMode():  # asking a fake tensor for its value raises
+    with fake_gpu():
         images = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
         try:
             images[0] + 1
