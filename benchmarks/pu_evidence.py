@@ -13,20 +13,19 @@ rows, and average over seeds in each resample. Finished runs are read, not run a
 """
 
 import argparse
+import functools
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from picking.metrics import bootstrap_ranking, ranking_metrics
+from benchmarks.picking import ROOT, script
+from picking.metrics import bootstrap_ranking
 from picking.streams import stream
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "experiments" / "pu_evidence"
 SIMULATION = (
     "--micrographs-train", "60", "--micrographs-val", "16", "--micrographs-test", "24",
@@ -137,10 +136,11 @@ def save_scores(folder: Path, store: Path) -> None:
     np.savez(folder / "test.npz", y=test.label, score=scores, micrograph=test.micrograph)
 
 
-def figures(part: str, name: str, seeds: list[int]) -> dict[str, Any]:
+@functools.cache  # all labels are compared with every row
+def figures(part: str, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Return a variant's means over seeds, its AUCs, and resampled AUC and AP (N_RESAMPLES, 2)."""
-    reports, resampled, exact = [], [], []
-    for seed in seeds_of(part, name, seeds):
+    reports, resampled = [], []
+    for seed in seeds:
         folder = folder_of(part, name, seed)
         report = json.loads((folder / "results.json").read_text())
         last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
@@ -164,14 +164,14 @@ def figures(part: str, name: str, seeds: list[int]) -> dict[str, Any]:
         n = group.max() + 1
         weights = stream(0, "bootstrap").multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
         resampled.append(bootstrap_ranking(y.astype(bool), score, group, weights))
-        exact.append(ranking_metrics(y, score)["auc"])
     mean = {key: statistics.mean(report[key] for report in reports) for key in reports[0]}
-    return {**mean, "by_seed": exact, "resampled": np.mean(resampled, axis=0)}
+    by_seed = [report["AUC"] for report in reports]
+    return {**mean, "by_seed": by_seed, "resampled": np.mean(resampled, axis=0)}
 
 
-def seeds_of(part: str, name: str, seeds: list[int]) -> list[int]:
+def seeds_of(part: str, name: str, seeds: list[int]) -> tuple[int, ...]:
     """Return those of the seeds that a variant was trained with."""
-    return [seed for seed in seeds if (folder_of(part, name, seed) / "test.npz").exists()]
+    return tuple(seed for seed in seeds if (folder_of(part, name, seed) / "test.npz").exists())
 
 
 def print_table(part: str, names: list[str], seeds: list[int]) -> None:
@@ -181,8 +181,8 @@ def print_table(part: str, names: list[str], seeds: list[int]) -> None:
     print("| variant | " + " | ".join(columns) + " | AUC - that of all labels | seeds' AUC |")
     print("| --- " * (len(columns) + 3) + "|")
     for name in names:
-        found = figures(part, name, seeds)
-        upper = figures(part, UPPER, seeds_of(part, name, seeds))
+        trained = seeds_of(part, name, seeds)
+        found, upper = figures(part, name, trained), figures(part, UPPER, trained)
         cells = [f"{found[key]:.3f}" for key in columns]
         low, high = interval(found["resampled"][:, 0])
         cells[1] += f" [{low:.3f}, {high:.3f}]"
@@ -202,7 +202,7 @@ def draw_figure(seeds: list[int]) -> None:
     names = list(VARIANTS)[::-1]
     figure, axes = plt.subplots(1, 4, figsize=(13, 6), sharey=True, layout="constrained")
     for i, part in enumerate(PARTS):
-        found = {name: figures(part, name, seeds) for name in names}
+        found = {name: figures(part, name, seeds_of(part, name, seeds)) for name in names}
         auc, ece = axes[2 * i : 2 * i + 2]
         for y, name in enumerate(names):
             colour = "tab:green" if name.startswith(UPPER) else "tab:blue"
@@ -224,12 +224,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     """Return the middle 95% of resampled figures."""
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
-
-
-def script(*arguments: object) -> None:
-    """Run one of the project's scripts or modules; what it prints goes to stderr."""
-    command = [sys.executable, *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
 
 
 if __name__ == "__main__":

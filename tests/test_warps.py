@@ -242,21 +242,21 @@ def test_masks_of_another_size_and_images_that_are_not_square_are_refused():
 
 @contextlib.contextmanager
 def fake_gpu():
-    """Within it, asking a tensor of a GPU for its value raises."""
+    """Images on a GPU that is not there: asking one of their tensors for its value raises."""
     try:
         with FakeTensorMode():
-            yield
+            images = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
+            try:
+                images[0] + 1
+            except RuntimeError as error:
+                pytest.skip(f"this torch cannot fake a GPU without a driver: {error}")
+            yield images
     finally:
         warps._node_weights.cache_clear()  # tensors kept there are of no use to another fake mode
 
 
 def test_on_a_gpu_warps_stay_there_and_nothing_waits_for_a_value():
-    with fake_gpu():
-        images = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
-        try:
-            images[0] + 1
-        except RuntimeError as error:
-            pytest.skip(f"this torch cannot fake a GPU without a driver: {error}")
+    with fake_gpu() as images:
         x, moved = warp(images, images, generator(), WarpConfig())
         assert (x.device.type, moved.device.type) == ("cuda", "cuda")
         with pytest.raises(DataDependentOutputException):
