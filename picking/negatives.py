@@ -5,6 +5,7 @@ or be relaxed in silence. Here the allowed centres are listed exactly on a grid,
 drawn from that list, and what cannot be drawn is counted as a shortage.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -75,11 +76,12 @@ def draw_apart(grid: np.ndarray, n: int, spacing_px: float, rng: np.random.Gener
     free = grid.copy()
     drawn: list[np.ndarray] = []
     candidates = rng.permutation(np.flatnonzero(free))
-    for chunk in np.array_split(candidates, len(candidates) // 8192 + 1):
+    for start in range(0, len(candidates), 512):
         if len(drawn) >= n:
             break
-        for flat in chunk[free.ravel()[chunk]]:
-            row, column = divmod(int(flat), free.shape[1])
+        chunk = candidates[start : start + 512]
+        for flat in chunk[free.ravel()[chunk]].tolist():  # most are no longer free
+            row, column = divmod(flat, free.shape[1])
             if len(drawn) < n and free[row, column]:
                 centre = np.array([row, column], dtype=np.float64) * GRID_STEP_PX
                 drawn.append(centre)
@@ -101,14 +103,25 @@ def _clear(
 
     With a half side of 0 the square is a point and the cleared region a disk.
     """
-    reach = distance_px + half_side_px
-    part, squares = [], []
-    for length, centre in zip(grid.shape, centre_px.tolist(), strict=True):
-        low = max(math.ceil((centre - reach) / GRID_STEP_PX), 0)
-        high = min(math.floor((centre + reach) / GRID_STEP_PX) + 1, length)
-        along = np.arange(low, max(low, high)) * GRID_STEP_PX - centre
-        if half_side_px:
-            along = np.maximum(np.abs(along) - half_side_px, 0)
-        part.append(slice(low, max(low, high)))
-        squares.append(along**2)
-    grid[tuple(part)] &= squares[0][:, None] + squares[1] >= distance_px**2
+    # Centres of boxes are whole or half px, so few regions clear all of them
+    cells, offsets_px = zip(*(divmod(c, GRID_STEP_PX) for c in centre_px.tolist()), strict=True)
+    clear_of = _clear_of(offsets_px, distance_px, half_side_px)
+    part, of_region = [], []
+    for length, cell in zip(grid.shape, cells, strict=True):
+        low = int(cell) - len(clear_of) // 2
+        first = max(low, 0)
+        end = max(first, min(low + len(clear_of), length))
+        part.append(slice(first, end))
+        of_region.append(slice(first - low, end - low))
+    grid[tuple(part)] &= clear_of[tuple(of_region)]
+
+
+@functools.lru_cache(maxsize=64)
+def _clear_of(
+    offsets_px: tuple[float, float], distance_px: float, half_side_px: float
+) -> np.ndarray:
+    """Return where around a centre, this far behind the middle element, `_clear` clears nothing."""
+    n = math.ceil((distance_px + half_side_px) / GRID_STEP_PX) + 1
+    steps_px = np.arange(-n, n + 1) * GRID_STEP_PX
+    y, x = (np.maximum(np.abs(steps_px - offset) - half_side_px, 0) for offset in offsets_px)
+    return y[:, None] ** 2 + x**2 >= distance_px**2

@@ -170,11 +170,12 @@ def cut_patches(image: np.ndarray, centres_px: np.ndarray, patch_size_px: int) -
     image: uint8 (h, w); centres_px: (n, 2), (y, x), inside the image. Returns uint8 (n, p, p).
     Beyond its edge the image is mirrored (the edge pixel is not repeated), so that no centre moves.
     """
-    half = patch_size_px // 2
-    padded = np.pad(image, half, mode="reflect")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_size_px, patch_size_px))
-    corners = _pixels(centres_px, image.shape)
-    return windows[corners[:, 0], corners[:, 1]]
+    corners = _pixels(centres_px, image.shape) - patch_size_px // 2
+    beyond = max(-corners.min(initial=0), (corners + patch_size_px - image.shape).max(initial=0))
+    if beyond:  # rare, and as dear as cutting
+        image = np.pad(image, beyond, mode="reflect")
+    windows = np.lib.stride_tricks.sliding_window_view(image, (patch_size_px, patch_size_px))
+    return windows[corners[:, 0] + beyond, corners[:, 1] + beyond]
 
 
 def filling(folder: Path, plans: list[MicrographPlan], journal: Journal) -> Filling:
