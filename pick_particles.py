@@ -67,17 +67,13 @@ if __name__ == "__main__":
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from models import UNETS, PUClassifier, UNet
-from picking import checkpoints, dense, detection, matching, picks_report, runs
-from picking.config import ActiveConfig, PUConfig, config_from_dict, differing_keys
+from picking import dense, detection, matching, picks_report, runs
+from picking.config import differing_keys
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, remove_half_written, sha256, write_json
 from picking.inputs import (
@@ -89,18 +85,9 @@ from picking.inputs import (
     find_micrographs,
 )
 from picking.micrographs import image_size, read_micrograph
+from picking.picker import Picker, holder_of, keep_threshold, kept_threshold, load_picker, pick
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
-
-
-class Picker(NamedTuple):
-    """A network ready to pick with, and what its checkpoint says."""
-
-    network: nn.Module
-    checkpoint: dict[str, Any]
-    wants: dict[str, Any]  # see `dense.input_of`
-    precision: str
-    device: torch.device
 
 
 def parse_args() -> argparse.Namespace:
@@ -168,7 +155,10 @@ def main() -> None:
             else:
                 expect_particles(args, picker, diameter_px, paths)
         return
-    threshold, source = resolve_threshold(args, picker)
+    if args.threshold == "auto":
+        threshold, source = kept_threshold(picker)
+    else:
+        threshold, source = float(args.threshold), "--threshold"
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
     truth = read_truth(args, args.evaluate, paths, sizes) if args.evaluate else None
 
@@ -222,76 +212,6 @@ def main() -> None:
     print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
 
 
-# What is asked for
-
-
-def asked_diameter(args: argparse.Namespace) -> float | None:
-    """Return --diameter in px, None where it is not given."""
-    return None if args.diameter is None else diameter_in_px(args.diameter, args.pixel_size)
-
-
-def load_picker(path: Path, device: torch.device) -> Picker:
-    """Return the network of a checkpoint, in evaluation mode on the device."""
-    checkpoint = runs.load_checkpoint(path)
-    wants = dense.input_of(checkpoint, str(path))
-    config: PUConfig | ActiveConfig
-    build: Callable[[], nn.Module]
-    if checkpoint["kind"] == "pu_classifier":
-        config = config_from_dict(checkpoint["config"], str(path), PUConfig)
-        model, side_px, is_unet = config.model, wants["input_size_px"], "scale" in wants
-        if (model.backbone == "unet") != is_unet:
-            raise checkpoints.damaged(path, "its network is not what its input says")
-        if is_unet:
-            build = partial(UNet, width=model.width, depth=model.depth)
-        else:
-            build = partial(PUClassifier, model.backbone, model.dropout)
-    else:
-        config = config_from_dict(checkpoint.get("config"), str(path), ActiveConfig)
-        side_px, is_unet = wants["side_px"], True
-        build = partial(
-            UNETS[config.model.name], width=config.model.width, depth=config.model.depth
-        )
-    if is_unet and side_px % 2**config.model.depth:
-        raise checkpoints.damaged(path, f"{side_px} px cannot be halved so often")
-    for key in ("threshold", "pick_threshold"):
-        threshold = checkpoint.get(key)
-        if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
-            raise checkpoints.damaged(path, f"{key} is not from 0 to 1")
-    weights = checkpoint.get("network")
-    network = checkpoints.restored(lambda on: build().to(on), weights, path, device)
-    return Picker(network.eval(), checkpoint, wants, config.training.precision, device)
-
-
-def resolve_threshold(args: argparse.Namespace, picker: Picker) -> tuple[float, str]:
-    """Return the threshold and where it comes from."""
-    if args.threshold != "auto":
-        return float(args.threshold), "--threshold"
-    for key, source in (
-        ("pick_threshold", "the checkpoint's, chosen for picking"),
-        ("threshold", "the checkpoint's, of training: --choose-threshold finds a better one"),
-    ):
-        if isinstance(picker.checkpoint.get(key), float):
-            return picker.checkpoint[key], source
-    raise UserError(
-        f"checkpoint {args.checkpoint} has no threshold: give --threshold, or choose one on "
-        "validation micrographs with --choose-threshold"
-    )
-
-
-# Picking
-
-
-def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap, Picks]:
-    """Return a micrograph's scores and its picks at any threshold worth looking at."""
-    scores = dense.score_map(path, picker.network, picker.wants, picker.precision, picker.device)
-    disk = picker.wants.get("disk")
-    if disk is None:
-        return scores, detection.classifier_picks(scores, path.name, diameter_px)
-    pixel_threshold = picker.checkpoint.get("threshold") or 0.5
-    found = detection.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)
-    return scores, found
-
-
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
     """Begin in an empty folder, or check that it was begun with the same; call while locked."""
     manifest = folder / "manifest.json"
@@ -335,6 +255,11 @@ def report_counts(
 
 
 # Against the truth
+
+
+def asked_diameter(args: argparse.Namespace) -> float | None:
+    """Return --diameter in px, None where it is not given."""
+    return None if args.diameter is None else diameter_in_px(args.diameter, args.pixel_size)
 
 
 def read_truth(
@@ -441,7 +366,7 @@ def choose_threshold(
         "wanted_precision": args.precision,
         **{name: figures[name] for name in ("precision", "recall", "f1", "ap")},
     }
-    keep_threshold(args, picker, threshold, chosen_on)
+    keep_threshold(picker, threshold, chosen_on)
 
 
 def expect_particles(
@@ -463,28 +388,7 @@ def expect_particles(
         "diameter_px": diameter_px,
         "expected_particles": args.expected_particles,
     }
-    keep_threshold(args, picker, threshold, chosen_on)
-
-
-def holder_of(checkpoint: Path) -> Path:
-    """Return the folder to lock: that of the run, as training does, or the checkpoint's own."""
-    run = checkpoint.parent.parent
-    return run if (run / "config.yaml").exists() else checkpoint.parent
-
-
-def keep_threshold(
-    args: argparse.Namespace, picker: Picker, threshold: float, chosen_on: dict[str, Any]
-) -> None:
-    """Write the threshold into the checkpoint, unless training has put another there meanwhile."""
-    now = runs.load_checkpoint(args.checkpoint)
-    if any(now.get(key) != picker.checkpoint.get(key) for key in ("kind", "epoch", "step", "val")):
-        raise UserError(
-            f"checkpoint {args.checkpoint} was replaced while the threshold was chosen: choose it "
-            "again once training is done"
-        )
-    kept = {**now, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
-    runs.save_checkpoint(args.checkpoint, kept)
-    print(f"Threshold {threshold:.4f} is kept in {args.checkpoint}")
+    keep_threshold(picker, threshold, chosen_on)
 
 
 if __name__ == "__main__":

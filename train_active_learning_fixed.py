@@ -12,9 +12,6 @@ experiments/active_learning_fixed/<strategy>/; analyze_active_learning_results.p
 import argparse
 from pathlib import Path
 
-# Ash and Adams 2020: a share of what was learned, and some of a new start
-SHRINK, PERTURB = 0.4, 0.1
-
 
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -39,7 +36,7 @@ def argument_parser() -> argparse.ArgumentParser:
     start.add_argument(
         "--shrink-perturb",
         action="store_true",
-        help=f"go on from {SHRINK} times the last weights plus {PERTURB} times new ones",
+        help="go on from the last weights, shrunk, plus a tenth of new ones",
     )
     for split in ("train", "val", "test"):
         add(f"--{split}-data-dir", metavar="DIR", help=f"{split} split of a segmentation store")
@@ -72,15 +69,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from models import UNETS
 from picking import acquisition, checkpoints, iterations, processes, runs
 from picking import active_reports as reports
 from picking.augment import keep_freed_memory, to_float
 from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
-from picking.files import locked, read_json, sha256, write_json
-from picking.initial_weights import read_initial_weights
+from picking.files import locked, sha256, write_json
 from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
 from picking.parallel import batch_loader, reading_workers
@@ -94,6 +89,7 @@ from picking.segmentation import (
     SegmentationStore,
     open_splits,
 )
+from picking.starts import begin_iteration, new_network, read_initial_weights
 from picking.streams import stream, stream_seed
 from picking.warps import two_views, warp
 
@@ -254,68 +250,6 @@ def resolve_config(args: argparse.Namespace) -> ActiveConfig:
     once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0, initial_labelled=None)
     training = dataclasses.replace(config.training, epochs=n_epochs)
     return dataclasses.replace(config, active_learning=once, training=training)
-
-
-def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
-    """Return a new network; its weights follow from the seed and the stream's names."""
-    torch.manual_seed(stream_seed(config.training.seed, *stream_names))
-    model = config.model
-    return UNETS[model.name](in_channels=1, out_channels=1, width=model.width, depth=model.depth)
-
-
-def begin_iteration(
-    config: ActiveConfig, folder: Path, k: int, device: torch.device, log: runs.Log
-) -> tuple[nn.Module, Progress, torch.optim.Optimizer]:
-    """Return the network that iteration k starts from, or stands at, its place and optimiser."""
-    start = config.active_learning.start
-    # The first iteration is the same for every strategy and every way to go on
-    checkpoints.require_size(lambda on: new_network(config, "init").to(on))
-    network = new_network(config, "init", k if start != "warm" else 0)
-    origin = "Initialized new model"
-    if k == 0 and config.active_learning.initial_weights is not None:
-        path = Path(config.active_learning.initial_weights)
-        network.load_state_dict(read_initial_weights(path, network, config.model))
-        origin = f"Starting from {path}"
-    elif k > 0 and start != "scratch":
-        path = folder_of(folder, k - 1) / "best_model.pt"
-        weights = runs.load_checkpoint(path).get("network")
-        checkpoints.require_weights(network, weights, path)
-        origin = f"Warm-starting from previous iteration: {path}"
-        if start == "shrink_perturb":
-            weights = shrink_perturb(weights, network)
-            origin += f" (shrunk to {SHRINK}, plus {PERTURB} of a new model)"
-        runs.load_weights(network, weights, path)
-    network = processes.with_shared_statistics(network.to(device), device)
-    if config.training.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    optimizer = runs.new_optimizer(network, config.optimizer)
-    progress = iterations.load_last(folder, k, network, optimizer, device)
-    if progress is None:
-        steps_before = 0
-        if k > 0:
-            path = folder_of(folder, k - 1) / "metrics.json"
-            before = read_json(path)
-            steps_before = before.get("optimizer_steps") if isinstance(before, dict) else None
-            if type(steps_before) is not int or steps_before < 0:
-                raise UserError(
-                    f"{path} is damaged (no optimizer_steps): delete {path.parent} and what comes "
-                    "after it, and go on with --resume"
-                )
-        progress = Progress(iteration=k, step=steps_before)
-        log(f"\n{origin}")
-    else:
-        amid = f", batch {progress.batch}" if progress.batch else ""
-        log(f"\nResumed iteration {k} after epoch {progress.epoch}{amid}")
-    return network, progress, optimizer
-
-
-def shrink_perturb(weights: dict, new: nn.Module) -> dict:
-    """Return 0.4 θ + 0.1 θ_new of all parameters; batch norm's statistics stay (Ash 2020)."""
-    fresh = dict(new.named_parameters())
-    return {
-        key: SHRINK * value + PERTURB * fresh[key].detach() if key in fresh else value
-        for key, value in weights.items()
-    }
 
 
 def train(

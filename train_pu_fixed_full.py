@@ -60,7 +60,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from models import PUClassifier, UNet
 from picking import board as tensorboard
 from picking import checkpoints, metrics, processes, reports, runs
 from picking.augment import keep_freed_memory, strong_view, weak_view, window_views
@@ -76,6 +75,7 @@ from picking.losses import (
     nnpu_risk,
     weak_probability,
 )
+from picking.networks import build_network
 from picking.parallel import batch_loader, reading_workers
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
@@ -148,9 +148,9 @@ def main() -> None:
         log = runs.open_log(folder / "training.log" if rank == 0 else None)
 
         # 3. Network, optimiser and, on --resume, where they stood
-        checkpoints.require_size(lambda on: build_network(config, on))
+        checkpoints.require_size(lambda on: build_network(config).to(on))
         torch.manual_seed(stream_seed(config.training.seed, "init"))
-        network = processes.with_shared_statistics(build_network(config, device), device)
+        network = processes.with_shared_statistics(build_network(config).to(device), device)
         optimizer = runs.new_optimizer(network, config.optimizer)
         state = State(
             network=network,
@@ -167,7 +167,7 @@ def main() -> None:
             )
             log(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
         if state.priors is None:
-            state.priors = resolve_priors(config, train_store, device, build_network)
+            state.priors = resolve_priors(config, train_store, device)
         _, n_steps = length_of_run(config, len(sampler))
         reports.log_start(log, config, sampler, state.priors, device, n_steps)
         if not val_store.truth_known:
@@ -234,20 +234,6 @@ def check_data(config: PUConfig, train_store: PatchStore, val_store: PatchStore)
             f"split 'val' of {config.data.dir} holds one class only, so no checkpoint can be "
             "chosen on it: make the store again with more validation images or another --neg-rule"
         )
-
-
-def build_network(config: PUConfig, device: torch.device) -> nn.Module:
-    """Return a new network on the device, initialised from torch's random numbers."""
-    model = config.model
-    network: nn.Module
-    if model.backbone == "unet":
-        network = UNet(width=model.width, depth=model.depth)
-    else:
-        network = PUClassifier(model.backbone, model.dropout)
-    network = network.to(device)
-    if config.training.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    return network
 
 
 def train(
@@ -477,7 +463,7 @@ def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
     store = PatchStore(args.data_dir, args.split)
     check_store(config, store)
     network = checkpoints.restored(
-        lambda on: build_network(config, on), best["network"], args.evaluate, device
+        lambda on: build_network(config).to(on), best["network"], args.evaluate, device
     )
     report = evaluate(network, config, store, best["threshold"], device)
     if processes.place()[0] != 0:

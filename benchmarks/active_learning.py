@@ -40,6 +40,7 @@ from picking.pool import score_pool
 from picking.runs import load_checkpoint, load_weights, select_device
 from picking.scoring import autocast
 from picking.segmentation import SegmentationBatch, SegmentationStore
+from picking.starts import new_network
 from picking.streams import stream
 
 PARTS = ("agreement", "pool", "full-size", "loss-alpha", "processes")
@@ -72,7 +73,7 @@ def agreement(args: argparse.Namespace) -> None:
     device = select_device(args.device)
     best = load_checkpoint(args.checkpoint, device)
     config = config_from_dict(best["config"], str(args.checkpoint), ActiveConfig)
-    network = script.new_network(config, "init", 0).to(device)
+    network = new_network(config, "init", 0).to(device)
     load_weights(network, best["network"], args.checkpoint)
     store = SegmentationStore(args.data_dir)
     labelled = json.loads((args.checkpoint.parent / "labeled_indices.json").read_text())["indices"]
@@ -179,7 +180,7 @@ def full_size(args: argparse.Namespace) -> None:
         config.training, batch_size=args.batch_size, precision=args.precision
     )
     config = dataclasses.replace(config, training=training)
-    network = script.new_network(config, "init", 0).to(device, memory_format=torch.channels_last)
+    network = new_network(config, "init", 0).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     rng = stream(0, "benchmark", "full-size")
     images = rng.integers(0, 256, (args.batch_size, 768, 768), np.uint8)
@@ -300,7 +301,7 @@ def shared_work() -> None:
     rng = stream(0, "benchmark", "processes")
     images = rng.integers(0, 256, (320, 128, 128), np.uint8)
     masks = rng.integers(0, 2, images.shape, np.uint8)
-    network = script.new_network(config, "init", 0).to(memory_format=torch.channels_last)
+    network = new_network(config, "init", 0)
     model = processes.with_shared_gradients(network)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     n_each = config.training.batch_size // world_size

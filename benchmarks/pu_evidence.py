@@ -118,9 +118,9 @@ def folder_of(part: str, name: str, seed: int) -> Path:
 
 def save_scores(folder: Path, store: Path) -> None:
     """Score the test patches by the best checkpoint; test.npz has label, score and micrograph."""
-    import train_pu_fixed_full as trainer
     from picking import checkpoints
     from picking.config import PUConfig, config_from_dict
+    from picking.networks import build_network
     from picking.patches import PatchStore
     from picking.scoring import score
     from picking.state import load_best
@@ -129,7 +129,7 @@ def save_scores(folder: Path, store: Path) -> None:
     best = load_best(path, device)
     config = config_from_dict(best["config"], str(path), PUConfig)
     network = checkpoints.restored(
-        lambda on: trainer.build_network(config, on), best["network"], path, device
+        lambda on: build_network(config).to(on), best["network"], path, device
     )
     test = PatchStore(store, "test")
     scores = score(network, config, test, device)

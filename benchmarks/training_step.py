@@ -48,12 +48,14 @@ from picking import iterations, state
 from picking.augment import keep_freed_memory
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
+from picking.networks import build_network
 from picking.parallel import batch_loader
 from picking.reports import STEP_FIGURES
 from picking.runs import new_optimizer, select_device
 from picking.samplers import PUBatchSampler, split_batch
 from picking.scoring import autocast
 from picking.segmentation import CryoEMSegmentationDataset
+from picking.starts import new_network
 from picking.streams import stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -330,7 +332,7 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
     patches = noise(folder / "patches.npy", n, SCALES[args.scale]["patch_px"])
     sampler = PUBatchSampler(np.arange(n) < n_p, settings.batch_size, ratio, settings.seed)
     (folder / "checkpoints").mkdir(exist_ok=True)  # the script saves its state there
-    network = pu_script.build_network(config, device)
+    network = build_network(config).to(device)
     now = state.State(
         network=network,
         average=None,
@@ -360,8 +362,7 @@ def noise(path: Path, n: int, side_px: int) -> np.ndarray:
 def active_loop(config: ActiveConfig, args: argparse.Namespace, folder: Path) -> Loop:
     """Return the loop of train_active_learning_fixed.py on images of noise."""
     device, size, side_px = args.device, config.training.batch_size, SCALES[args.scale]["image_px"]
-    layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
-    network = active_script.new_network(config, "init", 0).to(device, memory_format=layout)
+    network = new_network(config, "init", 0).to(device)
     n = args.steps * size
     images = noise(folder / "images.npy", n, side_px)
     masks = noise(folder / "masks.npy", n, side_px)  # most of it counts as background

@@ -1,7 +1,6 @@
 """The two priors of the risk; π_U by a classifier and best bins where nothing is known."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from picking import priors, processes
 from picking.augment import to_float, weak_view, window_views
 from picking.config import PUConfig
 from picking.errors import UserError
+from picking.networks import build_network
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import score, to_input
@@ -20,12 +20,7 @@ from picking.streams import stream, stream_seed
 from picking.windows import PickedWindows
 
 
-def resolve_priors(
-    config: PUConfig,
-    store: PatchStore,
-    device: torch.device,
-    build_network: Callable[[PUConfig, torch.device], nn.Module],
-) -> Priors:
+def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) -> Priors:
     """Return the two priors of the risk from the config, the store's counts or an estimate.
 
     Raises `UserError` when one is not known, or is none of a share.
@@ -46,7 +41,7 @@ def resolve_priors(
         unlabeled, source = prior, prior_source
     elif loss.unlabeled_prior == "estimate" or nothing_known:
         torch.manual_seed(stream_seed(config.training.seed, "estimate", "init"))
-        network = build_network(config, device)
+        network = build_network(config).to(device)
         unlabeled, source = estimate_unlabeled_prior(network, config, store, device), "estimate"
     if prior is None and unlabeled is not None:  # pool: the labelled, and the share of the others
         actual = counts["actual_prior"] or 0.0

@@ -10,7 +10,7 @@ from tiny_active import arguments, call, labelled_of, learn, metrics_of, write_s
 from torch import nn
 
 import train_active_learning_fixed as script
-from picking import iterations, runs
+from picking import iterations, runs, starts
 from picking.acquisition import STRATEGIES
 from picking.config import ActiveConfig, config_from_dict
 from picking.segmentation import SegmentationBatch, SegmentationStore
@@ -87,7 +87,7 @@ def test_metrics_are_the_best_models_on_validation(finished, seg_store):
         store = SegmentationStore(seg_store / "val")
         best = runs.load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
-        network = script.new_network(config, "init", 0)
+        network = starts.new_network(config, "init", 0)
         network.load_state_dict(best["network"])
         again = script.evaluate(config, network, store, CPU)
         assert again == {key: figures[key] for key in again}
@@ -111,7 +111,7 @@ def test_the_query_takes_the_highest_scores_of_the_last_model(finished, seg_stor
     for k in range(2):
         best = runs.load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
-        network = script.new_network(config, "init", 0).eval()
+        network = starts.new_network(config, "init", 0).eval()
         network.load_state_dict(best["network"])
         with torch.no_grad():
             x = script.to_float(torch.as_tensor(np.array(store.images)))
@@ -186,8 +186,8 @@ def test_an_iteration_starts_from_the_last_ones_best_weights_unless_told_otherwi
         assert f"Warm-starting from previous iteration: {run / 'iteration_0/best_model.pt'}" in log
     best = weights_of(run, 0)
     config = config_from_dict(json.loads((run / "config.json").read_text()), "", ActiveConfig)
-    fresh = script.new_network(config, "init", 1).state_dict()
-    parameters = dict(script.new_network(config, "init", 1).named_parameters())
+    fresh = starts.new_network(config, "init", 1).state_dict()
+    parameters = dict(starts.new_network(config, "init", 1).named_parameters())
     for key, value in started[1].items():
         if flag is None:
             expected = best[key]
@@ -357,7 +357,7 @@ class Scale(nn.Module):
 
 
 def test_shrink_and_perturb_leaves_batch_norms_statistics():
-    mixed = script.shrink_perturb(Scale(2.0).state_dict(), Scale(3.0))
+    mixed = starts.shrink_perturb(Scale(2.0).state_dict(), Scale(3.0))
     assert mixed["weight"].item() == pytest.approx(0.4 * 2 + 0.1 * 3)
     assert mixed["mean"].item() == 2
 

@@ -11,8 +11,7 @@ import torch
 from tiny_active import arguments, labelled_of, learn, metrics_of, refused, write_store
 from torch import nn
 
-import train_active_learning_fixed as script
-from picking import processes, runs
+from picking import networks, processes, runs
 
 ROOT = Path(__file__).parents[1]
 # Every process notes what it writes; the run is stopped amid iteration 1, once, and gone on with
@@ -20,9 +19,10 @@ WORKER = """
 import contextlib, json, os, sys
 import test_active_processes
 import train_active_learning_fixed as script
+from picking import networks
 from picking.errors import run_script
 
-script.UNETS = dict.fromkeys(script.UNETS, test_active_processes.Plain)
+networks.UNETS = dict.fromkeys(networks.UNETS, test_active_processes.Plain)
 train_one_epoch, epochs, written = script.train_one_epoch, [], []
 
 class Stopped(Exception):
@@ -56,10 +56,10 @@ class Plain(nn.Module):
     But for a buffer, which in training each process fills with its rank, and which evaluation adds.
     """
 
-    def __init__(self, in_channels, out_channels, width, depth):
+    def __init__(self, width, depth):
         super().__init__()
-        self.bottleneck = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1), nn.Tanh())
-        self.head = nn.Conv2d(width, out_channels, 1)
+        self.bottleneck = nn.Sequential(nn.Conv2d(1, width, 3, padding=1), nn.Tanh())
+        self.head = nn.Conv2d(width, 1, 1)
         self.register_buffer("seen", torch.zeros(()))
 
     def forward(self, x):
@@ -107,7 +107,7 @@ def test_two_processes_learn_and_query_as_one_and_only_the_first_writes(
     assert any("last.pt" in path or ".tmp" in path for path in wrote[0])
     assert [path for path in wrote[1] if str(two) in path] == []
 
-    monkeypatch.setattr(script, "UNETS", dict.fromkeys(script.UNETS, Plain))
+    monkeypatch.setattr(networks, "UNETS", dict.fromkeys(networks.UNETS, Plain))
     one = learn(store, tmp_path / "one", *flags, overrides=overrides, run="hybrid")
     epochs = [(run / "metrics.jsonl").read_text().splitlines() for run in (one, two)]
     assert len(epochs[0]) == 6

@@ -8,7 +8,7 @@ from tiny_active import arguments, call, learn, refused, write_store
 
 import train_active_learning_fixed as script
 from models import UNETS, PUClassifier
-from picking import iterations, runs
+from picking import iterations, runs, starts
 from picking.config import ActiveConfig, PUConfig, plain
 
 ONE = ["active_learning.iterations=2", "training.epochs=1"]
@@ -60,7 +60,7 @@ def test_a_pu_unets_weights_land_and_only_the_gates_are_new(seg_store, tmp_path,
     path, weights = pu_checkpoint(tmp_path / "pu.pt")
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, overrides=overrides)
-    new = script.new_network(
+    new = starts.new_network(
         dataclasses.replace(
             ActiveConfig(), model=dataclasses.replace(ActiveConfig().model, width=4, depth=2)
         ),
@@ -101,7 +101,7 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, *flags, overrides=overrides, run="run")
     best = runs.load_checkpoint(run / "iteration_0" / "best_model.pt")
     model = dataclasses.replace(ActiveConfig().model, width=4, depth=2)
-    fresh = script.new_network(dataclasses.replace(ActiveConfig(), model=model), "init", 1)
+    fresh = starts.new_network(dataclasses.replace(ActiveConfig(), model=model), "init", 1)
     key = "head.weight"
     new = fresh.state_dict()[key]
     expected = new if flag == "--no-warmstart" else 0.4 * best["network"][key] + 0.1 * new

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import nn
 
 import pick_particles as script
-from picking import runs
+from picking import networks, runs
 from picking.config import (
     ActiveConfig,
     DataConfig,
@@ -45,8 +45,8 @@ class Dark(nn.Module):
 
 @pytest.fixture(autouse=True)
 def networks_that_know(monkeypatch):
-    monkeypatch.setattr(script, "UNETS", {"unet": Dark})
-    monkeypatch.setattr(script, "PUClassifier", Dark)
+    monkeypatch.setattr(networks, "UNETS", {"unet": Dark})
+    monkeypatch.setattr(networks, "PUClassifier", Dark)
 
 
 @pytest.fixture(scope="module")
@@ -554,7 +554,7 @@ def test_a_diameter_that_would_blow_up_the_micrograph_is_refused(data, tmp_path)
     path = tmp_path / "best_model.pt"
     wants = {"patch_size_px": 64, "scale": 1.0, "diameter_px": 20.0, "reach_px": 5.0}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "UNet", Dark)
+        patch.setattr(networks, "UNet", Dark)
         write_checkpoint(path, kind="pu_classifier", config=config, input=wants)
         message = refused(
             "--checkpoint", path, "--micrographs", data[0] / "a.jpg", "--device", "cpu",

@@ -22,6 +22,7 @@ from tiny_runs import (
 from torch import nn
 
 import train_pu_fixed_full as script
+from models import PUClassifier
 from picking import runs
 from picking.board import TRAIN_TAGS, VAL_TAGS
 from picking.config import PUConfig, read_config
@@ -169,7 +170,7 @@ def test_a_run_learns_to_tell_faint_disks_from_noise(store, tmp_path):
 def test_a_real_backbone_trains_and_a_store_without_test_is_enough(store, tmp_path):
     smaller = copy_of_store(store, tmp_path, "train", "val")
     overrides = ["training.max_steps=6", "training.checkpoint_every_steps=100"]
-    folder = train(smaller, tmp_path, network=script.PUClassifier, overrides=overrides)
+    folder = train(smaller, tmp_path, network=PUClassifier, overrides=overrides)
     results = results_of(folder)
     assert results["test"] is None
     assert results["parameters"] == 11_170_753

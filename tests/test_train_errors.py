@@ -25,6 +25,7 @@ from tiny_runs import (
 )
 
 import train_pu_fixed_full as script
+from models import PUClassifier
 from picking import runs
 from picking.errors import UserError, run_script
 from picking.patches import PatchStore
@@ -76,7 +77,7 @@ def test_what_cannot_be_evaluated_is_a_clear_error(finished_run, store, tmp_path
     with pytest.raises(UserError, match=r"is no model to evaluate: give best_model\.pt"):
         evaluate(finished_run / "checkpoints" / "last.pt", store, output)
     with pytest.raises(UserError, match="is of another architecture"):
-        evaluate(best, store, output, network=script.PUClassifier)
+        evaluate(best, store, output, network=PUClassifier)
     with pytest.raises(UserError, match=r"none\.pt is not there"):
         evaluate(tmp_path / "none.pt", store, output)
     with pytest.raises(UserError, match="is not a finished patch store"):

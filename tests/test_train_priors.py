@@ -7,7 +7,6 @@ import pytest
 import torch
 from tiny_runs import UNET, as_windows, config_with, results_of, tiny_network, train
 
-import train_pu_fixed_full as script
 from models import UNet
 from picking import estimate, processes
 from picking.errors import UserError
@@ -18,7 +17,7 @@ from picking.patches import PatchStore
 def resolved(config, store):
     """Return the priors that a run on the CPU would use."""
     with tiny_network():
-        return resolve_priors(config, store, torch.device("cpu"), script.build_network)
+        return resolve_priors(config, store, torch.device("cpu"))
 
 
 def priors_of(store, tmp_path, *overrides):

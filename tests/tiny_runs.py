@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import train_pu_fixed_full as script
-from picking import runs
+from picking import networks, runs
 from picking.config import PUConfig, read_config
 from picking.errors import UserError
 
@@ -43,7 +43,7 @@ def tiny_network(network=Small):
     torch.set_num_threads(1)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(script, "PUClassifier", network)
+            patch.setattr(networks, "PUClassifier", network)
             yield
     finally:
         torch.set_num_threads(before)

@@ -4,19 +4,16 @@ import io
 import os
 import pickle
 import zipfile
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import strategies as st
 from torch import nn
 
-import pick_particles
-import train_active_learning_fixed as active
-import train_pu_fixed_full as pu
-from picking import iterations, runs
+from picking import iterations, picker, reports, runs
 from picking.config import ActiveConfig, PUConfig, config_from_dict
-from picking.initial_weights import read_initial_weights
+from picking.networks import build_network
+from picking.starts import new_network, read_initial_weights
 from picking.state import State
 
 from . import originals
@@ -98,10 +95,9 @@ def of_bytes(draw, folder, original, name, read):
 
 
 def load_picker(path):
-    picker = pick_particles.load_picker(path, CPU)
-    args = SimpleNamespace(threshold="auto", checkpoint=path)
-    threshold, _ = pick_particles.resolve_threshold(args, picker)
-    assert isinstance(picker.network, nn.Module) and 0 <= threshold <= 1
+    found = picker.load_picker(path, CPU)
+    threshold, _ = picker.kept_threshold(found)
+    assert isinstance(found.network, nn.Module) and 0 <= threshold <= 1
 
 
 def best_of_active_learning(draw, folder):
@@ -118,7 +114,7 @@ def last_of_active_learning(draw, folder):
     config = config_from_dict(best["config"], "config", ActiveConfig)
 
     def read(path):
-        network = active.new_network(config, "init", 0)
+        network = new_network(config, "init", 0)
         optimizer = torch.optim.AdamW(network.parameters(), 0.01, fused=True)
         iterations.load_last(path.parent, 2, network, optimizer, CPU)
         _step(network, optimizer)
@@ -132,9 +128,9 @@ def last_of_pu_learning(draw, folder):
     config = config_from_dict(best["config"], "config", PUConfig)
 
     def read(path):
-        network = pu.build_network(config, CPU)
+        network = build_network(config)
         optimizer = torch.optim.AdamW(network.parameters(), 0.01, fused=True)
-        totals = torch.zeros(len(pu.reports.STEP_FIGURES), dtype=torch.float64)
+        totals = torch.zeros(len(reports.STEP_FIGURES), dtype=torch.float64)
         state = State(network, None, optimizer, totals, torch.zeros(3))
         state.load(path, CPU)
         _step(network, optimizer)
@@ -156,7 +152,7 @@ def initial_weights(draw, folder):
     config = config_from_dict({"model": keys}, "config", ActiveConfig)
 
     def read(path):
-        network = active.new_network(config, "init", 0)
+        network = new_network(config, "init", 0)
         network.load_state_dict(read_initial_weights(path, network, config.model))
         _step(network, torch.optim.AdamW(network.parameters(), 0.01, fused=True))
 

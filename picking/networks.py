@@ -1,0 +1,24 @@
+"""The networks that configs describe, new."""
+
+import torch
+from torch import nn
+
+from models import UNETS, PUClassifier, UNet
+from picking.config import ActiveConfig, ModelConfig, PUConfig, SegmentationModelConfig
+
+
+def network_of(model: ModelConfig | SegmentationModelConfig) -> nn.Module:
+    """Return a new network on torch's default device, initialised from torch's random numbers."""
+    if isinstance(model, SegmentationModelConfig):
+        return UNETS[model.name](width=model.width, depth=model.depth)
+    if model.backbone == "unet":
+        return UNet(width=model.width, depth=model.depth)
+    return PUClassifier(model.backbone, model.dropout)
+
+
+def build_network(config: PUConfig | ActiveConfig) -> nn.Module:
+    """Return `network_of` a config in the layout that it trains in."""
+    network = network_of(config.model)
+    if config.training.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    return network

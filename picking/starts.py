@@ -1,0 +1,123 @@
+"""What an iteration of active learning starts from: new weights, the last ones, another run's."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from picking import checkpoints, iterations, processes, runs
+from picking.config import ActiveConfig, PUConfig, SegmentationModelConfig, config_from_dict
+from picking.errors import UserError
+from picking.files import read_json
+from picking.iterations import Progress, folder_of
+from picking.networks import build_network
+from picking.streams import stream_seed
+
+# Ash and Adams 2020: a share of what was learned, and some of a new start
+SHRINK, PERTURB = 0.4, 0.1
+GATES = "gates."  # the layers of an Attention U-Net that a U-Net has not
+
+
+def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
+    """Return a new network; its weights follow from the seed and the stream's names."""
+    torch.manual_seed(stream_seed(config.training.seed, *stream_names))
+    return build_network(config)
+
+
+def begin_iteration(
+    config: ActiveConfig, folder: Path, k: int, device: torch.device, log: runs.Log
+) -> tuple[nn.Module, Progress, torch.optim.Optimizer]:
+    """Return the network that iteration k starts from, or stands at, its place and optimiser."""
+    start = config.active_learning.start
+    # The first iteration is the same for every strategy and every way to go on
+    checkpoints.require_size(lambda on: new_network(config, "init").to(on))
+    network = new_network(config, "init", k if start != "warm" else 0)
+    origin = "Initialized new model"
+    if k == 0 and config.active_learning.initial_weights is not None:
+        path = Path(config.active_learning.initial_weights)
+        network.load_state_dict(read_initial_weights(path, network, config.model))
+        origin = f"Starting from {path}"
+    elif k > 0 and start != "scratch":
+        path = folder_of(folder, k - 1) / "best_model.pt"
+        weights: Any = runs.load_checkpoint(path).get("network")
+        checkpoints.require_weights(network, weights, path)
+        origin = f"Warm-starting from previous iteration: {path}"
+        if start == "shrink_perturb":
+            weights = shrink_perturb(weights, network)
+            origin += f" (shrunk to {SHRINK}, plus {PERTURB} of a new model)"
+        runs.load_weights(network, weights, path)
+    network = processes.with_shared_statistics(network.to(device), device)
+    optimizer = runs.new_optimizer(network, config.optimizer)
+    progress = iterations.load_last(folder, k, network, optimizer, device)
+    if progress is None:
+        steps_before: Any = 0
+        if k > 0:
+            path = folder_of(folder, k - 1) / "metrics.json"
+            before = read_json(path)
+            steps_before = before.get("optimizer_steps") if isinstance(before, dict) else None
+            if type(steps_before) is not int or steps_before < 0:
+                raise UserError(
+                    f"{path} is damaged (no optimizer_steps): delete {path.parent} and what comes "
+                    "after it, and go on with --resume"
+                )
+        progress = Progress(iteration=k, step=steps_before)
+        log(f"\n{origin}")
+    else:
+        amid = f", batch {progress.batch}" if progress.batch else ""
+        log(f"\nResumed iteration {k} after epoch {progress.epoch}{amid}")
+    return network, progress, optimizer
+
+
+def shrink_perturb(weights: dict, new: nn.Module) -> dict:
+    """Return 0.4 θ + 0.1 θ_new of all parameters; batch norm's statistics stay (Ash 2020)."""
+    fresh = dict(new.named_parameters())
+    return {
+        key: SHRINK * value + PERTURB * fresh[key].detach() if key in fresh else value
+        for key, value in weights.items()
+    }
+
+
+def read_initial_weights(
+    path: Path, network: nn.Module, model: SegmentationModelConfig
+) -> dict[str, Any]:
+    """Return a state dict for ``network``, a new one that ``model`` describes.
+
+    path: a best_model.pt of PU learning with a U-Net or of segmentation. Attention gates that it
+    has not are the network's own; all else must fit, or it is a `UserError` that says what differs.
+    """
+    checkpoint = runs.load_checkpoint(path)
+    use = "use best_model.pt of a segmentation run, or of PU learning with model.backbone=unet"
+    theirs: Any
+    if checkpoint["kind"] == "pu_classifier":
+        theirs = config_from_dict(checkpoint.get("config"), f"checkpoint {path}", PUConfig).model
+        if theirs.backbone != "unet":
+            raise UserError(
+                f"active_learning.initial_weights: {path} is a {theirs.backbone}, not a U-Net: "
+                f"{use}"
+            )
+    elif checkpoint["kind"] == "segmentation":
+        saved = config_from_dict(checkpoint.get("config"), f"checkpoint {path}", ActiveConfig)
+        theirs = saved.model
+    else:
+        raise UserError(f"active_learning.initial_weights: {path} is no trained model: {use}")
+
+    needed = {key: getattr(theirs, key) for key in ("width", "depth")}
+    if getattr(theirs, "name", None) == "attention_unet":
+        needed["name"] = "attention_unet"  # its gates have no place in a U-Net
+    differing = {key: value for key, value in needed.items() if value != getattr(model, key)}
+    if differing:
+        has = ", ".join(f"{key} {value}" for key, value in differing.items())
+        asked = ", ".join(f"{key} {getattr(model, key)}" for key in differing)
+        change = " ".join(f"model.{key}={value}" for key, value in differing.items())
+        raise UserError(
+            f"active_learning.initial_weights: the network in {path} has {has}, the config's "
+            f"`model` {asked}: set {change}, or use weights of a network that fits"
+        )
+
+    weights: Any = checkpoint.get("network")
+    if isinstance(weights, dict) and not any(str(key).startswith(GATES) for key in weights):
+        own = network.state_dict()
+        weights = {**weights, **{key: own[key] for key in own if key.startswith(GATES)}}
+    checkpoints.require_weights(network, weights, path)
+    return weights
