@@ -71,14 +71,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from picking import acquisition, checkpoints, iterations, processes, runs
 from picking import active_reports as reports
-from picking.augment import keep_freed_memory, to_float
+from picking.augment import to_float
 from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, sha256, write_json
 from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
-from picking.parallel import batch_loader, reading_workers
+from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pixel_metrics import FIGURES
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.queries import query

@@ -62,7 +62,7 @@ from torch.utils.data import DataLoader
 
 from picking import board as tensorboard
 from picking import checkpoints, metrics, processes, reports, runs
-from picking.augment import keep_freed_memory, strong_view, weak_view, window_views
+from picking.augment import strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.estimate import resolve_priors
@@ -76,7 +76,7 @@ from picking.losses import (
     weak_probability,
 )
 from picking.networks import build_network
-from picking.parallel import batch_loader, reading_workers
+from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input

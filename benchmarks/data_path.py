@@ -45,9 +45,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from picking.augment import keep_freed_memory, to_float, two_views
+from picking.augment import to_float, two_views
 from picking.config import AugmentationConfig
 from picking.errors import run_script
+from picking.parallel import keep_freed_memory
 from picking.streams import stream, stream_seed
 
 BATCH_SIZE = 64

@@ -45,11 +45,10 @@ import train_pu_fixed_full as pu_script
 from benchmarks.active_learning import synchronise
 from benchmarks.data_path import write_store
 from picking import iterations, state
-from picking.augment import keep_freed_memory
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
 from picking.networks import build_network
-from picking.parallel import batch_loader
+from picking.parallel import batch_loader, keep_freed_memory
 from picking.reports import STEP_FIGURES
 from picking.runs import new_optimizer, select_device
 from picking.samplers import PUBatchSampler, split_batch

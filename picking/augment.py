@@ -113,16 +113,6 @@ def window_views(
     return weak, _distort(weak[n_picks:], generator, config), near == 1
 
 
-def keep_freed_memory() -> None:
-    """Have this process keep what a batch frees, rather than hand it back and fetch it anew.
-
-    Call it once in a process that makes views on the CPU: page faults were a third of the time
-    there. Freeing one large block raises glibc's threshold (mallopt(3), M_MMAP_THRESHOLD); with
-    other C libraries nothing happens.
-    """
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)  # just under the 32 MiB that glibc heeds
-
-
 def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentationConfig) -> torch.Tensor:
     """Give each sample one of the 8 symmetries of the square and a shift, all as one copy.
 
