@@ -4,11 +4,11 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_active import arguments, call, learn, refused, write_store
+from tiny_active import arguments, call, learn, learn_until_save, refused, write_store
 
 import train_active_learning_fixed as script
 from models import UNETS, PUClassifier
-from picking import iterations, runs, starts
+from picking import runs, starts
 from picking.config import ActiveConfig, PUConfig, plain
 
 ONE = ["active_learning.iterations=2", "training.epochs=1"]
@@ -173,22 +173,10 @@ def test_some_gates_without_the_others_are_refused(seg_store, tmp_path):
     assert "another architecture" in refused(seg_store, tmp_path, overrides=overrides)
 
 
-def test_resume_needs_the_file_in_iteration_0_only_and_the_same_path(
-    seg_store, tmp_path, monkeypatch
-):
+def test_resume_needs_the_file_in_iteration_0_only_and_the_same_path(seg_store, tmp_path):
     path, _ = pu_checkpoint(tmp_path / "pu.pt")
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
-    calls, real = [], iterations.save_last
-
-    def save_and_stop(*more):
-        real(*more)
-        calls.append(1)
-        if len(calls) == 2:
-            raise KeyError
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError):
-        patch.setattr(iterations, "save_last", save_and_stop)
-        learn(seg_store, tmp_path, overrides=overrides)
+    learn_until_save(2, seg_store, tmp_path, overrides=overrides)
     message = refused(seg_store, tmp_path, "--resume", overrides=ONE)
     assert "different now: active_learning.initial_weights" in message
     path.unlink()

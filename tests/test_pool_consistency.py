@@ -1,6 +1,5 @@
 """Consistency on the pool: the loss, which images join, and that nobody reads their labels."""
 
-import contextlib
 import json
 import re
 import shutil
@@ -12,10 +11,18 @@ import pytest
 import torch
 from stopping import leave, signal_at
 from test_warps import disks, fake_gpu, generator, noise_images, only
-from tiny_active import arguments, assert_same_run, labelled_of, learn, refused, write_store
+from tiny_active import (
+    arguments,
+    assert_same_run,
+    labelled_of,
+    learn,
+    learn_until_save,
+    refused,
+    write_store,
+)  # fmt: skip
 
 import train_active_learning_fixed as script
-from picking import iterations, processes
+from picking import processes
 from picking.augment import to_float
 from picking.config import WarpConfig
 from picking.losses import fixmatch_consistency, pixel_consistency
@@ -303,21 +310,8 @@ def test_a_run_stopped_amid_an_epoch_ends_as_if_never_stopped(
     assert re.findall("Resumed iteration (.*)", log) == [place]
 
 
-def test_a_run_killed_between_epochs_ends_as_if_never_stopped(
-    seg_store, tmp_path, finished, monkeypatch
-):
-    real, calls = iterations.save_last, []
-
-    def save_and_stop(*more):
-        real(*more)
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyError
-
-    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyError):
-        patch.setattr(iterations, "save_last", save_and_stop)
-        learn(seg_store, tmp_path, overrides=ON)
-    assert len(calls) == 3
+def test_a_run_killed_between_epochs_ends_as_if_never_stopped(seg_store, tmp_path, finished):
+    learn_until_save(3, seg_store, tmp_path, overrides=ON)
     assert_same_run(learn(seg_store, tmp_path, "--resume", overrides=ON), finished)
 
 

@@ -12,6 +12,7 @@ import torch
 from tiny_runs import assert_same_checkpoint, strict_json
 
 import train_active_learning_fixed as script
+from picking import iterations
 from picking.errors import UserError
 
 CONFIG = """
@@ -94,6 +95,21 @@ def learn(store, experiments, *flags, run="uncertainty", **more):
     """Run the script on a tiny store; return the run's folder."""
     call(*arguments(store, experiments, *flags, **more))
     return experiments / run
+
+
+def learn_until_save(n, store, experiments, **more):
+    """Run until last.pt has been written ``n`` times, and break off."""
+    save, saved = iterations.save_last, []
+
+    def save_and_stop(*state):
+        save(*state)
+        saved.append(1)
+        if len(saved) == n:
+            raise KeyError
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError):
+        patch.setattr(iterations, "save_last", save_and_stop)
+        learn(store, experiments, **more)
 
 
 def refused(store, experiments, *flags, **more):
