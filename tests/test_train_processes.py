@@ -18,9 +18,10 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import os, signal
 import test_train_processes, tiny_runs, train_pu_fixed_full as script
+from picking import networks
 from picking.state import State
 
-script.PUClassifier = {network}
+networks.PUClassifier = {network}
 """
 DIES = """
 save = State.save

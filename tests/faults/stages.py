@@ -28,6 +28,7 @@ import pick_particles
 import preprocess_coco_full_dataset
 import train_active_learning_fixed
 import train_pu_fixed_full
+from picking import networks
 from picking.errors import run_script
 
 SPLITS = {"train": 4, "val": 2, "test": 1}
@@ -156,8 +157,8 @@ def command_of(stage: Stage, resume: bool = False) -> Iterator[None]:
     argv = [*map(str, ["script", *stage.arguments, *(["--resume"] if resume else [])])]
     with (
         mock.patch.object(sys, "argv", argv),
-        mock.patch.object(train_pu_fixed_full, "PUClassifier", tiny_runs.Small),
-        mock.patch.object(pick_particles, "UNETS", {"unet": Dark}),
+        mock.patch.object(networks, "PUClassifier", tiny_runs.Small),
+        mock.patch.dict(networks.UNETS, {"unet": Dark}),
     ):
         torch.set_num_threads(1)
         yield
