@@ -7,6 +7,7 @@ drawn from that list, and what cannot be drawn is counted as a shortage.
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ import numpy as np
 # patch within its blocks does not give negatives away.
 GRID_STEP_PX = 3
 RULES = ("far", "disjoint")
+MOST_CELLS_KEPT = 512  # from a centre, of regions that are kept: at most 1 MB each
 
 
 def allowed_grid(
@@ -103,25 +105,38 @@ def _clear(
 
     With a half side of 0 the square is a point and the cleared region a disk.
     """
-    # Centres of boxes are whole or half px, so few regions clear all of them
+    n_cells = math.ceil((distance_px + half_side_px) / GRID_STEP_PX) + 1
     cells, offsets_px = zip(*(divmod(c, GRID_STEP_PX) for c in centre_px.tolist()), strict=True)
-    clear_of = _clear_of(offsets_px, distance_px, half_side_px)
-    part, of_region = [], []
-    for length, cell in zip(grid.shape, cells, strict=True):
-        low = int(cell) - len(clear_of) // 2
-        first = max(low, 0)
-        end = max(first, min(low + len(clear_of), length))
+    part, near = [], []  # cells of the grid, and counted from the centre's
+    for length, cell in zip(grid.shape, map(int, cells), strict=True):
+        first = max(cell - n_cells, 0)
+        end = max(first, min(cell + n_cells + 1, length))
         part.append(slice(first, end))
-        of_region.append(slice(first - low, end - low))
-    grid[tuple(part)] &= clear_of[tuple(of_region)]
+        near.append((first - cell, end - cell))
+    region = (offsets_px, distance_px, half_side_px)
+    if n_cells <= MOST_CELLS_KEPT:
+        whole = _kept_clear_of(n_cells, *region)
+        clear_of = whole[tuple(slice(low + n_cells, high + n_cells) for low, high in near)]
+    else:
+        clear_of = _clear_of(near, *region)
+    grid[tuple(part)] &= clear_of
+
+
+def _clear_of(
+    near: list[tuple[int, int]],
+    offsets_px: tuple[float, ...],
+    distance_px: float,
+    half_side_px: float,
+) -> np.ndarray:
+    """Return which cells, from one to another along y and x of the centre's, `_clear` leaves."""
+    squares = []
+    for (first, end), offset in zip(near, offsets_px, strict=True):
+        along = np.abs(np.arange(first, end) * GRID_STEP_PX - offset)
+        squares.append(np.maximum(along - half_side_px, 0) ** 2)
+    return squares[0][:, None] + squares[1] >= distance_px**2
 
 
 @functools.lru_cache(maxsize=64)
-def _clear_of(
-    offsets_px: tuple[float, float], distance_px: float, half_side_px: float
-) -> np.ndarray:
-    """Return where around a centre, this far behind the middle element, `_clear` clears nothing."""
-    n = math.ceil((distance_px + half_side_px) / GRID_STEP_PX) + 1
-    steps_px = np.arange(-n, n + 1) * GRID_STEP_PX
-    y, x = (np.maximum(np.abs(steps_px - offset) - half_side_px, 0) for offset in offsets_px)
-    return y[:, None] ** 2 + x**2 >= distance_px**2
+def _kept_clear_of(n_cells: int, *region: Any) -> np.ndarray:
+    """Return `_clear_of` so many cells to either side; boxes centre on whole or half px, so few."""
+    return _clear_of([(-n_cells, n_cells + 1)] * 2, *region)

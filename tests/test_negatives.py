@@ -71,6 +71,18 @@ def test_large_particles_set_the_far_distance_by_their_mean_diameter():
         assert distance <= nearest < distance + GRID_STEP_PX
 
 
+@pytest.mark.parametrize("off_px", [0, 40, 3e4, 1e8])
+def test_regions_larger_than_any_memory_are_cleared_where_the_grid_is(off_px):
+    centre, edge_px = np.array([-off_px, 100.0]), 60.0  # down to this row the disk reaches
+    grid = np.ones((84, 111), bool)
+    keep_apart(grid, centre[None], off_px + edge_px)
+    expected = np.linalg.norm(grid_points(SIZE_PX) - centre, axis=-1) >= off_px + edge_px
+    np.testing.assert_array_equal(grid, expected)
+    assert grid.any() and not grid.all()
+    keep_apart(grid, centre[None], 3 * off_px + 1e3)
+    assert not grid.any()
+
+
 def test_disjoint_is_never_stricter_than_far_where_particles_fit_the_patch():
     centres, _ = some_particles(3, 12)
     diameters = np.full(12, 20.0)
