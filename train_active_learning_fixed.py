@@ -78,6 +78,7 @@ from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, sha256, write_json
 from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
+from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pixel_metrics import FIGURES
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
@@ -89,7 +90,7 @@ from picking.segmentation import (
     SegmentationStore,
     open_splits,
 )
-from picking.starts import begin_iteration, new_network, read_initial_weights
+from picking.starts import begin_iteration, read_initial_weights
 from picking.streams import stream, stream_seed
 from picking.warps import two_views, warp
 
@@ -153,7 +154,7 @@ def main() -> None:
     folder = args.output_dir / name
     if settings.initial_weights is not None and not iterations.is_complete(folder, 0):
         with torch.device("meta"):
-            network = new_network(config, "init")
+            network = build_network(config)
         # What does not fit is refused before there is a folder
         read_initial_weights(Path(settings.initial_weights), network, config.model)
     with contextlib.ExitStack() as stack:

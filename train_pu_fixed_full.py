@@ -148,7 +148,7 @@ def main() -> None:
         log = runs.open_log(folder / "training.log" if rank == 0 else None)
 
         # 3. Network, optimiser and, on --resume, where they stood
-        checkpoints.require_size(lambda on: build_network(config).to(on))
+        checkpoints.require_size(lambda: build_network(config))
         torch.manual_seed(stream_seed(config.training.seed, "init"))
         network = processes.with_shared_statistics(build_network(config).to(device), device)
         optimizer = runs.new_optimizer(network, config.optimizer)
@@ -463,7 +463,7 @@ def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
     store = PatchStore(args.data_dir, args.split)
     check_store(config, store)
     network = checkpoints.restored(
-        lambda on: build_network(config).to(on), best["network"], args.evaluate, device
+        lambda: build_network(config), best["network"], args.evaluate, device
     )
     report = evaluate(network, config, store, best["threshold"], device)
     if processes.place()[0] != 0:

@@ -128,9 +128,7 @@ def save_scores(folder: Path, store: Path) -> None:
     device, path = torch.device("cpu"), folder / "checkpoints" / "best_model.pt"
     best = load_best(path, device)
     config = config_from_dict(best["config"], str(path), PUConfig)
-    network = checkpoints.restored(
-        lambda on: build_network(config).to(on), best["network"], path, device
-    )
+    network = checkpoints.restored(lambda: build_network(config), best["network"], path, device)
     test = PatchStore(store, "test")
     scores = score(network, config, test, device)
     np.savez(folder / "test.npz", y=test.label, score=scores, micrograph=test.micrograph)

@@ -53,25 +53,23 @@ def require_weights(network: nn.Module, weights: Any, path: Path) -> None:
 
 
 def restored(
-    build: Callable[[torch.device], nn.Module], weights: Any, path: Path, device: torch.device
+    build: Callable[[], nn.Module], weights: Any, path: Path, device: torch.device
 ) -> nn.Module:
-    """Return the network that ``build`` makes on a device, with these weights.
+    """Return the network that ``build`` makes, on a device and with these weights.
 
     It is made without memory first, since a config may ask for any size and the weights do not.
     """
-    meta = torch.device("meta")
-    with meta:
-        require_weights(build(meta), weights, path)
-    network = build(device)
+    with torch.device("meta"):
+        require_weights(build(), weights, path)
+    network = build().to(device)
     network.load_state_dict(weights)
     return network
 
 
-def require_size(build: Callable[[torch.device], nn.Module]) -> None:
+def require_size(build: Callable[[], nn.Module]) -> None:
     """Raise `UserError` when the network that ``build`` makes is larger than any memory."""
-    meta = torch.device("meta")
-    with meta, torch.random.fork_rng(devices=[]):
-        n_weights = sum(weights.numel() for weights in build(meta).parameters())
+    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        n_weights = sum(weights.numel() for weights in build().parameters())
     if n_weights > MOST_WEIGHTS:
         raise UserError(
             f"the network would have {n_weights:,} weights, more than {MOST_WEIGHTS:,}: lower "

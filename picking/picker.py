@@ -48,7 +48,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
         if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
             raise checkpoints.damaged(path, f"{key} is not from 0 to 1")
     weights = checkpoint.get("network")
-    network = checkpoints.restored(lambda on: network_of(model).to(on), weights, path, device)
+    network = checkpoints.restored(lambda: network_of(model), weights, path, device)
     return Picker(path, network.eval(), checkpoint, wants, config.training.precision, device)
 
 

@@ -31,7 +31,7 @@ def begin_iteration(
     """Return the network that iteration k starts from, or stands at, its place and optimiser."""
     start = config.active_learning.start
     # The first iteration is the same for every strategy and every way to go on
-    checkpoints.require_size(lambda on: new_network(config, "init").to(on))
+    checkpoints.require_size(lambda: build_network(config))
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
     if k == 0 and config.active_learning.initial_weights is not None:

@@ -72,17 +72,17 @@ def test_weights_that_do_not_fit_are_refused(tmp_path, key, value, words):
 
 
 def test_a_network_is_restored_with_its_weights_and_a_false_size_takes_no_memory(tmp_path):
-    def build(width, device):
-        return UNet(width=width, depth=7).to(device)
+    def build(width):
+        return UNet(width=width, depth=7)
 
     small = UNet(width=1, depth=7)
     weights = small.state_dict()
-    again = checkpoints.restored(lambda on: build(1, on), weights, tmp_path / "a.pt", CPU)
+    again = checkpoints.restored(lambda: build(1), weights, tmp_path / "a.pt", CPU)
     for key, value in again.state_dict().items():
         assert torch.equal(value, weights[key])
     # 232 GB: nothing must be made of it
     assert "another architecture" in refused(
-        checkpoints.restored, lambda on: build(512, on), weights, tmp_path / "a.pt", CPU
+        checkpoints.restored, lambda: build(512), weights, tmp_path / "a.pt", CPU
     )
 
 
@@ -90,10 +90,10 @@ def test_a_network_larger_than_any_memory_is_refused_and_random_numbers_stay():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    checkpoints.require_size(lambda on: UNet(width=2, depth=2).to(on))
+    checkpoints.require_size(lambda: UNet(width=2, depth=2))
     assert torch.equal(torch.rand(3), expected)
     with pytest.raises(UserError, match="weights, more than 1,000,000,000: lower "):
-        checkpoints.require_size(lambda on: UNet(width=512, depth=7).to(on))
+        checkpoints.require_size(lambda: UNet(width=512, depth=7))
 
 
 def test_an_optimiser_goes_on_as_if_never_saved(tmp_path):

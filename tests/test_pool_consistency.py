@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from faking import fake_gpu
 from stopping import leave, signal_at
-from test_warps import disks, fake_gpu, generator, noise_images, only
+from test_warps import disks, generator, noise_images, only
 from tiny_active import (
     arguments,
     assert_same_run,

@@ -1,14 +1,12 @@
 """Warps against geometry and statistics worked out independently."""
 
-import contextlib
-
 import numpy as np
 import pytest
 import torch
+from faking import fake_gpu
 from scipy import stats
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from picking import warps
 from picking.augment import to_float
 from picking.config import WarpConfig
 from picking.segmentation import IGNORE
@@ -238,21 +236,6 @@ def test_masks_of_another_size_and_images_that_are_not_square_are_refused():
     for pair in ((images, masks[:2]), (images[:, :16], masks[:, :16])):
         with pytest.raises(ValueError, match="must be squares alike"):
             warp(*pair, generator(), WarpConfig())
-
-
-@contextlib.contextmanager
-def fake_gpu():
-    """Images on a GPU that is not there: asking one of their tensors for its value raises."""
-    try:
-        with FakeTensorMode():
-            images = torch.empty(4, 32, 32, dtype=torch.uint8, device="cuda")
-            try:
-                images[0] + 1
-            except RuntimeError as error:
-                pytest.skip(f"this torch cannot fake a GPU without a driver: {error}")
-            yield images
-    finally:
-        warps._node_weights.cache_clear()  # tensors kept there are of no use to another fake mode
 
 
 def test_on_a_gpu_warps_stay_there_and_nothing_waits_for_a_value():
