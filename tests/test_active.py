@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from tiny_active import arguments, call, labelled_of, learn, metrics_of, write_store
 from torch import nn
 
 import train_active_learning_fixed as script
@@ -14,6 +13,7 @@ from picking import iterations, runs, starts
 from picking.acquisition import STRATEGIES
 from picking.config import ActiveConfig, config_from_dict
 from picking.segmentation import SegmentationBatch, SegmentationStore
+from tests.fixtures.active_runs import arguments, call, labelled_of, learn, metrics_of, write_store
 
 CPU = torch.device("cpu")
 
@@ -261,7 +261,7 @@ def test_batches_not_marked_for_training_are_never_augmented():
 
 
 def test_two_runs_of_one_seed_are_the_same(seg_store, tmp_path, finished):
-    from tiny_active import assert_same_run
+    from tests.fixtures.active_runs import assert_same_run
 
     assert_same_run(learn(seg_store, tmp_path), finished)
 

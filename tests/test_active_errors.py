@@ -8,10 +8,10 @@ import signal
 import numpy as np
 import pytest
 import torch
-from tiny_active import learn, refused, write_split, write_store
 
 import train_active_learning_fixed as script
 from picking.segmentation import CryoEMSegmentationDataset
+from tests.fixtures.active_runs import learn, refused, write_split, write_store
 
 
 @pytest.fixture(scope="module")

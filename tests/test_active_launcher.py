@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from launching import assert_stops, copy_project, executable, launch_in, options
 
 from picking import simulator
+from tests.fixtures.launching import assert_stops, copy_project, executable, launch_in, options
 
 SCRIPT = "run_active_learning_comparison.sh"
 STAGES = [

@@ -4,20 +4,26 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from tiny_active import arguments, labelled_of, learn, metrics_of, refused, write_store
 from torch import nn
 
 from picking import networks, processes, runs
+from tests.fixtures import ROOT
+from tests.fixtures.active_runs import (
+    arguments,
+    labelled_of,
+    learn,
+    metrics_of,
+    refused,
+    write_store,
+)
 
-ROOT = Path(__file__).parents[1]
 # Every process notes what it writes; the run is stopped amid iteration 1, once, and gone on with
 WORKER = """
 import contextlib, json, os, sys
-import test_active_processes
+from tests import test_active_processes
 import train_active_learning_fixed as script
 from picking import networks
 from picking.errors import run_script
@@ -71,7 +77,7 @@ class Plain(nn.Module):
 
 def torchrun(*argv):
     """Run Python in two processes that find the project and these tests."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = str(ROOT)
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
          *map(str, argv)],

@@ -11,12 +11,19 @@ import time
 from pathlib import Path
 
 import pytest
-from stopping import WORDS, leave, signal_at
-from tiny_active import arguments, assert_same_run, learn, refused, write_split, write_store
 
 import train_active_learning_fixed as script
 from picking import files, iterations, runs
 from picking.files import locked
+from tests.fixtures.active_runs import (
+    arguments,
+    assert_same_run,
+    learn,
+    refused,
+    write_split,
+    write_store,
+)
+from tests.fixtures.stopping import WORDS, leave, signal_at
 
 
 class Stopped(Exception):

@@ -5,7 +5,6 @@ import sys
 
 import pytest
 from PIL import Image
-from tiny_learning_runs import RISING, SLOW, metrics_of, write_run
 
 import analyze_active_learning_results as script
 from picking.errors import UserError, run_script
@@ -13,6 +12,7 @@ from picking.learning_comparison import summarise
 from picking.learning_plots import STYLES
 from picking.learning_runs import read_runs
 from picking.learning_tables import report
+from tests.fixtures.run_folders import RISING, SLOW, metrics_of, write_run
 
 PICTURES = ("active_learning_comparison.png", "data_efficiency.png")
 FILES = {*PICTURES, "comparison_summary.json", ".lock"}

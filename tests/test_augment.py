@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from faking import fake_gpu
 from scipy import ndimage, stats
 from scipy.spatial import distance
 from torch._subclasses.fake_tensor import DataDependentOutputException
@@ -11,6 +10,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 from picking.augment import strong_view, to_float, two_views, weak_view, window_views
 from picking.config import AugmentationConfig
 from picking.errors import UserError
+from tests.fixtures.gpu import fake_gpu
 
 OFF = {"shift_px": 0, "contrast": 0, "brightness": 0, "noise": 0, "blur_px": 0, "cutout": 0}
 

@@ -3,11 +3,11 @@ import json
 
 import numpy as np
 import pytest
-from conftest import write_coco, write_csv
 
 from picking.annotations import read_coordinates_csv
 from picking.coordinates import FORMATS, Picks, match_names, read_picks, select, turn, write_picks
 from picking.errors import UserError
+from tests.fixtures.data_sets import write_coco, write_csv
 
 SIZES = {"a.1.jpg": (100, 200), "b.jpg": (240, 160), "c.jpg": (50, 60)}
 PRECISION_PX = {"star": 1e-6, "cbox": 2e-6, "box": 2e-3, "csv": 6e-4, "coco": 2e-4}

@@ -5,17 +5,16 @@ import re
 
 import numpy as np
 import pytest
-import tiny_active
-import tiny_runs
-from conftest import write_data_set
 from PIL import Image
-from tiny_runs import metrics_of, results_of, train
-from tiny_stores import changed_annotations, done, metadata_of
 
 from picking import matching
 from picking.annotations import Micrograph
 from picking.coordinates import Picks
 from picking.patches import PlanSettings, plan_split
+from tests.fixtures import active_runs, pu_runs
+from tests.fixtures.data_sets import write_data_set
+from tests.fixtures.patch_stores import changed_annotations, done, metadata_of
+from tests.fixtures.pu_runs import metrics_of, results_of, train
 
 
 def warnings_of(run):
@@ -85,17 +84,17 @@ def test_a_mask_rate_out_of_bounds_is_warned_of_once_its_weight_has_risen(
     ],
 )
 def test_a_segmentation_that_calls_all_pixels_alike_is_warned_of(tmp_path, alpha, words):
-    images = tiny_active.write_store(tmp_path / "images")
+    images = active_runs.write_store(tmp_path / "images")
     overrides = (f"loss.alpha={alpha}", "loss.dice_weight=0", "training.evaluate_every_epochs=12")
     flags = ("--iterations", 1, "--epochs", 12, "--initial-fraction", 0.4, "--learning-rate", 0.2)
-    run = tiny_active.learn(images, tmp_path, *flags, overrides=overrides)
+    run = active_runs.learn(images, tmp_path, *flags, overrides=overrides)
     assert (run / "training.log").read_text().count(words) == 1
 
 
 def test_a_segmentation_that_learns_is_warned_of_nothing(tmp_path):
-    images = tiny_active.write_store(tmp_path / "images")
+    images = active_runs.write_store(tmp_path / "images")
     flags = ("--iterations", 1, "--epochs", 12, "--initial-fraction", 0.4)
-    run = tiny_active.learn(images, tmp_path, *flags)
+    run = active_runs.learn(images, tmp_path, *flags)
     assert "WARNING" not in (run / "training.log").read_text()
 
 
@@ -105,7 +104,7 @@ def test_a_segmentation_that_learns_is_warned_of_nothing(tmp_path):
 def test_patches_that_are_all_alike_give_chance_figures_and_no_number_that_is_not_one(
     store, tmp_path
 ):
-    changed = tiny_runs.copy_of_store(store, tmp_path, "train", "val", "test")
+    changed = pu_runs.copy_of_store(store, tmp_path, "train", "val", "test")
     for path in changed.glob("*/patches.npy"):
         np.save(path, np.full_like(np.load(path), 128))
     run = train(changed, tmp_path)
@@ -116,14 +115,14 @@ def test_patches_that_are_all_alike_give_chance_figures_and_no_number_that_is_no
 
 @pytest.mark.parametrize("where", ["images", "masks"])
 def test_images_that_are_all_grey_and_masks_that_are_all_empty_are_learned_from(tmp_path, where):
-    images = tiny_active.write_store(tmp_path / "images")
+    images = active_runs.write_store(tmp_path / "images")
     for n, path in enumerate(images.glob(f"*/{where}.npy")):
         if where == "images":
             np.save(path, np.full_like(np.load(path), 100 + n))
         elif path.parent.name != "val":  # validation without a particle is refused
             np.save(path, np.zeros_like(np.load(path)))
-    run = tiny_active.learn(images, tmp_path, "--iterations", 2)
-    figures = tiny_active.metrics_of(run, 1)
+    run = active_runs.learn(images, tmp_path, "--iterations", 2)
+    figures = active_runs.metrics_of(run, 1)
     assert all(map(math.isfinite, all_numbers(figures)))
     assert (figures["test"]["ap"] is None) == (where == "masks")
 
@@ -159,11 +158,11 @@ def test_the_smallest_batch_of_patches_is_one_labelled_and_as_many_unlabeled_as_
 
 
 def test_a_batch_of_one_image_is_trained_on_where_batch_norm_has_more_than_one_value(tmp_path):
-    images = tiny_active.write_store(tmp_path / "images")
+    images = active_runs.write_store(tmp_path / "images")
     flags = ("--batch-size", 1, "--iterations", 1, "--set", "training.eval_batch_size=1")
-    run = tiny_active.learn(images, tmp_path / "a", *flags)
-    assert tiny_active.metrics_of(run, 0)["optimizer_steps"] == 4
-    message = tiny_active.refused(images, tmp_path / "b", *flags, "--set", "model.depth=4")
+    run = active_runs.learn(images, tmp_path / "a", *flags)
+    assert active_runs.metrics_of(run, 0)["optimizer_steps"] == 4
+    message = active_runs.refused(images, tmp_path / "b", *flags, "--set", "model.depth=4")
     assert "training.batch_size 1 leaves batch norm a single value" in message
     assert not (tmp_path / "b" / "uncertainty").exists()
 
@@ -172,12 +171,12 @@ def test_a_batch_of_one_image_is_trained_on_where_batch_norm_has_more_than_one_v
     "strategy", ["random_stratified", "uncertainty", "coreset", "hybrid", "typiclust", "badge"]
 )
 def test_a_pool_of_two_images_is_learned_one_by_one(tmp_path, monkeypatch, strategy):
-    monkeypatch.setitem(tiny_active.N_IMAGES, "train", 2)
-    images = tiny_active.write_store(tmp_path / "images")
+    monkeypatch.setitem(active_runs.N_IMAGES, "train", 2)
+    images = active_runs.write_store(tmp_path / "images")
     shares = ("--initial-fraction", 0.5, "--query-fraction", 0.5, "--iterations", 2)
     flags = ("--strategy", strategy, *shares, "--epochs", 1)
-    run = tiny_active.learn(images, tmp_path, *flags, run=strategy)
-    assert sorted(tiny_active.labelled_of(run, 1)["indices"]) == [0, 1]
+    run = active_runs.learn(images, tmp_path, *flags, run=strategy)
+    assert sorted(active_runs.labelled_of(run, 1)["indices"]) == [0, 1]
 
 
 def test_five_thousand_particles_on_a_micrograph_are_planned_and_matched_one_by_one():

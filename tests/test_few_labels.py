@@ -8,10 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import some_centres
 from PIL import Image
-from tiny_runs import call, results_of
-from tiny_stores import content, damage, note_reads
 from torch import nn
 
 import pick_particles
@@ -24,6 +21,9 @@ from picking.micrographs import write_mrc
 from picking.montage import write_montage
 from picking.patches import PatchStore
 from picking.windows import POSITIVE_RADIUS
+from tests.fixtures.data_sets import some_centres
+from tests.fixtures.patch_stores import content, damage, note_reads
+from tests.fixtures.pu_runs import call, results_of
 
 SIZE_PX, DIAMETER_PX = (400, 480), 36
 N_PARTICLES, N_PICKED = 16, 6  # on each micrograph; picks on the first three of five

@@ -17,8 +17,7 @@ from picking import files
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, require_room, sha256, write_atomically, write_json
 from picking.streams import stream, stream_seed
-
-ROOT = Path(__file__).parents[1]
+from tests.fixtures import ROOT
 
 
 def leave(main, capsys):

@@ -4,12 +4,19 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_active import arguments, call, learn, learn_until_save, refused, write_store
 
 import train_active_learning_fixed as script
 from models import UNETS, PUClassifier
 from picking import runs, starts
 from picking.config import ActiveConfig, PUConfig, plain
+from tests.fixtures.active_runs import (
+    arguments,
+    call,
+    learn,
+    learn_until_save,
+    refused,
+    write_store,
+)
 
 ONE = ["active_learning.iterations=2", "training.epochs=1"]
 

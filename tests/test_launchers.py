@@ -6,9 +6,9 @@ import signal
 import sys
 
 import pytest
-from launching import assert_stops, copy_project, executable, launch_in, options
 
 from picking import simulator
+from tests.fixtures.launching import assert_stops, copy_project, executable, launch_in, options
 
 
 @pytest.fixture

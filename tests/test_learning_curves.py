@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy import stats
-from tiny_learning_runs import POOL, RISING, SLOW, figures, level, summary_of, write_run
 
 from picking.learning_curves import (
     area,
@@ -16,6 +15,7 @@ from picking.learning_curves import (
     savings,
 )
 from picking.learning_runs import Curve
+from tests.fixtures.run_folders import POOL, RISING, SLOW, figures, level, summary_of, write_run
 
 X = np.array([10.0, 20, 40])
 

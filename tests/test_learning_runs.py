@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from tiny_learning_runs import RISING, SLOW, metrics_of, summary_of, write_run
 
 from picking.errors import UserError
 from picking.learning_runs import read_runs
+from tests.fixtures.run_folders import RISING, SLOW, metrics_of, summary_of, write_run
 
 
 def test_seeds_are_repetitions_and_other_settings_are_not(tmp_path):

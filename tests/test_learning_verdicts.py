@@ -1,7 +1,8 @@
 """The hypothesis: the target with at most 40% of the images."""
 
 import pytest
-from tiny_learning_runs import RISING, SLOW, verdict, write_run
+
+from tests.fixtures.run_folders import RISING, SLOW, verdict, write_run
 
 
 def test_the_hypothesis_holds_where_the_mean_curve_gets_there_with_40_percent(tmp_path):

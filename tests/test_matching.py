@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from conftest import DIAMETER_PX, SIZE_PX, picture, some_centres
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
@@ -19,6 +18,7 @@ from picking.matching import (
     pr_curve,
 )
 from picking.micrographs import read_micrograph
+from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, picture, some_centres
 
 
 @pytest.fixture

@@ -6,19 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import tiny_active
-import tiny_runs
-from tiny_stores import content, done
 
 from picking import parallel
 from picking.errors import UserError
 from picking.parallel import ordered_map, reading_workers
-
-ROOT = Path(__file__).parents[1]
+from tests.fixtures import ROOT, active_runs, pu_runs
+from tests.fixtures.patch_stores import content, done
 
 
 def stop_itself(n):
@@ -65,14 +61,14 @@ def test_what_torch_says_of_its_workers_is_one_sentence_that_says_how_to_go_on(w
 
 SPAWNS = """
 import multiprocessing, sys
-import tiny_active, tiny_runs, tiny_stores
+from tests.fixtures import active_runs, patch_stores, pu_runs
 from pathlib import Path
 
 multiprocessing.set_start_method("spawn")
 data, store, images, out = map(Path, sys.argv[1:])
-tiny_stores.done(data, out / "store", "--num-workers", 1, "--splits", "val")
-tiny_runs.train(store, out, "--num-workers", 1)
-tiny_active.learn(images, out, "--num-workers", 1, "--iterations", 1)
+patch_stores.done(data, out / "store", "--num-workers", 1, "--splits", "val")
+pu_runs.train(store, out, "--num-workers", 1)
+active_runs.learn(images, out, "--num-workers", 1, "--iterations", 1)
 assert multiprocessing.get_start_method() == "spawn"
 """
 
@@ -80,21 +76,21 @@ assert multiprocessing.get_start_method() == "spawn"
 def test_spawned_workers_give_the_same_store_and_the_same_weights(
     data_set, store, finished_run, tmp_path
 ):
-    images, out = tiny_active.write_store(tmp_path / "images"), tmp_path / "spawned"
+    images, out = active_runs.write_store(tmp_path / "images"), tmp_path / "spawned"
     ended = subprocess.run(
         [sys.executable, "-c", SPAWNS, data_set.root, store, images, out],
         env={
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+            "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
         },
         capture_output=True, text=True,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
     assert content(out / "store") == done(data_set.root, tmp_path / "store", "--splits", "val")
-    tiny_runs.assert_same_run(out / "run", finished_run)
-    alone = tiny_active.learn(images, tmp_path, "--iterations", 1)
-    tiny_active.assert_same_run(out / "uncertainty", alone, iterations=1)
+    pu_runs.assert_same_run(out / "run", finished_run)
+    alone = active_runs.learn(images, tmp_path, "--iterations", 1)
+    active_runs.assert_same_run(out / "uncertainty", alone, iterations=1)
 
 
 @pytest.mark.parametrize("parent_is_alive", [True, False])

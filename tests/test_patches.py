@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import picture, some_centres
 from PIL import Image
 
 from picking import micrographs, patches
@@ -28,6 +27,7 @@ from picking.patches import (
     cut_patches,
     plan_split,
 )
+from tests.fixtures.data_sets import picture, some_centres
 
 SIZE_PX = (240, 300)
 PATCH_PX = 32

@@ -6,8 +6,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import DIAMETER_PX, picture, some_centres, write_coco
-from conftest import boxes as boxes_of
 from PIL import Image
 from torch import nn
 
@@ -24,6 +22,8 @@ from picking.coordinates import read_picks
 from picking.errors import UserError
 from picking.files import locked
 from picking.micrographs import write_mrc
+from tests.fixtures.data_sets import DIAMETER_PX, picture, some_centres, write_coco
+from tests.fixtures.data_sets import boxes as boxes_of
 
 SIZE_PX = (320, 384)
 NAMES = ("a.jpg", "b.jpg", "c.jpg")

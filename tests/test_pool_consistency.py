@@ -9,18 +9,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from faking import fake_gpu
-from stopping import leave, signal_at
-from test_warps import disks, generator, noise_images, only
-from tiny_active import (
-    arguments,
-    assert_same_run,
-    labelled_of,
-    learn,
-    learn_until_save,
-    refused,
-    write_store,
-)  # fmt: skip
 
 import train_active_learning_fixed as script
 from picking import processes
@@ -30,6 +18,18 @@ from picking.losses import fixmatch_consistency, pixel_consistency
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.segmentation import IGNORE, CryoEMSegmentationDataset
 from picking.warps import two_views, warp
+from tests.fixtures.active_runs import (
+    arguments,
+    assert_same_run,
+    labelled_of,
+    learn,
+    learn_until_save,
+    refused,
+    write_store,
+)  # fmt: skip
+from tests.fixtures.gpu import fake_gpu
+from tests.fixtures.stopping import leave, signal_at
+from tests.test_warps import disks, generator, noise_images, only
 
 ON = ["consistency.weight=0.5", "consistency.threshold=0.55", "consistency.ratio=2"]
 

@@ -6,15 +6,22 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import N_PARTICLES, SIZE_PX, SPLITS
 from PIL import Image
 from scipy.spatial import cKDTree
-from tiny_stores import PATCH_PX, changed_annotations, content, done, metadata_of, preprocess
 
 import preprocess_coco_full_dataset as script
 from picking import counts, micrographs
 from picking.micrographs import write_mrc
 from picking.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore, cut_patches
+from tests.fixtures.data_sets import N_PARTICLES, SIZE_PX, SPLITS
+from tests.fixtures.patch_stores import (
+    PATCH_PX,
+    changed_annotations,
+    content,
+    done,
+    metadata_of,
+    preprocess,
+)
 
 
 def test_the_counts_and_priors_of_the_metadata_are_those_of_the_index(preprocessed):

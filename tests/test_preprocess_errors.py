@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_stores import (
+
+from picking.patches import PatchStore, cut_patches
+from tests.fixtures.patch_stores import (
     PATCH_PX,
     changed_annotations,
     content,
@@ -19,8 +21,6 @@ from tiny_stores import (
     metadata_of,
     preprocess,
 )
-
-from picking.patches import PatchStore, cut_patches
 
 
 def change_json(split, change):

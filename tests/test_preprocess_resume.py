@@ -7,19 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
-from conftest import SIZE_PX, write_csv, write_data_set
 from PIL import Image
-from tiny_stores import PATCH_PX, content, damage, done, note_reads, preprocess
 
 import preprocess_coco_full_dataset as script
 from picking import files, filling
+from tests.fixtures import ROOT
+from tests.fixtures.data_sets import SIZE_PX, write_csv, write_data_set
+from tests.fixtures.patch_stores import PATCH_PX, content, damage, done, note_reads, preprocess
 
-ROOT = Path(__file__).parents[1]
 SLOWLY = """
 import time
 import preprocess_coco_full_dataset as script

@@ -14,17 +14,23 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS, write_data_set
 from PIL import Image
-from tiny_stores import changed_annotations, content, damage, metadata_of, preprocess
 
 import preprocess_coco_full_dataset as script
 from picking import micrographs
 from picking.masks import IGNORE
 from picking.micrographs import read_scaled, scale_micrograph, write_mrc
 from picking.segmentation import SegmentationStore
+from tests.fixtures import ROOT
+from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS, write_data_set
+from tests.fixtures.patch_stores import (
+    changed_annotations,
+    content,
+    damage,
+    metadata_of,
+    preprocess,
+)
 
-ROOT = Path(__file__).parents[1]
 SIDE_PX = 64
 BOTH = ("patches", "segmentation")
 SLOWLY = """

@@ -4,7 +4,6 @@ import os
 import runpy
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,8 +13,7 @@ import torch.distributed as dist
 
 from picking import errors, processes
 from picking.errors import UserError, run_script
-
-ROOT = Path(__file__).parents[1]
+from tests.fixtures import ROOT
 
 
 def run_two(*argv):

@@ -1,13 +1,13 @@
 """Nothing that a name or an option holds is ever run: by the launchers, their jobs, the scripts."""
 
 import ast
-from pathlib import Path
 
 import pytest
-from launching import copy_project, launch_in, options
-from test_active_launcher import SCRIPT, as_slurm_runs, slurm
 
-ROOT = Path(__file__).parents[1]
+from tests.fixtures import ROOT
+from tests.fixtures.launching import copy_project, launch_in, options
+from tests.test_active_launcher import SCRIPT, as_slurm_runs, slurm
+
 # A shell would take these apart, expand or run them if they were not quoted
 NAMES = [
     "a 'b' \"c\" $(touch ran) `touch ran` ${HOME} ~ *;touch ran&#!\\",

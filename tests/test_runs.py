@@ -5,7 +5,6 @@ import os
 import pickle
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from torch import nn
 from picking import runs
 from picking.errors import UserError
 
-ROOT = Path(__file__).parents[1]
 CONFIG = {"training": {"seed": 3, "epochs": 5}, "optimizer": {"lr": 0.001}}
 CPU = torch.device("cpu")
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import picture, some_centres
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -21,6 +20,7 @@ from picking.filling import fill_split
 from picking.journal import Journal
 from picking.masks import IGNORE, MaskSettings, draw_images, draw_mask, plan_images
 from picking.segmentation import CryoEMSegmentationDataset, SegmentationStore, require_separate
+from tests.fixtures.data_sets import picture, some_centres
 
 SIZE_PX = (300, 420)  # neither square nor a multiple of a working size
 FRAMES = {

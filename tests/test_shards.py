@@ -7,13 +7,13 @@ import sys
 from unittest import mock
 
 import pytest
-from conftest import write_data_set
-from test_preprocess_segmentation import segment
-from tiny_stores import content, damage, done, note_reads, preprocess
 
 from picking import files, filling, micrographs
 from picking.files import locked
 from picking.shards import Shard, read_shard
+from tests.fixtures.data_sets import write_data_set
+from tests.fixtures.patch_stores import content, damage, done, note_reads, preprocess
+from tests.test_preprocess_segmentation import segment
 
 HARD = ("--hard-negatives", "0.4")
 

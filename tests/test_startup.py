@@ -2,11 +2,11 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-TOP = Path(__file__).parents[1]
+from tests.fixtures import ROOT
+
 SLOW = {"torch", "torchvision", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard"}
 RUN = """
 import runpy, sys
@@ -21,12 +21,12 @@ finally:
 def imported_by(*command):
     """Exit status, and the packages that were imported until a command had ended."""
     result = subprocess.run(
-        [sys.executable, "-c", RUN, *command], cwd=TOP, capture_output=True, text=True
+        [sys.executable, "-c", RUN, *command], cwd=ROOT, capture_output=True, text=True
     )
     return result.returncode, set(result.stdout.rpartition("imported:")[2].split())
 
 
-@pytest.mark.parametrize("script", sorted(path.name for path in TOP.glob("*.py")))
+@pytest.mark.parametrize("script", sorted(path.name for path in ROOT.glob("*.py")))
 @pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--no-such-flag", 2)])
 def test_help_and_unknown_flags_are_answered_before_anything_slow_is_imported(script, flag, status):
     ended, packages = imported_by(script, flag)

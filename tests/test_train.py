@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from tiny_runs import (
+from torch import nn
+
+import train_pu_fixed_full as script
+from models import PUClassifier
+from picking import runs
+from picking.board import TRAIN_TAGS, VAL_TAGS
+from picking.config import PUConfig, read_config
+from picking.patches import PatchStore
+from picking.state import update_average
+from tests.fixtures.pu_runs import (
     assert_same_run,
     config_with,
     copy_of_store,
@@ -19,15 +28,6 @@ from tiny_runs import (
     strict_json,
     train,
 )
-from torch import nn
-
-import train_pu_fixed_full as script
-from models import PUClassifier
-from picking import runs
-from picking.board import TRAIN_TAGS, VAL_TAGS
-from picking.config import PUConfig, read_config
-from picking.patches import PatchStore
-from picking.state import update_average
 
 N_STEPS = 15  # 39 unlabeled patches at 8 a batch make 5 steps an epoch
 

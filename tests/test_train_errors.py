@@ -10,7 +10,13 @@ import signal
 import pytest
 import torch
 from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
-from tiny_runs import (
+
+import train_pu_fixed_full as script
+from models import PUClassifier
+from picking import runs
+from picking.errors import UserError, run_script
+from picking.patches import PatchStore
+from tests.fixtures.pu_runs import (
     UNET,
     Small,
     arguments,
@@ -23,12 +29,6 @@ from tiny_runs import (
     refused,
     train,
 )
-
-import train_pu_fixed_full as script
-from models import PUClassifier
-from picking import runs
-from picking.errors import UserError, run_script
-from picking.patches import PatchStore
 
 
 def test_a_store_without_validation_is_refused(store, tmp_path):

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from tiny_runs import UNET, as_windows, config_with, results_of, tiny_network, train
 
 from models import UNet
 from picking import estimate, processes
 from picking.errors import UserError
 from picking.estimate import resolve_priors
 from picking.patches import PatchStore
+from tests.fixtures.pu_runs import UNET, as_windows, config_with, results_of, tiny_network, train
 
 
 def resolved(config, store):

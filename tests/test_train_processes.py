@@ -4,20 +4,21 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import arguments, assert_same_run, metrics_of, results_of, train
 from torch import nn
 
 from picking import runs
+from tests.fixtures import ROOT
+from tests.fixtures.pu_runs import arguments, assert_same_run, metrics_of, results_of, train
 
-ROOT = Path(__file__).parents[1]
 # The script with a small network, for processes of their own
 SCRIPT = """
 import os, signal
-import test_train_processes, tiny_runs, train_pu_fixed_full as script
+import train_pu_fixed_full as script
+from tests import test_train_processes
+from tests.fixtures import pu_runs
 from picking import networks
 from picking.state import State
 
@@ -59,7 +60,7 @@ class Pointwise(nn.Module):
 
 def run_python(*argv):
     """Run Python in a process of its own that finds the project and these tests."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    path = str(ROOT)
     return subprocess.run(
         [sys.executable, *map(str, argv)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
@@ -69,7 +70,7 @@ def run_python(*argv):
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_never_killed(store, tmp_path, finished_run):
-    code = f"{SCRIPT.format(network='tiny_runs.Small')}{DIES}script.main()"
+    code = f"{SCRIPT.format(network='pu_runs.Small')}{DIES}script.main()"
     killed = run_python("-c", code, *arguments(store, tmp_path))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     folder = train(store, tmp_path, "--resume")

@@ -9,8 +9,12 @@ import signal
 import sys
 
 import pytest
-from stopping import WORDS, leave, signal_at
-from tiny_runs import (
+
+import train_pu_fixed_full as script
+from picking import errors, files, runs
+from picking.files import locked
+from picking.state import State
+from tests.fixtures.pu_runs import (
     UNET,
     arguments,
     as_windows,
@@ -20,11 +24,7 @@ from tiny_runs import (
     tiny_network,
     train,
 )
-
-import train_pu_fixed_full as script
-from picking import errors, files, runs
-from picking.files import locked
-from picking.state import State
+from tests.fixtures.stopping import WORDS, leave, signal_at
 
 # Everything that carries a state of its own from step to step
 EVERYTHING = (

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from faking import fake_gpu
 from scipy import stats
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
@@ -11,6 +10,7 @@ from picking.augment import to_float
 from picking.config import WarpConfig
 from picking.segmentation import IGNORE
 from picking.warps import warp
+from tests.fixtures.gpu import fake_gpu
 
 OFF = {
     "flip": False, "rotation_degrees": 0, "elastic": 0, "noise": 0, "contrast": 0, "gradient": 0

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import some_centres
 from PIL import Image
 from scipy.spatial import cKDTree
 
@@ -27,6 +26,7 @@ from picking.windows import (
     read_splits,
     splits_of_picks,
 )
+from tests.fixtures.data_sets import some_centres
 
 SIZE_PX = (480, 640)
 DIAMETER_PX = 40.0

@@ -13,10 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1, 0))
-
-from same import differences, files_in
-from stages import all_stages, start, wait, write_inputs
+from tests.faults.same import differences, files_in
+from tests.faults.stages import all_stages, start, wait, write_inputs
 
 WORKERS = (", 0 workers", ", 2 workers")
 

@@ -25,12 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1))
-
-import tiny_active
-import tiny_learning_runs
-import tiny_runs
-from conftest import DIAMETER_PX, write_data_set
 from PIL import Image
 
 import analyze_active_learning_results
@@ -40,8 +34,9 @@ import train_active_learning_fixed
 import train_pu_fixed_full
 from picking import runs
 from picking.errors import run_script
+from tests.fixtures import active_runs, pu_runs, run_folders
+from tests.fixtures.data_sets import DIAMETER_PX, write_data_set
 
-ROOT = Path(__file__).parents[2]
 FAULTS = ("room", "size", "readonly")
 DISK_BYTES = 64 << 20
 PAGE_BYTES = 4096
@@ -75,7 +70,7 @@ def assert_same_but_for_no_remains(assert_same: Callable, name: str) -> Callable
     def compare(one: Path, other: Path) -> None:
         assert_same(one / name, other / name)
         assert not list(one.rglob("*.tmp"))
-        wanted = tiny_runs.metrics_of(other / name)
+        wanted = pu_runs.metrics_of(other / name)
         shown = steps_shown(one / name)
         assert shown == sorted(set(shown)) and len(shown) == len(wanted), f"events: {shown}"
 
@@ -92,10 +87,10 @@ def steps_shown(run: Path) -> list[int]:
 def make_inputs(root: Path, names: list[str]) -> dict[str, Stage]:
     """Write what these stages, or all, read into ``root``, which has room; return the stages."""
     write_data_set(root / "data", {"train": 3, "val": 2, "test": 1})
-    seg_store = tiny_active.write_store(root / "seg_store")
+    seg_store = active_runs.write_store(root / "seg_store")
     for strategy in ("random", "uncertainty"):
-        f1s = tiny_learning_runs.RISING
-        tiny_learning_runs.write_run(root / "comparison", strategy, f1s, test_f1s=f1s)
+        f1s = run_folders.RISING
+        run_folders.write_run(root / "comparison", strategy, f1s, test_f1s=f1s)
     (root / "conf").mkdir()
 
     def cut(out: Path) -> list:
@@ -106,11 +101,11 @@ def make_inputs(root: Path, names: list[str]) -> dict[str, Stage]:
         ]  # fmt: skip
 
     def pu(out: Path) -> list:
-        argv = tiny_runs.arguments(root / "store" / "patches", root / "conf")
+        argv = pu_runs.arguments(root / "store" / "patches", root / "conf")
         return [*argv, "--experiments-dir", out, "--set", "training.epochs=4"]
 
     def active(out: Path) -> list:
-        argv = tiny_active.arguments(seg_store, root / "conf", "--iterations", 2)
+        argv = active_runs.arguments(seg_store, root / "conf", "--iterations", 2)
         return [*argv, "--output-dir", out]
 
     def pick(out: Path) -> list:
@@ -125,9 +120,9 @@ def make_inputs(root: Path, names: list[str]) -> dict[str, Stage]:
         return ["--experiments-dir", root / "comparison", "--output-dir", out / "analysis"]
 
     resume = ("--resume",)
-    pu_same = assert_same_but_for_no_remains(tiny_runs.assert_same_run, "run")
+    pu_same = assert_same_but_for_no_remains(pu_runs.assert_same_run, "run")
     active_same = assert_same_but_for_no_remains(
-        lambda one, other: tiny_active.assert_same_run(one, other, iterations=2), "uncertainty"
+        lambda one, other: active_runs.assert_same_run(one, other, iterations=2), "uncertainty"
     )
     stages = {
         "preprocess": Stage(preprocess_coco_full_dataset.main, cut, (), assert_same_files),
@@ -164,7 +159,7 @@ def _leave_by(stage: Stage, argv: list, stderr: int, largest_file: int | None) -
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
         sys.argv = ["script", *map(str, argv)]
-        with tiny_runs.tiny_network():
+        with pu_runs.tiny_network():
             run_script(stage.main)
     except SystemExit as left:
         status = left.code
@@ -184,7 +179,7 @@ def whole(out: Path) -> None:
         if path.suffix == ".pt":
             runs.load_checkpoint(path)
         elif path.suffix == ".json":
-            tiny_runs.strict_json(path.read_text())
+            pu_runs.strict_json(path.read_text())
         elif path.suffix == ".png":
             Image.open(path).load()
 

@@ -16,14 +16,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1))
-
 import numpy as np
-import tiny_active
-import tiny_runs
-import tiny_stores
-from conftest import write_data_set
 from torch.utils.tensorboard import SummaryWriter
+
+from tests.fixtures import active_runs, patch_stores, pu_runs
+from tests.fixtures.data_sets import write_data_set
 
 ITERATIONS = 2  # of active learning, each with half of the epochs
 # An epoch at the end may cost so many times one at the start, and memory be so many bytes more: the
@@ -80,14 +77,14 @@ def train(name: str, n_epochs: int, root: Path) -> tuple[Path, np.ndarray]:
     try:
         if name == "pu":
             write_data_set(root / "data", {"train": 2, "val": 1})
-            tiny_stores.done(root / "data", root / "store")
+            patch_stores.done(root / "data", root / "store")
             wanted = (f"training.epochs={n_epochs}", f"training.early_stopping_patience={n_epochs}")
             overrides = (*wanted, "training.checkpoint_every_steps=1000")
-            return tiny_runs.train(root / "store", root / "runs", overrides=overrides), samples
-        store = tiny_active.write_store(root / "store")
+            return pu_runs.train(root / "store", root / "runs", overrides=overrides), samples
+        store = active_runs.write_store(root / "store")
         overrides = (f"active_learning.iterations={ITERATIONS}",)
         flags = ("--epochs", n_epochs // ITERATIONS)
-        return tiny_active.learn(store, root / "runs", *flags, overrides=overrides), samples
+        return active_runs.learn(store, root / "runs", *flags, overrides=overrides), samples
     finally:
         SummaryWriter.add_scalar = add_scalar
 

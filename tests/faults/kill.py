@@ -30,11 +30,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1, 0))
-
 import numpy as np
-from same import curves, differences, not_whole
-from stages import Stage, all_stages, start, wait, write_inputs
+
+from tests.faults.same import curves, differences, not_whole
+from tests.faults.stages import Stage, all_stages, start, wait, write_inputs
 
 KINDS = ("call", "write", "torn", "time")
 # How a process ends by a signal, and with which word

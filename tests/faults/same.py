@@ -11,9 +11,9 @@ import torch
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny_runs import tensors
 
 from picking import runs
+from tests.fixtures.pu_runs import tensors
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that it leaves out what is repeated
 # What two equal runs may differ in: logs, and what says when, how long and by which process

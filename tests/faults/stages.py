@@ -10,18 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-sys.path.extend(str(Path(__file__).parents[k]) for k in (2, 1, 0))
-
 # Here what scripts import where they need it, so that few moments fall into imports
 import matplotlib.backends.backend_agg  # noqa: F401
 import starfile  # noqa: F401
-import tiny_active
-import tiny_runs
-import tiny_stores
 import torch
-from conftest import boxes, write_coco, write_csv, write_data_set
-from test_analyze import write_comparison
-from test_pick import Dark, write_checkpoint
 
 import analyze_active_learning_results
 import pick_particles
@@ -30,6 +22,10 @@ import train_active_learning_fixed
 import train_pu_fixed_full
 from picking import networks
 from picking.errors import run_script
+from tests.fixtures import active_runs, patch_stores, pu_runs
+from tests.fixtures.data_sets import boxes, write_coco, write_csv, write_data_set
+from tests.test_analyze import write_comparison
+from tests.test_pick import Dark, write_checkpoint
 
 SPLITS = {"train": 4, "val": 2, "test": 1}
 
@@ -57,16 +53,16 @@ def preprocess_in_shards() -> None:
 def write_inputs(folder: Path) -> None:
     """Write all that the stages read."""
     centres = write_data_set(folder / "data", SPLITS)
-    tiny_stores.done(folder / "data", folder / "store")
+    patch_stores.done(folder / "data", folder / "store")
     train = {name: listed for name, listed in centres.items() if name.startswith("train")}
     for name, listed in train.items():
         write_csv(folder / "labels" / f"{name}.csv", listed[:4])
     write_coco(folder / "truth.json", {f"{n}.jpg": boxes(c) for n, c in train.items()})
-    tiny_active.write_store(folder / "images")
+    active_runs.write_store(folder / "images")
     write_checkpoint(folder / "best_model.pt")
     write_comparison(folder / "runs")
-    tiny_runs.as_windows(folder / "store", folder / "windows")
-    for name, config in (("pu", tiny_runs.CONFIG), ("active", tiny_active.CONFIG)):
+    pu_runs.as_windows(folder / "store", folder / "windows")
+    for name, config in (("pu", pu_runs.CONFIG), ("active", active_runs.CONFIG)):
         (folder / f"{name}.yaml").write_text(config)
 
 
@@ -92,7 +88,7 @@ def all_stages(inputs: Path, out: Path) -> dict[str, Stage]:
     }  # fmt: skip
     of_run = ("--exp-name", "run", "--experiments-dir", out, "--device", "cpu")
     train = ("--config", inputs / "pu.yaml", *of_run)
-    unet = [part for override in tiny_runs.UNET for part in ("--set", override)]
+    unet = [part for override in pu_runs.UNET for part in ("--set", override)]
     active = (
         "--config", inputs / "active.yaml", "--output-dir", out, "--device", "cpu",
         "--train-data-dir", inputs / "images" / "train",
@@ -157,7 +153,7 @@ def command_of(stage: Stage, resume: bool = False) -> Iterator[None]:
     argv = [*map(str, ["script", *stage.arguments, *(["--resume"] if resume else [])])]
     with (
         mock.patch.object(sys, "argv", argv),
-        mock.patch.object(networks, "PUClassifier", tiny_runs.Small),
+        mock.patch.object(networks, "PUClassifier", pu_runs.Small),
         mock.patch.dict(networks.UNETS, {"unet": Dark}),
     ):
         torch.set_num_threads(1)

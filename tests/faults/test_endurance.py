@@ -1,7 +1,8 @@
 """A long run in short: `python -m tests.faults.endurance` measures thousands of epochs."""
 
-import endurance
 import pytest
+
+from tests.faults import endurance
 
 N_EPOCHS = 60
 

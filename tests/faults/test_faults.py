@@ -6,18 +6,17 @@ The long ones are commands: `python -m tests.faults.kill --help`, `python -m tes
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from same import files_in
-from stages import all_stages, command_of, write_inputs
-from stopping import leave
-from test_files import hold
 
 import preprocess_coco_full_dataset
 from picking import files
+from tests.faults.same import files_in
+from tests.faults.stages import all_stages, command_of, write_inputs
+from tests.fixtures import ROOT
+from tests.fixtures.stopping import leave
+from tests.test_files import hold
 
-ROOT = Path(__file__).parents[2]
 # Each script, and the folder that it holds while it writes
 HELD = {
     "patches, 0 workers": "store",

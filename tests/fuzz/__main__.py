@@ -10,8 +10,6 @@ import sys
 import traceback
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # conftest and the makers of tiny runs
-
 GROUPS = ("annotations", "picks", "images", "configs", "checkpoints", "stores", "runs", "scripts")
 
 

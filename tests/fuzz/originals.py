@@ -22,7 +22,7 @@ def copy(folder, target):
 @functools.cache
 def data_set():
     """A tiny data set, annotated by JSON (train, val) and by CSV (all)."""
-    from conftest import write_data_set
+    from tests.fixtures.data_sets import write_data_set
 
     write_data_set(_root() / "data", {"train": 2, "val": 2, "test": 1})
     return _root() / "data"
@@ -31,36 +31,36 @@ def data_set():
 @functools.cache
 def segmentation_store():
     """A segmentation store of three tiny splits."""
-    import tiny_active
+    from tests.fixtures import active_runs
 
-    return tiny_active.write_store(_root() / "segmentation")
+    return active_runs.write_store(_root() / "segmentation")
 
 
 @functools.cache
 def patch_store():
     """A patch store of two splits, and its copy as if of windows."""
-    import tiny_stores
+    from tests.fixtures import patch_stores
 
-    tiny_stores.done(data_set(), _root() / "patches", "--splits", "train", "val")
+    patch_stores.done(data_set(), _root() / "patches", "--splits", "train", "val")
     return _root() / "patches"
 
 
 @functools.cache
 def window_store():
     """The patch store as if its patches were windows about a few picks."""
-    import tiny_runs
+    from tests.fixtures import pu_runs
 
     (_root() / "windows").mkdir()
-    return tiny_runs.as_windows(patch_store(), _root() / "windows")
+    return pu_runs.as_windows(patch_store(), _root() / "windows")
 
 
 @functools.cache
 def active_runs():
     """A folder with a run of three iterations, the last one not complete, and the flags for it."""
-    import tiny_active
+    from tests.fixtures import active_runs
 
     folder = _root() / "active"
-    run = tiny_active.learn(segmentation_store(), folder)
+    run = active_runs.learn(segmentation_store(), folder)
     (run / "iteration_2" / "metrics.json").unlink()
     return folder
 
@@ -68,11 +68,12 @@ def active_runs():
 @functools.cache
 def pu_runs(windows):
     """A folder with a run whose last epoch is still to be done; of a U-Net for ``windows``."""
-    import tiny_runs
     import torch
 
+    from tests.fixtures import pu_runs
+
     folder = _root() / ("pu_unet" if windows else "pu")
-    run = tiny_runs.train(**pu_arguments(windows), experiments=folder)
+    run = pu_runs.train(**pu_arguments(windows), experiments=folder)
     (run / "results.json").unlink()
     last = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     progress = last["progress"]
@@ -83,18 +84,18 @@ def pu_runs(windows):
 
 
 def pu_arguments(windows):
-    """The arguments of `tiny_runs.train` for the run of `pu_runs`."""
-    import tiny_runs
+    """The arguments of `pu_runs.train` for the run of `pu_runs`."""
+    from tests.fixtures import pu_runs
 
     if windows:
-        return {"store": window_store(), "overrides": tiny_runs.UNET}
+        return {"store": window_store(), "overrides": pu_runs.UNET}
     return {"store": patch_store()}
 
 
 @functools.cache
 def learning_runs():
     """Fabricated runs for the analysis."""
-    from tiny_learning_runs import RISING, SLOW, write_run
+    from tests.fixtures.run_folders import RISING, SLOW, write_run
 
     folder = _root() / "learning"
     write_run(folder, "random", SLOW[:4], test_f1s=SLOW[:4])

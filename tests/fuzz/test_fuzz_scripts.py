@@ -1,10 +1,10 @@
 """The scripts' own way from the command line to the end, with one input of theirs spoilt."""
 
 import pytest
-import tiny_active
-import tiny_runs
-from conftest import write_csv
 from hypothesis import strategies as st
+
+from tests.fixtures import active_runs, pu_runs
+from tests.fixtures.data_sets import write_csv
 
 from . import originals, scripts
 from .mutators import damaged_bytes, damaged_json, damaged_text
@@ -61,7 +61,7 @@ def train(draw, folder):
     arguments = originals.pu_arguments(windows)
     store = originals.copy(arguments.pop("store"), folder / "store")
     names = spoil_one(draw, store, "metadata.json", "*/*.npy", "*/*.npz")
-    call = lambda: tiny_runs.train(  # noqa: E731
+    call = lambda: pu_runs.train(  # noqa: E731
         store, folder / "runs", overrides=[*arguments.pop("overrides", ()), "training.epochs=1"]
     )
     return whole_outcome(call, [*names, "data set", str(store)], folder, "results.json")
@@ -74,7 +74,7 @@ def resume_training(draw, folder):
         draw, runs / "run", "checkpoints/*.pt", "run.json", "config.yaml", "metrics.jsonl"
     )
     arguments = originals.pu_arguments(windows)
-    call = lambda: tiny_runs.train(  # noqa: E731
+    call = lambda: pu_runs.train(  # noqa: E731
         arguments["store"], runs, "--resume", overrides=arguments.get("overrides", ())
     )
     return whole_outcome(call, [*names, "step"], folder, "results.json")
@@ -83,7 +83,7 @@ def resume_training(draw, folder):
 def evaluate_checkpoint(draw, folder):
     path = folder / "best_model.pt"
     path.write_bytes(draw(damaged_checkpoint(originals.best_pu_model())))
-    call = lambda: tiny_runs.evaluate(  # noqa: E731
+    call = lambda: pu_runs.evaluate(  # noqa: E731
         path, originals.window_store(), folder / "results.json", "--split", "val"
     )
     return whole_outcome(call, [path.name, "model", "input_size_px"], folder, "results.json")
@@ -92,7 +92,7 @@ def evaluate_checkpoint(draw, folder):
 def learn_actively(draw, folder):
     store = originals.copy(originals.segmentation_store(), folder / "store")
     names = spoil_one(draw, store, "*/index.json", "*/*.npy")
-    argv = tiny_active.arguments(store, folder / "runs", overrides=["active_learning.iterations=1"])
+    argv = active_runs.arguments(store, folder / "runs", overrides=["active_learning.iterations=1"])
     call = lambda: scripts.learn_actively(*argv, "--epochs", 1)  # noqa: E731
     return whole_outcome(call, [*names, str(store)], folder / "runs", "metrics.json")
 
@@ -103,7 +103,7 @@ def resume_learning_actively(draw, folder):
         draw, runs / "uncertainty", "last.pt", "iteration_[12]/*.pt", "iteration_2/*.json",
         "iteration_1/*.json", "run.json", "config.*", "metrics.jsonl",
     )  # fmt: skip
-    argv = tiny_active.arguments(originals.segmentation_store(), runs, "--resume")
+    argv = active_runs.arguments(originals.segmentation_store(), runs, "--resume")
     call = lambda: scripts.learn_actively(*argv)  # noqa: E731
     return whole_outcome(call, names, runs / "uncertainty", "iteration_2/metrics.json")
 
@@ -150,13 +150,13 @@ def configs(draw, folder):
     """The config of either training script, through its main."""
     path = folder / "tiny.yaml"
     if draw(st.booleans()):
-        argv = tiny_active.arguments(originals.segmentation_store(), folder, "--epochs", 1)
+        argv = active_runs.arguments(originals.segmentation_store(), folder, "--epochs", 1)
         call = lambda: scripts.learn_actively(  # noqa: E731
             *argv, "--set", "active_learning.iterations=1"
         )
     else:
-        argv = tiny_runs.arguments(originals.patch_store(), folder)
-        call = lambda: tiny_runs.call(*argv, "--set", "training.max_steps=2")  # noqa: E731
+        argv = pu_runs.arguments(originals.patch_store(), folder)
+        call = lambda: pu_runs.call(*argv, "--set", "training.max_steps=2")  # noqa: E731
     path.write_bytes(draw(damaged_text(path.read_text())))
     return outcome(call, [path.name, "size", "input_size_px", "depth", "optimizer"])
 
