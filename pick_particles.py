@@ -72,7 +72,7 @@ from typing import Any
 
 import numpy as np
 
-from picking import dense, detection, matching, picks_report, runs
+from picking import dense, detection, matching, picks_report
 from picking.config import differing_keys
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, remove_half_written, sha256, write_json
@@ -86,6 +86,7 @@ from picking.inputs import (
 )
 from picking.micrographs import image_size, read_micrograph
 from picking.picker import Picker, holder_of, keep_threshold, kept_threshold, load_picker, pick
+from picking.runs import folder as runs
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
 

@@ -69,7 +69,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from picking import acquisition, checkpoints, iterations, processes, runs
+from picking import acquisition, iterations
 from picking import active_reports as reports
 from picking.augment import to_float
 from picking.board import open_board
@@ -83,6 +83,8 @@ from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pixel_metrics import FIGURES
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.queries import query
+from picking.runs import checkpoints, distributed
+from picking.runs import folder as runs
 from picking.scoring import autocast, evaluate_pixels
 from picking.segmentation import (
     CryoEMSegmentationDataset,
@@ -117,7 +119,7 @@ def main() -> None:
     args = argument_parser().parse_args()
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
-    device, rank, world_size = processes.start(args.device)
+    device, rank, world_size = distributed.start(args.device)
     if device.type == "cpu":
         keep_freed_memory()
 
@@ -130,7 +132,7 @@ def main() -> None:
     if Path(name).name != name or name in ("", ".."):
         raise UserError(f"--run-name '{name}' must be the name of a folder, not a path")
     train_store, val_store, test_store = open_splits(config.data, config.model.depth)
-    n_each = processes.share_of_batch(config.training.batch_size)
+    n_each = distributed.share_of_batch(config.training.batch_size)
     if n_each == 1 and train_store.size_px == 2**config.model.depth:
         raise UserError(
             f"training.batch_size {world_size} leaves batch norm a single value a channel where "
@@ -160,12 +162,12 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes
         stores = [s.content_hash for s in (train_store, val_store, test_store) if s]
-        processes.require_same((config, stores, args.resume), "configuration or data")
+        distributed.require_same((config, stores, args.resume), "configuration or data")
         if rank == 0:
             stack.enter_context(locked(folder))
             runs.open_run(folder, plain(config), sha256(*stores), device, args.resume)
             write_json(folder / "config.json", plain(config))
-        processes.wait_for_all()
+        distributed.wait_for_all()
         if iterations.is_complete(folder, len(counts) - 1):
             if rank == 0:
                 print(f"This run is finished: nothing to do in {folder}")
@@ -183,7 +185,7 @@ def main() -> None:
                 drawn = acquisition.initial_set(len(train_store), n_labelled, seed)
                 first = drawn if given is None else given
                 iterations.write_labelled(folder, 0, train_store, first, first, None)
-            processes.wait_for_all()
+            distributed.wait_for_all()
             labelled = iterations.read_labelled(folder, k, train_store)
 
             # 4. Train, or go on training; then its best weights, on validation and on test
@@ -199,7 +201,7 @@ def main() -> None:
                     device, log, board, args.num_workers,
                 )  # fmt: skip
             allow_stop()  # not before the loader is gone, whose __del__ would swallow it
-            processes.wait_for_all()
+            distributed.wait_for_all()
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
             checkpoints.require(best, best_path, epoch=int)
@@ -269,9 +271,9 @@ def train(
 ) -> None:
     """Run an iteration's epochs that are left; leaves its best_model.pt and last.pt."""
     k, training = progress.iteration, config.training
-    rank, world_size = processes.place()
+    rank, world_size = distributed.place()
     model = torch.compile(network) if training.compile else network
-    model = processes.with_shared_gradients(model)
+    model = distributed.with_shared_gradients(model)
     labelled_images = CryoEMSegmentationDataset(
         train_store.images, train_store.masks, is_training=True, rows=labelled
     )
@@ -306,7 +308,7 @@ def train(
             figures = train_one_epoch(
                 config, progress, model, optimizer, loader, n_steps, totals, device, weight
             )
-            processes.take_buffers_of_first(network)
+            distributed.take_buffers_of_first(network)
             if epoch == training.epochs or epoch % training.evaluate_every_epochs == 0:
                 val = evaluate(config, network, val_store, device)
             hold_stop()  # until last.pt is written
@@ -354,7 +356,7 @@ def train_one_epoch(
     training = config.training
     terms = loss_terms(config)
     generator = torch.Generator(device)
-    _, world_size = processes.place()
+    _, world_size = distributed.place()
     first_bad = torch.full((), -1, device=device)  # first step with a number that is not finite
     weights = list(model.parameters())  # looked for once, not in every step
     model.train()
@@ -386,13 +388,13 @@ def train_one_epoch(
             z = model(x)
         if consistency_weight:
             z, z_strong = z.split([len(masks), len(strong)])
-        loss = focal_dice(z.float(), masks, **terms, whole=processes.sum_of_all)
+        loss = focal_dice(z.float(), masks, **terms, whole=distributed.sum_of_all)
 
         # FixMatch: pseudo-labels from the weak views teach the strong ones
         if consistency_weight:
             consistency, mask_rate = pixel_consistency(
                 z_weak.float(), z_strong.float(), inside, config.consistency.threshold,
-                whole=processes.sum_of_all,
+                whole=distributed.sum_of_all,
             )  # fmt: skip
             consistency = consistency_weight * consistency
             loss = loss + consistency
@@ -435,7 +437,7 @@ def to_input(
     images = torch.as_tensor(batch.images).to(device, non_blocking=True)
     masks = torch.as_tensor(batch.masks).to(device, non_blocking=True)
     if batch.is_training:
-        return warp(images, masks, generator, config.augmentation, processes.place())
+        return warp(images, masks, generator, config.augmentation, distributed.place())
     return to_float(images), masks
 
 
@@ -448,7 +450,7 @@ def unlabeled_views(
     """
     images = torch.as_tensor(batch.unlabeled).to(device, non_blocking=True)
     strength = config.consistency.strength
-    return two_views(images, generator, config.augmentation, strength, processes.place())
+    return two_views(images, generator, config.augmentation, strength, distributed.place())
 
 
 def loss_terms(config: ActiveConfig) -> dict[str, float]:

@@ -61,7 +61,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from picking import board as tensorboard
-from picking import checkpoints, metrics, processes, reports, runs
+from picking import metrics, reports
 from picking.augment import strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
@@ -78,6 +78,8 @@ from picking.losses import (
 from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.patches import PatchStore
+from picking.runs import checkpoints, distributed
+from picking.runs import folder as runs
 from picking.samplers import PUBatchSampler
 from picking.scoring import autocast, evaluate, score, to_input
 from picking.state import (
@@ -99,7 +101,7 @@ def main() -> None:
     args = argument_parser().parse_args()
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
-    device, rank, world_size = processes.start(args.device)
+    device, rank, world_size = distributed.start(args.device)
     if device.type == "cpu":
         keep_freed_memory()
     if args.evaluate:
@@ -135,7 +137,7 @@ def main() -> None:
         folder = args.experiments_dir / args.exp_name
         finished = args.resume and (folder / "results.json").exists()
         content_hash = train_store.metadata["content_hash"]
-        processes.require_same((config, content_hash, args.resume), "configuration or data")
+        distributed.require_same((config, content_hash, args.resume), "configuration or data")
         if rank == 0:
             stack.enter_context(locked(folder))
             runs.open_run(folder, plain(config), content_hash, device, args.resume)
@@ -150,7 +152,7 @@ def main() -> None:
         # 3. Network, optimiser and, on --resume, where they stood
         checkpoints.require_size(lambda: build_network(config))
         torch.manual_seed(stream_seed(config.training.seed, "init"))
-        network = processes.with_shared_statistics(build_network(config).to(device), device)
+        network = distributed.with_shared_statistics(build_network(config).to(device), device)
         optimizer = runs.new_optimizer(network, config.optimizer)
         state = State(
             network=network,
@@ -184,7 +186,7 @@ def main() -> None:
             train(config, state, loader, sampler, val_store, folder, device, log, board)
 
         # 5. The best checkpoint, on validation and, once, on test
-        processes.wait_for_all()
+        distributed.wait_for_all()
         best_path = folder / "checkpoints" / "best_model.pt"
         best = load_best(best_path, device)
         runs.load_weights(network, best["network"], best_path)
@@ -251,7 +253,7 @@ def train(
     progress, settings = state.progress, config.training
     n_epochs, total_steps = length_of_run(config, len(sampler))
     model = torch.compile(state.network) if settings.compile else state.network
-    model = processes.with_shared_gradients(model)
+    model = distributed.with_shared_gradients(model)
     recent: list[dict] = []  # epochs, as many as the warning signs look at
     if sampler.rank == 0:
         recent = runs.keep_metrics(folder / "metrics.jsonl", progress.epoch)
@@ -265,7 +267,7 @@ def train(
                 config, state, model, loader, sampler, total_steps, folder, device,
                 val_store.windows,
             )  # fmt: skip
-            processes.take_buffers_of_first(evaluated)
+            distributed.take_buffers_of_first(evaluated)
             probability = score(evaluated, config, val_store, device)
             hold_stop()  # until last.pt is written
         except STOPPED:  # between two steps, or after the last
@@ -365,9 +367,11 @@ def train_one_epoch(
         with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
         z_p, z_u, z_s = z.float().split([n_p, n_u, n_u])
-        z_p, z_u, z_s = (processes.from_all(part.flatten()) for part in (z_p, z_u, z_s))
+        z_p, z_u, z_s = (distributed.from_all(part.flatten()) for part in (z_p, z_u, z_s))
         if windows is not None:  # a logit for every place: P are all near a pick, U the others
-            near_p, near_u = (processes.from_all(part.flatten()) for part in near.split([n_p, n_u]))
+            near_p, near_u = (
+                distributed.from_all(part.flatten()) for part in near.split([n_p, n_u])
+            )
             z_p = torch.cat([z_p[near_p], z_u[near_u]])
             z_u, z_s = z_u[~near_u], z_s[~near_u]
 
@@ -382,7 +386,7 @@ def train_one_epoch(
         if settings.ema_teacher and state.average is not None:
             with torch.no_grad(), autocast(settings.precision, device):
                 z_t = state.average(weak[n_p:]).float().flatten()
-                z_t = processes.from_all(z_t)
+                z_t = distributed.from_all(z_t)
                 q = weak_probability(z_t if windows is None else z_t[~near_u])
         else:
             q = weak_probability(z_u)
@@ -466,7 +470,7 @@ def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
         lambda: build_network(config), best["network"], args.evaluate, device
     )
     report = evaluate(network, config, store, best["threshold"], device)
-    if processes.place()[0] != 0:
+    if distributed.place()[0] != 0:
         return
     write_json(
         args.output,

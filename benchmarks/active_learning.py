@@ -30,14 +30,14 @@ import numpy as np
 import torch
 
 import train_active_learning_fixed as script
-from picking import processes
 from picking.acquisition import STRATEGIES, Pool, k_centre, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.iterations import STEP_FIGURES, Progress
 from picking.losses import focal_dice
 from picking.pool import score_pool
-from picking.runs import load_checkpoint, load_weights, select_device
+from picking.runs import distributed
+from picking.runs.folder import load_checkpoint, load_weights, select_device
 from picking.scoring import autocast
 from picking.segmentation import SegmentationBatch, SegmentationStore
 from picking.starts import new_network
@@ -295,14 +295,14 @@ def several_processes(args: argparse.Namespace) -> None:
 
 def shared_work() -> None:
     """Score a pool and train for an epoch, in a process of torchrun; the first prints seconds."""
-    device, rank, world_size = processes.start("cpu")
+    device, rank, world_size = distributed.start("cpu")
     config = ActiveConfig()
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, width=8))
     rng = stream(0, "benchmark", "processes")
     images = rng.integers(0, 256, (320, 128, 128), np.uint8)
     masks = rng.integers(0, 2, images.shape, np.uint8)
     network = new_network(config, "init", 0)
-    model = processes.with_shared_gradients(network)
+    model = distributed.with_shared_gradients(network)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     n_each = config.training.batch_size // world_size
     batches = [
@@ -325,10 +325,10 @@ def shared_work() -> None:
         ("a training epoch of 160 images, batches of 8", epoch, 2, len(batches)),
     ):
         work(n_warm)
-        processes.wait_for_all()
+        distributed.wait_for_all()
         started = time.monotonic()
         work(n)
-        processes.wait_for_all()
+        distributed.wait_for_all()
         seconds[name] = time.monotonic() - started
     if rank == 0:
         print(json.dumps(seconds))

@@ -118,10 +118,10 @@ def folder_of(part: str, name: str, seed: int) -> Path:
 
 def save_scores(folder: Path, store: Path) -> None:
     """Score the test patches by the best checkpoint; test.npz has label, score and micrograph."""
-    from picking import checkpoints
     from picking.config import PUConfig, config_from_dict
     from picking.networks import build_network
     from picking.patches import PatchStore
+    from picking.runs import checkpoints
     from picking.scoring import score
     from picking.state import load_best
 

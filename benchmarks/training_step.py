@@ -50,7 +50,7 @@ from picking.errors import run_script
 from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory
 from picking.reports import STEP_FIGURES
-from picking.runs import new_optimizer, select_device
+from picking.runs.folder import new_optimizer, select_device
 from picking.samplers import PUBatchSampler, split_batch
 from picking.scoring import autocast
 from picking.segmentation import CryoEMSegmentationDataset

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from picking import processes
 from picking.augment import to_float
 from picking.config import ActiveConfig
 from picking.iterations import FULL, Progress
-from picking.runs import Log
+from picking.runs import distributed
+from picking.runs.folder import Log
 from picking.segmentation import IGNORE, SegmentationStore
 
 N_SHOWN = 4  # queried images in TensorBoard
@@ -30,7 +30,7 @@ def progress_bar(batches: Iterable, progress: Progress) -> Iterable:
     """Return ``batches`` behind a tqdm bar, on the first process's terminal only."""
     from tqdm import tqdm
 
-    rank, _ = processes.place()
+    rank, _ = distributed.place()
     title = f"Iteration {progress.iteration} epoch {progress.epoch + 1}"
     return tqdm(batches, desc=title, disable=True if rank else None, leave=False)
 
@@ -51,7 +51,7 @@ def log_start(
         "scratch": "from new weights",
         "shrink_perturb": "from the last iteration's best weights, shrunk and perturbed",
     }
-    _, world_size = processes.place()
+    _, world_size = distributed.place()
     log(f"Strategy: {settings.strategy}   seed {config.training.seed}")
     log(f"Device: {device}, {world_size} process(es)")
     log(f"Network: {model.name}, width {model.width}, depth {model.depth}")

@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from picking import priors, processes
+from picking import priors
 from picking.augment import to_float, weak_view, window_views
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.networks import build_network
 from picking.patches import PatchStore
+from picking.runs import distributed
 from picking.samplers import PUBatchSampler
 from picking.scoring import score, to_input
 from picking.state import Priors
@@ -116,7 +117,7 @@ def estimate_unlabeled_prior(
         others &= store.picked[held_rows, middle, middle] == 0  # U are the places near no pick
     estimate = priors.best_bin_estimate(scores[labeled], scores[others])
     # GPUs round differently; all processes must use the same number
-    return float(processes.from_all(torch.tensor([estimate], device=device))[0])
+    return float(distributed.from_all(torch.tensor([estimate], device=device))[0])
 
 
 @torch.no_grad()
@@ -137,7 +138,7 @@ def _window_scores(
     moved = {row: rng.choice(offsets) for row in rows[store.labeled[rows]]}
     found = torch.zeros(len(rows), dtype=torch.float64, device=device)
     n_parts = math.ceil(len(rows) / config.training.eval_batch_size)
-    rank, world_size = processes.place()
+    rank, world_size = distributed.place()
     for part in np.array_split(np.arange(len(rows)), n_parts)[rank::world_size]:
         windows = store[rows[part]]
         for i in np.flatnonzero(store.labeled[rows[part]]):
@@ -146,5 +147,5 @@ def _window_scores(
         z = network(to_float(middle))[:, 0]
         side_px = config.data.input_size_px
         found[part] = torch.sigmoid(z[:, side_px // 2, side_px // 2].double())
-    processes.add_up(found)
+    distributed.add_up(found)
     return found.cpu().numpy()

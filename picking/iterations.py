@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking import checkpoints, runs
 from picking.config import ActiveConfig, number
 from picking.errors import UserError
 from picking.files import read_json, write_json
+from picking.runs import checkpoints
+from picking.runs import folder as runs
 from picking.segmentation import SegmentationStore
 
 FULL = "full"  # the strategy that labels everything at once

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from picking import checkpoints, dense, detection, runs
+from picking import dense, detection
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.coordinates import Picks
 from picking.errors import UserError
 from picking.networks import network_of
+from picking.runs import checkpoints, folder
 
 
 class Picker(NamedTuple):
@@ -29,7 +30,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
 
     Raises `UserError` when the checkpoint is damaged or no model to pick with.
     """
-    checkpoint = runs.load_checkpoint(path)
+    checkpoint = folder.load_checkpoint(path)
     wants = dense.input_of(checkpoint, str(path))
     config: PUConfig | ActiveConfig
     if checkpoint["kind"] == "pu_classifier":
@@ -85,12 +86,12 @@ def holder_of(checkpoint: Path) -> Path:
 
 def keep_threshold(picker: Picker, threshold: float, chosen_on: dict[str, Any]) -> None:
     """Write the threshold into the checkpoint, unless training has put another there meanwhile."""
-    now = runs.load_checkpoint(picker.path)
+    now = folder.load_checkpoint(picker.path)
     if any(now.get(key) != picker.checkpoint.get(key) for key in ("kind", "epoch", "step", "val")):
         raise UserError(
             f"checkpoint {picker.path} was replaced while the threshold was chosen: choose it "
             "again once training is done"
         )
     kept = {**now, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
-    runs.save_checkpoint(picker.path, kept)
+    folder.save_checkpoint(picker.path, kept)
     print(f"Threshold {threshold:.4f} is kept in {picker.path}")

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking import processes
 from picking.augment import to_float
 from picking.errors import UserError
+from picking.runs import distributed
 
 AMBIGUOUS = 0.2  # a pixel is ambiguous where |2p - 1| is below this
 FOREGROUND = 0.2  # a pixel is foreground where p is above this
@@ -88,7 +88,7 @@ def score_pool(
         UserError: when a score is not finite, or the network lacks a module that is needed.
     """
     rows = np.asarray(rows, dtype=np.int64)
-    mine = processes.share_of_places(len(rows), batch_size)
+    mine = distributed.share_of_places(len(rows), batch_size)
     kept: dict[str, np.ndarray] = {}
     with _eval_mode(network), _taps(network, "badge" in extras) as tapped:
         for start in range(0, len(mine), batch_size):
@@ -106,7 +106,7 @@ def score_pool(
                     kept[name] = np.empty((len(mine), *value.shape[1:]), np.float32)
                 kept[name][batch] = value.cpu()
                 _check_finite(name, kept[name][batch], of_batch)
-    return PoolScores(rows=rows, **processes.put_together(kept, mine, len(rows)))
+    return PoolScores(rows=rows, **distributed.put_together(kept, mine, len(rows)))
 
 
 def pixel_scores(z: Tensor) -> dict[str, Tensor]:

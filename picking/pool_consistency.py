@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from picking import processes
+from picking.runs import distributed
 from picking.segmentation import CryoEMSegmentationDataset, SegmentationBatch
 from picking.streams import stream
 
@@ -49,7 +49,7 @@ def with_unlabeled(
     u > 0, positions in the store; n of them join the whole batch, and each process has its share.
     Each step draws by a stream of its own, none twice as long as there are n.
     """
-    rank, world_size = processes.place()
+    rank, world_size = distributed.place()
     joined = []
     for step, positions in enumerate(batches, first_step):
         drawn = stream(seed, "pool", iteration, epoch, step).permutation(unlabeled)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking import acquisition, active_reports, iterations, processes
+from picking import acquisition, active_reports, iterations
 from picking.config import ActiveConfig
 from picking.pool import PoolScores, score_pool
-from picking.runs import Log
+from picking.runs import distributed
+from picking.runs.folder import Log
 from picking.scoring import autocast
 from picking.segmentation import SegmentationStore
 
@@ -62,7 +63,7 @@ def query(
 
     new = unlabelled[chosen]
     everything = np.concatenate([labelled, new])
-    rank, _ = processes.place()
+    rank, _ = distributed.place()
     if rank == 0:
         iterations.write_labelled(run, k + 1, store, everything, new, scores[chosen])
     shared = {}

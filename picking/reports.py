@@ -8,10 +8,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from picking import runs
 from picking.config import PUConfig, plain
 from picking.priors import trivial_f1
-from picking.runs import Log
+from picking.runs import folder as runs
+from picking.runs.folder import Log
 from picking.samplers import PUBatchSampler
 from picking.state import Priors, Progress, State
 

@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking import metrics, pixel_metrics, processes
+from picking import metrics, pixel_metrics
 from picking.augment import to_float
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.patches import PatchStore
+from picking.runs import distributed
 from picking.segmentation import SegmentationStore
 
 
@@ -53,7 +54,7 @@ def score(
     network.eval()
     n, size = len(store), config.training.eval_batch_size
     probability = torch.zeros(n, dtype=torch.float64, device=device)
-    for start in processes.share_of_batches(n, size):
+    for start in distributed.share_of_batches(n, size):
         patches = to_input(
             store[slice(start, start + size)], config, device, windows=not store.truth_known
         )
@@ -62,7 +63,7 @@ def score(
         if z.ndim == 4:
             z = z[:, 0, z.shape[2] // 2, z.shape[3] // 2]
         probability[start : start + size] = torch.sigmoid(z.double())
-    processes.add_up(probability)
+    distributed.add_up(probability)
     if not torch.isfinite(probability).all():
         raise UserError(
             "the network's scores are not finite: lower optimizer.lr or set training.precision=fp32"
@@ -109,11 +110,11 @@ def evaluate_pixels(
     """
     network.eval()
     counts = pixel_metrics.new_counts(device)
-    for start in processes.share_of_batches(len(store), batch_size):
+    for start in distributed.share_of_batches(len(store), batch_size):
         images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
         masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
         with autocast(precision, device):
             z = network(to_float(images))
         pixel_metrics.add(counts, z, masks)
-    processes.add_up(counts)
+    distributed.add_up(counts)
     return pixel_metrics.figures(counts)

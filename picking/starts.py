@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from picking import checkpoints, iterations, processes, runs
+from picking import iterations
 from picking.config import ActiveConfig, PUConfig, SegmentationModelConfig, config_from_dict
 from picking.errors import UserError
 from picking.files import read_json
 from picking.iterations import Progress, folder_of
 from picking.networks import build_network
+from picking.runs import checkpoints, distributed
+from picking.runs import folder as runs
 from picking.streams import stream_seed
 
 # Ash and Adams 2020: a share of what was learned, and some of a new start
@@ -47,7 +49,7 @@ def begin_iteration(
             weights = shrink_perturb(weights, network)
             origin += f" (shrunk to {SHRINK}, plus {PERTURB} of a new model)"
         runs.load_weights(network, weights, path)
-    network = processes.with_shared_statistics(network.to(device), device)
+    network = distributed.with_shared_statistics(network.to(device), device)
     optimizer = runs.new_optimizer(network, config.optimizer)
     progress = iterations.load_last(folder, k, network, optimizer, device)
     if progress is None:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from picking import checkpoints, runs
 from picking.config import PUConfig, number
 from picking.errors import UserError
+from picking.runs import checkpoints, folder
 
 
 @dataclasses.dataclass
@@ -55,7 +55,7 @@ class State:
 
     def save(self, path: Path) -> None:
         """Write last.pt."""
-        runs.save_checkpoint(
+        folder.save_checkpoint(
             path,
             {
                 "kind": "pu_run",
@@ -83,7 +83,7 @@ class State:
         wants: how patches are made of a micrograph, `PatchStore.input`.
         """
         assert self.priors is not None
-        runs.save_checkpoint(
+        folder.save_checkpoint(
             path,
             {
                 "kind": "pu_classifier",
@@ -100,12 +100,12 @@ class State:
 
     def load(self, path: Path, device: torch.device) -> None:
         """Read last.pt."""
-        last = runs.load_checkpoint(path, device)
+        last = folder.load_checkpoint(path, device)
         if last["kind"] != "pu_run":
             raise UserError(f"{path} is not the state of a run: start anew under another name")
-        runs.load_weights(self.network, last.get("network"), path)
+        folder.load_weights(self.network, last.get("network"), path)
         if self.average is not None:
-            runs.load_weights(self.average, last.get("average"), path)
+            folder.load_weights(self.average, last.get("average"), path)
         checkpoints.load_optimizer(self.optimizer, last.get("optimizer"), path)
         checkpoints.load_tensor(self.totals, last.get("totals"), path)
         checkpoints.load_tensor(self.adaptive, last.get("adaptive"), path)
@@ -125,7 +125,7 @@ def require_place(
 
 def load_best(path: Path, device: torch.device) -> dict[str, Any]:
     """Load what `State.save_best` wrote; raises `UserError` when it is another or damaged."""
-    best = runs.load_checkpoint(path, device)
+    best = folder.load_checkpoint(path, device)
     if best["kind"] != "pu_classifier":
         raise UserError(f"{path} is no model to evaluate: give best_model.pt")
     checkpoints.require(best, path, config=dict, network=dict, threshold=float, epoch=int)

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 import train_active_learning_fixed as script
-from picking import iterations, runs, starts
+from picking import iterations, starts
 from picking.acquisition import STRATEGIES
 from picking.config import ActiveConfig, config_from_dict
+from picking.runs import folder as runs
 from picking.segmentation import SegmentationBatch, SegmentationStore
 from tests.fixtures.active_runs import arguments, call, labelled_of, learn, metrics_of, write_store
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from picking import networks, processes, runs
+from picking import networks
+from picking.runs import distributed, folder
 from tests.fixtures import ROOT
 from tests.fixtures.active_runs import (
     arguments,
@@ -126,13 +127,13 @@ def test_two_processes_learn_and_query_as_one_and_only_the_first_writes(
         scores = [list(labelled_of(run, k)["scores"].values()) for run in (one, two)]
         assert k == 0 or scores[1] == pytest.approx(scores[0], abs=1e-4)
         assert metrics_of(two, k)["test"] == pytest.approx(metrics_of(one, k)["test"], abs=0.005)
-    last = [runs.load_checkpoint(run / "last.pt")["network"] for run in (one, two)]
+    last = [folder.load_checkpoint(run / "last.pt")["network"] for run in (one, two)]
     torch.testing.assert_close(last[1], last[0], rtol=1e-3, atol=1e-4)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):
     store = write_store(tmp_path / "store")
-    monkeypatch.setattr(processes, "place", lambda: (0, 2))
+    monkeypatch.setattr(distributed, "place", lambda: (0, 2))
     message = refused(store, tmp_path / "e", "--batch-size", 3)
     assert message.startswith("2 processes cannot share a batch of 3 equally: set training.batch_")
     assert [path.name for path in (tmp_path / "e").iterdir()] == ["tiny.yaml"]

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 import train_active_learning_fixed as script
-from picking import files, iterations, runs
+from picking import files, iterations
 from picking.files import locked
+from picking.runs import folder
 from tests.fixtures.active_runs import (
     arguments,
     assert_same_run,
@@ -64,7 +65,7 @@ def learn_and_stop(module, name, number, *argv, written=True):
     [
         (iterations, "write_labelled", 1, False),  # nothing is there yet
         (iterations, "write_labelled", 1, True),
-        (runs, "save_checkpoint", 1, True),  # the first best model, before last.pt
+        (folder, "save_checkpoint", 1, True),  # the first best model, before last.pt
         (iterations, "save_last", 1, False),  # epoch 1 is in metrics.jsonl but not in last.pt
         (iterations, "save_last", 3, True),
         (iterations, "save_last", 4, True),  # trained, not yet queried

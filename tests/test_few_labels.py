@@ -14,12 +14,13 @@ from torch import nn
 import pick_particles
 import preprocess_coco_full_dataset as script
 import train_pu_fixed_full
-from picking import micrographs, runs
+from picking import micrographs
 from picking.coordinates import read_picks
 from picking.errors import UserError
 from picking.micrographs import write_mrc
 from picking.montage import write_montage
 from picking.patches import PatchStore
+from picking.runs import folder as runs
 from picking.windows import POSITIVE_RADIUS
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content, damage, note_reads

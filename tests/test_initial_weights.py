@@ -7,8 +7,9 @@ import torch
 
 import train_active_learning_fixed as script
 from models import UNETS, PUClassifier
-from picking import runs, starts
+from picking import starts
 from picking.config import ActiveConfig, PUConfig, plain
+from picking.runs import folder
 from tests.fixtures.active_runs import (
     arguments,
     call,
@@ -37,7 +38,7 @@ def pu_checkpoint(path, width=4, depth=2, **changes):
     model = dataclasses.replace(PUConfig().model, backbone="unet", width=width, depth=depth)
     config = plain(dataclasses.replace(PUConfig(), model=model))
     content = {"kind": "pu_classifier", "config": config, "network": weights}
-    runs.save_checkpoint(path, {**content, **changes})
+    folder.save_checkpoint(path, {**content, **changes})
     return path, weights
 
 
@@ -46,7 +47,7 @@ def segmentation_checkpoint(path, name="attention_unet", width=4):
     model = dataclasses.replace(ActiveConfig().model, name=name, width=width, depth=2)
     config = plain(dataclasses.replace(ActiveConfig(), model=model))
     content = {"kind": "segmentation", "config": config, "network": weights}
-    runs.save_checkpoint(path, content)
+    folder.save_checkpoint(path, content)
     return path, weights
 
 
@@ -106,7 +107,7 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
     flags = (flag, "--run-name", "run")
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, *flags, overrides=overrides, run="run")
-    best = runs.load_checkpoint(run / "iteration_0" / "best_model.pt")
+    best = folder.load_checkpoint(run / "iteration_0" / "best_model.pt")
     model = dataclasses.replace(ActiveConfig().model, width=4, depth=2)
     fresh = starts.new_network(dataclasses.replace(ActiveConfig(), model=model), "init", 1)
     key = "head.weight"
@@ -136,7 +137,7 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
             "has name attention_unet, the config's `model` name unet: set model.name=attention",
         ),
         (
-            lambda path: runs.save_checkpoint(path, {"kind": "active_run", "network": {}}),
+            lambda path: folder.save_checkpoint(path, {"kind": "active_run", "network": {}}),
             (),
             "is no trained model: use best_model.pt of a segmentation run, or of PU learning",
         ),
@@ -165,7 +166,7 @@ def test_a_misfit_is_refused_naming_the_file_before_a_folder_is_made(
 def test_a_classifier_is_refused(seg_store, tmp_path):
     path = tmp_path / "resnet.pt"
     content = {"kind": "pu_classifier", "config": plain(PUConfig())}
-    runs.save_checkpoint(path, {**content, "network": PUClassifier().state_dict()})
+    folder.save_checkpoint(path, {**content, "network": PUClassifier().state_dict()})
     overrides = [f"active_learning.initial_weights={path}"]
     message = refused(seg_store, tmp_path, overrides=overrides)
     assert f"{path} is a resnet18, not a U-Net: use best_model.pt" in message
@@ -173,9 +174,9 @@ def test_a_classifier_is_refused(seg_store, tmp_path):
 
 def test_some_gates_without_the_others_are_refused(seg_store, tmp_path):
     path, _ = segmentation_checkpoint(tmp_path / "seg.pt")
-    content = runs.load_checkpoint(path)
+    content = folder.load_checkpoint(path)
     del content["network"]["gates.0.w_g.0.weight"]
-    runs.save_checkpoint(path, content)
+    folder.save_checkpoint(path, content)
     overrides = [f"active_learning.initial_weights={path}"]
     assert "another architecture" in refused(seg_store, tmp_path, overrides=overrides)
 

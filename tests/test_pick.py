@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 import pick_particles as script
-from picking import networks, runs
+from picking import networks
 from picking.config import (
     ActiveConfig,
     DataConfig,
@@ -22,6 +22,7 @@ from picking.coordinates import read_picks
 from picking.errors import UserError
 from picking.files import locked
 from picking.micrographs import write_mrc
+from picking.runs import folder as runs
 from tests.fixtures.data_sets import DIAMETER_PX, picture, some_centres, write_coco
 from tests.fixtures.data_sets import boxes as boxes_of
 

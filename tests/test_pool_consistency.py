@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import train_active_learning_fixed as script
-from picking import processes
 from picking.augment import to_float
 from picking.config import WarpConfig
 from picking.losses import fixmatch_consistency, pixel_consistency
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
+from picking.runs import distributed
 from picking.segmentation import IGNORE, CryoEMSegmentationDataset
 from picking.warps import two_views, warp
 from tests.fixtures.active_runs import (
@@ -195,7 +195,7 @@ def test_processes_share_the_draw(monkeypatch):
     whole = drawn(9, 6)
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(processes, "place", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(distributed, "place", lambda rank=rank: (rank, 2))
         shares.append(drawn(9, 6))
     assert [one + other for one, other in zip(*shares, strict=True)] == whole
 

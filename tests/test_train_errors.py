@@ -13,9 +13,9 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 
 import train_pu_fixed_full as script
 from models import PUClassifier
-from picking import runs
 from picking.errors import UserError, run_script
 from picking.patches import PatchStore
+from picking.runs import folder
 from tests.fixtures.pu_runs import (
     UNET,
     Small,
@@ -153,7 +153,7 @@ def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     message = capsys.readouterr().err
     assert "not finite at step 7 (epoch 2, batch 2): lower optimizer.lr" in message
     assert message.count("\n") == 1
-    last = runs.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    last = folder.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["progress"]["step"] == 6
     # without the bad step the run goes on from there and ends as if nothing had been
     assert_same_run(train(store, tmp_path, "--resume"), finished_run)

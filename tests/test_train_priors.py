@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from models import UNet
-from picking import estimate, processes
+from picking import estimate
 from picking.errors import UserError
 from picking.estimate import resolve_priors
 from picking.patches import PatchStore
+from picking.runs import distributed
 from tests.fixtures.pu_runs import UNET, as_windows, config_with, results_of, tiny_network, train
 
 
@@ -91,7 +92,7 @@ def test_processes_score_the_windows_of_an_estimate_in_shares(store, tmp_path, m
     alone = estimate._window_scores(*arguments, torch.device("cpu"))
     shares = []
     for rank in range(2):
-        monkeypatch.setattr(processes, "place", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr(distributed, "place", lambda rank=rank: (rank, 2))
         shares.append(estimate._window_scores(*arguments, torch.device("cpu")))
     assert all(0 < np.count_nonzero(share) < len(alone) for share in shares)
     np.testing.assert_array_equal(sum(shares), alone)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from picking import runs
+from picking.runs import folder as runs
 from tests.fixtures import ROOT
 from tests.fixtures.pu_runs import arguments, assert_same_run, metrics_of, results_of, train
 

@@ -11,8 +11,9 @@ import sys
 import pytest
 
 import train_pu_fixed_full as script
-from picking import errors, files, runs
+from picking import errors, files
 from picking.files import locked
+from picking.runs import folder as runs
 from picking.state import State
 from tests.fixtures.pu_runs import (
     UNET,

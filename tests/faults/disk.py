@@ -32,8 +32,8 @@ import pick_particles
 import preprocess_coco_full_dataset
 import train_active_learning_fixed
 import train_pu_fixed_full
-from picking import runs
 from picking.errors import run_script
+from picking.runs import folder as runs
 from tests.fixtures import active_runs, pu_runs, run_folders
 from tests.fixtures.data_sets import DIAMETER_PX, write_data_set
 

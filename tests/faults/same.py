@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from picking import runs
+from picking.runs import folder as runs
 from tests.fixtures.pu_runs import tensors
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that it leaves out what is repeated

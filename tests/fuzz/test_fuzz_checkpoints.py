@@ -10,9 +10,10 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from picking import iterations, picker, reports, runs
+from picking import iterations, picker, reports
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.networks import build_network
+from picking.runs import folder as runs
 from picking.starts import new_network, read_initial_weights
 from picking.state import State
 

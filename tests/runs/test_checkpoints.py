@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from models import UNet
-from picking import checkpoints, runs
 from picking.errors import UserError
+from picking.runs import checkpoints, folder
 from picking.state import Priors, Progress, require_place
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ def refused(function, *arguments):
 def test_a_checkpoint_that_inflates_to_more_than_itself_is_not_read(tmp_path):
     import zipfile
 
-    runs.save_checkpoint(tmp_path / "a.pt", {"kind": "pu_run", "w": torch.zeros(10**6)})
+    folder.save_checkpoint(tmp_path / "a.pt", {"kind": "pu_run", "w": torch.zeros(10**6)})
     with (
         zipfile.ZipFile(tmp_path / "a.pt") as whole,
         zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
@@ -40,13 +40,13 @@ def test_a_checkpoint_that_inflates_to_more_than_itself_is_not_read(tmp_path):
         for name in whole.namelist():
             bomb.writestr(name, whole.read(name))
     with pytest.raises(UserError, match=r"bomb\.pt cannot be read"):
-        runs.load_checkpoint(tmp_path / "bomb.pt")
+        folder.load_checkpoint(tmp_path / "bomb.pt")
 
 
 def test_a_kind_that_is_no_word_is_no_checkpoint_of_ours(tmp_path):
-    runs.save_checkpoint(tmp_path / "a.pt", {"kind": ["pu_run"]})
+    folder.save_checkpoint(tmp_path / "a.pt", {"kind": ["pu_run"]})
     with pytest.raises(UserError, match="is not one of this project"):
-        runs.load_checkpoint(tmp_path / "a.pt")
+        folder.load_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from picking.errors import UserError, say_once
-from picking.runs import select_device
+from picking.runs.folder import select_device
 
 Network = TypeVar("Network", bound=nn.Module)
 

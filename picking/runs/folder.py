@@ -24,7 +24,6 @@ from typing import Any
 import torch
 import yaml
 
-from picking import checkpoints
 from picking.config import ActiveOptimizerConfig, OptimizerConfig, differing_keys, read_yaml
 from picking.errors import PRINTS, UserError
 from picking.files import (
@@ -37,6 +36,7 @@ from picking.files import (
     write_atomically,
     write_json,
 )
+from picking.runs import checkpoints
 
 Log = Callable[[str], None]
 

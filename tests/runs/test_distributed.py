@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from picking import errors, processes
+from picking import errors
 from picking.errors import UserError, run_script
+from picking.runs import distributed
 from tests.fixtures import ROOT
 
 
@@ -161,43 +162,43 @@ def test_what_another_process_has_told_of_is_not_told_again(monkeypatch, capsys,
 
 
 def pretend(monkeypatch, rank, world_size):
-    monkeypatch.setattr(processes, "place", lambda: (rank, world_size))
+    monkeypatch.setattr(distributed, "place", lambda: (rank, world_size))
 
 
 def test_a_batch_is_shared_out_equally_or_refused(monkeypatch):
-    assert processes.share_of_batch(7) == 7
+    assert distributed.share_of_batch(7) == 7
     pretend(monkeypatch, 1, 4)
-    assert processes.share_of_batch(8) == 2
+    assert distributed.share_of_batch(8) == 2
     with pytest.raises(UserError, match=r"4 processes cannot share a batch of 6 .* multiple of 4"):
-        processes.share_of_batch(6)
+        distributed.share_of_batch(6)
 
 
 @pytest.mark.parametrize("n", [1, 4, 11, 12, 13])
 def test_whole_batches_are_dealt_out_in_turn(monkeypatch, n):
-    assert processes.share_of_places(n, 4).tolist() == list(range(n))
+    assert distributed.share_of_places(n, 4).tolist() == list(range(n))
     dealt = []
     for rank in range(3):
         pretend(monkeypatch, rank, 3)
-        dealt.append(processes.share_of_places(n, 4))
+        dealt.append(distributed.share_of_places(n, 4))
     batches = [batch for part in dealt for batch in np.split(part, range(4, len(part), 4))]
     batches = sorted(batch.tolist() for batch in batches if len(batch))
     assert batches == [list(range(n))[start : start + 4] for start in range(0, n, 4)]
 
 
 def test_processes_that_were_started_differently_are_told_apart(monkeypatch):
-    processes.require_same({"seed": 1}, "configuration")
-    monkeypatch.setattr(processes, "from_each", lambda value: [value, value, {"seed": 2}])
+    distributed.require_same({"seed": 1}, "configuration")
+    monkeypatch.setattr(distributed, "from_each", lambda value: [value, value, {"seed": 2}])
     with pytest.raises(UserError, match="differ in their configuration: start the same command"):
-        processes.require_same({"seed": 1}, "configuration")
+        distributed.require_same({"seed": 1}, "configuration")
 
 
 def test_arrays_are_put_together_from_all_places_though_a_process_has_none(monkeypatch):
     whole = {"score": np.arange(5.0, dtype=np.float32), "features": np.ones((5, 2), np.float32)}
     parts = [np.array([0, 1, 4]), np.array([2, 3]), np.array([], np.int64)]
     given = [(places, {name: a[places] for name, a in whole.items()}) for places in parts[:2]]
-    monkeypatch.setattr(processes, "dist", SimpleNamespace(is_initialized=lambda: True))
-    monkeypatch.setattr(processes, "from_each", lambda own: [*given, (parts[2], {})])
-    found = processes.put_together({}, parts[2], 5)
+    monkeypatch.setattr(distributed, "dist", SimpleNamespace(is_initialized=lambda: True))
+    monkeypatch.setattr(distributed, "from_each", lambda own: [*given, (parts[2], {})])
+    found = distributed.put_together({}, parts[2], 5)
     for name, array in whole.items():
         assert found[name].dtype == np.float32
         np.testing.assert_array_equal(found[name], array)
