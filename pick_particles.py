@@ -20,7 +20,7 @@ pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPE
 import argparse
 from pathlib import Path
 
-from picking.coordinates import FORMATS, Picks, match_names, read_picks, select, write_picks
+from picking.formats.coordinates import FORMATS, Picks, match_names, read_picks, select, write_picks
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -76,7 +76,8 @@ from picking import dense, detection, matching, picks_report
 from picking.config import differing_keys
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, remove_half_written, sha256, write_json
-from picking.inputs import (
+from picking.formats.micrographs import image_size, read_micrograph
+from picking.formats.paths import (
     Paths,
     as_number,
     check_frame,
@@ -84,7 +85,6 @@ from picking.inputs import (
     expand,
     find_micrographs,
 )
-from picking.micrographs import image_size, read_micrograph
 from picking.picker import Picker, holder_of, keep_threshold, kept_threshold, load_picker, pick
 from picking.runs import folder as runs
 

@@ -23,9 +23,10 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from picking import annotations, counts, files, headers, inputs, masks, patches, shards, windows
+from picking import counts, files, headers, masks, patches, shards, windows
 from picking.errors import UserError, run_script
 from picking.filling import fill_split
+from picking.formats import annotations, paths
 from picking.journal import require_same
 from picking.montage import write_mask_montage, write_montage
 from picking.negatives import RULES
@@ -110,7 +111,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="masks ignore what lies within the annotated margin, where particles are not listed",
     )
-    inputs.add_pick_arguments(parser)
+    paths.add_pick_arguments(parser)
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     add(
@@ -122,7 +123,7 @@ def parse_args() -> argparse.Namespace:
         "stores (and cuts a split anew, alone, when it leaves out one of its images)",
     )
     args = parser.parse_args()
-    inputs.require_one_source(args, parser)
+    paths.require_one_source(args, parser)
     if args.patch_size is None:
         args.patch_size = windows.WINDOW_PX if args.micrographs else 128
     args.tasks = [task for task in TASKS if task in args.tasks]
@@ -164,7 +165,7 @@ def main() -> None:
 
     # 1. Annotations
     if args.micrographs:
-        args.diameter_px = inputs.diameter_in_px(args.diameter, args.pixel_size)
+        args.diameter_px = paths.diameter_in_px(args.diameter, args.pixel_size)
         listed = windows.read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
             args.seed, args.skip_unreadable,

@@ -30,12 +30,12 @@ import numpy as np
 
 from benchmarks.picking import ROOT, script
 from benchmarks.transfer import require_same_settings
-from picking import annotations
 from picking.acquisition import initial_set, schedule
 from picking.config import ActiveConfig, read_config
-from picking.coordinates import Picks, write_picks
 from picking.errors import run_script
 from picking.files import read_json, write_atomically
+from picking.formats import annotations
+from picking.formats.coordinates import Picks, write_picks
 from picking.streams import stream
 
 CONFIG = "configs/active_learning_real_quick.yaml"

@@ -24,10 +24,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from picking.annotations import find_splits, read_split
 from picking.errors import UserError, run_script
 from picking.files import read_json
 from picking.filling import checksum_at
+from picking.formats.annotations import find_splits, read_split
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("plan of the smallest split", "plan", "ordinary run", "all shards", "last command")

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.picking import ROOT, script
-from picking.annotations import SPLITS
 from picking.errors import UserError, run_script
 from picking.files import read_json, write_atomically, write_json
+from picking.formats.annotations import SPLITS
 from picking.simulator import RECORD
 from picking.streams import stream
 

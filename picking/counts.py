@@ -1,6 +1,7 @@
 """What a store holds, in numbers: for the terminal and for its metadata.json."""
 
-from picking import annotations, masks, patches, windows
+from picking import masks, patches, windows
+from picking.formats import annotations
 from picking.priors import split_priors
 
 

@@ -30,12 +30,18 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking.annotations import is_number
 from picking.augment import STD_FLOOR_GREY, to_float
 from picking.errors import UserError
 from picking.files import write_atomically
+from picking.formats.annotations import is_number
+from picking.formats.micrographs import (
+    MOST_PX,
+    image_size,
+    read_micrograph,
+    read_scaled,
+    scale_micrograph,
+)
 from picking.masks import RESIZES, working_size
-from picking.micrographs import MOST_PX, image_size, read_micrograph, read_scaled, scale_micrograph
 from picking.scoring import autocast
 
 BLOCK = 2

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from picking.coordinates import Picks, select
 from picking.dense import ScoreMap
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, read_arrays, write_atomically
+from picking.formats.coordinates import Picks, select
 
 # Shares of the diameter of the disks that the network was trained on
 DISK_RADIUS, RING_RADII = 0.45, (0.50, 0.65)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from picking import micrographs
 from picking.files import lock_when_free, naming
+from picking.formats import micrographs
 from picking.journal import Journal
 from picking.parallel import ordered_map
 from picking.shards import Shard

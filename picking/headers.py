@@ -1,8 +1,8 @@
 """Which images of a split are used, and how large they are, before any is decoded."""
 
-from picking.annotations import Micrograph, Split, inside
 from picking.errors import UserError
-from picking.micrographs import UnreadableImage, image_size
+from picking.formats.annotations import Micrograph, Split, inside
+from picking.formats.micrographs import UnreadableImage, image_size
 from picking.parallel import ordered_map
 from picking.streams import stream
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from picking import annotations, micrographs
 from picking.files import sha256, write_json
 from picking.filling import Filling
+from picking.formats import annotations, micrographs
 from picking.journal import Journal
 
 # What a mask's pixel is; nothing is learnt from or measured on one that is ignored.
@@ -25,7 +25,7 @@ BACKGROUND, PARTICLE, IGNORE = 0, 1, 255
 RESIZES = ("stretch", "pad")
 NORMALISATION = (
     "none in the store: grey levels as decoded (raw counts: low-pass and contrast of "
-    "picking/micrographs.py), scaled; networks see each image at mean 0 and deviation 1 "
+    "picking/formats/micrographs.py), scaled; networks see each image at mean 0 and deviation 1 "
     "(picking.augment.to_float)"
 )
 

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from picking.coordinates import Picks, select
 from picking.errors import UserError
+from picking.formats.coordinates import Picks, select
 from picking.streams import stream
 
 # A frame is called wrong where so many of the picks say so, and by a sign test.

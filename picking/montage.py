@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from picking.files import read_json, write_atomically
+from picking.formats.micrographs import read_micrograph
 from picking.masks import IGNORE, PARTICLE
-from picking.micrographs import read_micrograph
 from picking.patches import TAG_WINDOW, MicrographPlan
 
 ROWS, COLUMNS = 2, 6

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from picking import annotations, negatives
+from picking import negatives
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, open_array, read_arrays, read_json, sha256
 from picking.filling import Filling
+from picking.formats import annotations
+from picking.formats.micrographs import scale_micrograph
 from picking.journal import Journal
-from picking.micrographs import scale_micrograph
 from picking.parallel import ordered_map
 from picking.streams import stream
 

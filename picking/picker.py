@@ -8,8 +8,8 @@ from torch import nn
 
 from picking import dense, detection
 from picking.config import ActiveConfig, PUConfig, config_from_dict
-from picking.coordinates import Picks
 from picking.errors import UserError
+from picking.formats.coordinates import Picks
 from picking.networks import network_of
 from picking.runs import checkpoints, folder
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from picking.coordinates import Picks
 from picking.files import write_atomically
+from picking.formats.coordinates import Picks
 from picking.matching import Curve, Outcome, average_precision, has_scores, pr_curve
 
 MAX_OVERLAY_PX = 1500

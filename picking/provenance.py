@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 from typing import Any
 
-from picking import annotations, counts, files, masks, windows
+from picking import counts, files, masks, windows
+from picking.formats import annotations
 from picking.journal import Journal
 
 STORE_FORMAT = 1  # another number when a store's layout changes

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from picking.annotations import is_number
 from picking.config import SegmentationDataConfig
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, open_array, read_json
+from picking.formats.annotations import is_number
 from picking.masks import IGNORE as IGNORE
 from picking.masks import RESIZES
 

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from picking.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
-from picking.micrographs import raw_to_uint8, write_mrc
+from picking.formats.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
+from picking.formats.micrographs import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
 from picking.proteins import PROTEINS, Protein
 from picking.streams import stream

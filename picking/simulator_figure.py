@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 from picking.files import read_json, write_atomically
-from picking.micrographs import raw_to_uint8
+from picking.formats.micrographs import raw_to_uint8
 from picking.optics import Optics, ctf_zeros, radial_power
 from picking.simulator import plan_dataset, simulate_planned
 

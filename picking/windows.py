@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from picking import annotations
-from picking.coordinates import Picks, read_picks
 from picking.errors import UserError
 from picking.files import sha256
-from picking.inputs import check_frame, expand, find_micrographs
-from picking.micrographs import UnreadableImage, image_size
+from picking.formats import annotations
+from picking.formats.coordinates import Picks, read_picks
+from picking.formats.micrographs import UnreadableImage, image_size
+from picking.formats.paths import check_frame, expand, find_micrographs
 from picking.patches import MicrographPlan, PatchStore
 from picking.streams import stream
 

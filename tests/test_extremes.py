@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from picking import matching
-from picking.annotations import Micrograph
-from picking.coordinates import Picks
+from picking.formats.annotations import Micrograph
+from picking.formats.coordinates import Picks
 from picking.patches import PlanSettings, plan_split
 from tests.fixtures import active_runs, pu_runs
 from tests.fixtures.data_sets import write_data_set

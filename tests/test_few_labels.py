@@ -14,10 +14,10 @@ from torch import nn
 import pick_particles
 import preprocess_coco_full_dataset as script
 import train_pu_fixed_full
-from picking import micrographs
-from picking.coordinates import read_picks
 from picking.errors import UserError
-from picking.micrographs import write_mrc
+from picking.formats import micrographs
+from picking.formats.coordinates import read_picks
+from picking.formats.micrographs import write_mrc
 from picking.montage import write_montage
 from picking.patches import PatchStore
 from picking.runs import folder as runs

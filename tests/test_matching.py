@@ -4,8 +4,9 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
-from picking.coordinates import Picks, match_names, read_picks, turn
 from picking.errors import UserError
+from picking.formats.coordinates import Picks, match_names, read_picks, turn
+from picking.formats.micrographs import read_micrograph
 from picking.matching import (
     FrameCheck,
     average_precision,
@@ -17,7 +18,6 @@ from picking.matching import (
     match,
     pr_curve,
 )
-from picking.micrographs import read_micrograph
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, picture, some_centres
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking import micrographs, patches
-from picking.annotations import Micrograph
+from picking import patches
 from picking.errors import UserError
 from picking.filling import fill_split
+from picking.formats import micrographs
+from picking.formats.annotations import Micrograph
 from picking.journal import Journal
 from picking.negatives import GRID_STEP_PX
 from picking.parallel import ordered_map

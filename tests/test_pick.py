@@ -18,10 +18,10 @@ from picking.config import (
     SegmentationModelConfig,
     plain,
 )
-from picking.coordinates import read_picks
 from picking.errors import UserError
 from picking.files import locked
-from picking.micrographs import write_mrc
+from picking.formats.coordinates import read_picks
+from picking.formats.micrographs import write_mrc
 from picking.runs import folder as runs
 from tests.fixtures.data_sets import DIAMETER_PX, picture, some_centres, write_coco
 from tests.fixtures.data_sets import boxes as boxes_of

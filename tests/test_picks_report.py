@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.coordinates import Picks
+from picking.formats.coordinates import Picks
 from picking.matching import compare, evaluate, pr_curve
 from picking.picks_report import (
     COLOURS,

@@ -14,9 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from picking import masks
-from picking.annotations import Micrograph
 from picking.errors import UserError
 from picking.filling import fill_split
+from picking.formats.annotations import Micrograph
 from picking.journal import Journal
 from picking.masks import IGNORE, MaskSettings, draw_images, draw_mask, plan_images
 from picking.segmentation import CryoEMSegmentationDataset, SegmentationStore, require_separate

@@ -8,8 +8,9 @@ from unittest import mock
 
 import pytest
 
-from picking import files, filling, micrographs
+from picking import files, filling
 from picking.files import locked
+from picking.formats import micrographs
 from picking.shards import Shard, read_shard
 from tests.fixtures.data_sets import write_data_set
 from tests.fixtures.patch_stores import content, damage, done, note_reads, preprocess

@@ -18,9 +18,9 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from picking import simulator
-from picking.annotations import read_split
 from picking.errors import UserError
-from picking.micrographs import raw_to_uint8, read_micrograph
+from picking.formats.annotations import read_split
+from picking.formats.micrographs import raw_to_uint8, read_micrograph
 from picking.optics import Optics, ctf_2d, ctf_zeros, radial_power
 from picking.physics import (
     carbon_film,

@@ -10,11 +10,11 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from picking import counts
-from picking.annotations import Micrograph, Split
-from picking.coordinates import Picks
 from picking.errors import UserError
 from picking.files import write_json
 from picking.filling import fill_split
+from picking.formats.annotations import Micrograph, Split
+from picking.formats.coordinates import Picks
 from picking.journal import Journal
 from picking.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
 from picking.windows import (

@@ -6,7 +6,8 @@ import shutil
 import pytest
 from hypothesis import strategies as st
 
-from picking import annotations, headers
+from picking import headers
+from picking.formats import annotations
 
 from . import originals
 from .mutators import HOSTILE_NAMES, damaged_json, damaged_text

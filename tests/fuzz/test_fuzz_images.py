@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from picking import micrographs
+from picking.formats import micrographs
 
 from .mutators import damaged_bytes
 from .oracle import ENDS, outcome, run_cases, short

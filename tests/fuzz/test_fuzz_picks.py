@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from picking.coordinates import read_picks, write_picks
-from picking.pick_formats import Picks, box_text, cbox_text, coco_text, csv_text, star_text
+from picking.formats.coordinate_formats import (
+    Picks,
+    box_text,
+    cbox_text,
+    coco_text,
+    csv_text,
+    star_text,
+)
+from picking.formats.coordinates import read_picks, write_picks
 
 from .mutators import damaged_json, damaged_text
 from .oracle import ENDS, REFUSAL, outcome, run_cases, short

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 import pick_particles
 from picking import detection, files, iterations
+from picking.formats.coordinate_formats import Picks
 from picking.learning_comparison import summarise
 from picking.learning_runs import read_runs
 from picking.learning_tables import report
-from picking.pick_formats import Picks
 from picking.runs import folder as runs
 from picking.segmentation import SegmentationStore
 

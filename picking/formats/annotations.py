@@ -20,7 +20,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import read_json, sha256
-from picking.micrographs import SUFFIXES
+from picking.formats.micrographs import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image, ImageFile
 from scipy.ndimage import gaussian_filter
 
-from picking.micrographs import (
+from picking.formats.micrographs import (
     SUFFIXES,
     UnreadableImage,
     image_size,

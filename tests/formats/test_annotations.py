@@ -3,8 +3,14 @@ import json
 import numpy as np
 import pytest
 
-from picking.annotations import Micrograph, find_splits, inside, read_coordinates_csv, read_split
 from picking.errors import UserError
+from picking.formats.annotations import (
+    Micrograph,
+    find_splits,
+    inside,
+    read_coordinates_csv,
+    read_split,
+)
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, boxes, write_coco, write_csv
 
 CENTRES = np.array([[40.0, 50.0], [100.0, 200.0], [250.5, 300.25]])

@@ -14,11 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from picking.annotations import Micrograph, inside
 from picking.errors import UserError
 from picking.files import write_atomically
-from picking.micrographs import SUFFIXES
-from picking.pick_formats import (
+from picking.formats.annotations import Micrograph, inside
+from picking.formats.coordinate_formats import (
     FRAME_NOTE,
     READERS,
     Picks,
@@ -28,6 +27,7 @@ from picking.pick_formats import (
     csv_text,
     star_text,
 )
+from picking.formats.micrographs import SUFFIXES
 
 FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
 FRAMES = {".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg"}

@@ -4,9 +4,17 @@ import json
 import numpy as np
 import pytest
 
-from picking.annotations import read_coordinates_csv
-from picking.coordinates import FORMATS, Picks, match_names, read_picks, select, turn, write_picks
 from picking.errors import UserError
+from picking.formats.annotations import read_coordinates_csv
+from picking.formats.coordinates import (
+    FORMATS,
+    Picks,
+    match_names,
+    read_picks,
+    select,
+    turn,
+    write_picks,
+)
 from tests.fixtures.data_sets import write_coco, write_csv
 
 SIZES = {"a.1.jpg": (100, 200), "b.jpg": (240, 160), "c.jpg": (50, 60)}
