@@ -78,9 +78,9 @@ from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, sha256, write_json
 from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
 from picking.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
+from picking.metrics.pixels import FIGURES
 from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
-from picking.pixel_metrics import FIGURES
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.queries import query
 from picking.runs import checkpoints, distributed

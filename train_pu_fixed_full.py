@@ -61,7 +61,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from picking import board as tensorboard
-from picking import metrics, reports
+from picking import reports
 from picking.augment import strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
@@ -75,6 +75,7 @@ from picking.losses import (
     nnpu_risk,
     weak_probability,
 )
+from picking.metrics import classification
 from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.patches import PatchStore
@@ -278,8 +279,8 @@ def train(
         figures = reports.epoch_figures(state.totals.tolist())
         threshold = 0.5  # the best one against the labels is no use where most are not labelled
         if val_store.truth_known:
-            threshold = metrics.best_f1_threshold(val_store.label, probability)
-        val = metrics.evaluate(
+            threshold = classification.best_f1_threshold(val_store.label, probability)
+        val = classification.evaluate(
             val_store.label, probability, val_store.micrograph, threshold, n_bootstrap=0
         )
         del val["intervals"]
@@ -287,7 +288,9 @@ def train(
         state.totals.zero_()
         slack = 0.0
         if not val_store.truth_known:  # of epochs that so few labels cannot tell apart, the last
-            slack = metrics.auc_standard_error(val["auc"], val["n_positive"], val["n_negative"])
+            slack = classification.auc_standard_error(
+                val["auc"], val["n_positive"], val["n_negative"]
+            )
         is_best = val["auc"] > progress.best_auc - slack
         if val["auc"] > progress.best_auc:
             progress.best_auc, progress.best_epoch = val["auc"], progress.epoch

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.picking import ROOT, script
-from picking.metrics import bootstrap_ranking
+from picking.metrics.classification import bootstrap_ranking
 from picking.streams import stream
 
 FOLDER = ROOT / "experiments" / "pu_evidence"

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking import metrics, pixel_metrics
 from picking.augment import to_float
 from picking.config import PUConfig
 from picking.errors import UserError
+from picking.metrics import classification, pixels
 from picking.patches import PatchStore
 from picking.runs import distributed
 from picking.segmentation import SegmentationStore
@@ -81,7 +81,7 @@ def evaluate(
     """Return all figures of a split, with intervals, at 0.5 and at ``threshold``."""
     probability = score(network, config, store, device)
     ids = np.array([name or "unknown" for name in store.ids])[store.micrograph]
-    report = metrics.evaluate(
+    report = classification.evaluate(
         store.label,
         probability,
         store.micrograph,
@@ -109,12 +109,12 @@ def evaluate_pixels(
     Every process counts its share of the images; counts add up to those of one, exactly.
     """
     network.eval()
-    counts = pixel_metrics.new_counts(device)
+    counts = pixels.new_counts(device)
     for start in distributed.share_of_batches(len(store), batch_size):
         images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
         masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
         with autocast(precision, device):
             z = network(to_float(images))
-        pixel_metrics.add(counts, z, masks)
+        pixels.add(counts, z, masks)
     distributed.add_up(counts)
-    return pixel_metrics.figures(counts)
+    return pixels.figures(counts)

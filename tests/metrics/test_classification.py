@@ -11,7 +11,7 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from picking.metrics import (
+from picking.metrics.classification import (
     auc_standard_error,
     best_f1_threshold,
     bootstrap_ranking,

@@ -5,7 +5,7 @@ from sklearn import metrics
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from picking.errors import UserError
-from picking.pixel_metrics import add, figures, new_counts
+from picking.metrics.pixels import add, figures, new_counts
 from picking.segmentation import IGNORE
 
 SHAPE = (4, 160, 160)
