@@ -23,14 +23,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from picking import counts, files, headers, masks, patches, shards, windows
+from picking import counts, files, headers, windows
 from picking.errors import UserError, run_script
-from picking.filling import fill_split
 from picking.formats import annotations, paths
-from picking.journal import require_same
 from picking.montage import write_mask_montage, write_montage
 from picking.negatives import RULES
 from picking.provenance import arguments_of, begun_from_arguments, describe, window_settings
+from picking.stores import masks, patches, shards
+from picking.stores.journal import require_same
+from picking.stores.writer import fill_split
 
 TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
 Plans = dict[str, dict[str, list[Any]]]  # task -> split -> a plan for each micrograph

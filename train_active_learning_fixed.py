@@ -86,13 +86,13 @@ from picking.queries import query
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
 from picking.scoring import autocast, evaluate_pixels
-from picking.segmentation import (
+from picking.starts import begin_iteration, read_initial_weights
+from picking.stores.segmentation import (
     CryoEMSegmentationDataset,
     SegmentationBatch,
     SegmentationStore,
     open_splits,
 )
-from picking.starts import begin_iteration, read_initial_weights
 from picking.streams import stream, stream_seed
 from picking.warps import two_views, warp
 

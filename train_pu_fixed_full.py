@@ -78,7 +78,6 @@ from picking.losses import (
 from picking.metrics import classification
 from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
-from picking.patches import PatchStore
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
 from picking.samplers import PUBatchSampler
@@ -91,6 +90,7 @@ from picking.state import (
     update_average,
     uses_average,
 )
+from picking.stores.patches import PatchStore
 from picking.streams import stream_seed
 from picking.windows import PickedWindows
 

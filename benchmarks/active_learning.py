@@ -39,8 +39,8 @@ from picking.pool import score_pool
 from picking.runs import distributed
 from picking.runs.folder import load_checkpoint, load_weights, select_device
 from picking.scoring import autocast
-from picking.segmentation import SegmentationBatch, SegmentationStore
 from picking.starts import new_network
+from picking.stores.segmentation import SegmentationBatch, SegmentationStore
 from picking.streams import stream
 
 PARTS = ("agreement", "pool", "full-size", "loss-alpha", "processes")

@@ -33,9 +33,9 @@ from picking.config import ActiveConfig, plain
 from picking.errors import run_script
 from picking.learning_comparison import summarise
 from picking.learning_runs import read_runs
-from picking.patches import PatchStore
 from picking.pool import score_pool
 from picking.samplers import PUBatchSampler
+from picking.stores.patches import PatchStore
 from picking.streams import stream
 
 TIMES = (1, 4, 16)

@@ -26,8 +26,8 @@ from pathlib import Path
 
 from picking.errors import UserError, run_script
 from picking.files import read_json
-from picking.filling import checksum_at
 from picking.formats.annotations import find_splits, read_split
+from picking.stores.writer import checksum_at
 
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = ("plan of the smallest split", "plan", "ordinary run", "all shards", "last command")

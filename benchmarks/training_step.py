@@ -53,8 +53,8 @@ from picking.reports import STEP_FIGURES
 from picking.runs.folder import new_optimizer, select_device
 from picking.samplers import PUBatchSampler, split_batch
 from picking.scoring import autocast
-from picking.segmentation import CryoEMSegmentationDataset
 from picking.starts import new_network
+from picking.stores.segmentation import CryoEMSegmentationDataset
 from picking.streams import stream
 
 ROOT = Path(__file__).resolve().parent.parent

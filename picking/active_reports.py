@@ -13,7 +13,7 @@ from picking.config import ActiveConfig
 from picking.iterations import FULL, Progress
 from picking.runs import distributed
 from picking.runs.folder import Log
-from picking.segmentation import IGNORE, SegmentationStore
+from picking.stores.segmentation import IGNORE, SegmentationStore
 
 N_SHOWN = 4  # queried images in TensorBoard
 VAL_TAGS = {

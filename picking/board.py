@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from picking.config import PUConfig, plain
-from picking.patches import PatchStore
+from picking.stores.patches import PatchStore
 
 N_WORST = 16  # of each class
 # metrics.jsonl's name -> TensorBoard's

@@ -1,8 +1,9 @@
 """What a store holds, in numbers: for the terminal and for its metadata.json."""
 
-from picking import masks, patches, windows
+from picking import windows
 from picking.formats import annotations
 from picking.priors import split_priors
+from picking.stores import masks, patches
 
 
 def print_patches(

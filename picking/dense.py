@@ -41,8 +41,8 @@ from picking.formats.micrographs import (
     read_scaled,
     scale_micrograph,
 )
-from picking.masks import RESIZES, working_size
 from picking.scoring import autocast
+from picking.stores.masks import RESIZES, working_size
 
 BLOCK = 2
 # Layers are shared while their map of a window has at least so many cells to a side.
@@ -86,7 +86,7 @@ def input_of(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
 
     A classifier: patch_size_px and input_size_px; a U-Net that learned from windows scale,
     diameter_px, reach_px and disk too. A U-Net of masks: side_px, tiles, resize and disk, see
-    picking/masks.py. Raises `UserError` when the kind is another or a key is missing.
+    picking/stores/masks.py. Raises `UserError` when the kind is another or a key is missing.
     """
     keys = INPUT_KEYS.get(checkpoint["kind"])
     if keys is None:

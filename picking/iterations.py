@@ -18,7 +18,7 @@ from picking.errors import UserError
 from picking.files import read_json, write_json
 from picking.runs import checkpoints
 from picking.runs import folder as runs
-from picking.segmentation import SegmentationStore
+from picking.stores.segmentation import SegmentationStore
 
 FULL = "full"  # the strategy that labels everything at once
 

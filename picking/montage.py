@@ -8,8 +8,8 @@ import numpy as np
 
 from picking.files import read_json, write_atomically
 from picking.formats.micrographs import read_micrograph
-from picking.masks import IGNORE, PARTICLE
-from picking.patches import TAG_WINDOW, MicrographPlan
+from picking.stores.masks import IGNORE, PARTICLE
+from picking.stores.patches import TAG_WINDOW, MicrographPlan
 
 ROWS, COLUMNS = 2, 6
 COLOURS = {

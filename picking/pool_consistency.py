@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from picking.runs import distributed
-from picking.segmentation import CryoEMSegmentationDataset, SegmentationBatch
+from picking.stores.segmentation import CryoEMSegmentationDataset, SegmentationBatch
 from picking.streams import stream
 
 

@@ -4,9 +4,10 @@ import argparse
 import dataclasses
 from typing import Any
 
-from picking import counts, files, masks, windows
+from picking import counts, files, windows
 from picking.formats import annotations
-from picking.journal import Journal
+from picking.stores import masks
+from picking.stores.journal import Journal
 
 STORE_FORMAT = 1  # another number when a store's layout changes
 

@@ -14,7 +14,7 @@ from picking.pool import PoolScores, score_pool
 from picking.runs import distributed
 from picking.runs.folder import Log
 from picking.scoring import autocast
-from picking.segmentation import SegmentationStore
+from picking.stores.segmentation import SegmentationStore
 
 
 def query(

@@ -11,9 +11,9 @@ from picking.augment import to_float
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.metrics import classification, pixels
-from picking.patches import PatchStore
 from picking.runs import distributed
-from picking.segmentation import SegmentationStore
+from picking.stores.patches import PatchStore
+from picking.stores.segmentation import SegmentationStore
 
 
 def to_input(

@@ -26,7 +26,7 @@ from picking.formats import annotations
 from picking.formats.coordinates import Picks, read_picks
 from picking.formats.micrographs import UnreadableImage, image_size
 from picking.formats.paths import check_frame, expand, find_micrographs
-from picking.patches import MicrographPlan, PatchStore
+from picking.stores.patches import MicrographPlan, PatchStore
 from picking.streams import stream
 
 # How far off a particle's centre a place still is positive, in diameters

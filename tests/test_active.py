@@ -13,7 +13,7 @@ from picking import iterations, starts
 from picking.acquisition import STRATEGIES
 from picking.config import ActiveConfig, config_from_dict
 from picking.runs import folder as runs
-from picking.segmentation import SegmentationBatch, SegmentationStore
+from picking.stores.segmentation import SegmentationBatch, SegmentationStore
 from tests.fixtures.active_runs import arguments, call, labelled_of, learn, metrics_of, write_store
 
 CPU = torch.device("cpu")

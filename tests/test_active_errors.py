@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import train_active_learning_fixed as script
-from picking.segmentation import CryoEMSegmentationDataset
+from picking.stores.segmentation import CryoEMSegmentationDataset
 from tests.fixtures.active_runs import learn, refused, write_split, write_store
 
 

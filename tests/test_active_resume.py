@@ -144,7 +144,7 @@ def test_a_run_in_use_is_refused_and_says_by_whom(seg_store, tmp_path, monkeypat
 
 
 def test_a_labelled_set_of_another_store_is_refused(tmp_path):
-    from picking.segmentation import SegmentationStore
+    from picking.stores.segmentation import SegmentationStore
 
     root = write_store(tmp_path / "store")
     run = tmp_path / "run"

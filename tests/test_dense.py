@@ -10,9 +10,9 @@ from picking import dense
 from picking.augment import strong_view, to_float
 from picking.config import AugmentationConfig, DataConfig, PUConfig
 from picking.errors import UserError
-from picking.masks import ImagePlan, MaskSettings
-from picking.patches import cut_patches
 from picking.scoring import score, to_input
+from picking.stores.masks import ImagePlan, MaskSettings
+from picking.stores.patches import cut_patches
 
 CPU = torch.device("cpu")
 RADIUS_PX = 24

@@ -19,8 +19,8 @@ from picking.formats import micrographs
 from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
 from picking.montage import write_montage
-from picking.patches import PatchStore
 from picking.runs import folder as runs
+from picking.stores.patches import PatchStore
 from picking.windows import POSITIVE_RADIUS
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content, damage, note_reads

@@ -16,7 +16,7 @@ from picking.config import WarpConfig
 from picking.losses import fixmatch_consistency, pixel_consistency
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.runs import distributed
-from picking.segmentation import IGNORE, CryoEMSegmentationDataset
+from picking.stores.segmentation import IGNORE, CryoEMSegmentationDataset
 from picking.warps import two_views, warp
 from tests.fixtures.active_runs import (
     arguments,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.patches import PatchStore, cut_patches
+from picking.stores.patches import PatchStore, cut_patches
 from tests.fixtures.patch_stores import (
     PATCH_PX,
     changed_annotations,

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 import preprocess_coco_full_dataset as script
-from picking import files, filling
+from picking import files
+from picking.stores import writer
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import SIZE_PX, write_csv, write_data_set
 from tests.fixtures.patch_stores import PATCH_PX, content, damage, done, note_reads, preprocess
@@ -169,7 +170,7 @@ def test_a_disk_that_runs_full_is_a_sentence_and_the_next_run_goes_on(
     own_data, tmp_path, monkeypatch, call
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(filling.os, call, no_room)
+        patched.setattr(writer.os, call, no_room)
         result = preprocess(own_data, tmp_path / "store")
     assert result.status == 2
     assert re.fullmatch(r"error: the disk is full at .*\n", result.err)

@@ -19,8 +19,8 @@ from PIL import Image
 import preprocess_coco_full_dataset as script
 from picking.formats import micrographs
 from picking.formats.micrographs import read_scaled, scale_micrograph, write_mrc
-from picking.masks import IGNORE
-from picking.segmentation import SegmentationStore
+from picking.stores.masks import IGNORE
+from picking.stores.segmentation import SegmentationStore
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS, write_data_set
 from tests.fixtures.patch_stores import (

@@ -5,7 +5,7 @@ from sklearn.metrics import f1_score, log_loss
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from picking.losses import SEGMENTATION_PRESETS, focal_dice
-from picking.segmentation import IGNORE
+from picking.stores.segmentation import IGNORE
 
 PLAIN = {"alpha": 0.5, "gamma": 0.0}
 ONLY_FOCAL = {"focal_weight": 1.0, "dice_weight": 0.0}

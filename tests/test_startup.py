@@ -41,5 +41,5 @@ def test_preprocessing_never_waits_for_torch(tmp_path):
         "preprocess_coco_full_dataset.py", "--data-root", str(tmp_path), "--dry-run"
     )
     assert ended == 2  # no split there
-    assert "picking.patches" in packages
+    assert "picking.stores.patches" in packages
     assert "torch" not in packages

@@ -14,8 +14,8 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 import train_pu_fixed_full as script
 from models import PUClassifier
 from picking.errors import UserError, run_script
-from picking.patches import PatchStore
 from picking.runs import folder
+from picking.stores.patches import PatchStore
 from tests.fixtures.pu_runs import (
     UNET,
     Small,

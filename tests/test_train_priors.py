@@ -10,8 +10,8 @@ from models import UNet
 from picking import estimate
 from picking.errors import UserError
 from picking.estimate import resolve_priors
-from picking.patches import PatchStore
 from picking.runs import distributed
+from picking.stores.patches import PatchStore
 from tests.fixtures.pu_runs import UNET, as_windows, config_with, results_of, tiny_network, train
 
 

@@ -153,7 +153,7 @@ def test_a_changed_config_or_other_data_do_not_resume(store, tmp_path):
     metadata = json.loads((store / "metadata.json").read_text())
     other = {**metadata, "content_hash": "0" * 64}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("picking.patches.read_metadata", lambda folder: other)
+        patch.setattr("picking.stores.patches.read_metadata", lambda folder: other)
         assert "begun on other data" in refused(store, tmp_path, "--resume")
 
 

@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from picking.augment import to_float
 from picking.config import WarpConfig
-from picking.segmentation import IGNORE
+from picking.stores.segmentation import IGNORE
 from picking.warps import warp
 from tests.fixtures.gpu import fake_gpu
 

@@ -12,11 +12,11 @@ from scipy.spatial import cKDTree
 from picking import counts
 from picking.errors import UserError
 from picking.files import write_json
-from picking.filling import fill_split
 from picking.formats.annotations import Micrograph, Split
 from picking.formats.coordinates import Picks
-from picking.journal import Journal
-from picking.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
+from picking.stores.journal import Journal
+from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
+from picking.stores.writer import fill_split
 from picking.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,

@@ -15,7 +15,7 @@ from picking.learning_comparison import summarise
 from picking.learning_runs import read_runs
 from picking.learning_tables import report
 from picking.runs import folder as runs
-from picking.segmentation import SegmentationStore
+from picking.stores.segmentation import SegmentationStore
 
 from . import originals
 from .mutators import damaged_array, damaged_bytes, damaged_json, damaged_text, damaged_tree

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import strategies as st
 
 from picking.config import SegmentationDataConfig
-from picking.journal import Journal
-from picking.patches import PatchStore
 from picking.samplers import PUBatchSampler
-from picking.segmentation import CryoEMSegmentationDataset, open_splits
+from picking.stores.journal import Journal
+from picking.stores.patches import PatchStore
+from picking.stores.segmentation import CryoEMSegmentationDataset, open_splits
 
 from . import originals
 from .mutators import damaged_array, damaged_bytes, damaged_json, damaged_text, damaged_tree

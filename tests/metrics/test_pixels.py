@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from picking.errors import UserError
 from picking.metrics.pixels import add, figures, new_counts
-from picking.segmentation import IGNORE
+from picking.stores.segmentation import IGNORE
 
 SHAPE = (4, 160, 160)
 # Share of particle pixels, and logits from (normal numbers, is a particle).

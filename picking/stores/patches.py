@@ -1,7 +1,7 @@
 """The patch store: plan where every patch lies, cut, read through a memory map.
 
 The plan follows from annotations, image sizes and the seed before any image is decoded, and every
-micrograph has random streams of its own, as `picking/filling.py` needs it.
+micrograph has random streams of its own, as `picking/stores/writer.py` needs it.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ import numpy as np
 from picking import negatives
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, open_array, read_arrays, read_json, sha256
-from picking.filling import Filling
 from picking.formats import annotations
 from picking.formats.micrographs import scale_micrograph
-from picking.journal import Journal
 from picking.parallel import ordered_map
+from picking.stores.journal import Journal
+from picking.stores.writer import Filling
 from picking.streams import stream
 
 # What a row of the store is (index.npz, `tag`).

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from picking.errors import UserError
-from picking.journal import Journal
+from picking.stores.journal import Journal
 
 
 class Shard(NamedTuple):

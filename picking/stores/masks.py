@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import sha256, write_json
-from picking.filling import Filling
 from picking.formats import annotations, micrographs
-from picking.journal import Journal
+from picking.stores.journal import Journal
+from picking.stores.writer import Filling
 
 # What a mask's pixel is; nothing is learnt from or measured on one that is ignored.
 BACKGROUND, PARTICLE, IGNORE = 0, 1, 255

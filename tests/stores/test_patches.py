@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking import patches
 from picking.errors import UserError
-from picking.filling import fill_split
 from picking.formats import micrographs
 from picking.formats.annotations import Micrograph
-from picking.journal import Journal
 from picking.negatives import GRID_STEP_PX
 from picking.parallel import ordered_map
-from picking.patches import (
+from picking.stores import patches
+from picking.stores.journal import Journal
+from picking.stores.patches import (
     TAG_NEGATIVE,
     TAG_OFF_CENTRE,
     TAG_OUTLIER,
@@ -28,6 +27,7 @@ from picking.patches import (
     cut_patches,
     plan_split,
 )
+from picking.stores.writer import fill_split
 from tests.fixtures.data_sets import picture, some_centres
 
 SIZE_PX = (240, 300)

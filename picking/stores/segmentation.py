@@ -1,6 +1,6 @@
 """The segmentation store as it is read: images with masks, a batch at a time, never all at once.
 
-`preprocess_coco_full_dataset.py --tasks segmentation` writes it; picking/masks.py says how.
+`preprocess_coco_full_dataset.py --tasks segmentation` writes it; picking/stores/masks.py says how.
 """
 
 import mmap
@@ -14,8 +14,8 @@ from picking.config import SegmentationDataConfig
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, open_array, read_json
 from picking.formats.annotations import is_number
-from picking.masks import IGNORE as IGNORE
-from picking.masks import RESIZES
+from picking.stores.masks import IGNORE as IGNORE
+from picking.stores.masks import RESIZES
 
 MAKE = "make it with preprocess_coco_full_dataset.py --tasks segmentation"
 
@@ -27,7 +27,7 @@ class SegmentationStore:
     micrographs and ids, the micrograph and the EMPIAR id of each; n_particles int64 (n,), listed
     particles whose centre lies in the image; checksums int64 (n,), CRC-32 of the images' bytes;
     content_hash; size_px, S; tiles, resize and disk, how a micrograph became images and masks
-    (picking/masks.py).
+    (picking/stores/masks.py).
     Raises `UserError` when the split is missing, unfinished or damaged.
     """
 

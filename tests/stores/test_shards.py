@@ -8,10 +8,11 @@ from unittest import mock
 
 import pytest
 
-from picking import files, filling
+from picking import files
 from picking.files import locked
 from picking.formats import micrographs
-from picking.shards import Shard, read_shard
+from picking.stores import writer
+from picking.stores.shards import Shard, read_shard
 from tests.fixtures.data_sets import write_data_set
 from tests.fixtures.patch_stores import content, damage, done, note_reads, preprocess
 from tests.test_preprocess_segmentation import segment
@@ -125,7 +126,10 @@ def test_lost_masks_are_drawn_again_and_the_patches_stay(data, tmp_path, monkeyp
     path = store / "seg" / "train" / "masks.npy"
     path.write_bytes(path.read_bytes()[:-1] + bytes([7]))
     journal = store / "patches" / ".journal"
-    with mock.patch("picking.shards.remove_journals"), mock.patch("picking.journal.Journal.remove"):
+    with (
+        mock.patch("picking.stores.shards.remove_journals"),
+        mock.patch("picking.stores.journal.Journal.remove"),
+    ):
         assert segment(data, store, tasks=both).status == 0
     assert b'"i"' not in journal.read_bytes()
     assert (store / "seg" / ".journal").read_bytes().count(b'"i"') == 1
@@ -249,13 +253,13 @@ def test_one_allocates_at_a_time_and_what_is_allocated_is_not_touched_again(tmp_
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         allocated.append(os.pwrite(descriptor, bytes(n_bytes), offset))
 
-    monkeypatch.setattr(filling.os, "posix_fallocate", zeros)
-    start = filling.allocate(path, (4, 3, 3))
+    monkeypatch.setattr(writer.os, "posix_fallocate", zeros)
+    start = writer.allocate(path, (4, 3, 3))
     row = bytes(range(1, 10))
     with path.open("r+b") as file:
         file.seek(start + 9)
         file.write(row)
-    assert filling.allocate(path, (4, 3, 3)) == start
+    assert writer.allocate(path, (4, 3, 3)) == start
     assert path.read_bytes()[start:] == bytes(9) + row + bytes(18)
     assert allocated == [36]
 

@@ -13,13 +13,17 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from picking import masks
 from picking.errors import UserError
-from picking.filling import fill_split
 from picking.formats.annotations import Micrograph
-from picking.journal import Journal
-from picking.masks import IGNORE, MaskSettings, draw_images, draw_mask, plan_images
-from picking.segmentation import CryoEMSegmentationDataset, SegmentationStore, require_separate
+from picking.stores import masks
+from picking.stores.journal import Journal
+from picking.stores.masks import IGNORE, MaskSettings, draw_images, draw_mask, plan_images
+from picking.stores.segmentation import (
+    CryoEMSegmentationDataset,
+    SegmentationStore,
+    require_separate,
+)
+from picking.stores.writer import fill_split
 from tests.fixtures.data_sets import picture, some_centres
 
 SIZE_PX = (300, 420)  # neither square nor a multiple of a working size

@@ -3,7 +3,7 @@
 A store's files are plain `.npy` of uint8 rows. What each row holds is planned before any image is
 decoded, so files are allocated at full size first, workers write their own rows, the bytes do not
 depend on how many workers there are, and an interrupted run goes on where the journals end. For the
-same reason several machines can fill one store (picking/shards.py).
+same reason several machines can fill one store (picking/stores/shards.py).
 """
 
 import dataclasses
@@ -18,9 +18,9 @@ import numpy as np
 
 from picking.files import lock_when_free, naming
 from picking.formats import micrographs
-from picking.journal import Journal
 from picking.parallel import ordered_map
-from picking.shards import Shard
+from picking.stores.journal import Journal
+from picking.stores.shards import Shard
 
 
 @dataclasses.dataclass(frozen=True)
