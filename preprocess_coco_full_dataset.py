@@ -9,7 +9,7 @@
         --data-root /data/CryoTransformer/train_val_test_data \
         --tasks patches segmentation --seg-output-dir data/cryotransformer_preprocessed
 
-    # what somebody picked by hand, and nothing known of the rest (picking/windows.py)
+    # what somebody picked by hand, and nothing known of the rest (picking/preprocessing/windows.py)
     python preprocess_coco_full_dataset.py --micrographs 'raw/*.mrc' --labels picks.star \
         --unlabeled windows --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
 
@@ -23,12 +23,18 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from picking import counts, files, headers, windows
+from picking import files
 from picking.errors import UserError, run_script
 from picking.formats import annotations, paths
-from picking.montage import write_mask_montage, write_montage
-from picking.negatives import RULES
-from picking.provenance import arguments_of, begun_from_arguments, describe, window_settings
+from picking.preprocessing import counts, image_sizes, windows
+from picking.preprocessing.metadata import (
+    arguments_of,
+    begun_from_arguments,
+    describe,
+    window_settings,
+)
+from picking.preprocessing.montage import write_mask_montage, write_montage
+from picking.preprocessing.negatives import RULES
 from picking.stores import masks, patches, shards
 from picking.stores.journal import require_same
 from picking.stores.writer import fill_split
@@ -215,7 +221,9 @@ def main() -> None:
                 problems[name] = fill_split(fillings, args.num_workers, reduced, args.shard)
             unreadable = [message for found in problems.values() for message in found.values()]
             if unreadable and not args.skip_unreadable:
-                raise headers.unreadable_error(unreadable, sum(map(len, plans[tasks[0]].values())))
+                raise image_sizes.unreadable_error(
+                    unreadable, sum(map(len, plans[tasks[0]].values()))
+                )
             if args.shard:
                 shards.print_done(args.shard, unreadable)
                 return
@@ -293,7 +301,7 @@ def make_plans(
     records, sizes = {}, {}
     for name, split in listed.items():
         limit = getattr(args, f"max_images_{name}")
-        records[name], sizes[name] = headers.read_headers(
+        records[name], sizes[name] = image_sizes.read_headers(
             split, limit, skipped[name], args.skip_unreadable, args.seed, args.num_workers
         )
     for name in listed:
@@ -314,7 +322,7 @@ def make_plans(
             counts.print_windows(split, plans["patches"][name], skipped[name], settings)
         print_store(args, plans)
         return plans, 0
-    margin_px = headers.largest_margin(records, sizes)
+    margin_px = image_sizes.largest_margin(records, sizes)
     if args.annotated_margin != "auto":
         margin_px = int(args.annotated_margin)
     if "patches" in tasks:

@@ -78,6 +78,7 @@ from picking.losses import (
 from picking.metrics import classification
 from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
+from picking.preprocessing.windows import PickedWindows
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
 from picking.samplers import PUBatchSampler
@@ -92,7 +93,6 @@ from picking.state import (
 )
 from picking.stores.patches import PatchStore
 from picking.streams import stream_seed
-from picking.windows import PickedWindows
 
 CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
 

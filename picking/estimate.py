@@ -12,13 +12,13 @@ from picking.augment import to_float, weak_view, window_views
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.networks import build_network
+from picking.preprocessing.windows import PickedWindows
 from picking.runs import distributed
 from picking.samplers import PUBatchSampler
 from picking.scoring import score, to_input
 from picking.state import Priors
 from picking.stores.patches import PatchStore
 from picking.streams import stream, stream_seed
-from picking.windows import PickedWindows
 
 
 def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) -> Priors:

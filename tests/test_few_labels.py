@@ -18,10 +18,10 @@ from picking.errors import UserError
 from picking.formats import micrographs
 from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
-from picking.montage import write_montage
+from picking.preprocessing.montage import write_montage
+from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.runs import folder as runs
 from picking.stores.patches import PatchStore
-from picking.windows import POSITIVE_RADIUS
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content, damage, note_reads
 from tests.fixtures.pu_runs import call, results_of

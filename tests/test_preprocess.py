@@ -10,9 +10,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import preprocess_coco_full_dataset as script
-from picking import counts
 from picking.formats import micrographs
 from picking.formats.micrographs import write_mrc
+from picking.preprocessing import counts
 from picking.stores.patches import (
     TAG_NEGATIVE,
     TAG_OFF_CENTRE,

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from picking import negatives
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, open_array, read_arrays, read_json, sha256
 from picking.formats import annotations
 from picking.formats.micrographs import scale_micrograph
 from picking.parallel import ordered_map
+from picking.preprocessing import negatives
 from picking.stores.journal import Journal
 from picking.stores.writer import Filling
 from picking.streams import stream
@@ -56,7 +56,7 @@ class MicrographPlan:
     """The patches of one micrograph, in the order of their rows in the store.
 
     All centres are float64 (n, 2), (y, x) in px. Rows: labelled and hidden positives, ordinary
-    and off-centre negatives, windows of which nothing is known (picking/windows.py), then
+    and off-centre negatives, windows of which nothing is known (picking/preprocessing/windows.py), then
     ``n_outliers`` of ``outlier_candidates_px``, which are chosen when the image is decoded.
 
     Of windows about picks, scaled_px: (height, width) that the micrograph is scaled to before they
@@ -357,7 +357,7 @@ class PatchStore:
 
     @property
     def windows(self) -> dict[str, float] | None:
-        """How windows about a few picks were made, see picking/windows.py; None of patches."""
+        """How windows about a few picks were made, see picking/preprocessing/windows.py; None of patches."""
         return self.metadata.get("windows")
 
     @property

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from hypothesis import strategies as st
 
-from picking import headers
 from picking.formats import annotations
+from picking.preprocessing import image_sizes
 
 from . import originals
 from .mutators import HOSTILE_NAMES, damaged_json, damaged_text
@@ -17,8 +17,8 @@ from .oracle import ENDS, outcome, run_cases, short
 def read_and_plan(root, split):
     """Read a split, its sizes too, and look which particles lie inside."""
     listed = annotations.read_split(root, split)
-    records, sizes = headers.read_headers(listed, None, [], False, 0, 0)
-    return headers.largest_margin({split: records}, {split: sizes})
+    records, sizes = image_sizes.read_headers(listed, None, [], False, 0, 0)
+    return image_sizes.largest_margin({split: records}, {split: sizes})
 
 
 def coco(draw, folder):

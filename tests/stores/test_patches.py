@@ -13,8 +13,8 @@ from PIL import Image
 from picking.errors import UserError
 from picking.formats import micrographs
 from picking.formats.annotations import Micrograph
-from picking.negatives import GRID_STEP_PX
 from picking.parallel import ordered_map
+from picking.preprocessing.negatives import GRID_STEP_PX
 from picking.stores import patches
 from picking.stores.journal import Journal
 from picking.stores.patches import (

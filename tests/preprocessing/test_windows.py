@@ -9,15 +9,12 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from picking import counts
 from picking.errors import UserError
 from picking.files import write_json
 from picking.formats.annotations import Micrograph, Split
 from picking.formats.coordinates import Picks
-from picking.stores.journal import Journal
-from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
-from picking.stores.writer import fill_split
-from picking.windows import (
+from picking.preprocessing import counts
+from picking.preprocessing.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,
     WindowSettings,
@@ -26,6 +23,9 @@ from picking.windows import (
     read_splits,
     splits_of_picks,
 )
+from picking.stores.journal import Journal
+from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
+from picking.stores.writer import fill_split
 from tests.fixtures.data_sets import some_centres
 
 SIZE_PX = (480, 640)

@@ -4,8 +4,9 @@ import argparse
 import dataclasses
 from typing import Any
 
-from picking import counts, files, windows
+from picking import files
 from picking.formats import annotations
+from picking.preprocessing import counts, windows
 from picking.stores import masks
 from picking.stores.journal import Journal
 

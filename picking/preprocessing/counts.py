@@ -1,7 +1,7 @@
 """What a store holds, in numbers: for the terminal and for its metadata.json."""
 
-from picking import windows
 from picking.formats import annotations
+from picking.preprocessing import windows
 from picking.priors import split_priors
 from picking.stores import masks, patches
 

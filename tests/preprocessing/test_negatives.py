@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from picking.negatives import GRID_STEP_PX, allowed_grid, draw_apart, keep_apart, off_centre_grid
+from picking.preprocessing.negatives import (
+    GRID_STEP_PX,
+    allowed_grid,
+    draw_apart,
+    keep_apart,
+    off_centre_grid,
+)
 from picking.streams import stream
 
 SIZE_PX = (250, 331)
