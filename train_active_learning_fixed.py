@@ -71,21 +71,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from picking import acquisition, iterations
 from picking import active_reports as reports
-from picking.augment import to_float
 from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, sha256, write_json
 from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
-from picking.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
 from picking.metrics.pixels import FIGURES
-from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.queries import query
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
-from picking.scoring import autocast, evaluate_pixels
 from picking.starts import begin_iteration, read_initial_weights
 from picking.stores.segmentation import (
     CryoEMSegmentationDataset,
@@ -94,7 +90,11 @@ from picking.stores.segmentation import (
     open_splits,
 )
 from picking.streams import stream, stream_seed
-from picking.warps import two_views, warp
+from picking.training.augment import to_float
+from picking.training.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
+from picking.training.networks import build_network
+from picking.training.scoring import autocast, evaluate_pixels
+from picking.training.warps import two_views, warp
 
 # flag -> the config's key that it sets
 FLAGS = {

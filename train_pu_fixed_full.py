@@ -62,27 +62,16 @@ from torch.utils.data import DataLoader
 
 from picking import board as tensorboard
 from picking import reports
-from picking.augment import strong_view, weak_view, window_views
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.estimate import resolve_priors
 from picking.files import locked, read_json, write_json
-from picking.losses import (
-    adaptive_threshold,
-    align_distribution,
-    fixmatch_consistency,
-    negative_risk,
-    nnpu_risk,
-    weak_probability,
-)
 from picking.metrics import classification
-from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.preprocessing.windows import PickedWindows
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
 from picking.samplers import PUBatchSampler
-from picking.scoring import autocast, evaluate, score, to_input
 from picking.state import (
     Progress,
     State,
@@ -93,6 +82,17 @@ from picking.state import (
 )
 from picking.stores.patches import PatchStore
 from picking.streams import stream_seed
+from picking.training.augment import strong_view, weak_view, window_views
+from picking.training.losses import (
+    adaptive_threshold,
+    align_distribution,
+    fixmatch_consistency,
+    negative_risk,
+    nnpu_risk,
+    weak_probability,
+)
+from picking.training.networks import build_network
+from picking.training.scoring import autocast, evaluate, score, to_input
 
 CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
 

@@ -34,14 +34,14 @@ from picking.acquisition import STRATEGIES, Pool, k_centre, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.iterations import STEP_FIGURES, Progress
-from picking.losses import focal_dice
 from picking.pool import score_pool
 from picking.runs import distributed
 from picking.runs.folder import load_checkpoint, load_weights, select_device
-from picking.scoring import autocast
 from picking.starts import new_network
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
 from picking.streams import stream
+from picking.training.losses import focal_dice
+from picking.training.scoring import autocast
 
 PARTS = ("agreement", "pool", "full-size", "loss-alpha", "processes")
 ROOT = Path(__file__).resolve().parent.parent

@@ -5,7 +5,7 @@
 (a) The usual way: a data set reads one patch at a time, Pillow and torchvision make the weak and
     the strong view (RandAugment) of it, worker processes do so.
 (b) Ours with augmentation on the CPU: a batch at a time is read from the memory map and both views
-    are made of all of it (picking/augment.py), by worker processes, or by as many threads of the
+    are made of all of it (picking/training/augment.py), by worker processes, or by as many threads of the
     training process, which need not send 8 MB of views for every batch.
 (c) Ours with augmentation on the GPU, the host's part alone: a batch of bytes is read from the
     memory map, by worker processes, or by the training process itself. What the GPU does is not
@@ -45,11 +45,11 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
-from picking.augment import to_float, two_views
 from picking.config import AugmentationConfig
 from picking.errors import run_script
 from picking.parallel import keep_freed_memory
 from picking.streams import stream, stream_seed
+from picking.training.augment import to_float, two_views
 
 BATCH_SIZE = 64
 SEED = 42

@@ -119,11 +119,11 @@ def folder_of(part: str, name: str, seed: int) -> Path:
 def save_scores(folder: Path, store: Path) -> None:
     """Score the test patches by the best checkpoint; test.npz has label, score and micrograph."""
     from picking.config import PUConfig, config_from_dict
-    from picking.networks import build_network
     from picking.runs import checkpoints
-    from picking.scoring import score
     from picking.state import load_best
     from picking.stores.patches import PatchStore
+    from picking.training.networks import build_network
+    from picking.training.scoring import score
 
     device, path = torch.device("cpu"), folder / "checkpoints" / "best_model.pt"
     best = load_best(path, device)

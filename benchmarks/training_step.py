@@ -47,15 +47,15 @@ from benchmarks.data_path import write_store
 from picking import iterations, state
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
-from picking.networks import build_network
 from picking.parallel import batch_loader, keep_freed_memory
 from picking.reports import STEP_FIGURES
 from picking.runs.folder import new_optimizer, select_device
 from picking.samplers import PUBatchSampler, split_batch
-from picking.scoring import autocast
 from picking.starts import new_network
 from picking.stores.segmentation import CryoEMSegmentationDataset
 from picking.streams import stream
+from picking.training.networks import build_network
+from picking.training.scoring import autocast
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("resnet18", "attention_unet", "unet")

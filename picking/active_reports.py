@@ -8,12 +8,12 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from picking.augment import to_float
 from picking.config import ActiveConfig
 from picking.iterations import FULL, Progress
 from picking.runs import distributed
 from picking.runs.folder import Log
 from picking.stores.segmentation import IGNORE, SegmentationStore
+from picking.training.augment import to_float
 
 N_SHOWN = 4  # queried images in TensorBoard
 VAL_TAGS = {

@@ -54,7 +54,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The nnPU risk with two priors, and FixMatch consistency; symbols as in picking/losses.py."""
+    """The nnPU risk with two priors, and FixMatch consistency; symbols as in picking/training/losses.py."""
 
     prior: float | Literal["actual", "pool"] = number("pool", 0, 1, above=True)
     unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1)
@@ -102,7 +102,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
-    """Strengths of the weak and the strong view; see picking/augment.py."""
+    """Strengths of the weak and the strong view; see picking/training/augment.py."""
 
     shift_px: int = number(4, 0, 64)
     contrast: float = number(0.5, 0, 0.95)
@@ -160,7 +160,7 @@ class ActiveLearningConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationLossConfig:
-    """Focal + Dice: a preset of picking/losses.py; a number here goes before the preset's."""
+    """Focal + Dice: a preset of picking/training/losses.py; a number here goes before the preset's."""
 
     preset: Literal["default", "reference"] = "default"
     focal_weight: float | None = number(None, 0)
@@ -206,7 +206,7 @@ class ActiveTrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WarpConfig:
-    """Augmentation of images with their masks; see picking/warps.py. 0 switches a step off."""
+    """Augmentation of images with their masks; see picking/training/warps.py. 0 switches a step off."""
 
     flip: bool = True
     rotation_degrees: float = number(15.0, 0, 180)

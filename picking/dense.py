@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking.augment import STD_FLOOR_GREY, to_float
 from picking.errors import UserError
 from picking.files import write_atomically
 from picking.formats.annotations import is_number
@@ -41,8 +40,9 @@ from picking.formats.micrographs import (
     read_scaled,
     scale_micrograph,
 )
-from picking.scoring import autocast
 from picking.stores.masks import RESIZES, working_size
+from picking.training.augment import STD_FLOOR_GREY, to_float
+from picking.training.scoring import autocast
 
 BLOCK = 2
 # Layers are shared while their map of a window has at least so many cells to a side.

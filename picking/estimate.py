@@ -8,17 +8,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from picking import priors
-from picking.augment import to_float, weak_view, window_views
 from picking.config import PUConfig
 from picking.errors import UserError
-from picking.networks import build_network
 from picking.preprocessing.windows import PickedWindows
 from picking.runs import distributed
 from picking.samplers import PUBatchSampler
-from picking.scoring import score, to_input
 from picking.state import Priors
 from picking.stores.patches import PatchStore
 from picking.streams import stream, stream_seed
+from picking.training.augment import to_float, weak_view, window_views
+from picking.training.networks import build_network
+from picking.training.scoring import score, to_input
 
 
 def resolve_priors(config: PUConfig, store: PatchStore, device: torch.device) -> Priors:

@@ -10,8 +10,8 @@ from picking import dense, detection
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.errors import UserError
 from picking.formats.coordinates import Picks
-from picking.networks import network_of
 from picking.runs import checkpoints, folder
+from picking.training.networks import network_of
 
 
 class Picker(NamedTuple):

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking.augment import to_float
 from picking.errors import UserError
 from picking.runs import distributed
+from picking.training.augment import to_float
 
 AMBIGUOUS = 0.2  # a pixel is ambiguous where |2p - 1| is below this
 FOREGROUND = 0.2  # a pixel is foreground where p is above this

@@ -13,8 +13,8 @@ from picking.config import ActiveConfig
 from picking.pool import PoolScores, score_pool
 from picking.runs import distributed
 from picking.runs.folder import Log
-from picking.scoring import autocast
 from picking.stores.segmentation import SegmentationStore
+from picking.training.scoring import autocast
 
 
 def query(

@@ -11,10 +11,10 @@ from picking.config import ActiveConfig, PUConfig, SegmentationModelConfig, conf
 from picking.errors import UserError
 from picking.files import read_json
 from picking.iterations import Progress, folder_of
-from picking.networks import build_network
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
 from picking.streams import stream_seed
+from picking.training.networks import build_network
 
 # Ash and Adams 2020: a share of what was learned, and some of a new start
 SHRINK, PERTURB = 0.4, 0.1

@@ -17,9 +17,9 @@ from picking.acquisition import (
     schedule,
     strategy,
 )
-from picking.augment import to_float
 from picking.errors import UserError
 from picking.pool import PoolScores, score_pool
+from picking.training.augment import to_float
 
 BY_SCORE = [
     "uncertainty", "entropy", "margin", "foreground_uncertainty", "foreground_entropy",

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from picking import networks
 from picking.runs import distributed, folder
+from picking.training import networks
 from tests.fixtures import ROOT
 from tests.fixtures.active_runs import (
     arguments,

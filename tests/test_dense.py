@@ -7,12 +7,12 @@ from torch import nn
 
 from models import PUClassifier
 from picking import dense
-from picking.augment import strong_view, to_float
 from picking.config import AugmentationConfig, DataConfig, PUConfig
 from picking.errors import UserError
-from picking.scoring import score, to_input
 from picking.stores.masks import ImagePlan, MaskSettings
 from picking.stores.patches import cut_patches
+from picking.training.augment import strong_view, to_float
+from picking.training.scoring import score, to_input
 
 CPU = torch.device("cpu")
 RADIUS_PX = 24

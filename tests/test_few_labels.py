@@ -133,7 +133,7 @@ def store(data, tmp_path_factory):
 def run(store, tmp_path_factory):
     """A run of a network that knows, of two steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("picking.networks.UNet", Knows)
+        patch.setattr("picking.training.networks.UNet", Knows)
         return train(store, tmp_path_factory.mktemp("runs"), overrides=["training.max_steps=2"])
 
 
@@ -317,7 +317,7 @@ def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_
 
 @pytest.mark.parametrize("image", ["jpg", "mrc"])
 def test_picks_come_out_in_px_of_the_micrograph(data, run, tmp_path, monkeypatch, image):
-    monkeypatch.setattr("picking.networks.UNet", Knows)
+    monkeypatch.setattr("picking.training.networks.UNet", Knows)
     checkpoint = shutil.copy(run / "checkpoints/best_model.pt", tmp_path)
     found = ("--checkpoint", checkpoint, "--micrographs", data.root / image / f"m[34].{image}")
     call(*found, *EXPECTED, "--device", "cpu", main=pick_particles.main)
@@ -334,7 +334,7 @@ def test_picks_come_out_in_px_of_the_micrograph(data, run, tmp_path, monkeypatch
 def test_micrographs_of_another_pixel_size_are_scaled_by_their_own_diameter(
     data, run, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("picking.networks.UNet", Knows)
+    monkeypatch.setattr("picking.training.networks.UNet", Knows)
     enlarged = Image.open(data.root / "jpg/m3.jpg").resize([round(1.5 * n) for n in SIZE_PX[::-1]])
     enlarged.save(tmp_path / "m3.png")
     checkpoint = shutil.copy(run / "checkpoints/best_model.pt", tmp_path)

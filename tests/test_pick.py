@@ -10,7 +10,6 @@ from PIL import Image
 from torch import nn
 
 import pick_particles as script
-from picking import networks
 from picking.config import (
     ActiveConfig,
     DataConfig,
@@ -23,6 +22,7 @@ from picking.files import locked
 from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
 from picking.runs import folder as runs
+from picking.training import networks
 from tests.fixtures.data_sets import DIAMETER_PX, picture, some_centres, write_coco
 from tests.fixtures.data_sets import boxes as boxes_of
 

@@ -9,9 +9,9 @@ from scipy.special import entr  # -x log(x)
 from torch import nn
 
 from models import AttentionUNet, UNet
-from picking.augment import to_float
 from picking.errors import UserError
 from picking.pool import pixel_scores, score_pool
+from picking.training.augment import to_float
 
 CPU = torch.device("cpu")
 N, SIDE_PX, WIDTH, DEPTH = 14, 32, 4, 2

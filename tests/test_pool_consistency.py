@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import train_active_learning_fixed as script
-from picking.augment import to_float
 from picking.config import WarpConfig
-from picking.losses import fixmatch_consistency, pixel_consistency
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.runs import distributed
 from picking.stores.segmentation import IGNORE, CryoEMSegmentationDataset
-from picking.warps import two_views, warp
+from picking.training.augment import to_float
+from picking.training.losses import fixmatch_consistency, pixel_consistency
+from picking.training.warps import two_views, warp
 from tests.fixtures.active_runs import (
     arguments,
     assert_same_run,
@@ -29,7 +29,7 @@ from tests.fixtures.active_runs import (
 )  # fmt: skip
 from tests.fixtures.gpu import fake_gpu
 from tests.fixtures.stopping import leave, signal_at
-from tests.test_warps import disks, generator, noise_images, only
+from tests.training.test_warps import disks, generator, noise_images, only
 
 ON = ["consistency.weight=0.5", "consistency.threshold=0.55", "consistency.ratio=2"]
 

@@ -2,7 +2,7 @@
 
 A place is positive when it lies within `POSITIVE_RADIUS` diameters of a particle's centre. Windows
 are cut about each pick, and at random from the whole of every micrograph; training crops them at
-random (`picking.augment.window_views`), so that a pick lies anywhere in its crop. A U-Net scores
+random (`picking.training.augment.window_views`), so that a pick lies anywhere in its crop. A U-Net scores
 every place of a crop. Those near a pick are the labelled, in any crop; the nnPU risk compares them
 with the other places of the random windows. With N particles a micrograph, n of them picked, the
 shares of places near a particle are known,

@@ -26,7 +26,7 @@ RESIZES = ("stretch", "pad")
 NORMALISATION = (
     "none in the store: grey levels as decoded (raw counts: low-pass and contrast of "
     "picking/formats/micrographs.py), scaled; networks see each image at mean 0 and deviation 1 "
-    "(picking.augment.to_float)"
+    "(picking.training.augment.to_float)"
 )
 
 

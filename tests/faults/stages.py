@@ -20,8 +20,8 @@ import pick_particles
 import preprocess_coco_full_dataset
 import train_active_learning_fixed
 import train_pu_fixed_full
-from picking import networks
 from picking.errors import run_script
+from picking.training import networks
 from tests.fixtures import active_runs, patch_stores, pu_runs
 from tests.fixtures.data_sets import boxes, write_coco, write_csv, write_data_set
 from tests.test_analyze import write_comparison

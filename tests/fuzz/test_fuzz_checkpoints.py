@@ -12,10 +12,10 @@ from torch import nn
 
 from picking import iterations, picker, reports
 from picking.config import ActiveConfig, PUConfig, config_from_dict
-from picking.networks import build_network
 from picking.runs import folder as runs
 from picking.starts import new_network, read_initial_weights
 from picking.state import State
+from picking.training.networks import build_network
 
 from . import originals
 from .mutators import ODD_VALUES, damaged_array, damaged_bytes, damaged_tree

@@ -4,8 +4,8 @@ import torch
 from sklearn.metrics import f1_score, log_loss
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from picking.losses import SEGMENTATION_PRESETS, focal_dice
 from picking.stores.segmentation import IGNORE
+from picking.training.losses import SEGMENTATION_PRESETS, focal_dice
 
 PLAIN = {"alpha": 0.5, "gamma": 0.0}
 ONLY_FOCAL = {"focal_weight": 1.0, "dice_weight": 0.0}

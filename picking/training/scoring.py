@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking.augment import to_float
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.metrics import classification, pixels
 from picking.runs import distributed
 from picking.stores.patches import PatchStore
 from picking.stores.segmentation import SegmentationStore
+from picking.training.augment import to_float
 
 
 def to_input(

@@ -12,9 +12,9 @@ import math
 import torch
 import torch.nn.functional as F
 
-from picking.augment import to_float
 from picking.config import WarpConfig
 from picking.stores.segmentation import IGNORE
+from picking.training.augment import to_float
 
 # Nodes along each side between which a random field is smooth. An elastic warp bends over a
 # quarter of the side, wider than any particle; ice gets thicker over half of it.

@@ -6,10 +6,10 @@ import torch
 from scipy import stats
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from picking.augment import to_float
 from picking.config import WarpConfig
 from picking.stores.segmentation import IGNORE
-from picking.warps import warp
+from picking.training.augment import to_float
+from picking.training.warps import warp
 from tests.fixtures.gpu import fake_gpu
 
 OFF = {

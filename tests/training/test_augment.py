@@ -7,9 +7,9 @@ from scipy import ndimage, stats
 from scipy.spatial import distance
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from picking.augment import strong_view, to_float, two_views, weak_view, window_views
 from picking.config import AugmentationConfig
 from picking.errors import UserError
+from picking.training.augment import strong_view, to_float, two_views, weak_view, window_views
 from tests.fixtures.gpu import fake_gpu
 
 OFF = {"shift_px": 0, "contrast": 0, "brightness": 0, "noise": 0, "blur_px": 0, "cutout": 0}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from picking.losses import (
+from picking.training.losses import (
     adaptive_threshold,
     align_distribution,
     fixmatch_consistency,
