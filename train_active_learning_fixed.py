@@ -71,7 +71,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from picking import acquisition, iterations
 from picking import active_reports as reports
-from picking.board import open_board
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, sha256, write_json
@@ -79,6 +78,7 @@ from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
 from picking.metrics.pixels import FIGURES
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pool_consistency import WithUnlabeled, with_unlabeled
+from picking.pu_learning.tensorboard import open_board
 from picking.queries import query
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs

@@ -60,19 +60,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from picking import board as tensorboard
-from picking import reports
 from picking.config import PUConfig, config_from_dict, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
-from picking.estimate import resolve_priors
 from picking.files import locked, read_json, write_json
 from picking.metrics import classification
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.preprocessing.windows import PickedWindows
-from picking.runs import checkpoints, distributed
-from picking.runs import folder as runs
-from picking.samplers import PUBatchSampler
-from picking.state import (
+from picking.pu_learning import log as reports
+from picking.pu_learning import tensorboard
+from picking.pu_learning.estimate import resolve_priors
+from picking.pu_learning.samplers import PUBatchSampler
+from picking.pu_learning.state import (
     Progress,
     State,
     load_best,
@@ -80,6 +78,8 @@ from picking.state import (
     update_average,
     uses_average,
 )
+from picking.runs import checkpoints, distributed
+from picking.runs import folder as runs
 from picking.stores.patches import PatchStore
 from picking.streams import stream_seed
 from picking.training.augment import strong_view, weak_view, window_views

@@ -34,7 +34,7 @@ from picking.errors import run_script
 from picking.learning_comparison import summarise
 from picking.learning_runs import read_runs
 from picking.pool import score_pool
-from picking.samplers import PUBatchSampler
+from picking.pu_learning.samplers import PUBatchSampler
 from picking.stores.patches import PatchStore
 from picking.streams import stream
 

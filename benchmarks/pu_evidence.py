@@ -119,8 +119,8 @@ def folder_of(part: str, name: str, seed: int) -> Path:
 def save_scores(folder: Path, store: Path) -> None:
     """Score the test patches by the best checkpoint; test.npz has label, score and micrograph."""
     from picking.config import PUConfig, config_from_dict
+    from picking.pu_learning.state import load_best
     from picking.runs import checkpoints
-    from picking.state import load_best
     from picking.stores.patches import PatchStore
     from picking.training.networks import build_network
     from picking.training.scoring import score

@@ -13,7 +13,7 @@ from picking.config import (
     read_config,
 )
 from picking.errors import UserError
-from picking.samplers import split_batch
+from picking.pu_learning.samplers import split_batch
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -12,10 +12,10 @@ from torch import nn
 
 import train_pu_fixed_full as script
 from models import PUClassifier
-from picking.board import TRAIN_TAGS, VAL_TAGS
 from picking.config import PUConfig, read_config
+from picking.pu_learning.state import update_average
+from picking.pu_learning.tensorboard import TRAIN_TAGS, VAL_TAGS
 from picking.runs import folder as runs
-from picking.state import update_average
 from picking.stores.patches import PatchStore
 from tests.fixtures.pu_runs import (
     assert_same_run,

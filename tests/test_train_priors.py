@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from models import UNet
-from picking import estimate
 from picking.errors import UserError
-from picking.estimate import resolve_priors
+from picking.pu_learning import estimate
+from picking.pu_learning.estimate import resolve_priors
 from picking.runs import distributed
 from picking.stores.patches import PatchStore
 from tests.fixtures.pu_runs import UNET, as_windows, config_with, results_of, tiny_network, train

@@ -13,8 +13,8 @@ import pytest
 import train_pu_fixed_full as script
 from picking import errors, files
 from picking.files import locked
+from picking.pu_learning.state import State
 from picking.runs import folder as runs
-from picking.state import State
 from tests.fixtures.pu_runs import (
     UNET,
     arguments,

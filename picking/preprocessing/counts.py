@@ -2,7 +2,7 @@
 
 from picking.formats import annotations
 from picking.preprocessing import windows
-from picking.priors import split_priors
+from picking.pu_learning.priors import split_priors
 from picking.stores import masks, patches
 
 

@@ -10,11 +10,12 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from picking import iterations, picker, reports
+from picking import iterations, picker
 from picking.config import ActiveConfig, PUConfig, config_from_dict
+from picking.pu_learning import log
+from picking.pu_learning.state import State
 from picking.runs import folder as runs
 from picking.starts import new_network, read_initial_weights
-from picking.state import State
 from picking.training.networks import build_network
 
 from . import originals
@@ -131,7 +132,7 @@ def last_of_pu_learning(draw, folder):
     def read(path):
         network = build_network(config)
         optimizer = torch.optim.AdamW(network.parameters(), 0.01, fused=True)
-        totals = torch.zeros(len(reports.STEP_FIGURES), dtype=torch.float64)
+        totals = torch.zeros(len(log.STEP_FIGURES), dtype=torch.float64)
         state = State(network, None, optimizer, totals, torch.zeros(3))
         state.load(path, CPU)
         _step(network, optimizer)

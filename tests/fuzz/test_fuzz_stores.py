@@ -8,7 +8,7 @@ import pytest
 from hypothesis import strategies as st
 
 from picking.config import SegmentationDataConfig
-from picking.samplers import PUBatchSampler
+from picking.pu_learning.samplers import PUBatchSampler
 from picking.stores.journal import Journal
 from picking.stores.patches import PatchStore
 from picking.stores.segmentation import CryoEMSegmentationDataset, open_splits

@@ -9,8 +9,8 @@ from torch import nn
 
 from models import UNet
 from picking.errors import UserError
+from picking.pu_learning.state import Priors, Progress, require_place
 from picking.runs import checkpoints, folder
-from picking.state import Priors, Progress, require_place
 
 CPU = torch.device("cpu")
 

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from picking import priors
 from picking.config import PUConfig
 from picking.errors import UserError
 from picking.preprocessing.windows import PickedWindows
+from picking.pu_learning import priors
+from picking.pu_learning.samplers import PUBatchSampler
+from picking.pu_learning.state import Priors
 from picking.runs import distributed
-from picking.samplers import PUBatchSampler
-from picking.state import Priors
 from picking.stores.patches import PatchStore
 from picking.streams import stream, stream_seed
 from picking.training.augment import to_float, weak_view, window_views

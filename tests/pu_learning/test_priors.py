@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from picking.priors import best_bin_estimate, split_priors, trivial_f1
+from picking.pu_learning.priors import best_bin_estimate, split_priors, trivial_f1
 
 
 def test_priors_of_the_default_plan_are_those_of_the_table():

@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from picking import reports
 from picking.config import LossConfig, PUConfig
+from picking.pu_learning import log
 
 HEALTHY = {
     "mask_rate": 0.7,
@@ -40,7 +40,7 @@ def epochs(n, **changes):
 def signs(history, rampup_epochs=0):
     config = PUConfig(loss=LossConfig(rampup_epochs=rampup_epochs))
     best_epoch = max(history, key=lambda figures: figures["val"]["auc"])["epoch"]
-    return reports.warning_signs(history[-3:], best_epoch, config, unlabeled_prior=0.23)
+    return log.warning_signs(history[-3:], best_epoch, config, unlabeled_prior=0.23)
 
 
 # Warning signs
@@ -114,8 +114,8 @@ def test_where_no_truth_is_known_few_may_be_called_positive_but_not_none_and_not
         ({"mask_rate": 0.1}, 1, 1),
     ):
         history = epochs(1, **changes)
-        assert len(reports.warning_signs(history, 1, config, 0.02)) == n_known
-        assert len(reports.warning_signs(history, 1, config, 0.02, truth_known=False)) == n_unknown
+        assert len(log.warning_signs(history, 1, config, 0.02)) == n_known
+        assert len(log.warning_signs(history, 1, config, 0.02, truth_known=False)) == n_unknown
 
 
 # The figures of an epoch
@@ -136,7 +136,7 @@ TOTALS = {
 
 
 def test_the_figures_of_a_step_count_the_unlabeled():
-    figures = reports.step_figures(
+    figures = log.step_figures(
         risk=torch.tensor(0.5),
         consistency=torch.tensor(0.25),
         mask=torch.tensor([True, True, True, False]),
@@ -145,7 +145,7 @@ def test_the_figures_of_a_step_count_the_unlabeled():
         z_u=torch.tensor([0.0, -1.0, 1.0, 4.0]),
     )
     assert figures.dtype == torch.float64
-    found = dict(zip(reports.STEP_FIGURES, figures.tolist(), strict=True))
+    found = dict(zip(log.STEP_FIGURES, figures.tolist(), strict=True))
     assert found == {
         "pu_loss": 0.5,
         "consistency_loss": 0.25,
@@ -162,8 +162,8 @@ def test_the_figures_of_a_step_count_the_unlabeled():
 
 
 def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
-    totals = [TOTALS[name] for name in reports.STEP_FIGURES]
-    assert reports.epoch_figures(totals) == {  # of 4 steps, 32 unlabeled patches or places
+    totals = [TOTALS[name] for name in log.STEP_FIGURES]
+    assert log.epoch_figures(totals) == {  # of 4 steps, 32 unlabeled patches or places
         "train_loss": 0.75,
         "pu_loss": 0.5,
         "consistency_loss": 0.25,
@@ -180,7 +180,7 @@ def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
 
 def test_a_share_of_nothing_is_none():
     totals = {**TOTALS, "n_masked": 0, "n_masked_positive": 0, "n_pseudo_positive": 0}
-    figures = reports.epoch_figures(list(totals.values()))
+    figures = log.epoch_figures(list(totals.values()))
     assert figures["mask_rate"] == 0
     assert figures["mask_rate_positive"] is None
     assert figures["pseudo_positive_share"] is None
@@ -189,13 +189,13 @@ def test_a_share_of_nothing_is_none():
 
 def test_an_epoch_is_logged_in_the_form_that_users_know():
     figures = {
-        **reports.epoch_figures([TOTALS[name] for name in reports.STEP_FIGURES]),
+        **log.epoch_figures([TOTALS[name] for name in log.STEP_FIGURES]),
         "epoch": 2,
         "val": {"auc": 0.7234, "precision": None, "recall": 0.6543},
     }
     figures["mask_rate_positive"] = None
     lines = []
-    reports.log_epoch(lines.append, figures, 100, is_best=True)
+    log.log_epoch(lines.append, figures, 100, is_best=True)
     assert lines == [
         "Epoch 2/100",
         "  Train Loss: 0.7500",
@@ -211,7 +211,7 @@ def test_an_epoch_is_logged_in_the_form_that_users_know():
         "",
     ]
     lines.clear()
-    reports.log_epoch(lines.append, figures, 100, is_best=False)
+    log.log_epoch(lines.append, figures, 100, is_best=False)
     assert not any("best" in line for line in lines)
 
 
@@ -233,7 +233,7 @@ NAMES = ["validation AUC", "test AUC", "test precision", "test recall", "no coll
 
 def met(test, val_auc=0.9):
     """Success criteria as name -> met, the name by its first words."""
-    criteria = reports.success_criteria({"auc": val_auc}, test)
+    criteria = log.success_criteria({"auc": val_auc}, test)
     assert len(criteria) == len(NAMES)
     return {
         name: item["met"]

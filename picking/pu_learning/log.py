@@ -9,11 +9,11 @@ import yaml
 from torch import Tensor
 
 from picking.config import PUConfig, plain
-from picking.priors import trivial_f1
+from picking.pu_learning.priors import trivial_f1
+from picking.pu_learning.samplers import PUBatchSampler
+from picking.pu_learning.state import Priors, Progress, State
 from picking.runs import folder as runs
 from picking.runs.folder import Log
-from picking.samplers import PUBatchSampler
-from picking.state import Priors, Progress, State
 
 # What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
 STEP_FIGURES = (

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from picking.errors import UserError
-from picking.samplers import PUBatchSampler
+from picking.pu_learning.samplers import PUBatchSampler
 
 
 def flags(n_positive, n_unlabeled):
