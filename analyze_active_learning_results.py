@@ -36,12 +36,12 @@ if __name__ == "__main__":
 
 import math
 
+from picking.active_learning.analysis.comparison import summarise
+from picking.active_learning.analysis.plots import draw_comparison, draw_efficiency
+from picking.active_learning.analysis.runs import read_runs
+from picking.active_learning.analysis.tables import report
 from picking.errors import UserError, run_script
 from picking.files import locked, remove_half_written, write_json
-from picking.learning_comparison import summarise
-from picking.learning_plots import draw_comparison, draw_efficiency
-from picking.learning_runs import read_runs
-from picking.learning_tables import report
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ simulated_strategies="random full uncertainty"
 check='
 import sys
 import torch
-from picking.acquisition import strategy
+from picking.active_learning.strategies import strategy
 from picking.errors import run_script
 
 def main():

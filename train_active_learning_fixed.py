@@ -69,20 +69,20 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from picking import acquisition, iterations
-from picking import active_reports as reports
+from picking.active_learning import iterations, strategies
+from picking.active_learning import log as reports
+from picking.active_learning.initial_weights import begin_iteration, read_initial_weights
+from picking.active_learning.iterations import FULL, STEP_FIGURES, Progress, folder_of
+from picking.active_learning.queries import query
+from picking.active_learning.unlabeled import WithUnlabeled, with_unlabeled
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, sha256, write_json
-from picking.iterations import FULL, STEP_FIGURES, Progress, folder_of
 from picking.metrics.pixels import FIGURES
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
-from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.pu_learning.tensorboard import open_board
-from picking.queries import query
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
-from picking.starts import begin_iteration, read_initial_weights
 from picking.stores.segmentation import (
     CryoEMSegmentationDataset,
     SegmentationBatch,
@@ -146,7 +146,7 @@ def main() -> None:
             "active_learning.initial_labelled wants a labeled_indices.json, with a list 'names'",
             "give active_learning.initial_labelled of the same data",
         )  # fmt: skip
-    counts = acquisition.schedule(
+    counts = strategies.schedule(
         len(train_store),
         settings.initial_fraction if given is None else len(given) / len(train_store),
         settings.query_fraction,
@@ -182,7 +182,7 @@ def main() -> None:
             # 3. What is labelled: the first set here, later ones by the last iteration's query
             if rank == k == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
                 seed = config.training.seed
-                drawn = acquisition.initial_set(len(train_store), n_labelled, seed)
+                drawn = strategies.initial_set(len(train_store), n_labelled, seed)
                 first = drawn if given is None else given
                 iterations.write_labelled(folder, 0, train_store, first, first, None)
             distributed.wait_for_all()
@@ -247,7 +247,7 @@ def resolve_config(args: argparse.Namespace) -> ActiveConfig:
     config = read_config(args.config, [*args.set, *overrides], ActiveConfig)
     settings = config.active_learning
     if settings.strategy != FULL:
-        acquisition.strategy(settings.strategy)  # raises for one that is not known
+        strategies.strategy(settings.strategy)  # raises for one that is not known
         return config
     n_epochs = settings.full_epochs if args.epochs is None else args.epochs
     once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0, initial_labelled=None)

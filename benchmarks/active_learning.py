@@ -30,14 +30,14 @@ import numpy as np
 import torch
 
 import train_active_learning_fixed as script
-from picking.acquisition import STRATEGIES, Pool, k_centre, query_rng, schedule
+from picking.active_learning.initial_weights import new_network
+from picking.active_learning.iterations import STEP_FIGURES, Progress
+from picking.active_learning.pool_scores import score_pool
+from picking.active_learning.strategies import STRATEGIES, Pool, k_centre, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
-from picking.iterations import STEP_FIGURES, Progress
-from picking.pool import score_pool
 from picking.runs import distributed
 from picking.runs.folder import load_checkpoint, load_weights, select_device
-from picking.starts import new_network
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
 from picking.streams import stream
 from picking.training.losses import focal_dice

@@ -28,12 +28,12 @@ import torch
 from benchmarks.active_learning import anonymous_mib
 from benchmarks.preprocessing import copy_micrographs
 from models import AttentionUNet
-from picking.acquisition import k_centre
+from picking.active_learning.analysis.comparison import summarise
+from picking.active_learning.analysis.runs import read_runs
+from picking.active_learning.pool_scores import score_pool
+from picking.active_learning.strategies import k_centre
 from picking.config import ActiveConfig, plain
 from picking.errors import run_script
-from picking.learning_comparison import summarise
-from picking.learning_runs import read_runs
-from picking.pool import score_pool
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.stores.patches import PatchStore
 from picking.streams import stream

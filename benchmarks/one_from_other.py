@@ -30,7 +30,7 @@ import numpy as np
 
 from benchmarks.picking import ROOT, script
 from benchmarks.transfer import require_same_settings
-from picking.acquisition import initial_set, schedule
+from picking.active_learning.strategies import initial_set, schedule
 from picking.config import ActiveConfig, read_config
 from picking.errors import run_script
 from picking.files import read_json, write_atomically

@@ -44,7 +44,8 @@ import train_active_learning_fixed as active_script
 import train_pu_fixed_full as pu_script
 from benchmarks.active_learning import synchronise
 from benchmarks.data_path import write_store
-from picking import iterations
+from picking.active_learning import iterations
+from picking.active_learning.initial_weights import new_network
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
 from picking.parallel import batch_loader, keep_freed_memory
@@ -52,7 +53,6 @@ from picking.pu_learning import state
 from picking.pu_learning.log import STEP_FIGURES
 from picking.pu_learning.samplers import PUBatchSampler, split_batch
 from picking.runs.folder import new_optimizer, select_device
-from picking.starts import new_network
 from picking.stores.segmentation import CryoEMSegmentationDataset
 from picking.streams import stream
 from picking.training.networks import build_network

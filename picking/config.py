@@ -171,7 +171,7 @@ class SegmentationLossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PoolConsistencyConfig:
-    """FixMatch on images that are not labelled; see picking/pool_consistency.py. Weight 0: off."""
+    """FixMatch on images that are not labelled; see picking/active_learning/unlabeled.py. Weight 0: off."""
 
     weight: float = number(0.0, 0)
     threshold: float = number(0.7, 0.5, 1)

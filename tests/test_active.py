@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import train_active_learning_fixed as script
-from picking import iterations, starts
-from picking.acquisition import STRATEGIES
+from picking.active_learning import initial_weights, iterations
+from picking.active_learning.strategies import STRATEGIES
 from picking.config import ActiveConfig, config_from_dict
 from picking.runs import folder as runs
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
@@ -88,7 +88,7 @@ def test_metrics_are_the_best_models_on_validation(finished, seg_store):
         store = SegmentationStore(seg_store / "val")
         best = runs.load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
-        network = starts.new_network(config, "init", 0)
+        network = initial_weights.new_network(config, "init", 0)
         network.load_state_dict(best["network"])
         again = script.evaluate(config, network, store, CPU)
         assert again == {key: figures[key] for key in again}
@@ -112,7 +112,7 @@ def test_the_query_takes_the_highest_scores_of_the_last_model(finished, seg_stor
     for k in range(2):
         best = runs.load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
-        network = starts.new_network(config, "init", 0).eval()
+        network = initial_weights.new_network(config, "init", 0).eval()
         network.load_state_dict(best["network"])
         with torch.no_grad():
             x = script.to_float(torch.as_tensor(np.array(store.images)))
@@ -187,8 +187,8 @@ def test_an_iteration_starts_from_the_last_ones_best_weights_unless_told_otherwi
         assert f"Warm-starting from previous iteration: {run / 'iteration_0/best_model.pt'}" in log
     best = weights_of(run, 0)
     config = config_from_dict(json.loads((run / "config.json").read_text()), "", ActiveConfig)
-    fresh = starts.new_network(config, "init", 1).state_dict()
-    parameters = dict(starts.new_network(config, "init", 1).named_parameters())
+    fresh = initial_weights.new_network(config, "init", 1).state_dict()
+    parameters = dict(initial_weights.new_network(config, "init", 1).named_parameters())
     for key, value in started[1].items():
         if flag is None:
             expected = best[key]
@@ -358,7 +358,7 @@ class Scale(nn.Module):
 
 
 def test_shrink_and_perturb_leaves_batch_norms_statistics():
-    mixed = starts.shrink_perturb(Scale(2.0).state_dict(), Scale(3.0))
+    mixed = initial_weights.shrink_perturb(Scale(2.0).state_dict(), Scale(3.0))
     assert mixed["weight"].item() == pytest.approx(0.4 * 2 + 0.1 * 3)
     assert mixed["mean"].item() == 2
 

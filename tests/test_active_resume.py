@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import train_active_learning_fixed as script
-from picking import files, iterations
+from picking import files
+from picking.active_learning import iterations
 from picking.files import locked
 from picking.runs import folder
 from tests.fixtures.active_runs import (

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 import analyze_active_learning_results as script
+from picking.active_learning.analysis.comparison import summarise
+from picking.active_learning.analysis.plots import STYLES
+from picking.active_learning.analysis.runs import read_runs
+from picking.active_learning.analysis.tables import report
 from picking.errors import UserError, run_script
-from picking.learning_comparison import summarise
-from picking.learning_plots import STYLES
-from picking.learning_runs import read_runs
-from picking.learning_tables import report
 from tests.fixtures.run_folders import RISING, SLOW, metrics_of, write_run
 
 PICTURES = ("active_learning_comparison.png", "data_efficiency.png")
@@ -89,7 +89,7 @@ def test_both_pictures_are_drawn_whether_or_not_there_is_a_target(tmp_path, anal
 
 
 def test_every_strategy_has_a_colour_of_its_own():
-    from picking.acquisition import STRATEGIES
+    from picking.active_learning.strategies import STRATEGIES
 
     assert STYLES.keys() == STRATEGIES.keys()
     assert len({colour for colour, _ in STYLES.values()}) == len(STYLES)

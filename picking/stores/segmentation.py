@@ -86,7 +86,7 @@ class SegmentationBatch(NamedTuple):
     """Images and masks, uint8 (b, S, S); is_training marks a batch that is to be augmented.
 
     A mask is 0 for background, 1 for particles, 255 where neither is known. unlabeled: further
-    images, uint8 (u, S, S), that have no masks (picking/pool_consistency.py).
+    images, uint8 (u, S, S), that have no masks (picking/active_learning/unlabeled.py).
     """
 
     images: np.ndarray

@@ -9,11 +9,12 @@ import yaml
 from hypothesis import strategies as st
 
 import pick_particles
-from picking import detection, files, iterations
+from picking import detection, files
+from picking.active_learning import iterations
+from picking.active_learning.analysis.comparison import summarise
+from picking.active_learning.analysis.runs import read_runs
+from picking.active_learning.analysis.tables import report
 from picking.formats.coordinate_formats import Picks
-from picking.learning_comparison import summarise
-from picking.learning_runs import read_runs
-from picking.learning_tables import report
 from picking.runs import folder as runs
 from picking.stores.segmentation import SegmentationStore
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import train_active_learning_fixed as script
+from picking.active_learning.unlabeled import WithUnlabeled, with_unlabeled
 from picking.config import WarpConfig
-from picking.pool_consistency import WithUnlabeled, with_unlabeled
 from picking.runs import distributed
 from picking.stores.segmentation import IGNORE, CryoEMSegmentationDataset
 from picking.training.augment import to_float

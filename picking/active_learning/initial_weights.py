@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from picking import iterations
+from picking.active_learning import iterations
+from picking.active_learning.iterations import Progress, folder_of
 from picking.config import ActiveConfig, PUConfig, SegmentationModelConfig, config_from_dict
 from picking.errors import UserError
 from picking.files import read_json
-from picking.iterations import Progress, folder_of
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
 from picking.streams import stream_seed

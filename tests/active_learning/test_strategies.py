@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from models import UNet
-from picking import acquisition
-from picking.acquisition import (
+from picking.active_learning import strategies
+from picking.active_learning.pool_scores import PoolScores, score_pool
+from picking.active_learning.strategies import (
     STRATEGIES,
     Pool,
     initial_set,
@@ -18,7 +19,6 @@ from picking.acquisition import (
     strategy,
 )
 from picking.errors import UserError
-from picking.pool import PoolScores, score_pool
 from picking.training.augment import to_float
 
 BY_SCORE = [
@@ -181,8 +181,8 @@ def naive_k_centre(features, labelled, n):
 def test_k_centre_takes_the_farthest_point_as_a_naive_search_does(
     monkeypatch, n_labelled, ahead, block_rows
 ):
-    monkeypatch.setattr(acquisition, "AHEAD", ahead)
-    monkeypatch.setattr(acquisition, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(strategies, "AHEAD", ahead)
+    monkeypatch.setattr(strategies, "BLOCK_ROWS", block_rows)
     rng = np.random.default_rng(n_labelled)
     features, labelled = rng.standard_normal((80, 5)), rng.standard_normal((n_labelled, 5))
     expected = naive_k_centre(features, labelled, 25)
@@ -232,7 +232,7 @@ def test_random_stratified_takes_equally_many_of_each_id_as_far_as_they_last():
 
 
 def test_random_stratified_without_ids_takes_from_every_cluster_of_features(monkeypatch):
-    monkeypatch.setattr(acquisition, "MAX_STRATA", 3)
+    monkeypatch.setattr(strategies, "MAX_STRATA", 3)
     pool = pool_of(93, features=blobs([0, 1, 2], [80, 8, 5]))
     for seed in range(5):
         chosen = select("random_stratified", pool, 12, seed)[0]
@@ -288,7 +288,7 @@ def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_labe
 def test_typiclust_goes_round_the_clusters_when_all_hold_something_and_outliers_come_last(
     monkeypatch,
 ):
-    monkeypatch.setattr(acquisition, "MAX_CLUSTERS", 4)
+    monkeypatch.setattr(strategies, "MAX_CLUSTERS", 4)
     features = blobs([0, 1, 2, 3], [20, 12, 8, 2])  # the last is too small to be typical
     pool = pool_of(42, scores(2, features=blobs([0, 0], [1, 1])), features=features)
     blob = np.repeat([0, 1, 2, 3], [20, 12, 8, 2])
@@ -297,9 +297,9 @@ def test_typiclust_goes_round_the_clusters_when_all_hold_something_and_outliers_
 
 
 def test_typicality_is_one_over_the_mean_distance_to_the_nearest_neighbours(monkeypatch):
-    monkeypatch.setattr(acquisition, "MAX_CLUSTERS", 1)
-    monkeypatch.setattr(acquisition, "NEIGHBOURS", 3)
-    monkeypatch.setattr(acquisition, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(strategies, "MAX_CLUSTERS", 1)
+    monkeypatch.setattr(strategies, "NEIGHBOURS", 3)
+    monkeypatch.setattr(strategies, "BLOCK_ROWS", 10)
     pool = pool_of(23)
     x = on_sphere(np.concatenate([pool.labelled.features, pool.candidates.features]))
     apart = np.sort(np.linalg.norm(x[:, None] - x[None], axis=2), axis=1)[:, 1:4]
@@ -308,9 +308,9 @@ def test_typicality_is_one_over_the_mean_distance_to_the_nearest_neighbours(monk
 
 
 def test_clusters_of_directions_are_a_fixed_point_of_k_means(monkeypatch):
-    monkeypatch.setattr(acquisition, "LLOYD_STEPS", 1000)
+    monkeypatch.setattr(strategies, "LLOYD_STEPS", 1000)
     x = on_sphere(scores(200).features)
-    cluster = acquisition._clusters(x, 7, np.random.default_rng(0))
+    cluster = strategies._clusters(x, 7, np.random.default_rng(0))
     centres = np.stack([x[cluster == k].mean(axis=0) for k in range(7)])
     nearest = np.linalg.norm(x[:, None] - centres[None], axis=2).argmin(axis=1)
     assert nearest.tolist() == cluster.tolist()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from picking.learning_curves import (
+from picking.active_learning.analysis.curves import (
     area,
     common_range,
     crossing,
@@ -14,7 +14,7 @@ from picking.learning_curves import (
     saving,
     savings,
 )
-from picking.learning_runs import Curve
+from picking.active_learning.analysis.runs import Curve
 from tests.fixtures.run_folders import POOL, RISING, SLOW, figures, level, summary_of, write_run
 
 X = np.array([10.0, 20, 40])

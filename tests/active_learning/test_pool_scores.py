@@ -9,8 +9,8 @@ from scipy.special import entr  # -x log(x)
 from torch import nn
 
 from models import AttentionUNet, UNet
+from picking.active_learning.pool_scores import pixel_scores, score_pool
 from picking.errors import UserError
-from picking.pool import pixel_scores, score_pool
 from picking.training.augment import to_float
 
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from picking.active_learning.pool_scores import PoolScores
 from picking.errors import UserError
-from picking.pool import PoolScores
 from picking.streams import stream
 
 BLOCK_ROWS = 4096  # of features in one matrix product: bounds the memory beside them
@@ -65,7 +65,7 @@ class Pool:
 
 
 class Strategy(NamedTuple):
-    """How to select, and which extras of `picking.pool.score_pool` it takes."""
+    """How to select, and which extras of `picking.active_learning.pool_scores.score_pool` it takes."""
 
     select: Callable[[Pool, int, np.random.Generator], Selection]
     extras: frozenset[str] = frozenset()

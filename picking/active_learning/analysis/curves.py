@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from picking.learning_runs import Curve
+from picking.active_learning.analysis.runs import Curve
 
 CONFIDENCE = 0.95
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking import acquisition, active_reports, iterations
+from picking.active_learning import iterations, strategies
+from picking.active_learning import log as active_reports
+from picking.active_learning.pool_scores import PoolScores, score_pool
 from picking.config import ActiveConfig
-from picking.pool import PoolScores, score_pool
 from picking.runs import distributed
 from picking.runs.folder import Log
 from picking.stores.segmentation import SegmentationStore
@@ -38,7 +39,7 @@ def query(
     trained on. Returns the seconds that the choice took: scoring only what the strategy looks at.
     """
     settings, training = config.active_learning, config.training
-    strategy = acquisition.strategy(settings.strategy)
+    strategy = strategies.strategy(settings.strategy)
     unlabelled = np.setdiff1d(np.arange(len(store)), labelled)
 
     def scored(rows: np.ndarray) -> PoolScores:
@@ -49,7 +50,7 @@ def query(
             extras=strategy.extras if rows is unlabelled else frozenset(),
         )  # fmt: skip
 
-    pool = acquisition.Pool(
+    pool = strategies.Pool(
         rows=unlabelled,
         labelled_rows=labelled,
         score=scored,
@@ -57,7 +58,7 @@ def query(
         strata=[store.ids[i] for i in unlabelled],
     )
     started = time.monotonic()
-    rng = acquisition.query_rng(training.seed, settings.strategy, k)
+    rng = strategies.query_rng(training.seed, settings.strategy, k)
     chosen, scores = strategy.select(pool, n_new, rng)
     seconds = time.monotonic() - started
 
@@ -68,8 +69,8 @@ def query(
         iterations.write_labelled(run, k + 1, store, everything, new, scores[chosen])
     shared = {}
     if settings.compare_queries:
-        others = [name for name in acquisition.STRATEGIES if name != settings.strategy]
-        shared = acquisition.overlaps(pool, chosen, others, training.seed, k)
+        others = [name for name in strategies.STRATEGIES if name != settings.strategy]
+        shared = strategies.overlaps(pool, chosen, others, training.seed, k)
     if rank == 0:
         active_reports.report_query(
             log, board, k, settings.strategy, store, unlabelled, chosen, scores, shared, network,

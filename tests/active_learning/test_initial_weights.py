@@ -7,7 +7,7 @@ import torch
 
 import train_active_learning_fixed as script
 from models import UNETS, PUClassifier
-from picking import starts
+from picking.active_learning import initial_weights
 from picking.config import ActiveConfig, PUConfig, plain
 from picking.runs import folder
 from tests.fixtures.active_runs import (
@@ -68,7 +68,7 @@ def test_a_pu_unets_weights_land_and_only_the_gates_are_new(seg_store, tmp_path,
     path, weights = pu_checkpoint(tmp_path / "pu.pt")
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, overrides=overrides)
-    new = starts.new_network(
+    new = initial_weights.new_network(
         dataclasses.replace(
             ActiveConfig(), model=dataclasses.replace(ActiveConfig().model, width=4, depth=2)
         ),
@@ -109,7 +109,7 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, *flags, overrides=overrides, run="run")
     best = folder.load_checkpoint(run / "iteration_0" / "best_model.pt")
     model = dataclasses.replace(ActiveConfig().model, width=4, depth=2)
-    fresh = starts.new_network(dataclasses.replace(ActiveConfig(), model=model), "init", 1)
+    fresh = initial_weights.new_network(dataclasses.replace(ActiveConfig(), model=model), "init", 1)
     key = "head.weight"
     new = fresh.state_dict()[key]
     expected = new if flag == "--no-warmstart" else 0.4 * best["network"][key] + 0.1 * new

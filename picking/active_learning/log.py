@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from picking.active_learning.iterations import FULL, Progress
 from picking.config import ActiveConfig
-from picking.iterations import FULL, Progress
 from picking.runs import distributed
 from picking.runs.folder import Log
 from picking.stores.segmentation import IGNORE, SegmentationStore

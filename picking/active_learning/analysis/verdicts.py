@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from picking.learning_curves import crossing, mean_curve, over_seeds
-from picking.learning_runs import Curve, Group, partner
+from picking.active_learning.analysis.curves import crossing, mean_curve, over_seeds
+from picking.active_learning.analysis.runs import Curve, Group, partner
 
 LIMIT = 0.40
 HYPOTHESIS = f"the target F1 with at most {LIMIT:.0%} of the images"

@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 from typing import Any
 
+from picking.active_learning.analysis.verdicts import LIMIT
 from picking.files import write_atomically
-from picking.learning_verdicts import LIMIT
 
 # One colour and marker for each strategy in every picture; hues that colour-blind readers can tell
 # apart (after Okabe and Ito, and Tol), the foreground variants lighter than what they vary.

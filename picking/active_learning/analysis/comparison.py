@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from picking.errors import UserError
-from picking.learning_curves import (
+from picking.active_learning.analysis.curves import (
     area,
     common_range,
     crossing,
@@ -15,7 +14,7 @@ from picking.learning_curves import (
     saving,
     savings,
 )
-from picking.learning_runs import (
+from picking.active_learning.analysis.runs import (
     Curve,
     Group,
     Run,
@@ -26,7 +25,8 @@ from picking.learning_runs import (
     partner,
     progress,
 )
-from picking.learning_verdicts import HYPOTHESIS, NO_TARGET, n_seeds, verdicts
+from picking.active_learning.analysis.verdicts import HYPOTHESIS, NO_TARGET, n_seeds, verdicts
+from picking.errors import UserError
 
 LEVELS = (0.90, 0.95, 0.98, 1.00)  # of the full-data F1
 FULL_POOL = 5172  # images of the data set that the config's target_f1 was measured on

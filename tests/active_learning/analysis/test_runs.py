@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from picking.active_learning.analysis.runs import read_runs
 from picking.errors import UserError
-from picking.learning_runs import read_runs
 from tests.fixtures.run_folders import RISING, SLOW, metrics_of, summary_of, write_run
 
 
