@@ -72,8 +72,17 @@ from typing import Any
 
 import numpy as np
 
-from picking import dense, detection, matching, picks_report
 from picking.config import differing_keys
+from picking.detection import matching, peaks, score_map
+from picking.detection import report as picks_report
+from picking.detection.picker import (
+    Picker,
+    holder_of,
+    keep_threshold,
+    kept_threshold,
+    load_picker,
+    pick,
+)
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, remove_half_written, sha256, write_json
 from picking.formats.micrographs import image_size, read_micrograph
@@ -85,7 +94,6 @@ from picking.formats.paths import (
     expand,
     find_micrographs,
 )
-from picking.picker import Picker, holder_of, keep_threshold, kept_threshold, load_picker, pick
 from picking.runs import folder as runs
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
@@ -192,19 +200,19 @@ def main() -> None:
                 picture = in_folder(args.output / "overlays", name)
                 picks_report.draw_picks(read_micrograph(paths[name]), called, picture, True)
             if args.heatmap:
-                dense.write_heatmap(scores, in_folder(args.output / "heatmaps", name))
-            detection.save_picks(done[name], found)
+                score_map.write_heatmap(scores, in_folder(args.output / "heatmaps", name))
+            peaks.save_picks(done[name], found)
             seconds = time.monotonic() - started
             print(
                 f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
             )
 
         # 3. What they make together
-        all_found = [detection.load_picks(done[name], name, sizes[name]) for name in paths]
+        all_found = [peaks.load_picks(done[name], name, sizes[name]) for name in paths]
         all_called = [select(found, found.scores >= threshold) for found in all_found]
         if args.one_file:
             write_picks(args.output, all_called, args.formats, one_file=True)
-        detection.write_summary(args.output / "summary.csv", all_called)
+        peaks.write_summary(args.output / "summary.csv", all_called)
         if truth is not None:
             evaluate(args, all_found, truth, paths, threshold)
         else:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking import matching
+from picking.detection import matching
 from picking.formats.annotations import Micrograph
 from picking.formats.coordinates import Picks
 from picking.stores.patches import PlanSettings, plan_split

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from picking.detection.matching import FrameCheck, contrast, frame_check
 from picking.errors import UserError
 from picking.formats.coordinates import FRAMES, Picks
 from picking.formats.micrographs import SUFFIXES, UnreadableImage, read_micrograph
-from picking.matching import FrameCheck, contrast, frame_check
 
 FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
 Paths = dict[str, Path]  # by file name

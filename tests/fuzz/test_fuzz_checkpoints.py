@@ -10,10 +10,10 @@ import torch
 from hypothesis import strategies as st
 from torch import nn
 
-from picking import picker
 from picking.active_learning import iterations
 from picking.active_learning.initial_weights import new_network, read_initial_weights
 from picking.config import ActiveConfig, PUConfig, config_from_dict
+from picking.detection import picker
 from picking.pu_learning import log
 from picking.pu_learning.state import State
 from picking.runs import folder as runs

@@ -9,11 +9,12 @@ import yaml
 from hypothesis import strategies as st
 
 import pick_particles
-from picking import detection, files
+from picking import files
 from picking.active_learning import iterations
 from picking.active_learning.analysis.comparison import summarise
 from picking.active_learning.analysis.runs import read_runs
 from picking.active_learning.analysis.tables import report
+from picking.detection import peaks
 from picking.formats.coordinate_formats import Picks
 from picking.runs import folder as runs
 from picking.stores.segmentation import SegmentationStore
@@ -72,7 +73,7 @@ def found_picks(draw, folder):
     """scored/*.npz of a folder of picks."""
     path = folder / "a.jpg.npz"
     picks = Picks("a.jpg", np.ones((5, 2)), np.full(5, 0.5), np.full(5, 20.0), (30, 40))
-    detection.save_picks(path, picks)
+    peaks.save_picks(path, picks)
     if draw(st.booleans()):
         path.write_bytes(draw(damaged_bytes(path.read_bytes(), hot=300)))
     else:
@@ -85,7 +86,7 @@ def found_picks(draw, folder):
         np.savez(path, **arrays)
 
     def use():
-        picks = detection.load_picks(path, "a.jpg", (30, 40))
+        picks = peaks.load_picks(path, "a.jpg", (30, 40))
         assert picks.centres_px.shape == (len(picks.scores), 2)
         assert picks.scores.shape == picks.diameters_px.shape
         assert ((picks.scores >= 0) & (picks.scores <= 1)).all()

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from picking.dense import ScoreMap
-from picking.detection import (
+from picking.detection.peaks import (
     classifier_picks,
     disk_mean,
     load_picks,
@@ -12,6 +11,7 @@ from picking.detection import (
     segmentation_picks,
     write_summary,
 )
+from picking.detection.score_map import ScoreMap
 from picking.errors import UserError
 
 DIAMETER_PX = 100.0

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from picking import dense, detection
 from picking.config import ActiveConfig, PUConfig, config_from_dict
+from picking.detection import peaks, score_map
 from picking.errors import UserError
 from picking.formats.coordinates import Picks
 from picking.runs import checkpoints, folder
@@ -31,7 +31,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
     Raises `UserError` when the checkpoint is damaged or no model to pick with.
     """
     checkpoint = folder.load_checkpoint(path)
-    wants = dense.input_of(checkpoint, str(path))
+    wants = score_map.input_of(checkpoint, str(path))
     config: PUConfig | ActiveConfig
     if checkpoint["kind"] == "pu_classifier":
         config = config_from_dict(checkpoint["config"], str(path), PUConfig)
@@ -53,14 +53,16 @@ def load_picker(path: Path, device: torch.device) -> Picker:
     return Picker(path, network.eval(), checkpoint, wants, config.training.precision, device)
 
 
-def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[dense.ScoreMap, Picks]:
+def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[score_map.ScoreMap, Picks]:
     """Return a micrograph's scores and its picks at any threshold worth looking at."""
-    scores = dense.score_map(path, picker.network, picker.wants, picker.precision, picker.device)
+    scores = score_map.score_map(
+        path, picker.network, picker.wants, picker.precision, picker.device
+    )
     disk = picker.wants.get("disk")
     if disk is None:
-        return scores, detection.classifier_picks(scores, path.name, diameter_px)
+        return scores, peaks.classifier_picks(scores, path.name, diameter_px)
     pixel_threshold = picker.checkpoint.get("threshold") or 0.5
-    found = detection.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)
+    found = peaks.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)
     return scores, found
 
 

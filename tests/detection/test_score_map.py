@@ -6,8 +6,8 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from models import PUClassifier
-from picking import dense
 from picking.config import AugmentationConfig, DataConfig, PUConfig
+from picking.detection import score_map
 from picking.errors import UserError
 from picking.stores.masks import ImagePlan, MaskSettings
 from picking.stores.patches import cut_patches
@@ -93,7 +93,7 @@ def patch_by_patch(network, image, scores, patch_px, input_px):
 def test_dense_scores_rank_places_as_patch_by_patch_scoring_does(trained, patch_px):
     image, _ = field(np.random.default_rng(1), 4, 128)
     image = np.kron(image, np.ones((patch_px // 64, patch_px // 64), np.uint8))
-    scores = dense.classifier_map(trained, image, patch_px, 64, "fp32", CPU)
+    scores = score_map.classifier_map(trained, image, patch_px, 64, "fp32", CPU)
     single = patch_by_patch(trained, image, scores, patch_px, 64)
     assert scores.logits.shape == (16, 16)
     assert single.std() > 0.3
@@ -102,17 +102,17 @@ def test_dense_scores_rank_places_as_patch_by_patch_scoring_does(trained, patch_
 
 def test_scores_do_not_depend_on_how_many_windows_are_scored_at_a_time(trained, monkeypatch):
     image, _ = field(np.random.default_rng(2), 6, 100)
-    whole = dense.classifier_map(trained, image[:, :61], 64, 64, "fp32", CPU)
-    monkeypatch.setattr(dense, "BATCH_WINDOWS", 8)
-    tiled = dense.classifier_map(trained, image[:, :61], 64, 64, "fp32", CPU)
+    whole = score_map.classifier_map(trained, image[:, :61], 64, 64, "fp32", CPU)
+    monkeypatch.setattr(score_map, "BATCH_WINDOWS", 8)
+    tiled = score_map.classifier_map(trained, image[:, :61], 64, 64, "fp32", CPU)
     assert whole.logits.shape == (13, 8)
     np.testing.assert_allclose(tiled.logits, whole.logits, atol=1e-4)
 
 
 def test_what_lies_far_from_a_place_does_not_change_its_score(trained):
     image, _ = field(np.random.default_rng(3), 6, 144)
-    whole = dense.classifier_map(trained, image[:72], 64, 64, "fp32", CPU)
-    part = dense.classifier_map(trained, image[:72, :112], 64, 64, "fp32", CPU)
+    whole = score_map.classifier_map(trained, image[:72], 64, 64, "fp32", CPU)
+    part = score_map.classifier_map(trained, image[:72, :112], 64, 64, "fp32", CPU)
     inside = np.s_[:, : (112 - 40) // 8]
     np.testing.assert_allclose(part.logits[inside], whole.logits[inside], atol=1e-4)
 
@@ -120,7 +120,7 @@ def test_what_lies_far_from_a_place_does_not_change_its_score(trained):
 @pytest.mark.parametrize("patch_px", [32, 64, 96])
 def test_small_windows_score_exactly_as_patches_do(patch_px):
     image, _ = field(np.random.default_rng(4), 5, 150)
-    scores = dense.classifier_map(CentreValue(), image[:131], patch_px, 32, "fp32", CPU)
+    scores = score_map.classifier_map(CentreValue(), image[:131], patch_px, 32, "fp32", CPU)
     single = patch_by_patch(CentreValue(), image[:131], scores, patch_px, 32)
     assert single.std() > 0.3
     np.testing.assert_allclose(scores.logits, single, atol=0.1)  # scaling rounds to grey levels
@@ -130,7 +130,7 @@ def test_small_windows_score_exactly_as_patches_do(patch_px):
 def test_a_cell_stands_for_where_its_window_has_its_centre(patch_px, spacing_px):
     image = np.full((200, 240), 100, np.uint8)
     image[120 - 4 : 120 + 4, 80 - 4 : 80 + 4] = 200
-    scores = dense.classifier_map(CentreValue(), image, patch_px, 32, "fp32", CPU)
+    scores = score_map.classifier_map(CentreValue(), image, patch_px, 32, "fp32", CPU)
     assert scores.spacing_px.tolist() == [spacing_px] * 2
     assert scores.logits.shape == tuple(-(-n // spacing_px) for n in image.shape)
     bright = np.argwhere(scores.logits > scores.logits.max() / 2)
@@ -138,7 +138,7 @@ def test_a_cell_stands_for_where_its_window_has_its_centre(patch_px, spacing_px)
 
 
 def test_layers_are_shared_only_while_their_map_of_a_window_is_fine():
-    assert [dense.shared_stages(n) for n in (16, 32, 64, 96, 100, 128, 256, 511)] == [
+    assert [score_map.shared_stages(n) for n in (16, 32, 64, 96, 100, 128, 256, 511)] == [
         (0, 1), (0, 1), (1, 4), (1, 4), (1, 4), (2, 8), (3, 16), (0, 1),
     ]  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_a_micrograph_is_scaled_as_for_training(size_px, padded_px):
     for resize, expected in (("stretch", (768, 768)), ("pad", padded_px)):
         settings = MaskSettings(128, resize, 6, 0)
         plan = ImagePlan(None, size_px, np.empty((0, 2)), np.empty(0), settings)
-        assert dense.working_size(size_px, 128, 6, resize) == plan.scaled_px == expected
+        assert score_map.working_size(size_px, 128, 6, resize) == plan.scaled_px == expected
 
 
 def test_every_pixel_gets_the_mean_of_the_images_it_lies_in():
@@ -162,7 +162,7 @@ def test_every_pixel_gets_the_mean_of_the_images_it_lies_in():
         def forward(self, x):
             return torch.ones_like(x) * 3
 
-    scores = dense.segmentation_map(
+    scores = score_map.segmentation_map(
         Rows(), np.zeros((70, 40), np.uint8), 32, (140, 120), "fp32", CPU
     )
     assert scores.logits.shape == (70, 40)
@@ -179,7 +179,7 @@ def test_what_a_network_gets_wrong_at_the_rim_of_an_image_leaves_no_seam():
             z[..., 0, :], z[..., -1, :] = 9, 9
             return z
 
-    z = dense.segmentation_map(
+    z = score_map.segmentation_map(
         WrongAtTheRim(), np.zeros((128, 128), np.uint8), 32, (128, 128), "fp32", CPU
     ).logits
     assert z[1:-1, 1:-1].max() < 9 / 10
@@ -188,7 +188,7 @@ def test_what_a_network_gets_wrong_at_the_rim_of_an_image_leaves_no_seam():
 
 def test_one_image_a_micrograph_is_scored_as_it_is():
     image, _ = field(np.random.default_rng(5), 5, 64)
-    scores = dense.segmentation_map(CentreValue(), image, 64, (64, 64), "fp32", CPU)
+    scores = score_map.segmentation_map(CentreValue(), image, 64, (64, 64), "fp32", CPU)
     np.testing.assert_allclose(scores.logits, to_float(torch.tensor(image)[None])[0, 0], atol=1e-5)
 
 
@@ -199,7 +199,7 @@ def test_scores_come_from_files_in_either_way_of_preparing_them(tmp_path):
         ({"patch_size_px": 64, "input_size_px": 32}, (16, 16)),
         ({"side_px": 48, "tiles": 2, "resize": "stretch"}, (96, 96)),
     ):
-        scores = dense.score_map(tmp_path / "a.png", CentreValue(), wants, "fp32", CPU)
+        scores = score_map.score_map(tmp_path / "a.png", CentreValue(), wants, "fp32", CPU)
         assert (scores.logits.shape, scores.size_px) == (shape, (128, 128))
 
 
@@ -211,13 +211,13 @@ def test_scores_that_are_not_finite_are_refused(tmp_path):
     Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
     wants = {"side_px": 32, "tiles": 2, "resize": "stretch"}
     with pytest.raises(UserError, match=r"a\.png are not finite"):
-        dense.score_map(tmp_path / "a.png", Broken(), wants, "fp32", CPU)
+        score_map.score_map(tmp_path / "a.png", Broken(), wants, "fp32", CPU)
 
 
 def test_a_heatmap_has_a_pixel_for_each_cell(tmp_path):
     logits = np.array([[-20, 0], [20, 0], [0, 0]], np.float32)
-    scores = dense.ScoreMap(logits, np.zeros(2), np.ones(2), (3, 2))
-    dense.write_heatmap(scores, tmp_path / "a.png")
+    scores = score_map.ScoreMap(logits, np.zeros(2), np.ones(2), (3, 2))
+    score_map.write_heatmap(scores, tmp_path / "a.png")
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[0, 128], [255, 128], [128, 128]]
 
 
@@ -235,14 +235,14 @@ def test_a_heatmap_has_a_pixel_for_each_cell(tmp_path):
 )
 def test_a_checkpoint_must_say_how_its_input_was_prepared(checkpoint, message):
     with pytest.raises(UserError, match=message) as error:
-        dense.input_of(checkpoint, "best.pt")
+        score_map.input_of(checkpoint, "best.pt")
     assert "best.pt" in str(error.value)
 
 
 def test_a_classifiers_input_size_is_that_of_its_config():
     config = {"data": {"input_size_px": 64}}
     checkpoint = {"kind": "pu_classifier", "config": config, "input": {"patch_size_px": 128}}
-    assert dense.input_of(checkpoint, "a") == {"patch_size_px": 128, "input_size_px": 64}
+    assert score_map.input_of(checkpoint, "a") == {"patch_size_px": 128, "input_size_px": 64}
 
 
 # Windows about picks
@@ -272,7 +272,7 @@ def test_a_map_of_a_scaled_micrograph_lies_where_the_micrograph_does(tmp_path):
     image = 250 * np.exp(-((y[:, None] - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * 9**2))
     Image.fromarray(image.astype(np.uint8)).save(tmp_path / "a.png")
     wants = {"patch_size_px": 64, "scale": 20 / 36, "input_size_px": 200}
-    found = dense.score_map(tmp_path / "a.png", nn.Identity(), wants, "fp32", CPU)
+    found = score_map.score_map(tmp_path / "a.png", nn.Identity(), wants, "fp32", CPU)
     assert found.logits.shape == (184, 223) and found.size_px == (331, 402)
     weight = np.maximum(found.logits - 0.5, 0)
     cells = np.argwhere(weight)

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.formats.coordinates import Picks
-from picking.matching import compare, evaluate, pr_curve
-from picking.picks_report import (
+from picking.detection.matching import compare, evaluate, pr_curve
+from picking.detection.report import (
     COLOURS,
     MAX_OVERLAY_PX,
     TABLE,
@@ -17,6 +16,7 @@ from picking.picks_report import (
     threshold_rows,
     write_table,
 )
+from picking.formats.coordinates import Picks
 
 
 def picks_at(centres, scores, name="a.jpg", diameter=40.0):

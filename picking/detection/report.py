@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from picking.detection.matching import Curve, Outcome, average_precision, has_scores, pr_curve
 from picking.files import write_atomically
 from picking.formats.coordinates import Picks
-from picking.matching import Curve, Outcome, average_precision, has_scores, pr_curve
 
 MAX_OVERLAY_PX = 1500
 LINE_PX = 2

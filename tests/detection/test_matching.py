@@ -4,10 +4,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
-from picking.errors import UserError
-from picking.formats.coordinates import Picks, match_names, read_picks, turn
-from picking.formats.micrographs import read_micrograph
-from picking.matching import (
+from picking.detection.matching import (
     FrameCheck,
     average_precision,
     choose_threshold,
@@ -18,6 +15,9 @@ from picking.matching import (
     match,
     pr_curve,
 )
+from picking.errors import UserError
+from picking.formats.coordinates import Picks, match_names, read_picks, turn
+from picking.formats.micrographs import read_micrograph
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, picture, some_centres
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from picking.dense import ScoreMap
+from picking.detection.score_map import ScoreMap
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, read_arrays, write_atomically
 from picking.formats.coordinates import Picks, select
