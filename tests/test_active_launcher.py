@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from picking import simulator
+from picking.simulation import dataset
 from tests.fixtures.launching import assert_stops, copy_project, executable, launch_in, options
 
 SCRIPT = "run_active_learning_comparison.sh"
 STAGES = [
-    "picking.simulator",
+    "picking.simulation.dataset",
     "preprocess_coco_full_dataset.py",
     "train_active_learning_fixed.py",
     "analyze_active_learning_results.py",
@@ -453,7 +453,7 @@ exec "{sys.executable}" "$@"
 def test_two_workers_on_the_cpu_from_micrographs_to_a_comparison_interrupted_and_gone_on_with(
     launch, repository, tmp_path
 ):
-    simulator.simulate_dataset(
+    dataset.simulate_dataset(
         tmp_path / "my set", n_train=8, n_val=2, n_test=1, size_px=(256,), n_proteins=1,
         density=2.0, annotation_margin=0.2,
     )  # fmt: skip

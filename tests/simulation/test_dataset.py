@@ -17,12 +17,13 @@ from scipy import constants, stats
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 
-from picking import simulator
 from picking.errors import UserError
 from picking.formats.annotations import read_split
 from picking.formats.micrographs import raw_to_uint8, read_micrograph
-from picking.optics import Optics, ctf_2d, ctf_zeros, radial_power
-from picking.physics import (
+from picking.simulation import dataset as simulator
+from picking.simulation.ctf import Optics, ctf_2d, ctf_zeros, radial_power
+from picking.simulation.dataset import simulate_dataset
+from picking.simulation.micrograph import (
     carbon_film,
     ice_crystals,
     place_particles,
@@ -30,14 +31,13 @@ from picking.physics import (
     simulate_micrograph,
     splat,
 )
-from picking.proteins import (
+from picking.simulation.proteins import (
     PROTEINS,
     protein_gaussians,
     random_angles,
     rotation_matrices,
     symmetry_operators,
 )
-from picking.simulator import simulate_dataset
 
 TINY = {
     "n_train": 10,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from picking.files import read_json, write_atomically
 from picking.formats.micrographs import raw_to_uint8
-from picking.optics import Optics, ctf_zeros, radial_power
-from picking.simulator import plan_dataset, simulate_planned
+from picking.simulation.ctf import Optics, ctf_zeros, radial_power
+from picking.simulation.dataset import plan_dataset, simulate_planned
 
 PANEL_PX = 560
 COLOURS = {"listed": (255, 200, 0), "margin": (0, 190, 255), "zeros": (220, 20, 60)}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft
 
-from picking.optics import Optics
-from picking.proteins import (
+from picking.simulation.ctf import Optics
+from picking.simulation.proteins import (
     GAUSSIAN_SIGMA_ANGSTROM,
     Protein,
     protein_gaussians,

@@ -1,7 +1,7 @@
 """Simulated micrographs with exact truth, in CryoTransformer's layout and with its habits.
 
-    python -m picking.simulator --output data/simulated --seed 42 --num-workers 2
-    python -m picking.simulator --output data/simulated --figure docs/simulated.png
+    python -m picking.simulation.dataset --output data/simulated --seed 42 --num-workers 2
+    python -m picking.simulation.dataset --output data/simulated --figure docs/simulated.png
 
 writes {train,val,test}/*.jpg, annotations/instances_<split>.json, particle_coordinates/<stem>.csv,
 empiar_ids.csv and, on request, mrc/<stem>.mrc. As in the real data, particles near the edge are in
@@ -26,11 +26,11 @@ from picking.files import locked, read_json, remove_half_written, write_atomical
 from picking.formats.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
 from picking.formats.micrographs import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
-from picking.proteins import PROTEINS, Protein
+from picking.simulation.proteins import PROTEINS, Protein
 from picking.streams import stream
 
 if TYPE_CHECKING:  # scipy is loaded when there is something to simulate, so that --help is quick
-    from picking.physics import Simulated
+    from picking.simulation.micrograph import Simulated
 
 RECORD, UNFINISHED_RECORD = "simulation.json", "simulation.unfinished.json"
 JPEG_QUALITY = 90
@@ -62,7 +62,7 @@ class Plan:
 def parse_args() -> argparse.Namespace:
     """Read the command line; all but --figure is an argument of `simulate_dataset`."""
     parser = argparse.ArgumentParser(
-        prog="python -m picking.simulator",
+        prog="python -m picking.simulation.dataset",
         description="Write simulated micrographs with exact truth in CryoTransformer's layout.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
@@ -102,7 +102,7 @@ def main() -> None:
     else:
         print(f"{arguments['output']} is already done with these arguments")
     if figure is not None:
-        from picking.simulator_figure import draw_figure
+        from picking.simulation.figure import draw_figure
 
         draw_figure(arguments["output"], figure)
         print(f"figure: {figure}")
@@ -235,8 +235,8 @@ def annotation_margin_px(arguments: dict[str, Any]) -> int:
 
 def simulate_planned(plan: Plan) -> "Simulated":
     """Simulate the micrograph of a plan; the same plan gives the same one, bit for bit."""
-    from picking.optics import Optics
-    from picking.physics import simulate_micrograph
+    from picking.simulation.ctf import Optics
+    from picking.simulation.micrograph import simulate_micrograph
 
     return simulate_micrograph(
         plan.protein,
