@@ -83,13 +83,13 @@ from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pu_learning.tensorboard import open_board
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
+from picking.seeds import stream, stream_seed
 from picking.stores.segmentation import (
     CryoEMSegmentationDataset,
     SegmentationBatch,
     SegmentationStore,
     open_splits,
 )
-from picking.streams import stream, stream_seed
 from picking.training.augment import to_float
 from picking.training.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
 from picking.training.networks import build_network

@@ -80,8 +80,8 @@ from picking.pu_learning.state import (
 )
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
+from picking.seeds import stream_seed
 from picking.stores.patches import PatchStore
-from picking.streams import stream_seed
 from picking.training.augment import strong_view, weak_view, window_views
 from picking.training.losses import (
     adaptive_threshold,

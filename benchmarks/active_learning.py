@@ -38,8 +38,8 @@ from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.runs import distributed
 from picking.runs.folder import load_checkpoint, load_weights, select_device
+from picking.seeds import stream
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
-from picking.streams import stream
 from picking.training.losses import focal_dice
 from picking.training.scoring import autocast
 

@@ -48,7 +48,7 @@ from torchvision import transforms
 from picking.config import AugmentationConfig
 from picking.errors import run_script
 from picking.parallel import keep_freed_memory
-from picking.streams import stream, stream_seed
+from picking.seeds import stream, stream_seed
 from picking.training.augment import to_float, two_views
 
 BATCH_SIZE = 64

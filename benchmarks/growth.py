@@ -35,8 +35,8 @@ from picking.active_learning.strategies import k_centre
 from picking.config import ActiveConfig, plain
 from picking.errors import run_script
 from picking.pu_learning.samplers import PUBatchSampler
+from picking.seeds import stream
 from picking.stores.patches import PatchStore
-from picking.streams import stream
 
 TIMES = (1, 4, 16)
 SIDE_PX = 128

@@ -36,7 +36,7 @@ from picking.errors import run_script
 from picking.files import read_json, write_atomically
 from picking.formats import annotations
 from picking.formats.coordinates import Picks, write_picks
-from picking.streams import stream
+from picking.seeds import stream
 
 CONFIG = "configs/active_learning_real_quick.yaml"
 # Config values of an arm; {pu} and {pseudo} are checkpoints, {epochs} is worked out

@@ -42,7 +42,7 @@ from picking.formats import annotations
 from picking.formats.coordinates import Picks, match_names, read_picks, write_picks
 from picking.formats.micrographs import image_size, read_micrograph, write_mrc
 from picking.formats.paths import expand
-from picking.streams import stream
+from picking.seeds import stream
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "experiments" / "picking_benchmark"

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.picking import ROOT, script
 from picking.metrics.classification import bootstrap_ranking
-from picking.streams import stream
+from picking.seeds import stream
 
 FOLDER = ROOT / "experiments" / "pu_evidence"
 SIMULATION = (

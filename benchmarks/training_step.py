@@ -53,8 +53,8 @@ from picking.pu_learning import state
 from picking.pu_learning.log import STEP_FIGURES
 from picking.pu_learning.samplers import PUBatchSampler, split_batch
 from picking.runs.folder import new_optimizer, select_device
+from picking.seeds import stream
 from picking.stores.segmentation import CryoEMSegmentationDataset
-from picking.streams import stream
 from picking.training.networks import build_network
 from picking.training.scoring import autocast
 

@@ -24,8 +24,8 @@ from benchmarks.picking import ROOT, script
 from picking.errors import UserError, run_script
 from picking.files import read_json, write_atomically, write_json
 from picking.formats.annotations import SPLITS
+from picking.seeds import stream
 from picking.simulation.dataset import RECORD
-from picking.streams import stream
 
 SIMULATOR = (
     "--micrographs-train", 301, "--micrographs-val", 48, "--micrographs-test", 48, "--size", 512,

@@ -16,7 +16,7 @@ import pytest
 from picking import files
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, require_room, sha256, write_atomically, write_json
-from picking.streams import stream, stream_seed
+from picking.seeds import stream, stream_seed
 from tests.fixtures import ROOT
 
 

@@ -13,7 +13,7 @@ from picking.errors import UserError
 from picking.files import read_json
 from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
-from picking.streams import stream_seed
+from picking.seeds import stream_seed
 from picking.training.networks import build_network
 
 # Ash and Adams 2020: a share of what was learned, and some of a new start

@@ -17,7 +17,7 @@ from scipy import sparse
 
 from picking.active_learning.pool_scores import PoolScores
 from picking.errors import UserError
-from picking.streams import stream
+from picking.seeds import stream
 
 BLOCK_ROWS = 4096  # of features in one matrix product: bounds the memory beside them
 AHEAD = 64  # points whose distances to all k-centre takes at once

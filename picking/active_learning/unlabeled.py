@@ -14,8 +14,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from picking.runs import distributed
+from picking.seeds import stream
 from picking.stores.segmentation import CryoEMSegmentationDataset, SegmentationBatch
-from picking.streams import stream
 
 
 class WithUnlabeled(Dataset):

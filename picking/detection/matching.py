@@ -21,7 +21,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.formats.coordinates import Picks, select
-from picking.streams import stream
+from picking.seeds import stream
 
 # A frame is called wrong where so many of the picks say so, and by a sign test.
 FRAME_SHARE = 0.6

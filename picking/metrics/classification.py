@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from picking.streams import stream
+from picking.seeds import stream
 
 
 def threshold_metrics(y: ArrayLike, score: ArrayLike, threshold: float) -> dict[str, float | None]:

@@ -4,7 +4,7 @@ from picking.errors import UserError
 from picking.formats.annotations import Micrograph, Split, inside
 from picking.formats.micrographs import UnreadableImage, image_size
 from picking.parallel import ordered_map
-from picking.streams import stream
+from picking.seeds import stream
 
 
 def read_headers(

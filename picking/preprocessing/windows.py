@@ -26,8 +26,8 @@ from picking.formats import annotations
 from picking.formats.coordinates import Picks, read_picks
 from picking.formats.micrographs import UnreadableImage, image_size
 from picking.formats.paths import check_frame, expand, find_micrographs
+from picking.seeds import stream
 from picking.stores.patches import MicrographPlan, PatchStore
-from picking.streams import stream
 
 # How far off a particle's centre a place still is positive, in diameters
 POSITIVE_RADIUS = 0.25

@@ -14,8 +14,8 @@ from picking.pu_learning import priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import Priors
 from picking.runs import distributed
+from picking.seeds import stream, stream_seed
 from picking.stores.patches import PatchStore
-from picking.streams import stream, stream_seed
 from picking.training.augment import to_float, weak_view, window_views
 from picking.training.networks import build_network
 from picking.training.scoring import score, to_input

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from picking.errors import UserError
-from picking.streams import stream
+from picking.seeds import stream
 
 
 class PUBatchSampler:

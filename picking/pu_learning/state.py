@@ -1,6 +1,6 @@
 """All that changes while a run goes on: what `last.pt` holds, and `best_model.pt` in part.
 
-Random numbers are not in it: they follow from the seed and the step (see picking/streams.py).
+Random numbers are not in it: they follow from the seed and the step (see picking/seeds.py).
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ PU learning adds checkpoints/{last,best_model}.pt and, at the end, results.json,
 last.pt and a folder for each iteration.
 
 Random numbers have no state to save: every draw follows from the seed and the step (see
-picking/streams.py). So a checkpoint is the networks, the optimiser and the position.
+picking/seeds.py). So a checkpoint is the networks, the optimiser and the position.
 """
 
 import importlib.metadata

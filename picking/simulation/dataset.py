@@ -26,8 +26,8 @@ from picking.files import locked, read_json, remove_half_written, write_atomical
 from picking.formats.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
 from picking.formats.micrographs import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
+from picking.seeds import stream
 from picking.simulation.proteins import PROTEINS, Protein
-from picking.streams import stream
 
 if TYPE_CHECKING:  # scipy is loaded when there is something to simulate, so that --help is quick
     from picking.simulation.micrograph import Simulated

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from picking.streams import stream
+from picking.seeds import stream
 
 GAUSSIANS_PER_PROTEIN = 600
 DOMAINS_PER_PROTEIN = 24

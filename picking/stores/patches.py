@@ -17,9 +17,9 @@ from picking.formats import annotations
 from picking.formats.micrographs import scale_micrograph
 from picking.parallel import ordered_map
 from picking.preprocessing import negatives
+from picking.seeds import stream
 from picking.stores.journal import Journal
 from picking.stores.writer import Filling
-from picking.streams import stream
 
 # What a row of the store is (index.npz, `tag`).
 TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_WINDOW = range(5)

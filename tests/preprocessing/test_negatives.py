@@ -8,7 +8,7 @@ from picking.preprocessing.negatives import (
     keep_apart,
     off_centre_grid,
 )
-from picking.streams import stream
+from picking.seeds import stream
 
 SIZE_PX = (250, 331)
 
