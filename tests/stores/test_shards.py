@@ -15,7 +15,7 @@ from picking.stores import writer
 from picking.stores.shards import Shard, read_shard
 from tests.fixtures.data_sets import write_data_set
 from tests.fixtures.patch_stores import content, damage, done, note_reads, preprocess
-from tests.test_preprocess_segmentation import segment
+from tests.scripts.test_preprocess_segmentation import segment
 
 HARD = ("--hard-negatives", "0.4")
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.fixtures import ROOT
 from tests.fixtures.launching import copy_project, launch_in, options
-from tests.test_active_launcher import SCRIPT, as_slurm_runs, slurm
+from tests.scripts.test_active_learning_launcher import SCRIPT, as_slurm_runs, slurm
 
 # A shell would take these apart, expand or run them if they were not quoted
 NAMES = [
