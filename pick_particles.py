@@ -85,15 +85,9 @@ from picking.detection.picker import (
 )
 from picking.errors import UserError, run_script
 from picking.files import locked, read_json, remove_half_written, sha256, write_json
+from picking.formats.frames import check_frame
 from picking.formats.micrographs import image_size, read_micrograph
-from picking.formats.paths import (
-    Paths,
-    as_number,
-    check_frame,
-    diameter_in_px,
-    expand,
-    find_micrographs,
-)
+from picking.formats.paths import Paths, as_number, diameter_in_px, expand, find_micrographs
 from picking.runs import folder as runs
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name

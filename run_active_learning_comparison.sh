@@ -205,7 +205,7 @@ fi
 output_dir=${output_dir:-experiments/active_learning_fixed}
 strategies=${strategies:-random uncertainty}
 
-simulate=("$PYTHON" -m picking.simulation.dataset --output "$data_root" "${simulation[@]}"
+simulate=("$PYTHON" -m picking.simulation --output "$data_root" "${simulation[@]}"
     --num-workers "$n_makers")
 preprocess=("$PYTHON" preprocess_coco_full_dataset.py --tasks segmentation --data-root "$data_root"
     --seg-output-dir "$data_dir" --num-workers "$n_makers")

@@ -72,7 +72,7 @@ if [[ -z $data_root ]]; then
     data_root=data/simulated
     config=${config:-configs/pu_quickstart.yaml}
     echo "== No --data-root: simulated micrographs in $data_root"
-    call "$PYTHON" -m picking.simulation.dataset --output "$data_root" \
+    call "$PYTHON" -m picking.simulation --output "$data_root" \
         --num-workers "${num_workers:-$n_processors}"
 fi
 config=${config:-configs/pu_full_fixed.yaml}

@@ -5,8 +5,8 @@
 (a) The usual way: a data set reads one patch at a time, Pillow and torchvision make the weak and
     the strong view (RandAugment) of it, worker processes do so.
 (b) Ours with augmentation on the CPU: a batch at a time is read from the memory map and both views
-    are made of all of it (picking/training/augment.py), by worker processes, or by as many threads of the
-    training process, which need not send 8 MB of views for every batch.
+    are made of all of it (picking/training/augment.py), by worker processes, or by as many threads
+    of the training process, which need not send 8 MB of views for every batch.
 (c) Ours with augmentation on the GPU, the host's part alone: a batch of bytes is read from the
     memory map, by worker processes, or by the training process itself. What the GPU does is not
     measured here.

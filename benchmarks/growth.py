@@ -100,7 +100,7 @@ def measure(prepare: Callable, n: int, sender: Any) -> None:
 
 def simulate(n: int, folder: Path) -> Path:
     """Write n micrographs for training, copies of 20 simulated ones."""
-    command = ["-m", "picking.simulation.dataset", "--output", folder / "few", "--size", "256"]
+    command = ["-m", "picking.simulation", "--output", folder / "few", "--size", "256"]
     command += ["--micrographs-train", "20", "--micrographs-val", "1", "--micrographs-test", "1"]
     subprocess.run(
         [sys.executable, *map(str, command), "--num-workers", "0"],

@@ -83,7 +83,7 @@ def main() -> None:
     root = args.data_root.resolve()
     if args.part == "simulated":
         root = ROOT / "data" / "simulated_evidence"
-        script("-m", "picking.simulation.dataset", "--output", root, *SIMULATION)
+        script("-m", "picking.simulation", "--output", root, *SIMULATION)
     for seed in args.seeds:
         for name in args.variants:
             run(args.part, root, name, seed)

@@ -1,6 +1,6 @@
 """What preprocessing costs in shards, beside one ordinary run of the same micrographs.
 
-    python -m picking.simulation.dataset --output data/simulated_large --micrographs-train 34 \
+    python -m picking.simulation --output data/simulated_large --micrographs-train 34 \
         --micrographs-val 4 --micrographs-test 2 --unannotated 0 --size 4096 --pixel-size 1.0 \
         --density 2.5 --num-workers 2
     python -m benchmarks.shards --data-root data/simulated_large --shards 4

@@ -56,7 +56,7 @@ def main() -> None:
     args.data_root = args.data_root.resolve()
     folder = ROOT / "experiments" / f"transfer{args.name}"
     if not (args.data_root / RECORD).exists():
-        script("-m", "picking.simulation.dataset", "--output", args.data_root, *SIMULATOR)
+        script("-m", "picking.simulation", "--output", args.data_root, *SIMULATOR)
     record = read_json(args.data_root / RECORD)
     for protein in args.proteins:  # a mistake is told of before hours of training
         for seed in args.seeds:

@@ -1,1 +1,1 @@
-"""What the scripts share: annotations, stores, losses, metrics, runs and the simulator."""
+"""What the scripts share, in rooms; arrows run downwards only (pyproject.toml, import-linter)."""

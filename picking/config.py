@@ -54,7 +54,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The nnPU risk with two priors, and FixMatch consistency; symbols as in picking/training/losses.py."""
+    """The nnPU risk with two priors, and FixMatch consistency; see picking/training/losses.py."""
 
     prior: float | Literal["actual", "pool"] = number("pool", 0, 1, above=True)
     unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1)
@@ -160,7 +160,7 @@ class ActiveLearningConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationLossConfig:
-    """Focal + Dice: a preset of picking/training/losses.py; a number here goes before the preset's."""
+    """Focal + Dice: a preset of picking/training/losses.py; a number overrides the preset's."""
 
     preset: Literal["default", "reference"] = "default"
     focal_weight: float | None = number(None, 0)
@@ -171,7 +171,7 @@ class SegmentationLossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PoolConsistencyConfig:
-    """FixMatch on images that are not labelled; see picking/active_learning/unlabeled.py. Weight 0: off."""
+    """FixMatch on unlabeled images (picking/active_learning/unlabeled.py). Weight 0: off."""
 
     weight: float = number(0.0, 0)
     threshold: float = number(0.7, 0.5, 1)
@@ -206,7 +206,7 @@ class ActiveTrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class WarpConfig:
-    """Augmentation of images with their masks; see picking/training/warps.py. 0 switches a step off."""
+    """Augmentation of images with masks (picking/training/warps.py). 0 switches a step off."""
 
     flip: bool = True
     rotation_degrees: float = number(15.0, 0, 180)

@@ -20,6 +20,8 @@ import numpy as np
 
 from picking.errors import UserError
 
+LARGEST_PX = 1e9  # no place or size in px is as large; beyond, whole numbers overflow
+
 # A killed run's worker processes hold its lock until they notice, within a second or so.
 LOCK_PATIENCE_S = 5.0
 NAMES = "surrogateescape"  # how Python holds file names that are not UTF-8: the bytes come back
@@ -202,3 +204,9 @@ def require_room(folder: Path, n_bytes: int) -> None:
             f"{n_bytes / 1e9:.1f} GB are needed but {free / 1e9:.1f} GB are free at {folder}: "
             "free some space, choose another --output-dir, or limit --max-images-train"
         )
+
+
+def is_number(value: Any) -> bool:
+    """Return whether ``value`` is a number of px; NaN, infinity and absurd sizes are none."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and abs(value) < LARGEST_PX

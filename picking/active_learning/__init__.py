@@ -1,1 +1,1 @@
-"""active_learning"""
+"""Active learning: strategies, queries and iterations of a run."""

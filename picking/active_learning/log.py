@@ -10,9 +10,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from picking.active_learning.iterations import FULL, Progress
 from picking.config import ActiveConfig
+from picking.mask_values import IGNORE
 from picking.runs import distributed
 from picking.runs.folder import Log
-from picking.stores.segmentation import IGNORE, SegmentationStore
+from picking.stores.segmentation import SegmentationStore
 from picking.training.augment import to_float
 
 N_SHOWN = 4  # queried images in TensorBoard

@@ -65,7 +65,7 @@ class Pool:
 
 
 class Strategy(NamedTuple):
-    """How to select, and which extras of `picking.active_learning.pool_scores.score_pool` it takes."""
+    """How to select, and which extras of `pool_scores.score_pool` it takes."""
 
     select: Callable[[Pool, int, np.random.Generator], Selection]
     extras: frozenset[str] = frozenset()

@@ -15,17 +15,13 @@ Centres are (y, x) in px, in the JPEG's frame. What is counted:
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from picking.errors import UserError
 from picking.formats.coordinates import Picks, select
 from picking.seeds import stream
-
-# A frame is called wrong where so many of the picks say so, and by a sign test.
-FRAME_SHARE = 0.6
-FRAME_SIGMAS = 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,58 +316,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 def _plain(value: Any) -> float | None:
     return None if np.isnan(value) else float(value)
-
-
-# Frames
-
-
-class FrameCheck(NamedTuple):
-    """How many picks lie on a stronger response as read, and how many mirrored up-down.
-
-    Those of several micrographs add up: ``FrameCheck(*map(sum, zip(*checks)))``.
-    """
-
-    n_as_read: int
-    n_mirrored: int
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether the mirrored picks fit clearly better, so that the frame is the wrong one."""
-        n = self.n_as_read + self.n_mirrored
-        surplus = self.n_mirrored - self.n_as_read
-        return surplus > FRAME_SIGMAS * n**0.5 and self.n_mirrored > FRAME_SHARE * n
-
-
-def frame_check(picks: Picks, response: np.ndarray) -> FrameCheck:
-    """Compare the response at the picks with that at their mirror images, y -> height - y.
-
-    ``response`` is (h, w) over the whole micrograph, at any scale: a network's scores or the
-    `contrast` of the image. Whether particles are high or low in it need not be known.
-    """
-    if picks.size_px is None:
-        raise UserError(f"{picks.name}: its size is unknown: give the micrograph")
-    height, width = response.shape
-    y, x = (picks.centres_px * np.array(response.shape) / np.array(picks.size_px)).T
-    if not len(y):
-        return FrameCheck(0, 0)
-    rows = [np.clip(at.astype(int), 0, height - 1) for at in (y, height - y)]
-    here, there = response[np.array(rows), np.clip(x.astype(int), 0, width - 1)] - response.mean()
-    # Particles stand out by the sign of whichever of the two stands out more.
-    sign = np.sign(max(here.mean(), there.mean(), key=abs))
-    ahead = sign * (here - there)
-    return FrameCheck(int((ahead > 0).sum()), int((ahead < 0).sum()))
-
-
-def contrast(image: np.ndarray, diameter_px: float) -> np.ndarray:
-    """Return how much brighter the image is at a particle's scale than around, float32 (h', w').
-
-    image: uint8 (h, w); the result is smaller by a whole factor. It is a difference of Gaussians,
-    the narrow one as wide as suits a disk of ``diameter_px`` best (Lindeberg: radius / sqrt 2).
-    """
-    from PIL import Image
-    from scipy.ndimage import gaussian_filter
-
-    factor = max(1, int(diameter_px / 8))
-    small = np.asarray(Image.fromarray(image).reduce(factor), dtype=np.float32)
-    sigma = diameter_px / factor / 8**0.5
-    return gaussian_filter(small, sigma) - gaussian_filter(small, 1.6 * sigma)

@@ -31,8 +31,7 @@ import torch
 from torch import nn
 
 from picking.errors import UserError
-from picking.files import write_atomically
-from picking.formats.annotations import is_number
+from picking.files import is_number, write_atomically
 from picking.formats.micrographs import (
     MOST_PX,
     image_size,

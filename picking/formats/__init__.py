@@ -1,1 +1,1 @@
-"""formats"""
+"""Others' files and typed records of them: micrographs, annotations, coordinates, frames."""

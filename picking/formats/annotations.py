@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from picking.errors import UserError
-from picking.files import read_json, sha256
+from picking.files import is_number, read_json, sha256
 from picking.formats.micrographs import SUFFIXES
 
 SPLITS = ("train", "val", "test")
@@ -28,7 +28,6 @@ MAPPING_FILE = "empiar_ids.csv"
 MAX_SHARE_MISSING = 0.1
 MAX_SHARE_UNANNOTATED = 0.5
 MAX_SHARE_OUTSIDE = 0.1
-LARGEST_PX = 1e9  # no place or size in px is as large; beyond, whole numbers overflow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -386,9 +385,3 @@ def _list_of_objects(content: dict, key: str, path: Path) -> list[dict]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise UserError(f"{path}: '{key}' must be a list of objects, as in the COCO format")
     return value
-
-
-def is_number(value: Any) -> bool:
-    """Return whether ``value`` is a number of px; NaN, infinity and absurd sizes are none."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and abs(value) < LARGEST_PX

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from picking.errors import UserError
-from picking.files import read_json
-from picking.formats.annotations import LARGEST_PX, MAX_SHARE_MISSING, read_coordinates_csv
+from picking.files import LARGEST_PX, read_json
+from picking.formats.annotations import MAX_SHARE_MISSING, read_coordinates_csv
 
 # What the files say of their frame; BOX and CSV have no room for it.
 FRAME_NOTE = {

@@ -9,14 +9,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from picking.detection.matching import FrameCheck, contrast, frame_check
 from picking.errors import UserError
-from picking.formats.coordinates import FRAMES, Picks
-from picking.formats.micrographs import SUFFIXES, UnreadableImage, read_micrograph
+from picking.formats.micrographs import SUFFIXES
 
-FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
 Paths = dict[str, Path]  # by file name
 # What one of the two sources does not use
 OF_DATA_SETS = ("splits", "hide_ratio", "neg_per_pos", "neg_rule", "annotated_margin", "top_up",
@@ -88,41 +83,6 @@ def diameter_in_px(
     if pixel_size_angstrom is None or not 0 < pixel_size_angstrom < math.inf:
         raise UserError(f"--diameter {text} is in Å: give --pixel-size too, in Å per px")
     return value / pixel_size_angstrom
-
-
-def check_frame(
-    picks: Sequence[Picks],
-    paths: Paths,
-    files: Sequence[Path],
-    frame: str | None,
-    flag: str,
-    diameter_px: float | None,
-) -> None:
-    """Raise `UserError` when most coordinates fit the micrographs better upside down.
-
-    files: that the picks were read from, in ``frame`` or, where that is None, in what their format
-    has. diameter_px: of the particles; None: what the picks state. The message names ``flag``.
-    """
-    frame = frame or FRAMES[files[0].suffix.lower()]
-    n_fit = n_mirrored = 0
-    for one in [one for one in picks if one.name in paths][:FRAMES_CHECKED]:
-        stated = one.diameters_px[np.isfinite(one.diameters_px)]
-        width_px = diameter_px
-        if width_px is None:
-            width_px = diameter_in_px(None, None, float(np.median(stated)) if len(stated) else None)
-        try:
-            image = read_micrograph(paths[one.name])
-        except UnreadableImage:  # whoever needs it will say so
-            continue
-        check = frame_check(one, contrast(image, width_px))
-        n_fit, n_mirrored = n_fit + check.n_as_read, n_mirrored + check.n_mirrored
-    if FrameCheck(n_fit, n_mirrored).contradicted:
-        more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-        raise UserError(
-            f"{files[0]}{more}: {n_mirrored:,} of {n_fit + n_mirrored:,} coordinates fit the "
-            "micrographs better when turned upside down, so they are not in the frame "
-            f"'{frame}': give {flag} {'jpeg' if frame == 'mrc' else 'mrc'}"
-        )
 
 
 # A few picks instead of a data set

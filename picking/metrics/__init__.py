@@ -1,1 +1,1 @@
-"""metrics"""
+"""Rates, curves, thresholds and intervals: of patches, pixels and picks."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from picking.files import read_json, write_atomically
 from picking.formats.micrographs import read_micrograph
-from picking.stores.masks import IGNORE, PARTICLE
+from picking.mask_values import IGNORE, PARTICLE
 from picking.stores.patches import TAG_WINDOW, MicrographPlan
 
 ROWS, COLUMNS = 2, 6

@@ -2,9 +2,9 @@
 
 A place is positive when it lies within `POSITIVE_RADIUS` diameters of a particle's centre. Windows
 are cut about each pick, and at random from the whole of every micrograph; training crops them at
-random (`picking.training.augment.window_views`), so that a pick lies anywhere in its crop. A U-Net scores
-every place of a crop. Those near a pick are the labelled, in any crop; the nnPU risk compares them
-with the other places of the random windows. With N particles a micrograph, n of them picked, the
+random (`picking.training.augment.window_views`), so that a pick lies anywhere in its crop. A U-Net
+scores every place of a crop. Those near a pick are the labelled, in any crop; the nnPU risk
+compares them with the other places of the random windows. With N particles a micrograph, n of them picked, the
 shares of places near a particle are known,
 
     of all places            N a,  a = π (POSITIVE_RADIUS · diameter)² / area
@@ -24,8 +24,9 @@ from picking.errors import UserError
 from picking.files import sha256
 from picking.formats import annotations
 from picking.formats.coordinates import Picks, read_picks
+from picking.formats.frames import check_frame
 from picking.formats.micrographs import UnreadableImage, image_size
-from picking.formats.paths import check_frame, expand, find_micrographs
+from picking.formats.paths import expand, find_micrographs
 from picking.seeds import stream
 from picking.stores.patches import MicrographPlan, PatchStore
 

@@ -1,1 +1,1 @@
-"""pu_learning"""
+"""PU + FixMatch: class priors, batches, state and log of a run."""

@@ -11,7 +11,7 @@ def split_priors(n_labeled: int, n_hidden: int, n_negative: int) -> dict[str, fl
 
     - ``actual_prior``: labelled positives / all patches.
     - ``pool_prior``: all positives / all patches.
-    - ``unlabeled_prior``: hidden positives / unlabeled patches; π_U of `picking.training.losses.nnpu_risk`.
+    - ``unlabeled_prior``: hidden positives / unlabeled patches; π_U of `nnpu_risk`.
 
     Args:
         n_labeled: positives in P.

@@ -1,1 +1,1 @@
-"""runs"""
+"""A run's folder, checkpoints and processes."""

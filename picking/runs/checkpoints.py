@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from picking.config import config_from_dict
 from picking.errors import UserError
-from picking.formats.annotations import is_number
+from picking.files import is_number
 
 T = TypeVar("T")
 MOST_WEIGHTS = 1_000_000_000  # of a network: 4 GB, a hundred times those of our largest

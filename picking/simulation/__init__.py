@@ -1,1 +1,1 @@
-"""simulation"""
+"""Simulated micrographs with exact truth."""

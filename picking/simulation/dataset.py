@@ -1,15 +1,11 @@
-"""Simulated micrographs with exact truth, in CryoTransformer's layout and with its habits.
+"""A data set of simulated micrographs with exact truth, in CryoTransformer's layout.
 
-    python -m picking.simulation.dataset --output data/simulated --seed 42 --num-workers 2
-    python -m picking.simulation.dataset --output data/simulated --figure docs/simulated.png
-
-writes {train,val,test}/*.jpg, annotations/instances_<split>.json, particle_coordinates/<stem>.csv,
-empiar_ids.csv and, on request, mrc/<stem>.mrc. As in the real data, particles near the edge are in
-the image but not listed, `iscrowd` is 1 on every box, and one training micrograph has lost its
-CSV. `truth/<stem>.csv` lists every particle; it is for evaluation, never for training.
+`simulate_dataset` writes {train,val,test}/*.jpg, annotations/instances_<split>.json,
+particle_coordinates/<stem>.csv, empiar_ids.csv and, on request, mrc/<stem>.mrc. As in the real
+data, particles near the edge are in the image but not listed, `iscrowd` is 1 on every box, and one
+training micrograph has lost its CSV. `truth/<stem>.csv` lists every particle; it is for evaluation, never for training.
 """
 
-import argparse
 import io
 import json
 import math
@@ -21,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from picking.errors import UserError, run_script
+from picking.errors import UserError
 from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
 from picking.formats.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
 from picking.formats.micrographs import raw_to_uint8, write_mrc
@@ -57,55 +53,6 @@ class Plan:
     carbon: bool
     n_crystals: int
     seed: int
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line; all but --figure is an argument of `simulate_dataset`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m picking.simulation.dataset",
-        description="Write simulated micrographs with exact truth in CryoTransformer's layout.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--output", type=Path, default=Path("data/simulated"), help="folder of the data set")
-    for split, n in zip(SPLITS, (30, 8, 8), strict=True):
-        name = f"--micrographs-{split}"
-        add(name, type=int, default=n, dest=f"n_{split}", metavar="N", help="how many")
-    add("--size", type=int, nargs="+", default=[1024], dest="size_px", help="side, or height width")
-    add("--proteins", type=int, default=3, dest="n_proteins", help=f"1 to {len(PROTEINS)}")
-    add(
-        "--protein-ratio",
-        type=float,
-        default=1.0,
-        help="micrographs of a protein over those of the next; above 1 the set is unequal, as real "
-        "ones are",
-    )
-    add("--pixel-size", type=float, default=2.0, dest="pixel_size_angstrom", help="in Å")
-    add("--snr", type=float, nargs=2, default=[0.03, 0.08], help="per raw pixel, low and high")
-    add("--density", type=float, default=1.0, help="number of particles over the usual number")
-    add("--annotation-margin", type=float, default=0.6, help="unlisted, in largest diameters")
-    add("--unannotated", type=int, dest="n_unannotated", help="in train; None: 1 if 10 or more")
-    add("--omit-test-json", action="store_true", help="leave the test split with CSVs only")
-    add("--mrc", action="store_true", help="also write raw counts to mrc/, in the MRC's frame")
-    add("--seed", type=int, default=42, help="of everything random")
-    add("--num-workers", type=int, default=0, help="processes; 0 works in this one")
-    add("--figure", type=Path, help="also draw a micrograph, its truth and its spectrum here")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Simulate the data set of the command line unless it is there already."""
-    arguments = vars(parse_args())
-    figure = arguments.pop("figure")
-    if simulate_dataset(**arguments):
-        print(f"simulated micrographs are in {arguments['output']}")
-    else:
-        print(f"{arguments['output']} is already done with these arguments")
-    if figure is not None:
-        from picking.simulation.figure import draw_figure
-
-        draw_figure(arguments["output"], figure)
-        print(f"figure: {figure}")
 
 
 def simulate_dataset(
@@ -379,7 +326,3 @@ def _check_arguments(arguments: dict[str, Any], n_sizes: int, num_workers: int) 
             f"--annotation-margin {a['annotation_margin']} is {annotation_margin_px(a)} px, which "
             f"leaves nothing of {min(a['size_px'])} px: lower it or raise --size"
         )
-
-
-if __name__ == "__main__":
-    run_script(main)

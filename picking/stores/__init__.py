@@ -1,1 +1,1 @@
-"""stores"""
+"""What is trained on: patch and segmentation stores, written once and read memory-mapped."""

@@ -17,11 +17,11 @@ import numpy as np
 
 from picking.files import sha256, write_json
 from picking.formats import annotations, micrographs
+from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
 from picking.stores.journal import Journal
 from picking.stores.writer import Filling
 
 # What a mask's pixel is; nothing is learnt from or measured on one that is ignored.
-BACKGROUND, PARTICLE, IGNORE = 0, 1, 255
 RESIZES = ("stretch", "pad")
 NORMALISATION = (
     "none in the store: grey levels as decoded (raw counts: low-pass and contrast of "

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from picking.errors import UserError
-from picking.files import DAMAGED_ARRAY, open_array, read_arrays, read_json, sha256
+from picking.files import DAMAGED_ARRAY, is_number, open_array, read_arrays, read_json, sha256
 from picking.formats import annotations
 from picking.formats.micrographs import scale_micrograph
 from picking.parallel import ordered_map
@@ -56,8 +56,8 @@ class MicrographPlan:
     """The patches of one micrograph, in the order of their rows in the store.
 
     All centres are float64 (n, 2), (y, x) in px. Rows: labelled and hidden positives, ordinary
-    and off-centre negatives, windows of which nothing is known (picking/preprocessing/windows.py), then
-    ``n_outliers`` of ``outlier_candidates_px``, which are chosen when the image is decoded.
+    and off-centre negatives, windows of which nothing is known, then ``n_outliers`` of
+    ``outlier_candidates_px``, which are chosen when the image is decoded.
 
     Of windows about picks, scaled_px: (height, width) that the micrograph is scaled to before they
     are cut, and reach_px: how far from a pick a place counts as picked, after scaling.
@@ -357,7 +357,7 @@ class PatchStore:
 
     @property
     def windows(self) -> dict[str, float] | None:
-        """How windows about a few picks were made, see picking/preprocessing/windows.py; None of patches."""
+        """How windows about a few picks were made (preprocessing/windows.py); None of patches."""
         return self.metadata.get("windows")
 
     @property
@@ -397,7 +397,7 @@ def _requirements(metadata: dict) -> Iterator[tuple[bool, str]]:
     if windows is not None:
         yield isinstance(windows, dict), "windows are not described"
         for key in WINDOW_KEYS:
-            valid = annotations.is_number(windows.get(key)) and windows[key] > 0
+            valid = is_number(windows.get(key)) and windows[key] > 0
             yield valid, f"{key} of windows is missing"
     for name, counts in metadata["splits"].items():
         listed: Any = counts.get("micrographs") if isinstance(counts, dict) else None
@@ -408,5 +408,5 @@ def _requirements(metadata: dict) -> Iterator[tuple[bool, str]]:
             valid = valid and isinstance(m.get("empiar_id", 0), str | None)
             yield valid, f"a micrograph without name or empiar_id in split {name}"
         for key in ("actual_prior", "pool_prior", "unlabeled_prior"):
-            valid = counts.get(key) is None or annotations.is_number(counts[key])
+            valid = counts.get(key) is None or is_number(counts[key])
             yield valid, f"{key} of split {name} is no number"

@@ -12,9 +12,7 @@ from torch.utils.data import Dataset
 
 from picking.config import SegmentationDataConfig
 from picking.errors import UserError
-from picking.files import DAMAGED_ARRAY, open_array, read_json
-from picking.formats.annotations import is_number
-from picking.stores.masks import IGNORE as IGNORE
+from picking.files import DAMAGED_ARRAY, is_number, open_array, read_json
 from picking.stores.masks import RESIZES
 
 MAKE = "make it with preprocess_coco_full_dataset.py --tasks segmentation"

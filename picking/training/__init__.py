@@ -1,1 +1,1 @@
-"""training"""
+"""What both pipelines train with: loop, losses, augmentation, networks, scoring."""

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picking.stores.segmentation import IGNORE
+from picking.mask_values import IGNORE
 
 SURROGATES = ("logistic", "sigmoid")
 # Arguments of `focal_dice`. The reference weighs positives down: 0.25 against 0.75.

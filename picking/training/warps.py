@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from picking.config import WarpConfig
-from picking.stores.segmentation import IGNORE
+from picking.mask_values import IGNORE
 from picking.training.augment import to_float
 
 # Nodes along each side between which a random field is smooth. An elastic warp bends over a

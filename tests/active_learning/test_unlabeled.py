@@ -13,8 +13,9 @@ import torch
 import train_active_learning_fixed as script
 from picking.active_learning.unlabeled import WithUnlabeled, with_unlabeled
 from picking.config import WarpConfig
+from picking.mask_values import IGNORE
 from picking.runs import distributed
-from picking.stores.segmentation import IGNORE, CryoEMSegmentationDataset
+from picking.stores.segmentation import CryoEMSegmentationDataset
 from picking.training.augment import to_float
 from picking.training.losses import fixmatch_consistency, pixel_consistency
 from picking.training.warps import two_views, warp

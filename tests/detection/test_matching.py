@@ -5,18 +5,16 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
 from picking.detection.matching import (
-    FrameCheck,
     average_precision,
     choose_threshold,
     compare,
-    contrast,
     evaluate,
-    frame_check,
     match,
     pr_curve,
 )
 from picking.errors import UserError
 from picking.formats.coordinates import Picks, match_names, read_picks, turn
+from picking.formats.frames import FrameCheck, contrast, frame_check
 from picking.formats.micrographs import read_micrograph
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, picture, some_centres
 

@@ -5,8 +5,8 @@ from sklearn import metrics
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from picking.errors import UserError
+from picking.mask_values import IGNORE
 from picking.metrics.pixels import add, figures, new_counts
-from picking.stores.segmentation import IGNORE
 
 SHAPE = (4, 160, 160)
 # Share of particle pixels, and logits from (normal numbers, is a particle).

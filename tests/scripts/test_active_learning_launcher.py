@@ -14,7 +14,7 @@ from tests.fixtures.launching import assert_stops, copy_project, executable, lau
 
 SCRIPT = "run_active_learning_comparison.sh"
 STAGES = [
-    "picking.simulation.dataset",
+    "picking.simulation",
     "preprocess_coco_full_dataset.py",
     "train_active_learning_fixed.py",
     "analyze_active_learning_results.py",

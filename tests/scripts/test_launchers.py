@@ -30,7 +30,7 @@ def test_without_data_it_simulates_cuts_and_trains_the_quick_start(launch):
     assert "No --data-root: simulated micrographs in data/simulated" in done.stdout
     assert "for real ones give --data-root" in done.stdout
     simulate, cut, train = launch.calls()
-    assert simulate[:4] == ["-m", "picking.simulation.dataset", "--output", "data/simulated"]
+    assert simulate[:4] == ["-m", "picking.simulation", "--output", "data/simulated"]
     assert cut[0] == "preprocess_coco_full_dataset.py"
     assert options(cut)["--data-root"] == "data/simulated"
     assert options(cut)["--output-dir"] == "data/simulated_pu"
@@ -80,7 +80,7 @@ def test_relative_paths_are_the_callers(launch, tmp_path):
 
 @pytest.mark.parametrize(
     ("stage", "n_calls"),
-    [("picking.simulation.dataset", 1), ("preprocess_coco_full_dataset.py", 2), ("train_pu", 3)],
+    [("picking.simulation", 1), ("preprocess_coco_full_dataset.py", 2), ("train_pu", 3)],
 )
 def test_a_stage_that_fails_ends_the_job_with_its_status(launch, stage, n_calls):
     done = launch("run_full_training.sh", FAIL=stage, STATUS="130")
@@ -137,7 +137,7 @@ def test_continuous_integration_runs_the_same_tests(launch, tmp_path):
 @pytest.mark.parametrize(
     ("stage", "number", "status"),
     [
-        ("picking.simulation.dataset", signal.SIGTERM, 143),
+        ("picking.simulation", signal.SIGTERM, 143),
         ("preprocess_coco", signal.SIGINT, 130),
         ("train_pu", signal.SIGTERM, 143),
         ("train_pu", signal.SIGINT, 130),

@@ -19,7 +19,7 @@ from PIL import Image
 import preprocess_coco_full_dataset as script
 from picking.formats import micrographs
 from picking.formats.micrographs import read_scaled, scale_micrograph, write_mrc
-from picking.stores.masks import IGNORE
+from picking.mask_values import IGNORE
 from picking.stores.segmentation import SegmentationStore
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS, write_data_set

@@ -20,6 +20,7 @@ from scipy.spatial import cKDTree
 from picking.errors import UserError
 from picking.formats.annotations import read_split
 from picking.formats.micrographs import raw_to_uint8, read_micrograph
+from picking.simulation import __main__ as simulate
 from picking.simulation import dataset as simulator
 from picking.simulation.ctf import Optics, ctf_2d, ctf_zeros, radial_power
 from picking.simulation.dataset import simulate_dataset
@@ -534,11 +535,11 @@ def test_the_command_line_writes_a_set_and_its_figure_and_then_says_it_is_done(
     asked = "--micrographs-train 10 --micrographs-val 1 --micrographs-test 2 --size 192 256"
     asked += f" --pixel-size 4 --seed 7 --mrc --output {output} --figure {figure}"
     monkeypatch.setattr(sys, "argv", ["simulator", *asked.split()])
-    simulator.main()
+    simulate.main()
     assert "already done" in capsys.readouterr().out
     assert figure.stat().st_size < 500_000
     with Image.open(figure) as image:
         assert image.size[0] >= 1000
     monkeypatch.setattr(sys, "argv", [*sys.argv, "--density", "0.5"])
     with pytest.raises(UserError, match=r"density 1.0, not 0.5"):
-        simulator.main()
+        simulate.main()

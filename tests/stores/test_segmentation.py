@@ -15,9 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from picking.errors import UserError
 from picking.formats.annotations import Micrograph
+from picking.mask_values import IGNORE
 from picking.stores import masks
 from picking.stores.journal import Journal
-from picking.stores.masks import IGNORE, MaskSettings, draw_images, draw_mask, plan_images
+from picking.stores.masks import MaskSettings, draw_images, draw_mask, plan_images
 from picking.stores.segmentation import (
     CryoEMSegmentationDataset,
     SegmentationStore,

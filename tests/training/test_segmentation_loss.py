@@ -4,7 +4,7 @@ import torch
 from sklearn.metrics import f1_score, log_loss
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from picking.stores.segmentation import IGNORE
+from picking.mask_values import IGNORE
 from picking.training.losses import SEGMENTATION_PRESETS, focal_dice
 
 PLAIN = {"alpha": 0.5, "gamma": 0.0}

@@ -7,7 +7,7 @@ from scipy import stats
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from picking.config import WarpConfig
-from picking.stores.segmentation import IGNORE
+from picking.mask_values import IGNORE
 from picking.training.augment import to_float
 from picking.training.warps import warp
 from tests.fixtures.gpu import fake_gpu

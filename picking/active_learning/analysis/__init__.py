@@ -1,1 +1,1 @@
-"""analysis"""
+"""Runs of active learning compared: learning curves, verdicts, tables and plots."""
