@@ -26,7 +26,7 @@ from typing import Any
 from picking import files
 from picking.errors import UserError, run_script
 from picking.formats import annotations, paths
-from picking.preprocessing import counts, image_sizes, windows
+from picking.preprocessing import counts, cutting, image_sizes, plan, windows
 from picking.preprocessing.metadata import (
     arguments_of,
     begun_from_arguments,
@@ -214,7 +214,7 @@ def main() -> None:
                 fillings = []
                 for task in tasks:
                     into, planned = folders[task] / name, plans[task][name]
-                    filling = patches.filling if task == "patches" else masks.filling
+                    filling = cutting.filling if task == "patches" else masks.filling
                     fillings.append(filling(into, planned, journals[task]))
                 # By the tasks asked for, not those left, so that an interrupted run ends the same
                 reduced = "patches" not in args.tasks
@@ -326,7 +326,7 @@ def make_plans(
     if args.annotated_margin != "auto":
         margin_px = int(args.annotated_margin)
     if "patches" in tasks:
-        settings = patches.PlanSettings(
+        settings = plan.PlanSettings(
             patch_size_px=args.patch_size,
             hide_ratio=args.hide_ratio,
             neg_per_pos=args.neg_per_pos,
@@ -337,7 +337,7 @@ def make_plans(
             hard_share=args.hard_negatives,
         )
         for name in listed:
-            plans["patches"][name] = patches.plan_split(
+            plans["patches"][name] = plan.plan_split(
                 name, records[name], sizes[name], settings, args.num_workers
             )
         for name, split in listed.items():

@@ -1,16 +1,36 @@
 """What a store holds, in numbers: for the terminal and for its metadata.json."""
 
 from picking.formats import annotations
-from picking.preprocessing import windows
-from picking.pu_learning.priors import split_priors
-from picking.stores import masks, patches
+from picking.preprocessing import plan, windows
+from picking.stores import masks
+
+
+def split_priors(n_labeled: int, n_hidden: int, n_negative: int) -> dict[str, float | None]:
+    """Return the three priors of a split, None where there is no patch to divide by.
+
+    - ``actual_prior``: labelled positives / all patches.
+    - ``pool_prior``: all positives / all patches.
+    - ``unlabeled_prior``: hidden positives / unlabeled patches; π_U of `nnpu_risk`.
+
+    Args:
+        n_labeled: positives in P.
+        n_hidden: positives in U.
+        n_negative: negatives, all of them in U.
+    """
+    n_unlabeled = n_hidden + n_negative
+    n_all = n_labeled + n_unlabeled
+    return {
+        "actual_prior": n_labeled / n_all if n_all else None,
+        "pool_prior": (n_labeled + n_hidden) / n_all if n_all else None,
+        "unlabeled_prior": n_hidden / n_unlabeled if n_unlabeled else None,
+    }
 
 
 def print_patches(
     split: annotations.Split,
-    plans: list[patches.MicrographPlan],
+    plans: list[plan.MicrographPlan],
     skipped: list[str],
-    settings: patches.PlanSettings,
+    settings: plan.PlanSettings,
 ) -> None:
     """Print the lines on a split's patches that users look for, and what was left out."""
     counts = _count(plans)
@@ -43,7 +63,7 @@ def print_patches(
 
 def print_windows(
     split: annotations.Split,
-    plans: list[patches.MicrographPlan],
+    plans: list[plan.MicrographPlan],
     skipped: list[str],
     settings: windows.WindowSettings,
 ) -> None:
@@ -92,14 +112,14 @@ def print_shares(
 
 
 def describe_patches(
-    plans: dict[str, list[patches.MicrographPlan]],
+    plans: dict[str, list[plan.MicrographPlan]],
     listed: dict[str, annotations.Split],
     skipped: dict[str, list[str]],
     requested: dict[str, float],
 ) -> dict:
     """Return the counts of metadata.json, by split and in total, with what was asked for."""
 
-    def summary(rows: list[patches.MicrographPlan]) -> dict:
+    def summary(rows: list[plan.MicrographPlan]) -> dict:
         """Return what these micrographs have in all."""
         counts = _count(rows)
         n_particles = counts["n_labeled"] + counts["n_hidden"]
@@ -136,7 +156,7 @@ def describe_patches(
 
 
 def describe_windows(
-    plans: dict[str, list[patches.MicrographPlan]],
+    plans: dict[str, list[plan.MicrographPlan]],
     listed: dict[str, annotations.Split],
     skipped: dict[str, list[str]],
     settings: windows.WindowSettings,
@@ -191,7 +211,7 @@ def describe_images(
     return {"splits": split_parts, "total": summary(list(plans))}
 
 
-def _count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
+def _count(plans: list[plan.MicrographPlan]) -> dict[str, int]:
     """Return how many patches of each kind are planned."""
     return {
         "n_labeled": sum(len(p.labelled_px) for p in plans),
@@ -200,7 +220,7 @@ def _count(plans: list[patches.MicrographPlan]) -> dict[str, int]:
     }
 
 
-def _micrograph(plan: patches.MicrographPlan) -> dict:
+def _micrograph(plan: plan.MicrographPlan) -> dict:
     """Return what metadata.json says of every micrograph of a patch store."""
     return {
         "name": plan.micrograph.name,
@@ -210,9 +230,7 @@ def _micrograph(plan: patches.MicrographPlan) -> dict:
     }
 
 
-def _describe_windows(
-    plans: list[patches.MicrographPlan], settings: windows.WindowSettings
-) -> dict:
+def _describe_windows(plans: list[plan.MicrographPlan], settings: windows.WindowSettings) -> dict:
     """Return the counts of some micrographs' windows, and the priors where they are known."""
     return {
         "n_images": len(plans),
@@ -226,7 +244,7 @@ def _describe_windows(
     }
 
 
-def _shortage(plans: list[patches.MicrographPlan]) -> int:
+def _shortage(plans: list[plan.MicrographPlan]) -> int:
     """Return how many of the wanted negatives a split lacks, after any top-up."""
     return max(0, sum(p.n_negatives_wanted - p.n_negative for p in plans))
 

@@ -9,7 +9,8 @@ import numpy as np
 from picking.files import read_json, write_atomically
 from picking.formats.micrographs import read_micrograph
 from picking.mask_values import IGNORE, PARTICLE
-from picking.stores.patches import TAG_WINDOW, MicrographPlan
+from picking.preprocessing.plan import MicrographPlan
+from picking.stores.patches import TAG_WINDOW
 
 ROWS, COLUMNS = 2, 6
 COLOURS = {

@@ -4,8 +4,8 @@ A place is positive when it lies within `POSITIVE_RADIUS` diameters of a particl
 are cut about each pick, and at random from the whole of every micrograph; training crops them at
 random (`picking.training.augment.window_views`), so that a pick lies anywhere in its crop. A U-Net
 scores every place of a crop. Those near a pick are the labelled, in any crop; the nnPU risk
-compares them with the other places of the random windows. With N particles a micrograph, n of them picked, the
-shares of places near a particle are known,
+compares them with the other places of the random windows. With N particles a micrograph, n of them
+picked, the shares of places near a particle are known,
 
     of all places            N a,  a = π (POSITIVE_RADIUS · diameter)² / area
     of those near no pick    π_U = (N - n) a / (1 - n a).
@@ -27,8 +27,9 @@ from picking.formats.coordinates import Picks, read_picks
 from picking.formats.frames import check_frame
 from picking.formats.micrographs import UnreadableImage, image_size
 from picking.formats.paths import expand, find_micrographs
+from picking.preprocessing.plan import MicrographPlan
 from picking.seeds import stream
-from picking.stores.patches import MicrographPlan, PatchStore
+from picking.stores.patches import PatchStore
 
 # How far off a particle's centre a place still is positive, in diameters
 POSITIVE_RADIUS = 0.25

@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from picking.config import PUConfig, plain
-from picking.pu_learning.priors import trivial_f1
+from picking.metrics.classification import trivial_f1
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import Priors, Progress, State
 from picking.runs import folder as runs

@@ -6,27 +6,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 
-def split_priors(n_labeled: int, n_hidden: int, n_negative: int) -> dict[str, float | None]:
-    """Return the three priors of a split, None where there is no patch to divide by.
-
-    - ``actual_prior``: labelled positives / all patches.
-    - ``pool_prior``: all positives / all patches.
-    - ``unlabeled_prior``: hidden positives / unlabeled patches; π_U of `nnpu_risk`.
-
-    Args:
-        n_labeled: positives in P.
-        n_hidden: positives in U.
-        n_negative: negatives, all of them in U.
-    """
-    n_unlabeled = n_hidden + n_negative
-    n_all = n_labeled + n_unlabeled
-    return {
-        "actual_prior": n_labeled / n_all if n_all else None,
-        "pool_prior": (n_labeled + n_hidden) / n_all if n_all else None,
-        "unlabeled_prior": n_hidden / n_unlabeled if n_unlabeled else None,
-    }
-
-
 def best_bin_estimate(
     scores_positive: ArrayLike, scores_unlabeled: ArrayLike, delta: float = 0.1, gamma: float = 0.01
 ) -> float:
@@ -70,8 +49,3 @@ def best_bin_estimate(
     width = math.sqrt(log_term / (2 * len(unlabeled))) + math.sqrt(log_term / (2 * len(positive)))
     best = np.argmin((q_u + (1 + gamma) * width) / q_p)
     return min(1.0, float(q_u[best] / q_p[best]))
-
-
-def trivial_f1(prior: float) -> float:
-    """Return 2π/(1+π), the F1 of calling every patch positive where a share π is."""
-    return 2 * prior / (1 + prior)

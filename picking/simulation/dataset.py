@@ -3,7 +3,8 @@
 `simulate_dataset` writes {train,val,test}/*.jpg, annotations/instances_<split>.json,
 particle_coordinates/<stem>.csv, empiar_ids.csv and, on request, mrc/<stem>.mrc. As in the real
 data, particles near the edge are in the image but not listed, `iscrowd` is 1 on every box, and one
-training micrograph has lost its CSV. `truth/<stem>.csv` lists every particle; it is for evaluation, never for training.
+training micrograph has lost its CSV. `truth/<stem>.csv` lists every particle; it is for evaluation,
+never for training.
 """
 
 import io

@@ -9,8 +9,8 @@ from models import PUClassifier
 from picking.config import AugmentationConfig, DataConfig, PUConfig
 from picking.detection import score_map
 from picking.errors import UserError
+from picking.preprocessing.cutting import cut_patches
 from picking.stores.masks import ImagePlan, MaskSettings
-from picking.stores.patches import cut_patches
 from picking.training.augment import strong_view, to_float
 from picking.training.scoring import score, to_input
 

@@ -14,6 +14,7 @@ from picking.files import write_json
 from picking.formats.annotations import Micrograph, Split
 from picking.formats.coordinates import Picks
 from picking.preprocessing import counts
+from picking.preprocessing.cutting import filling
 from picking.preprocessing.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,
@@ -24,7 +25,7 @@ from picking.preprocessing.windows import (
     splits_of_picks,
 )
 from picking.stores.journal import Journal
-from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore, filling
+from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore
 from picking.stores.writer import fill_split
 from tests.fixtures.data_sets import some_centres
 

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from picking.pu_learning.priors import best_bin_estimate, split_priors, trivial_f1
+from picking.metrics.classification import trivial_f1
+from picking.preprocessing.counts import split_priors
+from picking.pu_learning.priors import best_bin_estimate
 
 
 def test_priors_of_the_default_plan_are_those_of_the_table():

@@ -10,7 +10,7 @@ from PIL import Image
 from picking.detection import matching
 from picking.formats.annotations import Micrograph
 from picking.formats.coordinates import Picks
-from picking.stores.patches import PlanSettings, plan_split
+from picking.preprocessing.plan import PlanSettings, plan_split
 from tests.fixtures import active_runs, pu_runs
 from tests.fixtures.data_sets import write_data_set
 from tests.fixtures.patch_stores import changed_annotations, done, metadata_of

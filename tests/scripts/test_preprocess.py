@@ -13,13 +13,8 @@ import preprocess_coco_full_dataset as script
 from picking.formats import micrographs
 from picking.formats.micrographs import write_mrc
 from picking.preprocessing import counts
-from picking.stores.patches import (
-    TAG_NEGATIVE,
-    TAG_OFF_CENTRE,
-    TAG_OUTLIER,
-    PatchStore,
-    cut_patches,
-)
+from picking.preprocessing.cutting import cut_patches
+from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore
 from tests.fixtures.data_sets import N_PARTICLES, SIZE_PX, SPLITS
 from tests.fixtures.patch_stores import (
     PATCH_PX,

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.stores.patches import PatchStore, cut_patches
+from picking.preprocessing.cutting import cut_patches
+from picking.stores.patches import PatchStore
 from tests.fixtures.patch_stores import (
     PATCH_PX,
     changed_annotations,

@@ -14,8 +14,10 @@ from picking.errors import UserError
 from picking.formats import micrographs
 from picking.formats.annotations import Micrograph
 from picking.parallel import ordered_map
+from picking.preprocessing import cutting
+from picking.preprocessing.cutting import cut_patches
 from picking.preprocessing.negatives import GRID_STEP_PX
-from picking.stores import patches
+from picking.preprocessing.plan import PlanSettings, plan_split
 from picking.stores.journal import Journal
 from picking.stores.patches import (
     TAG_NEGATIVE,
@@ -23,9 +25,6 @@ from picking.stores.patches import (
     TAG_OUTLIER,
     TAG_PARTICLE,
     PatchStore,
-    PlanSettings,
-    cut_patches,
-    plan_split,
 )
 from picking.stores.writer import fill_split
 from tests.fixtures.data_sets import picture, some_centres
@@ -262,7 +261,7 @@ def images(tmp_path):
 def cut(folder, plans, n_workers=0):
     folder.mkdir(exist_ok=True)
     journal = Journal(folder / ".journal", MADE_FROM)
-    unreadable = fill_split([patches.filling(folder / "train", plans, journal)], n_workers)
+    unreadable = fill_split([cutting.filling(folder / "train", plans, journal)], n_workers)
     return SimpleNamespace(journal=journal, unreadable=unreadable)
 
 
