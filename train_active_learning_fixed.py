@@ -76,7 +76,7 @@ from picking.active_learning.iterations import FULL, STEP_FIGURES, Progress, fol
 from picking.active_learning.queries import query
 from picking.active_learning.unlabeled import WithUnlabeled, with_unlabeled
 from picking.config import ActiveConfig, plain, read_config
-from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
+from picking.errors import Stopped, UserError, raise_if_stopped, run_script
 from picking.files import locked, sha256, write_json
 from picking.metrics.pixels import FIGURES
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
@@ -200,7 +200,6 @@ def main() -> None:
                     config, folder, progress, network, optimizer, train_store, labelled, val_store,
                     device, log, board, args.num_workers,
                 )  # fmt: skip
-            allow_stop()  # not before the loader is gone, whose __del__ would swallow it
             distributed.wait_for_all()
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
@@ -290,7 +289,7 @@ def train(
         runs.keep_metrics(folder / "metrics.jsonl", k * training.epochs + progress.epoch)
 
     while progress.epoch < training.epochs:
-        allow_stop()
+        raise_if_stopped()
         # Batches of one size: the last one is filled up from the start of the permutation
         order = stream(training.seed, "order", k, progress.epoch).permutation(len(labelled))
         whole = np.resize(order, (n_steps, training.batch_size))
@@ -311,8 +310,7 @@ def train(
             distributed.take_buffers_of_first(network)
             if epoch == training.epochs or epoch % training.evaluate_every_epochs == 0:
                 val = evaluate(config, network, val_store, device)
-            hold_stop()  # until last.pt is written
-        except STOPPED:  # between two steps, or after the last
+        except Stopped:  # between two steps, or after the last
             if world_size == 1 and runs.all_finite(totals, *network.parameters()):
                 progress.loss, progress.consistency_loss, progress.mask_rate = totals.tolist()
                 iterations.save_last(folder, progress, network, optimizer)
@@ -363,8 +361,6 @@ def train_one_epoch(
     started = time.monotonic()
 
     for batch in reports.progress_bar(loader, progress):
-        if world_size == 1:  # else none may wait for another that has left already
-            hold_stop()  # a step is taken whole
         i = progress.batch
         step = progress.epoch * n_steps + i  # of this iteration
         for group in optimizer.param_groups:
@@ -413,7 +409,7 @@ def train_one_epoch(
         totals[0] += loss.detach()
         finite = torch.isfinite(loss.detach() + norm)
         first_bad = torch.where((first_bad < 0) & ~finite, i, first_bad)
-        allow_stop()
+        raise_if_stopped()
     if int(first_bad) >= 0:
         raise UserError(
             f"the loss or its gradient was not finite in iteration {progress.iteration}, epoch "

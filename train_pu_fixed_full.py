@@ -61,7 +61,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from picking.config import PUConfig, config_from_dict, plain, read_config
-from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
+from picking.errors import Stopped, UserError, raise_if_stopped, run_script
 from picking.files import locked, read_json, write_json
 from picking.metrics import classification
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
@@ -260,7 +260,7 @@ def train(
         recent = runs.keep_metrics(folder / "metrics.jsonl", progress.epoch)
 
     while progress.epoch < n_epochs and not stale(progress, config):
-        allow_stop()
+        raise_if_stopped()
         sampler.set_epoch(progress.epoch, progress.batch)
         evaluated = state.average if settings.ema_decay else state.network
         try:
@@ -270,8 +270,7 @@ def train(
             )  # fmt: skip
             distributed.take_buffers_of_first(evaluated)
             probability = score(evaluated, config, val_store, device)
-            hold_stop()  # until last.pt is written
-        except STOPPED:  # between two steps, or after the last
+        except Stopped:  # between two steps, or after the last
             whole = sampler.world_size == 1
             if whole and runs.all_finite(state.totals, *state.network.parameters()):
                 state.save(folder / "checkpoints" / "last.pt")
@@ -314,7 +313,7 @@ def train(
             state.save_best(best_path, evaluated, plain(config), val_store.input, threshold, val)
         runs.add_metrics(folder / "metrics.jsonl", figures)
         state.save(folder / "checkpoints" / "last.pt")
-    allow_stop()
+    raise_if_stopped()
     if progress.epoch < n_epochs:
         log(
             f"Early stopping: no better validation AUC in {settings.early_stopping_patience} epochs"
@@ -349,8 +348,6 @@ def train_one_epoch(
         step = progress.step
         if step >= total_steps:
             break
-        if sampler.world_size == 1:  # else none may wait for another that has left already
-            hold_stop()
         # Streams of their own for every step: nothing depends on what was drawn before
         torch.manual_seed(stream_seed(settings.seed, "dropout", step, sampler.rank))
         generator.manual_seed(stream_seed(settings.seed, "views", step, sampler.rank))
@@ -425,7 +422,7 @@ def train_one_epoch(
             require_finite(first_bad, sampler)
             if sampler.rank == 0:
                 state.save(folder / "checkpoints" / "last.pt")
-        allow_stop()
+        raise_if_stopped()
     require_finite(first_bad, sampler)
 
 

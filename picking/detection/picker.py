@@ -8,7 +8,7 @@ from torch import nn
 
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import peaks, score_map
-from picking.errors import UserError
+from picking.errors import UserError, raise_if_stopped
 from picking.formats.coordinates import Picks
 from picking.runs import checkpoints, folder
 from picking.training.networks import network_of
@@ -55,6 +55,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
 
 def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[score_map.ScoreMap, Picks]:
     """Return a micrograph's scores and its picks at any threshold worth looking at."""
+    raise_if_stopped()
     scores = score_map.score_map(
         path, picker.network, picker.wants, picker.precision, picker.device
     )

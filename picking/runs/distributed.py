@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from picking.errors import UserError, say_once
+from picking.errors import UserError, end_together
 from picking.runs.folder import select_device
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -35,7 +35,7 @@ def start(name: str) -> tuple[torch.device, int, int]:
         except RuntimeError:  # nobody is left to ask
             return True
 
-    say_once(first_to_say)
+    end_together(first_to_say)
     device = select_device(name)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picking.config import PUConfig
-from picking.errors import UserError
+from picking.errors import UserError, raise_if_stopped
 from picking.metrics import classification, pixels
 from picking.runs import distributed
 from picking.stores.patches import PatchStore
@@ -55,6 +55,7 @@ def score(
     n, size = len(store), config.training.eval_batch_size
     probability = torch.zeros(n, dtype=torch.float64, device=device)
     for start in distributed.share_of_batches(n, size):
+        raise_if_stopped()
         patches = to_input(
             store[slice(start, start + size)], config, device, windows=not store.truth_known
         )
@@ -111,6 +112,7 @@ def evaluate_pixels(
     network.eval()
     counts = pixels.new_counts(device)
     for start in distributed.share_of_batches(len(store), batch_size):
+        raise_if_stopped()
         images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
         masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
         with autocast(precision, device):
