@@ -119,19 +119,19 @@ def folder_of(part: str, name: str, seed: int) -> Path:
 def save_scores(folder: Path, store: Path) -> None:
     """Score the test patches by the best checkpoint; test.npz has label, score and micrograph."""
     from picking.config import PUConfig, config_from_dict
+    from picking.pu_learning.inputs import open_input, score
     from picking.pu_learning.state import load_best
     from picking.runs import checkpoints
-    from picking.stores.patches import PatchStore
     from picking.training.networks import build_network
-    from picking.training.scoring import score
 
     device, path = torch.device("cpu"), folder / "checkpoints" / "best_model.pt"
     best = load_best(path, device)
     config = config_from_dict(best["config"], str(path), PUConfig)
     network = checkpoints.restored(lambda: build_network(config), best["network"], path, device)
-    test = PatchStore(store, "test")
-    scores = score(network, config, test, device)
-    np.savez(folder / "test.npz", y=test.label, score=scores, micrograph=test.micrograph)
+    test = open_input(store, "test", config)
+    scores = score(network, test, config.training, device)
+    label, micrograph = test.store.label, test.store.micrograph
+    np.savez(folder / "test.npz", y=label, score=scores, micrograph=micrograph)
 
 
 @functools.cache  # all labels are compared with every row

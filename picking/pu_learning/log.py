@@ -10,8 +10,9 @@ from torch import Tensor
 
 from picking.config import PUConfig, plain
 from picking.metrics.classification import trivial_f1
+from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import Priors, Progress, State
+from picking.pu_learning.state import Progress, State
 from picking.runs import folder as runs
 from picking.runs.folder import Log
 
@@ -103,15 +104,6 @@ def epoch_figures(totals: list[float]) -> dict[str, float | None]:
         "predicted_positive_share": t["n_called_positive"] / n_unlabeled,
         "logit_std": t["logit_std"] / n_steps,
     }
-
-
-NO_TRUTH = (
-    "Nothing is known of what is not labelled, so the checkpoint is chosen by the AUC of labelled "
-    "against unlabeled windows on the held-out micrographs: the last one that is within a standard "
-    "error of the best before it. Particles among the unlabeled count as "
-    "errors there: AUC is below what it would be against the truth, and precision, F1 and ECE say "
-    "nothing of picking. pick_particles.py --evaluate does, on a micrograph picked in full"
-)
 
 
 def log_start(

@@ -27,10 +27,11 @@ class PatchStore:
     """One split of a finished patch store, as a data set that is read a batch at a time.
 
     Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class, or where
-    ``truth_known`` is false 1 for the labelled and 0 for all else; labeled bool (n,); micrograph
-    int32 (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see
-    `TAG_NAMES`; picked uint8 (n, p, p), a memory map, of windows where a place is near a pick, None
-    of patches; metadata, the whole `metadata.json`; counts, this split's part of it.
+    rows are windows 1 for the labelled and 0 for all else; labeled bool (n,); micrograph int32
+    (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see `TAG_NAMES`;
+    windows, how windows about a few picks were made (`WINDOW_KEYS`), and picked uint8 (n, p, p), a
+    memory map, where a place of them is near a pick, both None of patches; metadata, the whole
+    `metadata.json`; counts, this split's part of it.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -46,12 +47,13 @@ class PatchStore:
             there = ", ".join(self.metadata["splits"])
             raise UserError(f"patch store {folder} has no split '{split}'; there are: {there}")
         self.counts = self.metadata["splits"][split]
+        self.windows: Any = self.metadata.get("windows")
         self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
         self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
         try:
             self.patches = open_array(folder / split / "patches.npy")
-            self.picked: np.ndarray | None = None
-            if self.windows is not None:
+            self.picked: Any = None
+            if self.windows:
                 self.picked = open_array(folder / split / "picked.npy")
             index = read_arrays(folder / split / "index.npz")
             self._check(index)
@@ -92,21 +94,6 @@ class PatchStore:
     def patch_size_px(self) -> int:
         """Side of a patch."""
         return self.patches.shape[1]
-
-    @property
-    def windows(self) -> dict[str, float] | None:
-        """How windows about a few picks were made (preprocessing/windows.py); None of patches."""
-        return self.metadata.get("windows")
-
-    @property
-    def truth_known(self) -> bool:
-        """Whether the class of what is not labelled is known; of windows it is not."""
-        return self.windows is None
-
-    @property
-    def input(self) -> dict[str, Any]:
-        """What picking must do to a micrograph to get such patches: goes into checkpoints."""
-        return {"patch_size_px": self.patch_size_px, **(self.windows or {})}
 
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a copy of the patches of these rows, uint8 (n, p, p)."""

@@ -8,23 +8,22 @@ import torch
 
 from models import UNet
 from picking.errors import UserError
-from picking.pu_learning import estimate
-from picking.pu_learning.estimate import resolve_priors
+from picking.pu_learning.inputs import Patches, open_input
+from picking.pu_learning.priors import resolve_priors
 from picking.runs import distributed
-from picking.stores.patches import PatchStore
 from tests.fixtures.pu_runs import UNET, as_windows, config_with, results_of, tiny_network, train
 
 
-def resolved(config, store):
+def resolved(config, data):
     """Return the priors that a run on the CPU would use."""
     with tiny_network():
-        return resolve_priors(config, store, torch.device("cpu"))
+        return resolve_priors(config, data, torch.device("cpu"))
 
 
 def priors_of(store, tmp_path, *overrides):
     """Return π_T, its source, π_U, its source."""
     config = config_with(tmp_path, *overrides)
-    return dataclasses.astuple(resolved(config, PatchStore(store, "train")))
+    return dataclasses.astuple(resolved(config, open_input(store, "train", config)))
 
 
 def test_the_priors_come_from_where_the_config_says(store, tmp_path):
@@ -45,8 +44,6 @@ def test_priors_that_leave_no_negatives_are_refused(store, tmp_path):
 class Separable:
     """A store whose positives are bright in the middle: ``n`` patches of four micrographs."""
 
-    windows, truth_known = None, True
-
     def __init__(self, n_labeled, n_hidden, n_negative):
         self.counts = {"unlabeled_prior": 0.5, "pool_prior": 0.7}  # the estimate is another
         n = n_labeled + n_hidden + n_negative
@@ -64,12 +61,15 @@ class Separable:
     def __getitem__(self, rows):
         return self.patches[rows]
 
+    def as_input(self, config):
+        return Patches(self, config.data.input_size_px, config.augmentation)
+
 
 def test_the_estimate_finds_the_share_of_positives_among_the_unlabeled(tmp_path):
     overrides = ["loss.unlabeled_prior=estimate", "loss.estimate_steps=40"]
     config = config_with(tmp_path, *overrides, "training.batch_size=40")
     for n_hidden, n_negative in ((100, 300), (240, 160)):
-        data = Separable(400, n_hidden, n_negative)
+        data = Separable(400, n_hidden, n_negative).as_input(config)
         found = resolved(config, data)
         assert found.unlabeled_prior_source == "estimate"
         # the held-out half has 200 unlabeled patches: a deviation of 0.03
@@ -82,18 +82,19 @@ def test_an_estimate_from_one_micrograph_is_refused(tmp_path):
     data.names, data.micrograph = ["a"], np.zeros(60, int)
     config = config_with(tmp_path, "loss.unlabeled_prior=estimate")
     with pytest.raises(UserError, match="in both halves of the 1 training micrographs"):
-        resolved(config, data)
+        resolved(config, data.as_input(config))
 
 
 def test_processes_score_the_windows_of_an_estimate_in_shares(store, tmp_path, monkeypatch):
-    windows = PatchStore(as_windows(store, tmp_path), "train")
     config = config_with(tmp_path, *UNET, "training.eval_batch_size=8")
-    arguments = (UNet(width=2, depth=2), config, windows, np.arange(3, len(windows)))
-    alone = estimate._window_scores(*arguments, torch.device("cpu"))
+    windows = open_input(as_windows(store, tmp_path), "train", config)
+    rows, device = np.arange(3, len(windows)), torch.device("cpu")
+    arguments = (UNet(width=2, depth=2), rows, config.training, device)
+    alone = np.concatenate(windows.held_out(*arguments))
     shares = []
     for rank in range(2):
         monkeypatch.setattr(distributed, "place", lambda rank=rank: (rank, 2))
-        shares.append(estimate._window_scores(*arguments, torch.device("cpu")))
+        shares.append(np.concatenate(windows.held_out(*arguments)))
     assert all(0 < np.count_nonzero(share) < len(alone) for share in shares)
     np.testing.assert_array_equal(sum(shares), alone)
 
