@@ -88,7 +88,7 @@ from picking.files import locked, read_json, remove_half_written, sha256, write_
 from picking.formats.frames import check_frame
 from picking.formats.micrographs import image_size, read_micrograph
 from picking.formats.paths import Paths, as_number, diameter_in_px, expand, find_micrographs
-from picking.runs import folder as runs
+from picking.runs.devices import select_device
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
 
@@ -144,7 +144,7 @@ def main() -> None:
     if args.picks:
         evaluate_files(args, paths, sizes)
         return
-    picker = load_picker(args.checkpoint, runs.select_device(args.device))
+    picker = load_picker(args.checkpoint, select_device(args.device))
     known_px = picker.wants.get("diameter_px")
     diameter_px = diameter_in_px(args.diameter, args.pixel_size, known_px)
     if "scale" in picker.wants:  # these micrographs' px may be others than those learned from

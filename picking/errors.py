@@ -58,7 +58,7 @@ def end_together(first_to_say: Callable[[], bool]) -> None:
 def raise_if_stopped() -> None:
     """Raise `Stopped` if Ctrl-C or SIGTERM came; call where nothing is half done."""
     if _asked is not None:
-        raise Stopped
+        raise Stopped(LAST_WORDS[_asked[0]][0])
 
 
 def _note_stop(number: int, frame: object) -> None:
@@ -101,8 +101,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """Return what to tell the user of an error that he can mend, None of a defect of ours."""
-    if isinstance(error, UserError):
+    """Return what to tell the user of a stop or of what he can mend, None of a defect of ours."""
+    if isinstance(error, (UserError, Stopped)):
         return str(error)
     if not isinstance(error, OSError):
         return None

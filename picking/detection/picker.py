@@ -10,7 +10,7 @@ from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import peaks, score_map
 from picking.errors import UserError, raise_if_stopped
 from picking.formats.coordinates import Picks
-from picking.runs import checkpoints, folder
+from picking.runs import checkpoints
 from picking.training.networks import network_of
 
 
@@ -30,7 +30,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
 
     Raises `UserError` when the checkpoint is damaged or no model to pick with.
     """
-    checkpoint = folder.load_checkpoint(path)
+    checkpoint = checkpoints.load_checkpoint(path)
     wants = score_map.input_of(checkpoint, str(path))
     config: PUConfig | ActiveConfig
     if checkpoint["kind"] == "pu_classifier":
@@ -89,12 +89,12 @@ def holder_of(checkpoint: Path) -> Path:
 
 def keep_threshold(picker: Picker, threshold: float, chosen_on: dict[str, Any]) -> None:
     """Write the threshold into the checkpoint, unless training has put another there meanwhile."""
-    now = folder.load_checkpoint(picker.path)
+    now = checkpoints.load_checkpoint(picker.path)
     if any(now.get(key) != picker.checkpoint.get(key) for key in ("kind", "epoch", "step", "val")):
         raise UserError(
             f"checkpoint {picker.path} was replaced while the threshold was chosen: choose it "
             "again once training is done"
         )
     kept = {**now, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
-    folder.save_checkpoint(picker.path, kept)
+    checkpoints.save_checkpoint(picker.path, kept)
     print(f"Threshold {threshold:.4f} is kept in {picker.path}")

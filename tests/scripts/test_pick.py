@@ -21,7 +21,7 @@ from picking.errors import UserError
 from picking.files import locked
 from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from picking.training import networks
 from tests.fixtures.data_sets import DIAMETER_PX, picture, some_centres, write_coco
 from tests.fixtures.data_sets import boxes as boxes_of
@@ -77,7 +77,7 @@ def write_checkpoint(path, **changes):
         "threshold": 0.4,
     }
     content |= changes
-    runs.save_checkpoint(path, {k: v for k, v in content.items() if v is not None})
+    save_checkpoint(path, {k: v for k, v in content.items() if v is not None})
     return path
 
 
@@ -336,7 +336,7 @@ def test_the_chosen_threshold_is_kept_in_the_checkpoint_and_used(checkpoint, dat
         "--choose-threshold", data[0] / "truth.json",
     )  # fmt: skip
     call(*arguments)
-    kept = runs.load_checkpoint(checkpoint)
+    kept = load_checkpoint(checkpoint)
     on = kept["pick_threshold_chosen_on"]
     assert (on["micrographs"], on["diameter_px"], on["wanted_precision"]) == (list(NAMES), 20, None)
     printed = pick(checkpoint, data, tmp_path / "out", "--evaluate", data[0] / "truth.json")
@@ -347,7 +347,7 @@ def test_the_chosen_threshold_is_kept_in_the_checkpoint_and_used(checkpoint, dat
     assert report["f1"] == pytest.approx(on["f1"]) == report["best"]["f1"]
 
     call(*arguments, "--precision", 1.0)
-    strict = runs.load_checkpoint(checkpoint)
+    strict = load_checkpoint(checkpoint)
     assert strict["pick_threshold_chosen_on"]["precision"] == 1
     assert strict["pick_threshold"] >= kept["pick_threshold"]
     assert torch.equal(strict["network"]["width"], kept["network"]["width"])
@@ -368,7 +368,7 @@ def test_the_threshold_of_a_checkpoint_that_training_replaced_meanwhile_is_not_k
         "--choose-threshold", data[0] / "truth.json",
     )  # fmt: skip
     assert "was replaced while the threshold was chosen: choose it again" in message
-    assert runs.load_checkpoint(checkpoint)["network"] == better
+    assert load_checkpoint(checkpoint)["network"] == better
 
 
 def test_no_threshold_is_chosen_for_a_run_that_still_trains(
@@ -399,7 +399,7 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
         "--checkpoint", checkpoint, "--micrographs", data[0] / "*.jpg", "--diameter", "20px",
     )  # fmt: skip
     call(*arguments, "--expected-particles", n_expected)
-    kept = runs.load_checkpoint(checkpoint)
+    kept = load_checkpoint(checkpoint)
     assert kept["pick_threshold_chosen_on"] == {
         "micrographs": list(NAMES), "diameter_px": 20, "expected_particles": n_expected,
     }  # fmt: skip
