@@ -153,6 +153,7 @@ def run(args: argparse.Namespace) -> None:
         # 3. Iterations
         board = None
         for k in left:
+            distributed.wait_for_all()  # for what the first process wrote for it
             state = begin_iteration(config, folder, k, device)
             if rank == 0 and board is None:
                 board = open_board(folder, k * config.training.epochs + state.progress.epoch)
@@ -225,7 +226,6 @@ def run_iteration(
     folder: of the run. state: where iteration k stands. counts: images labelled in each iteration.
     board: TensorBoard's writer, None but in the first process.
     """
-    distributed.wait_for_all()
     device, network, store = state.totals.device, state.network, splits.train
     labelled = read_labelled(folder, k, store)
     log_iteration_start(k, counts, labelled, store, state.progress)
