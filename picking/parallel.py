@@ -20,6 +20,7 @@ from picking.errors import LAST_WORDS, Stopped, UserError, raise_if_stopped
 
 # An image or a batch takes seconds, on a slow disk too: a worker that takes longer than this hangs
 PATIENCE_S = 1800
+DYING_S = 0.5  # in which what a killed process has open is closed, one after another
 POLL_S = 0.2  # how often a stop is looked for meanwhile
 
 
@@ -174,6 +175,7 @@ def follow_parent(number: int = 0) -> None:
         os._exit(1)
 
     def say(*error: Any) -> None:
+        parent.join(DYING_S)
         if parent.is_alive():  # else all there is to say is that a pipe to it is broken
             sys.__excepthook__(*error)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from picking.runs.checkpoints import load_checkpoint
-from tests.fixtures.pu_runs import tensors
+from tests.fixtures.runs import tensors
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that it leaves out what is repeated
 # What two equal runs may differ in: logs, and what says when, how long and by which process
