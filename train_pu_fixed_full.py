@@ -250,7 +250,7 @@ def train(
             raise
         figures = reports.epoch_figures(state.totals.tolist())
         threshold = val_data.threshold(probability)
-        val = classification.evaluate(
+        val = classification.patch_metrics(
             val_data.store.label, probability, val_data.store.micrograph, threshold, n_bootstrap=0
         )
         del val["intervals"]

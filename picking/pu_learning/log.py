@@ -13,8 +13,7 @@ from picking.metrics.classification import trivial_f1
 from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import Progress, State
-from picking.runs import folder as runs
-from picking.runs.folder import Log
+from picking.runs.folder import Log, environment, now
 
 # What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
 STEP_FIGURES = (
@@ -173,26 +172,26 @@ def warning_signs(
     recent: the last three or more, as far as there are so many. Without ``truth_known`` validation
     has labelled and unlabeled windows, nearly all of which may rightly be called negative.
     """
-    now, val = recent[-1], recent[-1]["val"]
+    last, val = recent[-1], recent[-1]["val"]
     highest_mask_rate, lowest_fraction, lowest_f1 = 1.0, 0.001, -1.0
     if truth_known:
         highest_mask_rate, lowest_fraction = 0.95, 0.01
         lowest_f1 = trivial_f1(val["ap_base_rate"])
     signs = []
-    if now["epoch"] > config.loss.rampup_epochs:
-        if now["mask_rate"] < 0.20:
+    if last["epoch"] > config.loss.rampup_epochs:
+        if last["mask_rate"] < 0.20:
             signs.append(
-                f"mask rate {_percent(now['mask_rate'])} is under 20%: few pseudo-labels count; "
+                f"mask rate {_percent(last['mask_rate'])} is under 20%: few pseudo-labels count; "
                 "lower loss.consistency_threshold"
             )
-        if now["mask_rate"] > highest_mask_rate:
+        if last["mask_rate"] > highest_mask_rate:
             signs.append(
-                f"mask rate {_percent(now['mask_rate'])} is over 95%: wrong pseudo-labels count "
+                f"mask rate {_percent(last['mask_rate'])} is over 95%: wrong pseudo-labels count "
                 "too; raise loss.consistency_threshold"
             )
-    if now["epoch"] - best_epoch >= PLATEAU_EPOCHS and val["auc"] < 1:
+    if last["epoch"] - best_epoch >= PLATEAU_EPOCHS and val["auc"] < 1:
         signs.append(
-            f"validation AUC has not improved for {now['epoch'] - best_epoch} epochs: try another "
+            f"validation AUC has not improved for {last['epoch'] - best_epoch} epochs: try another "
             "optimizer.lr, or stop here"
         )
     fraction = val["predicted_positive_share"]
@@ -201,9 +200,9 @@ def warning_signs(
             f"{_percent(fraction)} of validation are called positive: the model predicts one "
             "class; check loss.prior and optimizer.lr"
         )
-    if now["logit_std"] < 0.05:
+    if last["logit_std"] < 0.05:
         signs.append(
-            f"logits deviate by {now['logit_std']:.3f} only: the model does not tell patches "
+            f"logits deviate by {last['logit_std']:.3f} only: the model does not tell patches "
             "apart; check the data's montage and optimizer.lr"
         )
     if (val["f1"] or 0.0) <= lowest_f1:
@@ -281,8 +280,8 @@ def results(
         "steps_planned": n_steps,
         "train_seconds": state.progress.train_seconds,
         "parameters": sum(p.numel() for p in state.network.parameters()),
-        "finished": runs.now(),
-        **runs.environment(),
+        "finished": now(),
+        **environment(),
     }
 
 

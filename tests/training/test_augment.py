@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from picking.config import AugmentationConfig
 from picking.errors import UserError
-from picking.training.augment import strong_view, to_float, two_views, weak_view, window_views
+from picking.training.augment import strong_view, to_float, weak_view, window_views
 from tests.fixtures.gpu import fake_gpu
 
 OFF = {"shift_px": 0, "contrast": 0, "brightness": 0, "noise": 0, "blur_px": 0, "cutout": 0}
@@ -39,6 +39,10 @@ def particle_patches(n: int, side_px: int = 64) -> torch.Tensor:
     return torch.from_numpy((128 - 30 * (blob + 0.5 * noise)).clip(0, 255).astype(np.uint8))
 
 
+def both_views(patches, generator, config):
+    return weak_view(patches, generator, config), strong_view(patches, generator, config)
+
+
 def symmetries(image: np.ndarray) -> list[np.ndarray]:
     """List the 8 symmetries of a square image."""
     turned = [np.rot90(image, k) for k in range(4)]
@@ -51,7 +55,7 @@ def matching(view: torch.Tensor, candidates: list[np.ndarray]) -> list[int]:
 
 def test_views_are_finite_float_images_of_the_patches_size():
     patches = noise_patches(5, 48)
-    for view in (to_float(patches), *two_views(patches, generator(), AugmentationConfig())):
+    for view in (to_float(patches), *both_views(patches, generator(), AugmentationConfig())):
         assert view.shape == (5, 1, 48, 48)
         assert view.dtype == torch.float32
         assert view.is_contiguous()
@@ -114,31 +118,24 @@ def test_the_widest_shift_that_a_mirror_allows_works_and_a_wider_one_is_refused(
 
 def test_copies_of_one_patch_in_a_batch_get_different_views():
     copies = noise_patches(1, 32).expand(64, 32, 32)
-    weak, strong = two_views(copies, generator(), AugmentationConfig())
+    weak, strong = both_views(copies, generator(), AugmentationConfig())
     assert len(torch.unique(weak.flatten(1), dim=0)) > 50  # of 8 x 81 possible ones
     assert len(torch.unique(strong.flatten(1), dim=0)) == 64
 
 
 def test_the_same_generator_state_makes_the_same_views_and_another_seed_others():
     patches, config = noise_patches(16, 32), AugmentationConfig()
-    first = two_views(patches, generator(3), config)
-    again = two_views(patches, generator(3), config)
-    other = two_views(patches, generator(4), config)
+    first = both_views(patches, generator(3), config)
+    again = both_views(patches, generator(3), config)
+    other = both_views(patches, generator(4), config)
     for one, same, different in zip(first, again, other, strict=True):
         assert torch.equal(one, same)
         assert not torch.equal(one, different)
 
 
-def test_two_views_at_once_are_the_weak_and_then_the_strong_one():
-    patches, config, rng = noise_patches(16, 32), AugmentationConfig(), generator(5)
-    weak, strong = two_views(patches, generator(5), config)
-    assert torch.equal(weak, weak_view(patches, rng, config))
-    assert torch.equal(strong, strong_view(patches, rng, config))
-
-
 def test_views_neither_use_nor_move_the_global_random_state():
     before = torch.get_rng_state()
-    two_views(noise_patches(4, 32), generator(), AugmentationConfig())
+    both_views(noise_patches(4, 32), generator(), AugmentationConfig())
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -230,7 +227,7 @@ def test_cutout_seldom_hides_a_particle():
 def test_a_strong_view_differs_from_the_weak_one_but_the_particle_survives():
     patches = particle_patches(200)
     config = AugmentationConfig(shift_px=0)
-    weak, strong = two_views(patches, generator(), config)
+    weak, strong = both_views(patches, generator(), config)
     x = to_float(patches)[:, 0].numpy()
     fits = [
         max(np.corrcoef(view.ravel(), one.ravel())[0, 1] for one in symmetries(patch))
@@ -343,7 +340,7 @@ def test_crops_use_the_generator_alone():
 
 def test_on_a_gpu_views_stay_there_and_nothing_waits_for_a_value():
     with fake_gpu() as patches:
-        views = two_views(patches, generator(), AugmentationConfig())
+        views = both_views(patches, generator(), AugmentationConfig())
         crops = window_views(patches, patches, 2, 16, 3, generator(), AugmentationConfig())
         assert {view.device.type for view in (*views, *crops)} == {"cuda"}
         with pytest.raises(DataDependentOutputException):
