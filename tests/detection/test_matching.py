@@ -192,12 +192,6 @@ def ranked(*hits):
     return pr_curve([match_picks(picks_at(centres, scores), picks_at(truth))])
 
 
-def test_the_best_threshold_lies_midway_below_the_last_pick_worth_calling():
-    assert choose_threshold(ranked(1, 1, 1, 0, 0)) == pytest.approx(0.75)
-    assert choose_threshold(ranked(1, 1, 0, 1, 1)) == pytest.approx(0.6)
-    assert choose_threshold(ranked(0)) == 1
-
-
 def test_a_wanted_precision_takes_the_most_particles_that_it_allows():
     curve = ranked(1, 0, 1, 1, 0, 0)  # precision 1, 1/2, 2/3, 3/4, 3/5, 1/2
     assert choose_threshold(curve, precision=0.7) == pytest.approx(0.65)

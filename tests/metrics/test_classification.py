@@ -19,6 +19,7 @@ from picking.metrics.classification import (
     patch_metrics,
     ranking_metrics,
     threshold_metrics,
+    trivial_f1,
 )
 
 
@@ -129,37 +130,8 @@ def test_calibration_error_sees_a_probability_that_is_too_high_or_certain():
         expected_calibration_error([1, 0], [1.2, 0.0])
 
 
-@pytest.mark.parametrize("digits", [None, 1])
-def test_best_threshold_has_the_highest_f1_of_all_thresholds(digits):
-    for seed in range(3):
-        y, p, _ = sample(seed, n=50, digits=digits)
-        best = threshold_metrics(y, p, best_f1_threshold(y, p))["f1"]
-        assert best == pytest.approx(max(f1_score(y, p >= each) for each in p))
-
-
-def test_best_threshold_lies_midway_between_neighbouring_scores():
+def test_best_threshold_is_the_curves_and_needs_a_positive():
     assert best_f1_threshold([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.4)
-
-
-def test_of_equally_good_thresholds_the_highest_is_taken():
-    # F1 is 2/3 for the first alone and for the first four: (2·1)/(1+2) and (2·2)/(4+2).
-    y, score = [1, 0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5]
-    assert best_f1_threshold(y, score) == pytest.approx(0.85)
-
-
-def test_best_threshold_that_calls_everything_positive_is_the_lowest_score():
-    assert best_f1_threshold([1, 1, 1], [0.3, 0.2, 0.7]) == 0.2
-
-
-def test_best_threshold_between_neighbouring_floats_keeps_them_apart():
-    first = 0.3
-    second = np.nextafter(first, 1)
-    third = np.nextafter(second, 1)
-    for low, high in ((first, second), (second, third)):  # one mean rounds up, the other down
-        assert low < best_f1_threshold([0, 1], [low, high]) <= high
-
-
-def test_best_threshold_needs_a_positive():
     with pytest.raises(ValueError, match="positive"):
         best_f1_threshold([0, 0], [0.1, 0.2])
 
@@ -280,3 +252,10 @@ def test_the_standard_error_of_an_auc_is_how_far_aucs_of_such_samples_scatter(
         aucs.append(ranking_metrics(y, score)["auc"])
     expected = auc_standard_error(float(np.mean(aucs)), n_positive, n_negative)
     assert np.std(aucs) == pytest.approx(expected, rel=0.25)
+
+
+def test_calling_everything_positive_has_the_trivial_f1():
+    # Precision π and recall 1.
+    for prior in (0.231, 0.462, 0.8):
+        assert trivial_f1(prior) == pytest.approx(2 / (1 / prior + 1))
+    assert round(trivial_f1(0.462), 3) == 0.632
