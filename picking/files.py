@@ -63,7 +63,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def remove_half_written(*folders: Path) -> None:
-    """Remove what a killed `write_atomically` left in these folders, which the caller has locked."""
+    """Remove what a killed `write_atomically` left in folders that the caller has locked."""
     for folder in folders:
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
@@ -211,7 +211,5 @@ def require_room(folder: Path, n_bytes: int) -> None:
 def is_number(value: Any) -> bool:
     """Return whether a value from a file is a number below `LARGEST_PX`, and not NaN or a bool."""
     return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) < LARGEST_PX
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST_PX
     )
