@@ -9,7 +9,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from picking.config import AugmentationConfig
 from picking.errors import UserError
-from picking.training.augment import strong_view, to_float, two_views, weak_view, window_views
+from picking.training.augment import strong_view, to_float, weak_view, window_views
 from tests.fixtures.gpu import fake_gpu
 from tests.fixtures.images import (
     generator,
@@ -37,13 +37,17 @@ def particle_patches(n: int, side_px: int = 64) -> torch.Tensor:
     return torch.from_numpy((128 - 30 * (blob + 0.5 * noise)).clip(0, 255).astype(np.uint8))
 
 
+def both_views(patches, draws, config):
+    return weak_view(patches, draws, config), strong_view(patches, draws, config)
+
+
 def matching(view: torch.Tensor, candidates: list[np.ndarray]) -> list[int]:
     return np.flatnonzero((np.stack(candidates) == view.numpy()).all(axis=(1, 2))).tolist()
 
 
 def test_views_are_finite_float_images_of_the_patches_size():
     patches = noise_images(5, 48)
-    for view in (to_float(patches), *two_views(patches, generator(), AugmentationConfig())):
+    for view in (to_float(patches), *both_views(patches, generator(), AugmentationConfig())):
         assert view.shape == (5, 1, 48, 48)
         assert view.dtype == torch.float32
         assert view.is_contiguous()
@@ -101,16 +105,9 @@ def test_the_widest_shift_that_a_mirror_allows_works_and_a_wider_one_is_refused(
 
 def test_copies_of_one_patch_in_a_batch_get_different_views():
     copies = noise_images(1, 32).expand(64, 32, 32)
-    weak, strong = two_views(copies, generator(), AugmentationConfig())
+    weak, strong = both_views(copies, generator(), AugmentationConfig())
     assert len(torch.unique(weak.flatten(1), dim=0)) > 50  # of 8 x 81 possible ones
     assert len(torch.unique(strong.flatten(1), dim=0)) == 64
-
-
-def test_two_views_at_once_are_the_weak_and_then_the_strong_one():
-    patches, config, rng = noise_images(16, 32), AugmentationConfig(), generator(5)
-    weak, strong = two_views(patches, generator(5), config)
-    assert torch.equal(weak, weak_view(patches, rng, config))
-    assert torch.equal(strong, strong_view(patches, rng, config))
 
 
 def test_contrast_and_brightness_stay_within_their_strength_and_never_invert():
@@ -168,7 +165,7 @@ def test_cutout_blanks_one_rectangle_of_the_configured_size():
 def test_a_strong_view_differs_from_the_weak_one_but_the_particle_survives():
     patches = particle_patches(200)
     config = AugmentationConfig(shift_px=0)
-    weak, strong = two_views(patches, generator(), config)
+    weak, strong = both_views(patches, generator(), config)
     x = to_float(patches)[:, 0].numpy()
     fits = [
         max(np.corrcoef(view.ravel(), one.ravel())[0, 1] for one in symmetries(patch))
@@ -271,13 +268,13 @@ def test_the_strong_view_of_a_window_is_the_weak_one_place_for_place():
 
 def test_views_depend_on_their_generator_and_on_nothing_global():
     patches, picked, config = noise_images(16, 32), near_middle(16, 32, 3), AugmentationConfig()
-    require_own_draws(lambda draws: two_views(patches, draws, config))
+    require_own_draws(lambda draws: both_views(patches, draws, config))
     require_own_draws(lambda draws: window_views(patches, picked, 6, 16, 3, draws, config))
 
 
 def test_on_a_gpu_views_stay_there_and_nothing_waits_for_a_value():
     with fake_gpu() as patches:
-        views = two_views(patches, generator(), AugmentationConfig())
+        views = both_views(patches, generator(), AugmentationConfig())
         crops = window_views(patches, patches, 2, 16, 3, generator(), AugmentationConfig())
         assert {view.device.type for view in (*views, *crops)} == {"cuda"}
         with pytest.raises(DataDependentOutputException):
