@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.picking import ROOT, script
 from picking.metrics.classification import bootstrap_ranking
-from picking.seeds import stream
+from picking.metrics.rates import interval, micrograph_weights
 
 FOLDER = ROOT / "experiments" / "pu_evidence"
 SIMULATION = (
@@ -159,8 +159,7 @@ def figures(part: str, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
         )
         with np.load(folder / "test.npz") as saved:
             y, score, group = saved["y"], saved["score"], saved["micrograph"]
-        n = group.max() + 1
-        weights = stream(0, "bootstrap").multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
+        weights = micrograph_weights(group.max() + 1, N_RESAMPLES, seed=0)
         resampled.append(bootstrap_ranking(y.astype(bool), score, group, weights))
     mean = {key: statistics.mean(report[key] for report in reports) for key in reports[0]}
     by_seed = [report["AUC"] for report in reports]
@@ -216,12 +215,6 @@ def draw_figure(seeds: list[int]) -> None:
         ece.set_xlabel(f"calibration error, {part}")
     axes[0].set_yticks(range(len(names)), names)
     figure.savefig(ROOT / "docs" / "pu_evidence.png", dpi=110)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the middle 95% of resampled figures."""
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -314,7 +314,7 @@ def evaluate_split(
     """Return all metrics of a split, with intervals, at 0.5 and at ``threshold``."""
     store, probability = data.store, score(network, data, settings, device)
     ids = np.array([name or "unknown" for name in store.ids])[store.micrograph]
-    report = classification.evaluate(
+    report = classification.patch_metrics(
         store.label,
         probability,
         store.micrograph,

@@ -180,6 +180,10 @@ def warning_signs(
     has labelled and unlabeled windows, nearly all of which may rightly be called negative.
     """
     last, val = recent[-1], recent[-1]["val"]
+    highest_mask_rate, lowest_fraction, lowest_f1 = 1.0, 0.001, -1.0
+    if truth_known:
+        highest_mask_rate, lowest_fraction = 0.95, 0.01
+        lowest_f1 = trivial_f1(val["ap_base_rate"])
     signs = []
     if last["epoch"] > config.loss.rampup_epochs:
         if last["mask_rate"] < 0.20:
@@ -187,7 +191,7 @@ def warning_signs(
                 f"mask rate {_percent(last['mask_rate'])} is under 20%: few pseudo-labels count; "
                 "lower loss.consistency_threshold"
             )
-        if last["mask_rate"] > 0.95 and truth_known:
+        if last["mask_rate"] > highest_mask_rate:
             signs.append(
                 f"mask rate {_percent(last['mask_rate'])} is over 95%: wrong pseudo-labels count "
                 "too; raise loss.consistency_threshold"
@@ -197,22 +201,21 @@ def warning_signs(
             f"validation AUC has not improved for {last['epoch'] - best_epoch} epochs: try another "
             "optimizer.lr, or stop here"
         )
-    share = val["predicted_positive_share"]
-    if not (0.01 if truth_known else 0.001) <= share <= 0.99:
+    fraction = val["predicted_positive_share"]
+    if not lowest_fraction <= fraction <= 0.99:
         signs.append(
-            f"{_percent(share)} of validation are called positive: the model predicts one class; "
-            "check loss.prior and optimizer.lr"
+            f"{_percent(fraction)} of validation are called positive: the model predicts one "
+            "class; check loss.prior and optimizer.lr"
         )
     if last["logit_std"] < 0.05:
         signs.append(
             f"logits deviate by {last['logit_std']:.3f} only: the model does not tell patches "
             "apart; check the data's montage and optimizer.lr"
         )
-    trivial = trivial_f1(val["ap_base_rate"])
-    if truth_known and (val["f1"] is None or val["f1"] <= trivial):
+    if (val["f1"] or 0.0) <= lowest_f1:
         signs.append(
             f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
-            f"({trivial:.4f}): train longer, or check loss.prior"
+            f"({lowest_f1:.4f}): train longer, or check loss.prior"
         )
     clipped = [metrics["clipped_step_share"] for metrics in recent[-3:]]
     if len(clipped) == 3 and min(clipped) > 0.25:
@@ -261,7 +264,10 @@ def results(
 ) -> dict:
     """Return the content of results.json; without ``truth_known`` no criterion can be judged."""
     test = report.get("test")
-    source = "highest F1 on validation at the best epoch" if truth_known else "0.5, not chosen"
+    source, criteria = "0.5, not chosen", []
+    if truth_known:
+        source = "highest F1 on validation at the best epoch"
+        criteria = success_criteria(report["val"], test)
     return {
         "test": test,
         "val": report["val"],
@@ -269,7 +275,7 @@ def results(
         "threshold": best["threshold"],
         "threshold_source": source,
         "truth_known": truth_known,
-        "success_criteria": success_criteria(report["val"], test) if truth_known else [],
+        "success_criteria": criteria,
         "targets": {
             name: {"low": low, "high": high, "reached": test and test[name]}
             for name, (_, low, high) in TARGETS.items()

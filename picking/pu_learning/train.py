@@ -215,7 +215,7 @@ def train(
         loop.end_epoch(state)
 
         threshold = val_data.threshold(probability)
-        val = classification.evaluate(
+        val = classification.patch_metrics(
             val_store.label, probability, val_store.micrograph, threshold, n_bootstrap=0
         )
         del val["intervals"]

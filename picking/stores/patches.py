@@ -1,6 +1,5 @@
 """The patch store, read through a memory map."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from picking.files import DAMAGED_ARRAY, is_number, open_array, read_arrays, rea
 # What a row of the store is (index.npz, `tag`).
 TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_WINDOW = range(5)
 WINDOW_KEYS = ("scale", "diameter_px", "reach_px")  # of windows in metadata.json
+PRIOR_KEYS = ("actual_prior", "pool_prior", "unlabeled_prior")
 TAG_NAMES = ("particle", "negative", "off-centre negative", "outlier negative", "unknown window")
 # What index.npz holds of n patches: name -> type and shape of what belongs to one.
 INDEX: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -37,27 +37,22 @@ class PatchStore:
     def __init__(self, folder: Path, split: str) -> None:
         self.folder, self.split = folder, split
         self.metadata = read_metadata(folder)
-        problem = next((text for valid, text in _requirements(self.metadata) if not valid), None)
-        if problem:
-            raise UserError(
-                f"{folder / 'metadata.json'} is damaged ({problem}): delete the store and make it "
-                "again"
-            )
         if split not in self.metadata["splits"]:
             there = ", ".join(self.metadata["splits"])
             raise UserError(f"patch store {folder} has no split '{split}'; there are: {there}")
         self.counts = self.metadata["splits"][split]
         self.windows: Any = self.metadata.get("windows")
-        self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
-        self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
+        self.picked: Any = None
         try:
+            self._check_metadata()
+            self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
+            self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
             self.patches = open_array(folder / split / "patches.npy")
-            self.picked: Any = None
-            if self.windows:
+            if self.windows is not None:
                 self.picked = open_array(folder / split / "picked.npy")
             index = read_arrays(folder / split / "index.npz")
-            self._check(index)
-        except DAMAGED_ARRAY as error:
+            self._check_arrays(index)
+        except (*DAMAGED_ARRAY, AttributeError) as error:
             raise UserError(
                 f"patch store {folder / split} is damaged ({error}): delete it and make it again "
                 "with preprocess_coco_full_dataset.py"
@@ -65,7 +60,21 @@ class PatchStore:
         self.label, self.labeled, self.tag = index["label"], index["labeled"], index["tag"]
         self.micrograph, self.centre = index["micrograph"], index["centre"]
 
-    def _check(self, index: dict[str, np.ndarray]) -> None:
+    def _check_metadata(self) -> None:
+        """Raise one of `DAMAGED_ARRAY` unless metadata.json has what training reads of it."""
+        counts, windows = self.counts, self.windows
+        sizes = [] if windows is None else [windows[key] for key in WINDOW_KEYS]
+        micrographs, priors = counts["micrographs"], [counts.get(key) for key in PRIOR_KEYS]
+        if not (
+            isinstance(self.metadata["content_hash"], str)
+            and all(isinstance(m["name"], str) for m in micrographs)
+            and all(isinstance(m["empiar_id"], str | None) for m in micrographs)
+            and all(prior is None or is_number(prior) for prior in priors)
+            and all(is_number(size) and size > 0 for size in sizes)
+        ):
+            raise ValueError(f"metadata.json does not describe split {self.split}")
+
+    def _check_arrays(self, index: dict[str, np.ndarray]) -> None:
         """Raise ValueError unless patches, index and metadata.json fit together."""
         shape, n = self.patches.shape, self.counts["n_patches"]
         if self.patches.dtype != np.uint8 or len(shape) != 3 or shape[1] != shape[2]:
@@ -108,30 +117,9 @@ def read_metadata(folder: Path) -> dict:
             "preprocess_coco_full_dataset.py, or run that again to finish it"
         )
     metadata = read_json(folder / "metadata.json")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("splits"), dict):
-        raise UserError(f"{folder / 'metadata.json'} is not a patch store's: make the store again")
-    if not isinstance(metadata.get("made_from", {}), dict):
-        raise UserError(f"{folder / 'metadata.json'} is damaged (made_from): make the store again")
+    sections = {"made_from": {}, **metadata} if isinstance(metadata, dict) else {}
+    if not all(isinstance(sections.get(key), dict) for key in ("splits", "made_from")):
+        raise UserError(
+            f"{folder / 'metadata.json'} is damaged or not a patch store's: make the store again"
+        )
     return metadata
-
-
-def _requirements(metadata: dict) -> Iterator[tuple[bool, str]]:
-    """Yield what training reads of metadata.json: whether it is there, and what is wrong if not."""
-    yield isinstance(metadata.get("content_hash"), str), "no content_hash"
-    windows: Any = metadata.get("windows")
-    if windows is not None:
-        yield isinstance(windows, dict), "windows are not described"
-        for key in WINDOW_KEYS:
-            valid = is_number(windows.get(key)) and windows[key] > 0
-            yield valid, f"{key} of windows is missing"
-    for name, counts in metadata["splits"].items():
-        listed: Any = counts.get("micrographs") if isinstance(counts, dict) else None
-        yield isinstance(listed, list), f"no micrographs in split {name}"
-        yield type(counts.get("n_patches")) is int, f"no n_patches in split {name}"
-        for m in listed:
-            valid = isinstance(m, dict) and isinstance(m.get("name"), str)
-            valid = valid and isinstance(m.get("empiar_id", 0), str | None)
-            yield valid, f"a micrograph without name or empiar_id in split {name}"
-        for key in ("actual_prior", "pool_prior", "unlabeled_prior"):
-            valid = counts.get(key) is None or is_number(counts[key])
-            yield valid, f"{key} of split {name} is no number"

@@ -28,7 +28,7 @@ def evaluate_pixels(
     precision: str,
     device: torch.device,
 ) -> dict[str, float | None]:
-    """Return `pixel_metrics.figures` over all pixels of a split, streamed a batch at a time.
+    """Return `pixels.pixel_metrics` over all pixels of a split, streamed a batch at a time.
 
     Every process counts its share of the images; counts add up to those of one, exactly.
     """
@@ -42,4 +42,4 @@ def evaluate_pixels(
             z = network(to_float(images))
         pixels.add(counts, z, masks)
     distributed.add_up(counts)
-    return pixels.figures(counts)
+    return pixels.pixel_metrics(counts)

@@ -6,11 +6,11 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from models import PUClassifier
-from picking.config import AugmentationConfig, TrainingConfig
+from picking.config import AugmentationConfig
 from picking.detection import score_map
 from picking.errors import UserError
 from picking.preprocessing.cutting import cut_patches
-from picking.pu_learning.inputs import Patches, Windows, score
+from picking.pu_learning.inputs import Patches
 from picking.stores.masks import ImagePlan, MaskSettings
 from picking.training.augment import strong_view, to_float
 
@@ -245,17 +245,6 @@ def test_a_classifiers_input_size_is_that_of_its_config():
 
 
 # Windows about picks
-
-
-@pytest.mark.parametrize(("window_px", "input_px"), [(32, 16), (33, 16), (35, 17)])
-def test_the_score_of_a_window_is_what_a_map_says_of_its_middle(window_px, input_px):
-    windows = np.random.default_rng(0).integers(0, 256, (20, window_px, window_px), dtype=np.uint8)
-    found = score(nn.Identity(), Windows(windows, input_px, None), TrainingConfig(), CPU)
-    first = window_px // 2 - input_px // 2
-    seen = windows[:, first : first + input_px, first : first + input_px].astype(float)
-    middle = windows[:, window_px // 2, window_px // 2]
-    z = (middle - seen.mean(axis=(1, 2))) / seen.std(axis=(1, 2))
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(-z)), rtol=1e-4)
 
 
 def test_a_map_of_a_scaled_micrograph_lies_where_the_micrograph_does(tmp_path):

@@ -126,8 +126,8 @@ def test_two_processes_have_exactly_the_losses_and_gradients_of_one(tmp_path, mo
 # How they end
 
 ENDS = """
-from picking.runs import distributed
 from picking.errors import UserError, run_script
+from picking.runs import distributed
 
 def main():
     _, rank, _ = distributed.start("cpu")
