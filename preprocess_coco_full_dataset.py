@@ -27,6 +27,7 @@ from picking import files
 from picking.errors import UserError, run_script
 from picking.formats import annotations, paths
 from picking.preprocessing import counts, cutting, image_sizes, plan, windows
+from picking.preprocessing.arguments import add_pick_arguments, require_one_source
 from picking.preprocessing.metadata import (
     arguments_of,
     begun_from_arguments,
@@ -118,7 +119,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="masks ignore what lies within the annotated margin, where particles are not listed",
     )
-    paths.add_pick_arguments(parser)
+    add_pick_arguments(parser)
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     add(
@@ -130,7 +131,7 @@ def parse_args() -> argparse.Namespace:
         "stores (and cuts a split anew, alone, when it leaves out one of its images)",
     )
     args = parser.parse_args()
-    paths.require_one_source(args, parser)
+    require_one_source(args, parser)
     if args.patch_size is None:
         args.patch_size = windows.WINDOW_PX if args.micrographs else 128
     args.tasks = [task for task in TASKS if task in args.tasks]
