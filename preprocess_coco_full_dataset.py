@@ -26,6 +26,7 @@ from typing import Any
 from picking import files
 from picking.errors import UserError, run_script
 from picking.formats import annotations, paths
+from picking.formats.picks import inside
 from picking.preprocessing import counts, cutting, image_sizes, plan, windows
 from picking.preprocessing.arguments import add_pick_arguments, require_one_source
 from picking.preprocessing.metadata import (
@@ -307,7 +308,7 @@ def make_plans(
         )
     for name in listed:
         found = zip(records[name], sizes[name], strict=True)
-        if not any(annotations.inside(record, size).any() for record, size in found):
+        if not any(inside(record, size).any() for record, size in found):
             raise UserError(
                 f"split '{name}' yields no {'patch' if 'patches' in tasks else 'mask'}: no "
                 "particle's centre lies in a readable image; check its annotation or leave it out "

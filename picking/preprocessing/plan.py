@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats import annotations
+from picking.formats.picks import Micrograph, inside
 from picking.parallel import ordered_map
 from picking.preprocessing import negatives
 from picking.seeds import stream
@@ -44,7 +44,7 @@ class MicrographPlan:
     are cut, and reach_px: how far from a pick a place counts as picked, after scaling.
     """
 
-    micrograph: annotations.Micrograph
+    micrograph: Micrograph
     size_px: tuple[int, int]
     patch_size_px: int
     labelled_px: np.ndarray
@@ -73,7 +73,7 @@ class MicrographPlan:
 
 def plan_split(
     split: str,
-    records: list[annotations.Micrograph],
+    records: list[Micrograph],
     sizes_px: list[tuple[int, int]],
     settings: PlanSettings,
     n_workers: int,
@@ -110,7 +110,7 @@ def _plan_micrograph(job: tuple) -> MicrographPlan:
             f"{record.name} is {size_px[1]} x {size_px[0]} px, smaller than --patch-size {patch}: "
             "choose a smaller patch"
         )
-    within = annotations.inside(record, size_px)
+    within = inside(record, size_px)
     centres = record.centres_px[within]
     order = stream(settings.seed, "hide", split, record.name).permutation(len(centres))
     n_hidden = int(len(centres) * settings.hide_ratio)

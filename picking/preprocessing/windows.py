@@ -23,10 +23,11 @@ import numpy as np
 from picking.errors import UserError
 from picking.files import sha256
 from picking.formats import annotations
-from picking.formats.coordinates import Picks, read_picks
+from picking.formats.coordinates import read_picks
 from picking.formats.frames import check_frame
 from picking.formats.micrographs import UnreadableImage, image_size
 from picking.formats.paths import expand, find_micrographs
+from picking.formats.picks import Micrograph, Picks, inside
 from picking.preprocessing.plan import MicrographPlan
 from picking.seeds import stream
 from picking.stores.patches import PatchStore
@@ -151,15 +152,16 @@ def splits_of_picks(
     return splits
 
 
-def _record(path: Path, picks: Picks | None, diameter_px: float) -> annotations.Micrograph:
+def _record(path: Path, picks: Picks | None, diameter_px: float) -> Micrograph:
     centres = np.empty((0, 2)) if picks is None else picks.centres_px
     diameters = np.full(len(centres), diameter_px)
-    return annotations.Micrograph(path, path.name, centres, diameters, None, 0, None)
+    unknown = np.full(len(centres), np.nan)
+    return Micrograph(path.name, centres, unknown, diameters, None, path=path)
 
 
 def plan_windows(
     split: str,
-    records: Sequence[annotations.Micrograph],
+    records: Sequence[Micrograph],
     sizes_px: Sequence[tuple[int, int]],
     settings: WindowSettings,
 ) -> list[MicrographPlan]:
@@ -176,7 +178,7 @@ def plan_windows(
                 f"{settings.window_px / PARTICLE_PX:g} particles of {settings.diameter_px:.0f} px: "
                 "check --diameter"
             )
-        within = annotations.inside(record, size_px)
+        within = inside(record, size_px)
         rng = stream(settings.seed, "windows", split, record.name)
         none = np.empty((0, 2))
         plans.append(

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import sha256, write_json
-from picking.formats import annotations, micrographs
+from picking.formats import micrographs
+from picking.formats.picks import Micrograph, inside
 from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
 from picking.stores.journal import Journal
 from picking.stores.writer import Filling
@@ -49,7 +50,7 @@ class ImagePlan:
     inside; diameters_px: float64 (n,).
     """
 
-    micrograph: annotations.Micrograph
+    micrograph: Micrograph
     size_px: tuple[int, int]
     centres_px: np.ndarray
     diameters_px: np.ndarray
@@ -101,12 +102,12 @@ def working_size(
 
 
 def plan_images(
-    records: list[annotations.Micrograph], sizes_px: list[tuple[int, int]], settings: MaskSettings
+    records: list[Micrograph], sizes_px: list[tuple[int, int]], settings: MaskSettings
 ) -> list[ImagePlan]:
     """Plan the images of a split, one `ImagePlan` per record."""
     plans = []
     for record, size_px in zip(records, sizes_px, strict=True):
-        within = annotations.inside(record, size_px)
+        within = inside(record, size_px)
         centres_px, diameters_px = record.centres_px[within], record.diameters_px[within]
         plans.append(ImagePlan(record, size_px, centres_px, diameters_px, settings))
     return plans

@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 
 from picking.errors import UserError
 from picking.files import write_json
-from picking.formats.annotations import Micrograph, Split
-from picking.formats.coordinates import Picks
+from picking.formats.annotations import Split
+from picking.formats.picks import Micrograph, Picks
 from picking.preprocessing import counts
 from picking.preprocessing.cutting import filling
 from picking.preprocessing.windows import (
@@ -41,7 +41,7 @@ def settings(**changes):
 def record(name, centres_px, folder=Path("none")):
     centres = np.array(centres_px, dtype=float).reshape(-1, 2)
     diameters = np.full(len(centres), DIAMETER_PX)
-    return Micrograph(folder / name, name, centres, diameters, None, 0, None)
+    return Micrograph(name, centres, diameters * np.nan, diameters, None, path=folder / name)
 
 
 def plan(centres_px, split="train", size_px=SIZE_PX, **changes):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from picking.errors import UserError
 from picking.formats import micrographs
-from picking.formats.annotations import Micrograph
+from picking.formats.picks import Micrograph
 from picking.parallel import ordered_map
 from picking.preprocessing import cutting
 from picking.preprocessing.cutting import cut_patches
@@ -50,7 +50,7 @@ def settings(**changes):
 def record(name, centres_px, folder=Path("none"), diameter_px=20.0):
     centres = np.array(centres_px, dtype=float).reshape(-1, 2)
     diameters = np.full(len(centres), diameter_px)
-    return Micrograph(folder / name, name, centres, diameters, None, 0, None)
+    return Micrograph(name, centres, diameters * np.nan, diameters, None, path=folder / name)
 
 
 def records(n_particles=(8, 5, 11), seed=0, folder=Path("none")):

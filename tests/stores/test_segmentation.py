@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from picking.errors import UserError
-from picking.formats.annotations import Micrograph
+from picking.formats.picks import Micrograph
 from picking.mask_values import IGNORE
 from picking.stores import masks
 from picking.stores.journal import Journal
@@ -39,7 +39,7 @@ FRAMES = {
 def record(name, centres_px, diameter_px=40.0, folder=Path("none")):
     centres = np.array(centres_px, dtype=float).reshape(-1, 2)
     diameters = np.full(len(centres), diameter_px)
-    return Micrograph(folder / name, name, centres, diameters, None, 0, None)
+    return Micrograph(name, centres, diameters * np.nan, diameters, None, path=folder / name)
 
 
 def plan(centres_px, resize="stretch", tiles=1, side_px=120, margin_px=0, disk=1.0, **of_record):
