@@ -219,7 +219,7 @@ def train_on_pseudo_masks(
               "--device", args.device)  # fmt: skip
     root, picked = folder / "pseudo_root", folder / "picked"
     if not (picked / "thresholds.csv").exists():  # the last file of picking
-        if not picked.exists():  # begun with the threshold in the checkpoint
+        if not picked.exists():  # else it was begun with a threshold that was chosen
             script(*common, "--expected-particles", args.expected_particles)
         script(*common, "--output", picked, "--formats", "csv", "--resume")
     for path in (*images.glob("*.jpg"), *(picked / "csv").glob("*.csv")):

@@ -24,8 +24,8 @@ from picking.errors import run_script
 from picking.training import networks
 from tests.fixtures import active_runs, patch_stores, pu_runs
 from tests.fixtures.data_sets import boxes, write_coco, write_csv, write_data_set
+from tests.fixtures.pickers import Dark, write_checkpoint
 from tests.scripts.test_analyze import write_comparison
-from tests.scripts.test_pick import Dark, write_checkpoint
 
 SPLITS = {"train": 4, "val": 2, "test": 1}
 
