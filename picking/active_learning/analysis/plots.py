@@ -21,7 +21,6 @@ STYLES = {
     "foreground_margin": ("#7FCEB9", "^"),
     "hybrid": ("#CC79A7", "P"),
     "diversity": ("#E69F00", "v"),
-    "coreset": ("#B3A125", "v"),
     "typiclust": ("#999933", "X"),
     "bald": ("#882255", "D"),
     "badge": ("#AA4499", "X"),

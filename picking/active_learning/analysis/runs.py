@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from picking.active_learning.strategies import strategy_name
 from picking.config import ActiveConfig, config_from_dict, plain
 from picking.errors import UserError
 from picking.files import read_json
@@ -47,8 +48,8 @@ class Run:
 
     @property
     def strategy(self) -> str:
-        """The strategy's name."""
-        return self.config.active_learning.strategy
+        """The strategy, under the one name that `STRATEGIES` has it under."""
+        return strategy_name(self.config.active_learning.strategy)
 
     @property
     def seed(self) -> int:
