@@ -49,7 +49,7 @@ from picking.config import AugmentationConfig
 from picking.errors import run_script
 from picking.parallel import keep_freed_memory
 from picking.seeds import stream, stream_seed
-from picking.training.augment import to_float, two_views
+from picking.training.augment import strong_view, to_float, weak_view
 
 BATCH_SIZE = 64
 SEED = 42
@@ -118,7 +118,9 @@ class BatchedPairs(BatchedBytes):
 
     def __getitem__(self, job: tuple[int, np.ndarray]) -> Any:
         generator = torch.Generator().manual_seed(stream_seed(SEED, "views", job[0]))
-        return two_views(super().__getitem__(job), generator, CONFIG)
+        patches = super().__getitem__(job)
+        weak = weak_view(patches, generator, CONFIG)  # as training calls them
+        return weak, strong_view(patches, generator, CONFIG)
 
 
 class KorniaPairs(BatchedBytes):

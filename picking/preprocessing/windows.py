@@ -29,7 +29,6 @@ from picking.formats.micrographs import UnreadableImage, image_size
 from picking.formats.paths import expand, find_micrographs
 from picking.preprocessing.plan import MicrographPlan
 from picking.seeds import stream
-from picking.stores.patches import PatchStore
 
 # How far off a particle's centre a place still is positive, in diameters
 POSITIVE_RADIUS = 0.25
@@ -225,18 +224,3 @@ def place_priors(
     pool = float(np.mean(np.maximum(n_picks, settings.expected_particles) * disk))
     unlabeled = (pool - actual) / (1 - actual)
     return {"actual_prior": actual, "pool_prior": pool, "unlabeled_prior": unlabeled}
-
-
-class PickedWindows:
-    """Windows with where they are near a pick, read by whole batches: ``dataset[rows]``."""
-
-    def __init__(self, store: PatchStore) -> None:
-        self.store = store
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return copies of these rows' windows and places near a pick, two of uint8 (n, S, S)."""
-        assert self.store.picked is not None
-        return self.store[rows], np.array(self.store.picked[rows])

@@ -301,9 +301,8 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
     store, plans = store_of(tmp_path / "store", records, chosen, [SIZE_PX] * 3)
 
     assert store.patches.shape == (3 * 50 + 5, 32, 32)
-    assert not store.truth_known
     wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
-    assert store.windows == wanted and store.input == {"patch_size_px": 32, **wanted}
+    assert store.windows == wanted
     np.testing.assert_array_equal(store.label.astype(bool), store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_PARTICLE, store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_WINDOW, ~store.labeled)
