@@ -11,23 +11,23 @@ from scipy.spatial import cKDTree
 
 from picking.errors import UserError
 from picking.files import write_json
-from picking.formats.annotations import Micrograph, Split
+from picking.formats.annotations import Split
 from picking.formats.coordinates import Picks
 from picking.preprocessing import counts
-from picking.preprocessing.cutting import filling
+from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,
     WindowSettings,
     place_priors,
-    plan_windows,
     read_splits,
     splits_of_picks,
 )
 from picking.stores.journal import Journal
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore
-from picking.stores.writer import fill_split
+from picking.stores.writer import write_split
 from tests.fixtures.data_sets import some_centres
+from tests.fixtures.plans import record as record_of
 
 SIZE_PX = (480, 640)
 DIAMETER_PX = 40.0
@@ -39,13 +39,11 @@ def settings(**changes):
 
 
 def record(name, centres_px, folder=Path("none")):
-    centres = np.array(centres_px, dtype=float).reshape(-1, 2)
-    diameters = np.full(len(centres), DIAMETER_PX)
-    return Micrograph(folder / name, name, centres, diameters, None, 0, None)
+    return record_of(name, centres_px, folder, DIAMETER_PX)
 
 
 def plan(centres_px, split="train", size_px=SIZE_PX, **changes):
-    return plan_windows(split, [record("a.png", centres_px)], [size_px], settings(**changes))[0]
+    return settings(**changes).plan_split(split, [record("a.png", centres_px)], [size_px])[0]
 
 
 def picks(name, centres_px):
@@ -112,12 +110,12 @@ def test_a_window_as_large_as_the_micrograph_is_refused(size_px):
 
 def test_every_micrograph_has_windows_of_its_own_and_so_has_every_seed():
     centres, sizes = [(100, 100), (300, 200)], [SIZE_PX] * 3
-    together = plan_windows("train", [record(n, centres) for n in "abc"], sizes, settings())
-    backwards = plan_windows("train", [record(n, centres) for n in "cb"], sizes[:2], settings())
+    together = settings().plan_split("train", [record(n, centres) for n in "abc"], sizes)
+    backwards = settings().plan_split("train", [record(n, centres) for n in "cb"], sizes[:2])
     for one, other in ((together[1], backwards[1]), (together[2], backwards[0])):
         np.testing.assert_array_equal(one.windows_px, other.windows_px)
-    other_seed = plan_windows("train", [record("a", centres)], sizes[:1], settings(seed=1))
-    other_split = plan_windows("val", [record("a", centres)], sizes[:1], settings())
+    other_seed = settings(seed=1).plan_split("train", [record("a", centres)], sizes[:1])
+    other_split = settings().plan_split("val", [record("a", centres)], sizes[:1])
     for one, other in itertools.combinations([*together, *other_seed, *other_split], 2):
         assert not (one.windows_px == other.windows_px).any()
 
@@ -220,7 +218,7 @@ def test_neither_the_order_of_micrographs_nor_that_of_files_of_picks_matters(tmp
         assert one[name].annotations_hash == other[name].annotations_hash
         assert one[name].images_hash == other[name].images_hash
         members = (splits[name].micrographs for splits in (one, other))
-        plans = [plan_windows(name, each, [SIZE_PX] * n, settings()) for each in members]
+        plans = [settings().plan_split(name, each, [SIZE_PX] * n) for each in members]
         for a, b in zip(*plans, strict=True):
             np.testing.assert_array_equal(a.labelled_px, b.labelled_px)
             np.testing.assert_array_equal(a.windows_px, b.windows_px)
@@ -264,13 +262,15 @@ def blobs(centres_px, size_px, sigma_px):
 
 def store_of(folder, records, chosen, sizes_px):
     """Fill a store of one split from the plan of these micrographs."""
-    plans = plan_windows("train", records, sizes_px, chosen)
+    plans = chosen.plan_split("train", records, sizes_px)
     (folder / "train").mkdir(parents=True)
     journal = Journal(folder / ".journal", {"splits": ["train"]})
-    assert not fill_split([filling(folder / "train", plans, journal)], n_workers=0)
+    assert not write_split([patch_writer(folder / "train", plans, journal)], n_workers=0)
     listed = {"train": Split("train", tuple(records), "x", "", "", 0, 0, 0)}
-    parts = counts.describe_windows({"train": plans}, listed, {"train": []}, chosen)
-    write_json(folder / "metadata.json", {"content_hash": journal.content_hash(), **parts})
+    noted = {"train": journal.noted("train", len(plans))}
+    parts = counts.count_splits(chosen, {"train": plans}, noted, listed, {"train": []})
+    description = chosen.description(journal.content_hash())
+    write_json(folder / "metadata.json", {**description, **parts})
     return PatchStore(folder, "train"), plans
 
 
@@ -301,6 +301,8 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
     store, plans = store_of(tmp_path / "store", records, chosen, [SIZE_PX] * 3)
 
     assert store.patches.shape == (3 * 50 + 5, 32, 32)
+    n_bytes = sum(np.load(path).nbytes for path in (tmp_path / "store/train").glob("*.npy"))
+    assert n_bytes == len(store) * chosen.row_bytes  # what the disk is asked for
     assert not store.truth_known
     wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
     assert store.windows == wanted and store.input == {"patch_size_px": 32, **wanted}

@@ -159,12 +159,6 @@ def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, 
         assert middle[rows.labeled].max() < np.median(middle[~rows.labeled])  # a disk is there
 
 
-def test_shards_make_the_windows_of_one_process(data, store, tmp_path):
-    for shard in (("--shard", "3/3"), ("--shard", "1/3"), ()):  # nobody runs the second
-        preprocess(data, tmp_path / "store", *EXPECTED, *shard)
-    assert content(tmp_path / "store") == content(store)
-
-
 def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "write_montage", lambda *a: a[0].name == "val" or write_montage(*a))
     printed = preprocess(data, tmp_path / "store", *EXPECTED)

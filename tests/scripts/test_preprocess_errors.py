@@ -173,13 +173,8 @@ def test_skipping_an_unreadable_image_is_as_if_it_were_not_there(own_data, tmp_p
 
 
 def test_a_skipped_image_that_set_the_margin_moves_the_negatives_of_every_split(own_data, tmp_path):
-    """Only `val_01` comes near the edge; the margin of all splits follows from it."""
-    for folder, name in (("train", "train_00"), ("val", "val_01")):
-        with changed_annotations(own_data, folder) as listed:
-            image = next(i["id"] for i in listed["images"] if i["file_name"] == f"{name}.jpg")
-            first = next(a for a in listed["annotations"] if a["image_id"] == image)
-            first["bbox"] = [-8, 100, 20, 20] if name == "val_01" else [90, 100, 20, 20]
-    damage(own_data / "val" / "val_01.jpg")
+    """Only `train_00` comes near the edge; the margin of all splits follows from it."""
+    damage(own_data / "train" / "train_00.jpg")
     done(own_data, tmp_path / "store", "--skip-unreadable")
     margin_px = metadata_of(tmp_path / "store")["annotated_margin_px"]
     assert margin_px > 7

@@ -23,7 +23,7 @@ from tests.fixtures.patch_stores import PATCH_PX, content, damage, done, note_re
 SLOWLY = """
 import time
 import preprocess_coco_full_dataset as script
-from picking import micrographs
+from picking.formats import micrographs
 from picking.errors import run_script
 read = micrographs.read_micrograph
 
@@ -146,7 +146,7 @@ def test_after_an_unreadable_image_both_ways_that_the_error_names_go_on(
 def test_what_was_skipped_once_stops_a_run_that_may_not_skip(own_data, tmp_path):
     damage(own_data / "train" / "train_01.jpg")
     with (
-        mock.patch.object(script, "describe", side_effect=KeyboardInterrupt),
+        mock.patch.object(script.counts, "count_splits", side_effect=KeyboardInterrupt),
         mock.patch("os._exit", sys.exit),
     ):
         result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
@@ -195,10 +195,10 @@ def test_a_store_that_another_process_finished_meanwhile_is_not_made_again(
     locked = files.locked
 
     @contextlib.contextmanager
-    def locked_late(folder, part):
+    def locked_late(folder):
         monkeypatch.setattr(files, "locked", locked)
         done(own_data, folder)
-        with locked(folder, part):
+        with locked(folder):
             yield
 
     monkeypatch.setattr(files, "locked", locked_late)

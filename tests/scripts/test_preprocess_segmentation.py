@@ -36,7 +36,7 @@ BOTH = ("patches", "segmentation")
 SLOWLY = """
 import time
 import preprocess_coco_full_dataset as script
-from picking import masks
+from picking.stores import masks
 from picking.errors import run_script
 draw = masks.draw_mask
 
@@ -328,6 +328,20 @@ def test_an_image_that_is_replaced_in_between_is_drawn_again(own_data, tmp_path,
     assert [name for _, name in reads] == ["train_01.jpg", "val_01.jpg"]
     assert (SegmentationStore(tmp_path / "out" / "seg" / "train").images[1] == 77).all()
     assert went_on == done(own_data, tmp_path / "at_once")
+
+
+def test_rows_lost_after_the_journal_called_them_done_are_done_again(own_data, tmp_path):
+    """As after a power cut, in one file of each store."""
+    whole = damage(own_data / "val" / "val_01.jpg")
+    assert segment(own_data, tmp_path / "out", tasks=BOTH).status == 2
+    (own_data / "val" / "val_01.jpg").write_bytes(whole)
+    for name in ("patches/train/patches.npy", "seg/train/masks.npy"):
+        with (tmp_path / "out" / name).open("r+b") as file:
+            file.seek(-1000, 2)
+            file.write(b"\7" * 1000)
+    result = segment(own_data, tmp_path / "out", tasks=BOTH)
+    assert result.status == 0 and "3 micrographs were there already; those of 1 " in result.out
+    assert content(tmp_path / "out") == done(own_data, tmp_path / "at_once", tasks=BOTH)
 
 
 def test_a_store_begun_for_other_tasks_is_not_gone_on_with(own_data, tmp_path):
