@@ -23,8 +23,8 @@ from tests.fixtures.patch_stores import PATCH_PX, content, damage, done, note_re
 SLOWLY = """
 import time
 import preprocess_coco_full_dataset as script
-from picking.formats import micrographs
 from picking.errors import run_script
+from picking.formats import micrographs
 read = micrographs.read_micrograph
 
 def slowly(path):

@@ -36,8 +36,8 @@ BOTH = ("patches", "segmentation")
 SLOWLY = """
 import time
 import preprocess_coco_full_dataset as script
-from picking.stores import masks
 from picking.errors import run_script
+from picking.stores import masks
 draw = masks.draw_mask
 
 def slowly(plan):
