@@ -10,7 +10,7 @@ import numpy as np
 
 from picking.detection.matching import Curve, Outcome, average_precision, has_scores, pr_curve
 from picking.files import write_atomically
-from picking.formats.coordinates import Picks
+from picking.formats.picks import Picks
 
 MAX_OVERLAY_PX = 1500
 LINE_PX = 2

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats.annotations import Micrograph, Split, inside
+from picking.formats.annotations import Split
 from picking.formats.micrographs import UnreadableImage, image_size
+from picking.formats.picks import Micrograph, inside
 from picking.parallel import ordered_map
 from picking.seeds import stream
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats import annotations
+from picking.formats.picks import Micrograph, inside
 from picking.parallel import ordered_map
 from picking.preprocessing import negatives
 from picking.preprocessing.cutting import Group, cut_patches
@@ -30,7 +30,7 @@ class PatchPlan:
     when the image is decoded.
     """
 
-    micrograph: annotations.Micrograph
+    micrograph: Micrograph
     size_px: tuple[int, int]
     patch_size_px: int
     labelled_px: np.ndarray
@@ -132,7 +132,7 @@ class PatchSettings:
     def plan_split(
         self,
         split: str,
-        records: Sequence[annotations.Micrograph],
+        records: Sequence[Micrograph],
         sizes_px: Sequence[tuple[int, int]],
         n_workers: int,
     ) -> list[PatchPlan]:
@@ -251,7 +251,7 @@ def _plan_micrograph(job: tuple) -> PatchPlan:
             f"{record.name} is {size_px[1]} x {size_px[0]} px, smaller than --patch-size {patch}: "
             "choose a smaller patch"
         )
-    within = annotations.inside(record, size_px)
+    within = inside(record, size_px)
     centres = record.centres_px[within]
     order = stream(settings.seed, "hide", split, record.name).permutation(len(centres))
     n_hidden = int(len(centres) * settings.hide_ratio)

@@ -23,10 +23,11 @@ import numpy as np
 from picking.errors import UserError
 from picking.files import sha256
 from picking.formats import annotations
-from picking.formats.coordinates import Picks, read_picks
+from picking.formats.coordinates import read_picks
 from picking.formats.frames import check_frame
 from picking.formats.micrographs import UnreadableImage, image_size, scale_micrograph
 from picking.formats.paths import expand, find_micrographs
+from picking.formats.picks import Micrograph, Picks, inside
 from picking.preprocessing.cutting import Group, cut_patches, nearest_pixels
 from picking.seeds import stream
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore
@@ -49,7 +50,7 @@ class WindowPlan:
     before windows are cut.
     """
 
-    micrograph: annotations.Micrograph
+    micrograph: Micrograph
     size_px: tuple[int, int]
     patch_size_px: int
     labelled_px: np.ndarray
@@ -138,7 +139,7 @@ class WindowSettings:
     def plan_split(
         self,
         split: str,
-        records: Sequence[annotations.Micrograph],
+        records: Sequence[Micrograph],
         sizes_px: Sequence[tuple[int, int]],
         n_workers: int = 0,
     ) -> list[WindowPlan]:
@@ -155,7 +156,7 @@ class WindowSettings:
                     f"{self.window_px / PARTICLE_PX:g} particles of {self.diameter_px:.0f} px: "
                     "check --diameter"
                 )
-            within = annotations.inside(record, size_px)
+            within = inside(record, size_px)
             rng = stream(self.seed, "windows", split, record.name)
             plans.append(
                 WindowPlan(
@@ -308,10 +309,11 @@ def splits_of_picks(
     return splits
 
 
-def _record(path: Path, picks: Picks | None, diameter_px: float) -> annotations.Micrograph:
+def _record(path: Path, picks: Picks | None, diameter_px: float) -> Micrograph:
     centres = np.empty((0, 2)) if picks is None else picks.centres_px
     diameters = np.full(len(centres), diameter_px)
-    return annotations.Micrograph(path, path.name, centres, diameters, None, 0, None)
+    unknown = np.full(len(centres), np.nan)
+    return Micrograph(path.name, centres, unknown, diameters, None, path=path)
 
 
 def place_priors(

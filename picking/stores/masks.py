@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import write_json
-from picking.formats import annotations, micrographs
+from picking.formats import micrographs
+from picking.formats.picks import Micrograph, inside
 from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
 from picking.stores.journal import Journal
 from picking.stores.writer import SplitWriter
@@ -52,14 +53,14 @@ class MaskSettings:
     def plan_split(
         self,
         split: str,
-        records: Sequence[annotations.Micrograph],
+        records: Sequence[Micrograph],
         sizes_px: Sequence[tuple[int, int]],
         n_workers: int = 0,
     ) -> list["ImagePlan"]:
         """Plan the images of a split, one `ImagePlan` per record; takes no workers."""
         plans = []
         for record, size_px in zip(records, sizes_px, strict=True):
-            within = annotations.inside(record, size_px)
+            within = inside(record, size_px)
             centres_px, diameters_px = record.centres_px[within], record.diameters_px[within]
             plans.append(ImagePlan(record, size_px, centres_px, diameters_px, self))
         return plans
@@ -110,7 +111,7 @@ class ImagePlan:
     inside; diameters_px: float64 (n,).
     """
 
-    micrograph: annotations.Micrograph
+    micrograph: Micrograph
     size_px: tuple[int, int]
     centres_px: np.ndarray
     diameters_px: np.ndarray

@@ -18,7 +18,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from picking.files import naming, sha256
-from picking.formats import annotations, micrographs
+from picking.formats import micrographs
+from picking.formats.picks import Micrograph
 from picking.parallel import ordered_map
 from picking.stores.journal import Journal
 
@@ -32,7 +33,7 @@ class Plan(Protocol):
     """
 
     @property
-    def micrograph(self) -> annotations.Micrograph: ...  # noqa: D102
+    def micrograph(self) -> Micrograph: ...  # noqa: D102
 
     @property
     def size_px(self) -> tuple[int, int]: ...  # noqa: D102

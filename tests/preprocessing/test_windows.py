@@ -12,7 +12,7 @@ from scipy.spatial import cKDTree
 from picking.errors import UserError
 from picking.files import write_json
 from picking.formats.annotations import Split
-from picking.formats.coordinates import Picks
+from picking.formats.picks import Picks
 from picking.preprocessing import counts
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.windows import (
