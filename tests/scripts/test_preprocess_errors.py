@@ -110,7 +110,7 @@ MISTAKES = {
     "broken JSON": (
         write("annotations/instances_val.json", '{"images": ['), (), "is not valid JSON"
     ),
-    "another JSON": (write("annotations/instances_val.json", "[1, 2]"), (), "a COCO file is"),
+    "another JSON": (write("annotations/instances_val.json", "[1, 2]"), (), "instances_val.json .*COCO"),
     "a malformed box": (
         change_json("val", lambda c: c["annotations"][4].update(bbox=[1, 2, 3])), (),
         r"annotations\[4\]: 'bbox' must be four finite numbers",
