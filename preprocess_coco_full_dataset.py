@@ -128,8 +128,7 @@ def main() -> None:
         # 4. Pictures, then metadata: a store is finished when its metadata.json is there
         for task in tasks:
             journal = journals[task]
-            noted = {name: journal.noted(name, len(of_split)) for name, of_split in
-                     plans[task].items()}  # fmt: skip
+            noted = {name: journal.noted(name) for name in listed}
             for name in listed:
                 picture = folders[task] / f"montage_{name}.png"
                 if task == "patches":

@@ -120,7 +120,8 @@ class BatchedPairs(BatchedBytes):
     def __getitem__(self, job: tuple[int, np.ndarray]) -> Any:
         generator = torch.Generator().manual_seed(stream_seed(SEED, "views", job[0]))
         patches = super().__getitem__(job)
-        return weak_view(patches, generator, CONFIG), strong_view(patches, generator, CONFIG)
+        weak = weak_view(patches, generator, CONFIG)  # as training calls them
+        return weak, strong_view(patches, generator, CONFIG)
 
 
 class KorniaPairs(BatchedBytes):

@@ -51,8 +51,8 @@ def nearest_pixels(centres_px: np.ndarray, size_px: tuple[int, ...]) -> np.ndarr
 def patch_writer(folder: Path, plans: Sequence[CutPlan], journal: Journal) -> SplitWriter:
     """Return what writes the patches or windows of a split into ``folder``, with index.npz."""
 
-    def write_index(writer: SplitWriter) -> None:
-        noted = journal.noted(folder.name, len(plans))
+    def write_index() -> None:
+        noted = journal.noted(folder.name)
         groups = [(i, group) for i, plan in enumerate(plans) for group in plan.groups(noted[i])]
 
         def column(values: list, kind: type) -> np.ndarray:
@@ -69,6 +69,6 @@ def patch_writer(folder: Path, plans: Sequence[CutPlan], journal: Journal) -> Sp
             centre=np.concatenate([group.centres_px for _, group in groups]).astype(np.float32),
             tag=tag,
         )
-        write_atomically(folder / writer.index, buffer.getvalue())
+        write_atomically(folder / "index.npz", buffer.getvalue())
 
     return SplitWriter(folder, journal, plans, "index.npz", write_index)

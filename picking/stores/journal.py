@@ -62,9 +62,9 @@ class Journal:
         """Leave micrographs out of a split from now on."""
         self._record({"split": split, "skip": names})
 
-    def noted(self, split: str, n: int) -> list[dict]:
-        """Return what is noted on each of the ``n`` micrographs of a split that is done."""
-        return [self.done[split, i] for i in range(n)]
+    def noted(self, split: str) -> list[dict]:
+        """Return what is noted on each micrograph of a split, in order."""
+        return [self.done[key] for key in sorted(self.done) if key[0] == split]
 
     def content_hash(self, split: str | None = None) -> str:
         """Return the SHA-256 over all rows' checksums, in order; of one split or of all."""

@@ -23,7 +23,6 @@ from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
 from picking.stores.journal import Journal
 from picking.stores.writer import SplitWriter
 
-# What a mask's pixel is; nothing is learnt from or measured on one that is ignored.
 RESIZES = ("stretch", "pad")
 NORMALISATION = (
     "none in the store: grey levels as decoded (raw counts: low-pass and contrast of "
@@ -246,10 +245,10 @@ def _tiles(image: np.ndarray, side_px: int) -> np.ndarray:
 def mask_writer(folder: Path, plans: Sequence[ImagePlan], journal: Journal) -> SplitWriter:
     """Return what writes the images and masks of a split into ``folder``, with index.json."""
 
-    def write_index(writer: SplitWriter) -> None:
+    def write_index() -> None:
         settings = plans[0].settings
         listed = []
-        for plan, noted in zip(plans, journal.noted(folder.name, len(plans)), strict=True):
+        for plan, noted in zip(plans, journal.noted(folder.name), strict=True):
             n_particles = plan.particles_per_image()
             for n, checksum in enumerate(noted["image_checksums"]):
                 row, column = divmod(n, plan.grid[1])
@@ -274,6 +273,6 @@ def mask_writer(folder: Path, plans: Sequence[ImagePlan], journal: Journal) -> S
             "disk": settings.disk,
             "images": listed,
         }
-        write_json(folder / writer.index, content)
+        write_json(folder / "index.json", content)
 
     return SplitWriter(folder, journal, plans, "index.json", write_index)

@@ -75,14 +75,14 @@ class SplitWriter:
     """What writes one split of one store.
 
     folder: of the split, named as the split. plans: one per micrograph, in the order of their rows.
-    index: the file that ``write_index(self)`` writes once all rows are there.
+    index: the file that ``write_index`` writes once all rows are there.
     """
 
     folder: Path
     journal: Journal
     plans: Sequence[Plan]
     index: str
-    write_index: Callable[["SplitWriter"], None]
+    write_index: Callable[[], None]
 
     @property
     def files(self) -> dict[Path, tuple[int, int]]:
@@ -149,7 +149,7 @@ def write_split(writers: Sequence[SplitWriter], n_workers: int) -> dict[str, str
             os.fsync(file.fileno())
     if not unreadable:
         for writer in writers:
-            writer.write_index(writer)
+            writer.write_index()
     return unreadable
 
 

@@ -23,7 +23,8 @@ from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.runs import folder as runs
 from picking.stores.patches import PatchStore
 from tests.fixtures.data_sets import some_centres
-from tests.fixtures.patch_stores import content, damage, note_reads
+from tests.fixtures.patch_stores import content, damage
+from tests.fixtures.plans import note_reads
 from tests.fixtures.pu_runs import call, results_of
 
 SIZE_PX, DIAMETER_PX = (400, 480), 36
