@@ -229,9 +229,17 @@ def read_splits(
 ) -> dict[str, annotations.Split]:
     """Return train and val: the micrographs that the patterns name, with the picks on them.
 
-    labels: patterns of files of picks, in ``frame`` or what their format has. Micrographs that
-    cannot be read stay in, without picks, with ``skip_unreadable``. Raises `UserError` when most
-    picks fit the micrographs upside down, and as `splits_of_picks` does.
+    Args:
+        micrographs: patterns of files.
+        val_micrographs: of those that are val's; None: some of the picked ones are drawn.
+        labels: patterns of files of picks.
+        frame: of the picks, jpeg or mrc; None: what their format has.
+        diameter_px: of the particles.
+        seed: of what is drawn.
+        skip_unreadable: micrographs that cannot be read stay in, without picks.
+
+    Raises `UserError` when most picks fit the micrographs upside down, and as `splits_of_picks`
+    does.
     """
     paths, val_names = find_micrographs(micrographs), None
     if val_micrographs:
