@@ -296,7 +296,7 @@ def compare_all(
         radius_px = (
             None if known_diameters else diameter_in_px(None, None, asked_diameter(args)) / 2
         )
-        outcomes.append(matching.compare(picks, true, margin_px, radius_px))
+        outcomes.append(matching.match_picks(picks, true, margin_px, radius_px))
     return outcomes, margin_px
 
 
@@ -310,7 +310,7 @@ def evaluate(
     """Print precision, recall, F1 and AP; with --output write them, the curve and overlays."""
     outcomes, margin_px = compare_all(args, found, truth)
     ids = {name: path.parent.name for name, path in paths.items() if path.parent.name.isdigit()}
-    report = matching.evaluate(outcomes, threshold, ids)
+    report = matching.pick_metrics(outcomes, threshold, ids)
     ranked = matching.has_scores(outcomes) and any(len(picks.scores) for picks in found)
     if ranked:
         report_counts(found, outcomes, threshold, args.output)
@@ -332,7 +332,7 @@ def evaluate(
             name = outcome.truth.name
             called = outcome.picks.scores >= (-math.inf if threshold is None else threshold)
             # Of a prefix of the ranking, matching anew finds the same
-            shown = matching.compare(select(outcome.picks, called), outcome.truth)
+            shown = matching.match_picks(select(outcome.picks, called), outcome.truth)
             picture = in_folder(args.output / "overlays", name)
             picks_report.draw_outcome(read_micrograph(paths[name]), shown, picture)
 
@@ -362,7 +362,7 @@ def choose_threshold(
     outcomes, margin_px = compare_all(args, found, truth)
     threshold = matching.choose_threshold(matching.pr_curve(outcomes), args.precision)
     report_counts(found, outcomes, threshold, None)
-    figures = matching.evaluate(outcomes, threshold, n_bootstrap=0)
+    figures = matching.pick_metrics(outcomes, threshold, n_bootstrap=0)
     chosen_on = {
         "micrographs": [true.name for true in truth],
         "diameter_px": diameter_px,

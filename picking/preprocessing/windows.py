@@ -30,7 +30,7 @@ from picking.formats.paths import expand, find_micrographs
 from picking.formats.picks import Micrograph, Picks, inside
 from picking.preprocessing.cutting import Group, cut_patches, nearest_pixels
 from picking.seeds import stream
-from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore
+from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW
 
 # How far off a particle's centre a place still is positive, in diameters
 POSITIVE_RADIUS = 0.25
@@ -360,18 +360,3 @@ def _near(centres_px: np.ndarray, reach_px: float, size_px: tuple[int, int]) -> 
     for row, column in at:
         near[row : row + len(disk), column : column + len(disk)] |= disk
     return near[reach : reach + size_px[0], reach : reach + size_px[1]]
-
-
-class PickedWindows:
-    """Windows with where they are near a pick, read by whole batches: ``dataset[rows]``."""
-
-    def __init__(self, store: PatchStore) -> None:
-        self.store = store
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __getitem__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return copies of these rows' windows and places near a pick, two of uint8 (n, S, S)."""
-        assert self.store.picked is not None
-        return self.store[rows], np.array(self.store.picked[rows])

@@ -64,18 +64,6 @@ def strong_view(
     return _distort(_move(to_float(patches), generator, config), generator, config)
 
 
-def two_views(
-    patches: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `weak_view` and then `strong_view` would, standardising once.
-
-    (B, p, p) uint8 -> two of (B, 1, p, p) float32.
-    """
-    x = to_float(patches)
-    weak = _move(x, generator, config)
-    return weak, _distort(_move(x, generator, config), generator, config)
-
-
 def window_views(
     windows: torch.Tensor,
     picked: torch.Tensor,

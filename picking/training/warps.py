@@ -54,7 +54,7 @@ def warp(
     Source: elastic displacements as in Ronneberger et al., U-Net, MICCAI 2015.
     """
     x, masks = _moved(images, masks, generator, config, share)
-    return _distort(x, generator, config, share), masks
+    return _vary_greys(x, generator, config, share), masks
 
 
 def two_views(
@@ -75,7 +75,7 @@ def two_views(
     changed = {name: strength * getattr(config, name) for name in ("contrast", "gradient", "noise")}
     changed["contrast"] = min(changed["contrast"], MOST_CONTRAST)
     stronger = dataclasses.replace(config, **changed)
-    return x, _distort(x.clone(), generator, stronger, share), outside != IGNORE
+    return x, _vary_greys(x.clone(), generator, stronger, share), outside != IGNORE
 
 
 def _moved(
@@ -126,7 +126,7 @@ def _sources(
     return sources.permute(0, 2, 3, 1)
 
 
-def _distort(
+def _vary_greys(
     x: torch.Tensor, generator: torch.Generator, config: WarpConfig, share: Share
 ) -> torch.Tensor:
     """Change contrast, ice and noise of (B, 1, s, s) in place, and return it."""

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-import train_pu_fixed_full
 from benchmarks import data_path
+from picking.pu_learning import inputs
 
 
 def test_the_views_that_are_timed_are_made_by_what_training_calls():
     def views(module):
         return {name for name in vars(module) if name.endswith(("_view", "_views"))}
 
-    assert views(data_path) and views(data_path) <= views(train_pu_fixed_full)
+    assert views(data_path) and views(data_path) <= views(inputs)
 
 
 @pytest.mark.parametrize("way", [data_path.BatchedPairs, data_path.PerSamplePairs])

@@ -305,9 +305,8 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
     assert store.patches.shape == (3 * 50 + 5, 32, 32)
     n_bytes = sum(np.load(path).nbytes for path in (tmp_path / "store/train").glob("*.npy"))
     assert n_bytes == len(store) * chosen.row_bytes  # what the disk is asked for
-    assert not store.truth_known
     wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
-    assert store.windows == wanted and store.input == {"patch_size_px": 32, **wanted}
+    assert store.windows == wanted
     np.testing.assert_array_equal(store.label.astype(bool), store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_PARTICLE, store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_WINDOW, ~store.labeled)

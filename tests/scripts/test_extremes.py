@@ -194,5 +194,5 @@ def test_five_thousand_particles_on_a_micrograph_are_planned_and_matched_one_by_
         "a.jpg", centres + rng.normal(0, 2, (5000, 2)), rng.random(5000), diameters, size_px
     )
     truth = Picks("a.jpg", centres, np.ones(5000), diameters, size_px)
-    report = matching.evaluate([matching.compare(picks, truth)], None, n_bootstrap=0)
+    report = matching.pick_metrics([matching.match_picks(picks, truth)], None, n_bootstrap=0)
     assert report["precision"] == report["recall"] == 1

@@ -56,7 +56,7 @@ def test_an_unfinished_and_a_damaged_store_are_clear_errors(tmp_path, images):
     with pytest.raises(UserError, match="train is damaged"):
         PatchStore(tmp_path, "train")
     (tmp_path / "metadata.json").write_text("[]")
-    with pytest.raises(UserError, match="is not a patch store's"):
+    with pytest.raises(UserError, match=r"metadata\.json"):
         PatchStore(tmp_path, "train")
 
 
@@ -102,5 +102,5 @@ def test_a_store_whose_metadata_lacks_what_training_reads_is_damage(tmp_path, im
     metadata = json.loads((tmp_path / "metadata.json").read_text())
     metadata["splits"]["train"]["micrographs"][0]["name"] = name
     (tmp_path / "metadata.json").write_text(json.dumps(metadata))
-    with pytest.raises(UserError, match=r"metadata\.json is damaged \(a micrograph without name"):
+    with pytest.raises(UserError, match=r"train is damaged .*metadata\.json"):
         PatchStore(tmp_path, "train")
