@@ -20,7 +20,8 @@ pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPE
 import argparse
 from pathlib import Path
 
-from picking.formats.coordinates import FORMATS, Picks, match_names, read_picks, select, write_picks
+from picking.formats.coordinates import FORMATS, match_names, read_picks, write_picks
+from picking.formats.picks import Picks, select
 
 
 def argument_parser() -> argparse.ArgumentParser:

@@ -39,9 +39,10 @@ from scipy.spatial import cKDTree
 
 from picking.detection.matching import match_picks
 from picking.formats import annotations
-from picking.formats.coordinates import Picks, match_names, read_picks, write_picks
+from picking.formats.coordinates import match_names, read_picks, write_picks
 from picking.formats.micrographs import image_size, read_micrograph, write_mrc
 from picking.formats.paths import expand
+from picking.formats.picks import Picks
 from picking.seeds import stream
 
 ROOT = Path(__file__).resolve().parent.parent

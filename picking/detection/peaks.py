@@ -23,7 +23,7 @@ import numpy as np
 from picking.detection.score_map import ScoreMap
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, read_arrays, write_atomically
-from picking.formats.coordinates import Picks, select
+from picking.formats.picks import Picks, select
 
 # Shares of the diameter of the disks that the network was trained on
 DISK_RADIUS, RING_RADII = 0.45, (0.50, 0.65)

@@ -9,7 +9,7 @@ from torch import nn
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import peaks, score_map
 from picking.errors import UserError
-from picking.formats.coordinates import Picks
+from picking.formats.picks import Picks
 from picking.runs import checkpoints, folder
 from picking.training.networks import network_of
 

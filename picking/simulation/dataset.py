@@ -20,7 +20,8 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
-from picking.formats.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
+from picking.formats.annotations import MAPPING_FILE, SPLITS
+from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.micrographs import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
 from picking.seeds import stream
@@ -221,8 +222,12 @@ def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> li
         write_atomically(jpeg, _as_jpeg(raw_to_uint8(image.raw)))
     if not plan.annotated:
         return [[0, 0, 0, 0]]
-    boxes = read_coordinates_csv(coordinates).astype(int)  # x, y, diameter
-    return [[int(x - d // 2), int(y - d // 2), int(d), int(d)] for x, y, d in boxes]
+    particles = read_csv_of_one(coordinates)
+    centres, diameters = particles.centres_px.astype(int), particles.diameters_px.astype(int)
+    boxes = np.stack(
+        [centres.T[1] - diameters // 2, centres.T[0] - diameters // 2, diameters, diameters]
+    )
+    return boxes.T.tolist()
 
 
 def _as_jpeg(image: np.ndarray) -> bytes:

@@ -15,7 +15,7 @@ from picking.active_learning.analysis.comparison import summarise
 from picking.active_learning.analysis.runs import read_runs
 from picking.active_learning.analysis.tables import report
 from picking.detection import peaks
-from picking.formats.coordinate_formats import Picks
+from picking.formats.picks import Picks
 from picking.runs import folder as runs
 from picking.stores.segmentation import SegmentationStore
 
