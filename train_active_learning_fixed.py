@@ -78,7 +78,7 @@ from picking.active_learning.unlabeled import WithUnlabeled, with_unlabeled
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, sha256, write_json
-from picking.metrics.pixels import FIGURES
+from picking.metrics.pixels import PIXEL_METRICS
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pu_learning.tensorboard import open_board
 from picking.runs import checkpoints, distributed
@@ -205,7 +205,7 @@ def main() -> None:
             best_path = folder_of(folder, k) / "best_model.pt"
             best = runs.load_checkpoint(best_path, device)
             checkpoints.require(best, best_path, epoch=int)
-            checkpoints.require_figures(best.get("val"), FIGURES, best_path)
+            checkpoints.require_figures(best.get("val"), PIXEL_METRICS, best_path)
             runs.load_weights(network, best.get("network"), best_path)
             figures = {
                 "iteration": k,

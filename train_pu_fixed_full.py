@@ -65,10 +65,10 @@ from picking.errors import STOPPED, UserError, allow_stop, hold_stop, run_script
 from picking.files import locked, read_json, write_json
 from picking.metrics import classification
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
-from picking.preprocessing.windows import PickedWindows
 from picking.pu_learning import log as reports
 from picking.pu_learning import tensorboard
-from picking.pu_learning.estimate import resolve_priors
+from picking.pu_learning.inputs import Input, evaluate_split, open_input, score
+from picking.pu_learning.priors import resolve_priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import (
     Progress,
@@ -82,7 +82,6 @@ from picking.runs import checkpoints, distributed
 from picking.runs import folder as runs
 from picking.seeds import stream_seed
 from picking.stores.patches import PatchStore
-from picking.training.augment import strong_view, weak_view, window_views
 from picking.training.losses import (
     adaptive_threshold,
     align_distribution,
@@ -92,7 +91,7 @@ from picking.training.losses import (
     weak_probability,
 )
 from picking.training.networks import build_network
-from picking.training.scoring import autocast, evaluate, score, to_input
+from picking.training.scoring import autocast
 
 CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
 
@@ -122,10 +121,10 @@ def main() -> None:
     if config.training.deterministic:
         runs.use_deterministic_kernels()
     store_folder = Path(config.data.dir)
-    train_store, val_store = PatchStore(store_folder, "train"), PatchStore(store_folder, "val")
-    check_data(config, train_store, val_store)
+    train_data, val_data = (open_input(store_folder, name, config) for name in ("train", "val"))
+    require_both_classes(val_data.store)
     sampler = PUBatchSampler(
-        train_store,
+        train_data.store,
         config.training.batch_size,
         config.data.batch_ratio,
         seed=config.training.seed,
@@ -137,7 +136,7 @@ def main() -> None:
         # 2. Run folder; only the first process writes
         folder = args.experiments_dir / args.exp_name
         finished = args.resume and (folder / "results.json").exists()
-        content_hash = train_store.metadata["content_hash"]
+        content_hash = train_data.store.metadata["content_hash"]
         distributed.require_same((config, content_hash, args.resume), "configuration or data")
         if rank == 0:
             stack.enter_context(locked(folder))
@@ -170,72 +169,48 @@ def main() -> None:
             )
             log(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
         if state.priors is None:
-            state.priors = resolve_priors(config, train_store, device)
+            state.priors = resolve_priors(config, train_data, device)
         _, n_steps = length_of_run(config, len(sampler))
         reports.log_start(log, config, sampler, state.priors, device, n_steps)
-        if not val_store.truth_known:
-            log(reports.NO_TRUTH)
+        if train_data.note:
+            log(train_data.note)
         board = None
         if rank == 0:
             board = tensorboard.open_board(folder, state.progress.epoch)
             stack.callback(board.close)
 
         # 4. Epochs
-        dataset = train_store if train_store.windows is None else PickedWindows(train_store)
-        loader = batch_loader(dataset, sampler, args.num_workers, device)
+        loader = batch_loader(train_data, sampler, args.num_workers, device)
         with reading_workers():
-            train(config, state, loader, sampler, val_store, folder, device, log, board)
+            train(config, state, loader, sampler, val_data, folder, device, log, board)
 
         # 5. The best checkpoint, on validation and, once, on test
         distributed.wait_for_all()
         best_path = folder / "checkpoints" / "best_model.pt"
         best = load_best(best_path, device)
         runs.load_weights(network, best["network"], best_path)
-        report = {"val": evaluate(network, config, val_store, best["threshold"], device)}
-        if "test" in train_store.metadata["splits"]:
-            test_store = PatchStore(store_folder, "test")
-            report["test"] = evaluate(network, config, test_store, best["threshold"], device)
+        settings, threshold = config.training, best["threshold"]
+        report = {"val": evaluate_split(network, val_data, threshold, settings, device)}
+        if "test" in train_data.store.metadata["splits"]:
+            test_data = open_input(store_folder, "test", config)
+            report["test"] = evaluate_split(network, test_data, threshold, settings, device)
         if rank == 0:
             last_epoch = runs.read_metrics(folder / "metrics.jsonl", state.progress.epoch)[-1]
             results = reports.results(
-                report, best, state, n_steps, last_epoch["mask_rate"], val_store.truth_known
+                report, best, state, n_steps, last_epoch["mask_rate"], val_data.truth_known
             )
             tensorboard.write_hyperparameters(board, config, results)
             write_json(folder / "results.json", results)  # last: it says "finished"
             reports.log_end(log, results, folder)
 
 
-def check_store(config: PUConfig, store: PatchStore) -> None:
-    """Raise `UserError` when the store's patches or windows do not suit the network."""
-    backbone = config.model.backbone
-    if (store.windows is None) == (backbone == "unet"):
-        what = "patches: choose a ResNet" if store.windows is None else "windows: choose unet"
-        raise UserError(f"model.backbone is {backbone}, but {store.folder} holds {what}")
-    least_px = 2**config.model.depth
-    if backbone == "unet" and config.data.input_size_px % least_px:
+def require_both_classes(store: PatchStore) -> None:
+    """Raise `UserError` when a split holds one class only, so that AUC is not defined."""
+    if store.label.all() or not store.label.any():
         raise UserError(
-            f"data.input_size_px is {config.data.input_size_px}, but with model.depth "
-            f"{config.model.depth} it must be a multiple of {least_px}"
-        )
-    if backbone == "unet" and config.data.input_size_px > store.patch_size_px // 2:
-        raise UserError(
-            f"data.input_size_px is {config.data.input_size_px}, but of windows of "
-            f"{store.patch_size_px} px at most half is seen at once: lower it"
-        )
-    if config.data.input_size_px > store.patch_size_px:
-        raise UserError(
-            f"data.input_size_px is {config.data.input_size_px}, but the store's patches have "
-            f"{store.patch_size_px} px: choose that or less, or make larger patches"
-        )
-
-
-def check_data(config: PUConfig, train_store: PatchStore, val_store: PatchStore) -> None:
-    """Raise `UserError` when the store cannot serve this config."""
-    check_store(config, train_store)
-    if val_store.label.all() or not val_store.label.any():
-        raise UserError(
-            f"split 'val' of {config.data.dir} holds one class only, so no checkpoint can be "
-            "chosen on it: make the store again with more validation images or another --neg-rule"
+            f"split '{store.split}' of {store.folder} holds one class only, so no checkpoint can "
+            "be chosen on it: make the store again with more validation images or another "
+            "--neg-rule"
         )
 
 
@@ -244,7 +219,7 @@ def train(
     state: State,
     loader: DataLoader,
     sampler: PUBatchSampler,
-    val_store: PatchStore,
+    val_data: Input,
     folder: Path,
     device: torch.device,
     log: runs.Log,
@@ -264,12 +239,9 @@ def train(
         sampler.set_epoch(progress.epoch, progress.batch)
         evaluated = state.average if settings.ema_decay else state.network
         try:
-            train_one_epoch(
-                config, state, model, loader, sampler, total_steps, folder, device,
-                val_store.windows,
-            )  # fmt: skip
+            train_one_epoch(config, state, model, loader, sampler, total_steps, folder, device)
             distributed.take_buffers_of_first(evaluated)
-            probability = score(evaluated, config, val_store, device)
+            probability = score(evaluated, val_data, settings, device)
             hold_stop()  # until last.pt is written
         except STOPPED:  # between two steps, or after the last
             whole = sampler.world_size == 1
@@ -277,21 +249,14 @@ def train(
                 state.save(folder / "checkpoints" / "last.pt")
             raise
         figures = reports.epoch_figures(state.totals.tolist())
-        threshold = 0.5  # the best one against the labels is no use where most are not labelled
-        if val_store.truth_known:
-            threshold = classification.best_f1_threshold(val_store.label, probability)
-        val = classification.evaluate(
-            val_store.label, probability, val_store.micrograph, threshold, n_bootstrap=0
+        threshold = val_data.threshold(probability)
+        val = classification.patch_metrics(
+            val_data.store.label, probability, val_data.store.micrograph, threshold, n_bootstrap=0
         )
         del val["intervals"]
         progress.epoch, progress.batch = progress.epoch + 1, 0
         state.totals.zero_()
-        slack = 0.0
-        if not val_store.truth_known:  # of epochs that so few labels cannot tell apart, the last
-            slack = classification.auc_standard_error(
-                val["auc"], val["n_positive"], val["n_negative"]
-            )
-        is_best = val["auc"] > progress.best_auc - slack
+        is_best = val["auc"] > progress.best_auc - val_data.slack(val)
         if val["auc"] > progress.best_auc:
             progress.best_auc, progress.best_epoch = val["auc"], progress.epoch
         if sampler.rank != 0:
@@ -302,16 +267,17 @@ def train(
         recent = [*recent[-2:], figures]
         unlabeled_prior = state.priors.unlabeled_prior
         reports.log_epoch(log, figures, n_epochs, is_best)
-        truth_known = val_store.truth_known
         for sign in reports.warning_signs(
-            recent, progress.best_epoch, config, unlabeled_prior, truth_known
+            recent, progress.best_epoch, config, unlabeled_prior, val_data.truth_known
         ):
             log(f"  WARNING: {sign}")
-        tensorboard.write_epoch(board, figures, unlabeled_prior, val_store, probability, is_best)
+        tensorboard.write_epoch(
+            board, figures, unlabeled_prior, val_data.store, probability, is_best
+        )
         # last.pt is written last: until then a killed run does this epoch again
         if is_best:
             best_path = folder / "checkpoints" / "best_model.pt"
-            state.save_best(best_path, evaluated, plain(config), val_store.input, threshold, val)
+            state.save_best(best_path, evaluated, plain(config), val_data.wants, threshold, val)
         runs.add_metrics(folder / "metrics.jsonl", figures)
         state.save(folder / "checkpoints" / "last.pt")
     allow_stop()
@@ -330,12 +296,12 @@ def train_one_epoch(
     total_steps: int,
     folder: Path,
     device: torch.device,
-    windows: dict | None,
 ) -> None:
     """Take the steps that are left of an epoch; adds up `reports.STEP_FIGURES` in state.totals."""
     loss_config, settings, progress = config.loss, config.training, state.progress
     assert state.priors is not None
     prior, unlabeled_prior = state.priors.prior, state.priors.unlabeled_prior
+    data: Input = loader.dataset
     n_p, n_u = sampler.n_pos_per_process, sampler.n_unl_per_process
     ramp = min(1.0, (progress.epoch + 1) / max(1, loss_config.rampup_epochs))
     weight = loss_config.lambda_consistency * ramp
@@ -345,7 +311,7 @@ def train_one_epoch(
     model.train()
     started = time.monotonic()
 
-    for patches in reports.progress_bar(loader, sampler, progress):
+    for batch in reports.progress_bar(loader, sampler, progress):
         step = progress.step
         if step >= total_steps:
             break
@@ -358,25 +324,14 @@ def train_one_epoch(
             group["lr"] = learning_rate(config, step, total_steps)
 
         # One forward on [P weak, U weak, U strong], so that batch norm sees one distribution
-        if windows is None:
-            patches = to_input(patches, config, device)
-            weak = weak_view(patches, generator, config.augmentation)
-            strong = strong_view(patches[n_p:], generator, config.augmentation)
-        else:
-            weak, strong, near = window_views(
-                *(part.to(device, non_blocking=True) for part in patches), n_p,
-                config.data.input_size_px, windows["reach_px"], generator, config.augmentation,
-            )  # fmt: skip
+        weak, strong, near = data.views(batch, n_p, generator)
         with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
-        z_p, z_u, z_s = z.float().split([n_p, n_u, n_u])
-        z_p, z_u, z_s = (distributed.from_all(part.flatten()) for part in (z_p, z_u, z_s))
-        if windows is not None:  # a logit for every place: P are all near a pick, U the others
-            near_p, near_u = (
-                distributed.from_all(part.flatten()) for part in near.split([n_p, n_u])
-            )
-            z_p = torch.cat([z_p[near_p], z_u[near_u]])
-            z_u, z_s = z_u[~near_u], z_s[~near_u]
+        # Of windows, `near` says which places are labelled; all parts are of the global batch
+        parts = (*z.float().split([n_p, n_u, n_u]), *near)
+        z_p, z_u, z_s, *near = (distributed.from_all(part.flatten()) for part in parts)
+        z_p, z_u = data.split(z_p, z_u, near)
+        z_s = data.unlabeled(z_s, near)
 
         # nnPU: `objective` is differentiated, `risk` is reported
         objective, risk = nnpu_risk(
@@ -390,7 +345,7 @@ def train_one_epoch(
             with torch.no_grad(), autocast(settings.precision, device):
                 z_t = state.average(weak[n_p:]).float().flatten()
                 z_t = distributed.from_all(z_t)
-                q = weak_probability(z_t if windows is None else z_t[~near_u])
+                q = weak_probability(data.unlabeled(z_t, near))
         else:
             q = weak_probability(z_u)
         if loss_config.distribution_alignment:
@@ -467,12 +422,11 @@ def evaluate_checkpoint(args: argparse.Namespace, device: torch.device) -> None:
     args.output.parent.mkdir(parents=True, exist_ok=True)
     best = load_best(args.evaluate, device)
     config = config_from_dict(best["config"], str(args.evaluate), PUConfig)
-    store = PatchStore(args.data_dir, args.split)
-    check_store(config, store)
+    data = open_input(args.data_dir, args.split, config)
     network = checkpoints.restored(
         lambda: build_network(config), best["network"], args.evaluate, device
     )
-    report = evaluate(network, config, store, best["threshold"], device)
+    report = evaluate_split(network, data, best["threshold"], config.training, device)
     if distributed.place()[0] != 0:
         return
     write_json(

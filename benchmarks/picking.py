@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from picking.detection.matching import compare
+from picking.detection.matching import match_picks
 from picking.detection.thresholds import threshold_file
 from picking.files import read_json
 from picking.formats import annotations
@@ -283,7 +283,7 @@ def agreement(args: argparse.Namespace) -> None:
         """Return the centres of false picks by micrograph, and how many picks there are in all."""
         false, n = {}, 0
         for picks, true in match_names(read_picks(files, sizes, only_known=True), truth).pairs:
-            outcome = compare(picks, true, MARGIN_PX)
+            outcome = match_picks(picks, true, MARGIN_PX)
             false[true.name] = outcome.picks.centres_px[outcome.found < 0]
             n += len(outcome.found)
         return false, n

@@ -24,7 +24,7 @@ import torch
 
 from benchmarks.picking import ROOT, script
 from picking.metrics.classification import bootstrap_ranking
-from picking.seeds import stream
+from picking.metrics.rates import interval, micrograph_weights
 
 FOLDER = ROOT / "experiments" / "pu_evidence"
 SIMULATION = (
@@ -119,19 +119,19 @@ def folder_of(part: str, name: str, seed: int) -> Path:
 def save_scores(folder: Path, store: Path) -> None:
     """Score the test patches by the best checkpoint; test.npz has label, score and micrograph."""
     from picking.config import PUConfig, config_from_dict
+    from picking.pu_learning.inputs import open_input, score
     from picking.pu_learning.state import load_best
     from picking.runs import checkpoints
-    from picking.stores.patches import PatchStore
     from picking.training.networks import build_network
-    from picking.training.scoring import score
 
     device, path = torch.device("cpu"), folder / "checkpoints" / "best_model.pt"
     best = load_best(path, device)
     config = config_from_dict(best["config"], str(path), PUConfig)
     network = checkpoints.restored(lambda: build_network(config), best["network"], path, device)
-    test = PatchStore(store, "test")
-    scores = score(network, config, test, device)
-    np.savez(folder / "test.npz", y=test.label, score=scores, micrograph=test.micrograph)
+    test = open_input(store, "test", config)
+    scores = score(network, test, config.training, device)
+    label, micrograph = test.store.label, test.store.micrograph
+    np.savez(folder / "test.npz", y=label, score=scores, micrograph=micrograph)
 
 
 @functools.cache  # all labels are compared with every row
@@ -159,8 +159,7 @@ def figures(part: str, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
         )
         with np.load(folder / "test.npz") as saved:
             y, score, group = saved["y"], saved["score"], saved["micrograph"]
-        n = group.max() + 1
-        weights = stream(0, "bootstrap").multinomial(n, np.full(n, 1 / n), size=N_RESAMPLES)
+        weights = micrograph_weights(group.max() + 1, N_RESAMPLES, seed=0)
         resampled.append(bootstrap_ranking(y.astype(bool), score, group, weights))
     mean = {key: statistics.mean(report[key] for report in reports) for key in reports[0]}
     by_seed = [report["AUC"] for report in reports]
@@ -216,12 +215,6 @@ def draw_figure(seeds: list[int]) -> None:
         ece.set_xlabel(f"calibration error, {part}")
     axes[0].set_yticks(range(len(names)), names)
     figure.savefig(ROOT / "docs" / "pu_evidence.png", dpi=110)
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """Return the middle 95% of resampled figures."""
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -49,11 +49,14 @@ from picking.active_learning.initial_weights import new_network
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
 from picking.parallel import batch_loader, keep_freed_memory
-from picking.pu_learning import state
+from picking.pu_learning.inputs import Patches
 from picking.pu_learning.log import STEP_FIGURES
+from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler, split_batch
+from picking.pu_learning.state import State
 from picking.runs.folder import new_optimizer, select_device
 from picking.seeds import stream
+from picking.stores.patches import PatchStore
 from picking.stores.segmentation import CryoEMSegmentationDataset
 from picking.training.networks import build_network
 from picking.training.scoring import autocast
@@ -99,7 +102,7 @@ class Timed:
     """A loader that adds up the seconds in which its batches were waited for."""
 
     def __init__(self, loader: Any) -> None:
-        self.loader, self.seconds = loader, 0.0
+        self.loader, self.dataset, self.seconds = loader, loader.dataset, 0.0
 
     def __iter__(self) -> Iterator:
         started = time.perf_counter()
@@ -333,24 +336,23 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
     sampler = PUBatchSampler(np.arange(n) < n_p, settings.batch_size, ratio, settings.seed)
     (folder / "checkpoints").mkdir(exist_ok=True)  # the script saves its state there
     network = build_network(config).to(device)
-    now = state.State(
+    now = State(
         network=network,
         average=None,
         optimizer=new_optimizer(network, config.optimizer),
         totals=torch.zeros(len(STEP_FIGURES), dtype=torch.float64, device=device),
         adaptive=torch.full((3,), 0.5, device=device),
-        priors=state.Priors(0.5, "config", 0.5, "config"),
+        priors=Priors(0.5, "config", 0.5, "config"),
     )
 
     def epoch(model: nn.Module, loader: Any) -> None:
         sampler.set_epoch(now.progress.epoch)
-        pu_script.train_one_epoch(
-            config, now, model, loader, sampler, ENDLESS, folder, device, windows=None
-        )
+        pu_script.train_one_epoch(config, now, model, loader, sampler, ENDLESS, folder, device)
         now.progress.epoch, now.progress.batch = now.progress.epoch + 1, 0
 
     side_px = config.data.input_size_px
-    loader = batch_loader(patches, sampler, args.num_workers, device)
+    data = Patches(cast(PatchStore, patches), side_px, config.augmentation)
+    loader = batch_loader(data, sampler, args.num_workers, device)
     return network, (n_p + 2 * n_u, 1, side_px, side_px), epoch, loader
 
 

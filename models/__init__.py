@@ -3,6 +3,6 @@
 from models.pu_classifier import BACKBONES, PUClassifier
 from models.unet import AttentionUNet, UNet
 
-UNETS = {"attention_unet": AttentionUNet, "unet": UNet}  # by their names in a config
+UNETS = {"attention_unet": AttentionUNet, "unet": UNet}  # by `model.name` of a configuration
 
 __all__ = ["BACKBONES", "UNETS", "AttentionUNet", "PUClassifier", "UNet"]

@@ -36,14 +36,16 @@ BACKBONES = tuple(_BUILDERS)
 
 
 class PUClassifier(nn.Module):
-    """Logit of "this patch is centred on a particle"; untrained, initialised from torch's RNG.
+    """Logit of "this patch is centred on a particle". Weights start from torch's random numbers.
 
     Args:
         backbone: one of `BACKBONES`.
-        dropout: share of the pooled features dropped before the last layer.
+        dropout: fraction of the pooled features that is dropped before the last layer.
 
     Raises:
-        ValueError: for a backbone that is not known.
+        ValueError: for an unknown backbone.
+
+    Source: He et al., Deep residual learning for image recognition, CVPR 2016, as in torchvision.
     """
 
     def __init__(self, backbone: str = "resnet18", dropout: float = 0.3):
@@ -54,11 +56,11 @@ class PUClassifier(nn.Module):
         network.conv1 = nn.Conv2d(
             1, network.bn1.num_features, kernel_size=7, stride=2, padding=3, bias=False
         )
-        # As torchvision initialises the layer that this one replaces.
+        # As torchvision initialises the layer that this one replaces
         nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
         network.fc = nn.Sequential(nn.Dropout(dropout), nn.Linear(network.fc.in_features, 1))
         self.network = network
 
     def forward(self, patches: Tensor) -> Tensor:
-        """Return (B,) logits of (B, 1, h, w) patches; h and w are free, 32 px at least."""
+        """Return (B,) logits of (B, 1, h, w) patches; h and w may be any size from 32 px on."""
         return self.network(patches).squeeze(1)

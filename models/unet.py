@@ -6,14 +6,15 @@ from torch import Tensor, nn
 
 
 class UNet(nn.Module):
-    """Logit of "this pixel is particle" for every pixel; initialised from torch's RNG.
+    """Logit of "this pixel is particle" for every pixel. Weights start from torch's random numbers.
 
-    On the way down the image is halved ``depth`` times and the channels double each time; on the
-    way up each level joins what it gets from below with what passed there on the way down. The
-    deepest block is ``bottleneck``, with width * 2**depth channels, and the last layer is ``head``.
+    On the way down the image is halved ``depth`` times, and the channels double each time. On the
+    way up each level joins the output of the level below with the skip, its own output on the way
+    down. The deepest block is ``bottleneck``, with width * 2**depth channels; the last layer is
+    ``head``.
 
     Args:
-        in_channels: of the images.
+        in_channels: channels of the images.
         out_channels: logits for each pixel.
         width: channels of the first level.
         depth: how often the image is halved.
@@ -41,7 +42,7 @@ class UNet(nn.Module):
         """Return (B, out_channels, h, w) logits of (B, in_channels, h, w) images.
 
         Raises:
-            ValueError: when h or w is no multiple of 2**depth.
+            ValueError: when h or w is not a multiple of 2**depth.
         """
         step_px = 2**self.depth
         height, width = images.shape[-2:]
@@ -59,23 +60,23 @@ class UNet(nn.Module):
         x = self.bottleneck(x)
         for level, (grow, block) in enumerate(zip(self.grow, self.up, strict=True)):
             x = grow(x)
-            # No name is left on the skip: in evaluation it is freed before the block runs.
+            # The skip keeps no name, so that in evaluation its memory is free when the block runs
             x = torch.cat([self._passed_on(level, skips.pop(), x), x], dim=1)
             x = block(x)
         return self.head(x)
 
     def _passed_on(self, level: int, skip: Tensor, gating: Tensor) -> Tensor:
-        """Return what of ``skip`` goes to the ``level``-th block of the way up, 0 the deepest."""
+        """Return the skip as block ``level`` of the way up gets it; 0 is the deepest."""
         return skip
 
 
 class AttentionUNet(UNet):
-    """`UNet` whose skips pass through attention gates, steered by what comes up from below.
+    """`UNet` whose skips pass through attention gates, which the level below controls.
 
-    The same seed gives the layers that both have the same initial weights.
+    With the same seed, layers that `UNet` has too start with the same weights.
 
-    Source: Oktay et al., Attention U-Net, MIDL 2018; the gate after the up-convolution, so at the
-    skip's own size.
+    Source: Oktay et al., Attention U-Net, MIDL 2018, but with the gate after the up-convolution,
+    where both its inputs have the skip's size.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class AttentionUNet(UNet):
 
 
 class AttentionGate(nn.Module):
-    """Weigh each pixel of a skip by ψ(ReLU(W_g g + W_x x)), a coefficient from 0 to 1."""
+    """Multiply each pixel of a skip x by ψ(ReLU(W_g g + W_x x)), a coefficient from 0 to 1."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -101,13 +102,13 @@ class AttentionGate(nn.Module):
         self.psi = nn.Sequential(nn.Conv2d(inner, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
 
     def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
-        """Return the weighted skip; all three are (B, channels, h, w)."""
-        # In place: nothing needs what batch norm gave out to find its gradient.
+        """Return the weighted skip; it, ``skip`` and ``gating`` are (B, channels, h, w)."""
+        # In place, to save memory: no gradient needs the outputs of batch norm
         return skip * self.psi(F.relu_(self.w_g(gating).add_(self.w_x(skip))))
 
 
 def _block(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each with batch norm and ReLU, that keep the size."""
+    """Return two 3x3 convolutions, each with batch norm and ReLU, that keep the image's size."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, 3, padding=1),
         nn.BatchNorm2d(out_channels),

@@ -1,13 +1,14 @@
 """YAML plus overrides -> frozen dataclasses; anything unknown or out of range is an error.
 
-A misspelt key that is accepted in silence costs a day of computing, so nothing is: the error names
-the file, the key and the nearest valid one. The dataclass is the schema: its fields' types are
-checked, `Literal` lists the choices, and `number` adds a range.
+A misspelt key that is ignored in silence costs a day of computing. So every wrong key or value is
+an error that names the file, the key and the nearest valid one. The dataclass is the schema: its
+fields' types are checked, `Literal` lists the choices, and `number` adds a range.
 """
 
 import collections
 import dataclasses
 import difflib
+import json
 import math
 import reprlib
 import types
@@ -20,8 +21,8 @@ import yaml
 from picking.errors import UserError
 
 T = TypeVar("T")
-MOST_KEYS, MOST_DIGITS = 10_000, 100  # in YAML
-# For values of files in messages: aliases in YAML can make a few lines stand for gigabytes.
+MOST_KEYS, MOST_DIGITS = 10_000, 100  # of a mapping and of a whole number in YAML
+# Shows values in messages: with aliases a few lines of YAML can stand for gigabytes.
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 200, 200, 40
 
@@ -29,7 +30,7 @@ _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 200, 200
 def number(
     default: Any, low: float = -math.inf, high: float = math.inf, above: bool = False
 ) -> Any:
-    """Return a dataclass field for a number in [low, high], or in (low, high] with ``above``."""
+    """Return a dataclass field for a number in [low, high]; with ``above``, in (low, high]."""
     return dataclasses.field(default=default, metadata={"range": (low, high, above)})
 
 
@@ -44,7 +45,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The network; dropout is of a ResNet, width and depth are of a U-Net."""
+    """The network. A ResNet has dropout, a U-Net has width and depth."""
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet18_narrow", "unet"] = "resnet18"
     dropout: float = number(0.3, 0, 0.95)
@@ -82,7 +83,7 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How long, how large, how exact."""
+    """How long training goes on, in which batches, and how exactly."""
 
     epochs: int = number(100, 1)
     batch_size: int = number(64, 2, 65_536)
@@ -126,7 +127,7 @@ class PUConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationDataConfig:
-    """The splits of a segmentation store; test_dir `auto` is `test` beside val_dir, if there."""
+    """The splits of a segmentation store; test_dir `auto` is `test` beside val_dir, if any."""
 
     train_dir: str = "data/cryotransformer_preprocessed/train"
     val_dir: str = "data/cryotransformer_preprocessed/val"
@@ -135,7 +136,7 @@ class SegmentationDataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationModelConfig:
-    """The U-Net: channels of its first level, and how often it halves the image."""
+    """The U-Net: the channels of its first level, and how often it halves the image."""
 
     name: Literal["attention_unet", "unet"] = "attention_unet"
     width: int = number(64, 1, 512)
@@ -144,7 +145,7 @@ class SegmentationModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveLearningConfig:
-    """What is labelled when, and how training goes on from one iteration to the next."""
+    """Which images are labelled when, and which weights an iteration starts from."""
 
     strategy: str = "uncertainty"
     iterations: int = number(10, 1, 1000)
@@ -160,7 +161,7 @@ class ActiveLearningConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationLossConfig:
-    """Focal + Dice: a preset of picking/training/losses.py; a number overrides the preset's."""
+    """Focal + Dice: a preset of picking/training/losses.py; numbers override the preset's."""
 
     preset: Literal["default", "reference"] = "default"
     focal_weight: float | None = number(None, 0)
@@ -181,7 +182,7 @@ class PoolConsistencyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveOptimizerConfig:
-    """AdamW, anew in every iteration, and its cosine from lr to lr * final_lr_share."""
+    """AdamW, new in every iteration, with a cosine from lr to lr * final_lr_share."""
 
     lr: float = number(0.001, 0, 1, above=True)
     final_lr_share: float = number(0.01, 0, 1)
@@ -191,7 +192,7 @@ class ActiveOptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ActiveTrainingConfig:
-    """How long, how large, how exact; epochs are of one iteration."""
+    """How long training goes on, in which batches, and how exactly; epochs an iteration."""
 
     epochs: int = number(30, 1)
     batch_size: int = number(8, 1, 65_536)
@@ -231,24 +232,27 @@ class ActiveConfig:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, but a key that stands twice is an error: YAML would keep the last one.
+    """The safe loader, with three more errors.
 
-    So are keys that merges (`<<`) multiply without end, as in older PyYAML, and endless numbers.
+    A key that stands twice, of which YAML would keep the last; a mapping that merges (`<<`) make
+    larger than `MOST_KEYS`; a whole number of more than `MOST_DIGITS` digits, slow to convert.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         if isinstance(node, yaml.MappingNode):
             keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             twice = next((k for k, n in collections.Counter(keys).items() if n > 1), None)
-            self._require(twice is None, f"'{twice}' stands twice", node)
+            self._require(twice is None, f"the key '{twice}' stands twice", node)
         return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
-        self._require(len(node.value) <= MOST_KEYS, f"more than {MOST_KEYS} keys", node)
+        self._require(
+            len(node.value) <= MOST_KEYS, f"a mapping of more than {MOST_KEYS} keys", node
+        )
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        self._require(len(node.value) <= MOST_DIGITS, "a number without end", node)
+        self._require(len(node.value) <= MOST_DIGITS, f"over {MOST_DIGITS} digits", node)
         return super().construct_yaml_int(node)
 
     def _require(self, valid: bool, problem: str, node: yaml.Node) -> None:
@@ -260,9 +264,9 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_yaml(path: Path) -> dict:
-    """Read sections with keys from a YAML file, {} from an empty one.
+    """Return the sections of a YAML file as nested dictionaries, {} of an empty file.
 
-    Raises `UserError` when it is missing, not YAML, or holds anything but a mapping.
+    Raises `UserError` when it is missing, not YAML, or anything but a mapping.
     """
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
@@ -279,7 +283,7 @@ def read_yaml(path: Path) -> dict:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return what YAML says, by the safe loader; raises `UserError` that names ``source``."""
+    """Return the value of a YAML text; a `UserError` for broken YAML names ``source``."""
     try:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: 2001-99-99
@@ -290,9 +294,9 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_config(path: Path, overrides: list[str], schema: type[T]) -> T:
-    """Read a YAML file, apply ``section.key=value`` overrides, and return the dataclass.
+    """Read a YAML file, apply overrides, each ``section.key=value``, and return the dataclass.
 
-    Raises `UserError` naming file, key and the nearest valid key, type or range.
+    Raises `UserError` that names the file, the key, and the nearest valid key, type or range.
     """
     config = _build(schema, read_yaml(path), str(path), "")
     for override in overrides:
@@ -308,7 +312,7 @@ def read_config(path: Path, overrides: list[str], schema: type[T]) -> T:
 
 
 def config_from_dict(content: Any, source: str, schema: type[T]) -> T:
-    """Return the dataclass for a dictionary, e.g. from a checkpoint; errors name ``source``."""
+    """Return the dataclass of a dictionary, as of a checkpoint; a `UserError` names ``source``."""
     if not isinstance(content, dict):
         raise UserError(f"{source} holds no configuration: copy it again or use another")
     return _build(schema, content, source, "")
@@ -328,13 +332,7 @@ def differing_keys(one: dict, other: dict, prefix: str = "") -> list[str]:
 
 def plain(config: Any) -> dict:
     """Return a config as nested dictionaries and lists, as YAML and JSON hold them."""
-    return {
-        section.name: {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(getattr(config, section.name)).items()
-        }
-        for section in dataclasses.fields(config)
-    }
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def _merge(base: dict, change: dict) -> dict:
@@ -346,37 +344,32 @@ def _merge(base: dict, change: dict) -> dict:
 
 
 def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
+    """Return the dataclass of checked values; errors name keys with ``prefix`` before them."""
     hints = typing.get_type_hints(schema)
+    ranges = {
+        field.name: field.metadata["range"]
+        for field in dataclasses.fields(schema)  # type: ignore[arg-type]
+        if "range" in field.metadata
+    }
     values: dict[str, Any] = {}
     for key, value in content.items():
+        name = f"{prefix}{key}"
         if key not in hints:
             nearest = _nearest(str(key), hints)
-            raise UserError(
-                f"{source}: unknown key '{prefix}{key}'; did you mean '{prefix}{nearest}'?"
-            )
-        name = f"{prefix}{key}"
-        if dataclasses.is_dataclass(hints[key]):
-            if not isinstance(value, dict):
-                raise UserError(f"{source}: '{name}' must be a section with keys of its own")
+            raise UserError(f"{source}: unknown key '{name}'; did you mean '{prefix}{nearest}'?")
+        if not dataclasses.is_dataclass(hints[key]):
+            values[key] = _checked(value, hints[key], source, name)
+            if key in ranges and isinstance(values[key], (int, float)):
+                _require_in_range(f"{source}: '{name}'", values[key], *ranges[key])
+        elif isinstance(value, dict):
             values[key] = _build(hints[key], value, source, f"{name}.")
         else:
-            values[key] = _checked(value, hints[key], source, name)
-    for field in dataclasses.fields(schema):  # type: ignore[arg-type]
-        value = values.get(field.name)
-        if "range" in field.metadata and isinstance(value, (int, float)):
-            low, high, above = field.metadata["range"]
-            if not low <= value <= high or (above and value == low):
-                bounds = f"above {low:g}" if above else f"from {low:g}"
-                bounds += f" to {high:g}" if high < math.inf else " on"
-                raise UserError(
-                    f"{source}: '{prefix}{field.name}' is {_SHORT.repr(value)}: choose a number "
-                    f"{bounds}"
-                )
+            raise UserError(f"{source}: '{name}' must be a section with keys of its own")
     return schema(**values)
 
 
 def _nearest(key: str, hints: dict[str, Any]) -> str:
-    """Return the valid key most like ``key``, also where its section was forgotten."""
+    """Return the valid key most like ``key``, with its section where that was forgotten."""
     known = {name: name for name in hints}
     for section, hint in hints.items():
         if dataclasses.is_dataclass(hint):
@@ -386,42 +379,46 @@ def _nearest(key: str, hints: dict[str, Any]) -> str:
 
 
 def _checked(value: Any, hint: Any, source: str, name: str) -> Any:
-    """Return ``value`` as the type ``hint`` wants it, or raise naming what it may be."""
-    allowed = typing.get_args(hint) if _is_union(hint) else (hint,)
-    for kind in allowed:
-        if typing.get_origin(kind) is Literal and value in typing.get_args(kind):
+    """Return ``value`` as the type ``hint``; a `UserError` says what ``name`` may be."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = typing.get_args(hint) if is_union else (hint,)
+    for kind in kinds:
+        parts = typing.get_args(kind)
+        if typing.get_origin(kind) is Literal:
+            if value in parts:
+                return value
+        elif typing.get_origin(kind) is tuple:
+            if isinstance(value, (list, tuple)) and len(value) == len(parts):
+                pairs = zip(value, parts, strict=True)
+                return tuple(_checked(one, part, source, name) for one, part in pairs)
+        elif kind is float:
+            if (finite := _finite(value)) is not None:
+                return finite
+        elif type(value) is kind and (kind is not str or _is_unicode(value)):
             return value
-        if kind is type(None) and value is None:
-            return None
-        if kind is bool and isinstance(value, bool):
-            return value
-        if (
-            kind is str
-            and isinstance(value, str)
-            and value.encode(errors="ignore").decode() == value
-        ):
-            return value
-        if kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if kind is float and not isinstance(value, bool):
-            try:  # YAML 1.1 reads 1e-3 as text; a user means the number
-                as_float = float(value)
-            except (TypeError, ValueError, OverflowError):
-                continue
-            if math.isfinite(as_float):
-                return as_float
-        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-            parts = typing.get_args(kind)
-            if len(value) == len(parts):
-                return tuple(
-                    _checked(v, p, source, name) for v, p in zip(value, parts, strict=True)
-                )
-    wanted = " or ".join(_described(kind) for kind in allowed)
+    wanted = " or ".join(map(_described, kinds))
     raise UserError(f"{source}: '{name}' is {_SHORT.repr(value)}, but must be {wanted}")
 
 
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (types.UnionType, typing.Union)
+def _finite(value: Any) -> float | None:
+    """Return a finite number, also of text: YAML 1.1 reads 1e-3 as text; None of all else."""
+    try:
+        as_float = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return as_float if math.isfinite(as_float) and not isinstance(value, bool) else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Return whether no character is half of one, which no file could hold."""
+    return text.encode(errors="ignore").decode() == text
+
+
+def _require_in_range(name: str, value: float, low: float, high: float, above: bool) -> None:
+    if not low <= value <= high or (above and value == low):
+        bounds = f"above {low:g}" if above else f"from {low:g}"
+        bounds += f" to {high:g}" if high < math.inf else " on"
+        raise UserError(f"{name} is {_SHORT.repr(value)}: choose a number {bounds}")
 
 
 def _described(kind: Any) -> str:

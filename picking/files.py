@@ -20,12 +20,14 @@ import numpy as np
 
 from picking.errors import UserError
 
-LARGEST_PX = 1e9  # no place or size in px is as large; beyond, whole numbers overflow
+LARGEST_PX = 1e9  # no coordinate or size is as large, and larger whole numbers would overflow
 
-# A killed run's worker processes hold its lock until they notice, within a second or so.
+# A killed run's worker processes hold its lock until they notice, within about a second.
 LOCK_PATIENCE_S = 5.0
-NAMES = "surrogateescape"  # how Python holds file names that are not UTF-8: the bytes come back
-# What numpy and zipfile raise on damaged .npy and .npz files. A false header asks for any memory.
+# How Python holds file names that are not UTF-8; encoded the same way, they are the bytes again.
+NAMES = "surrogateescape"
+# What numpy and zipfile raise on damaged .npy and .npz files. MemoryError: a damaged header may ask
+# for any amount.
 DAMAGED_ARRAY = (
     OSError, EOFError, ValueError, TypeError, KeyError, OverflowError, MemoryError, SyntaxError,
     RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
@@ -37,7 +39,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     A reader or a killed process never sees half a file.
     """
-    # Nobody can guess the name, and "x" follows no link: folders may be shared with others
+    # In a shared folder nobody can prepare a file or link of this name, and "x" opens only new ones
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     with naming(path):
         try:
@@ -52,7 +54,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let an `OSError` name ``path``: a write that fails names nothing."""
+    """Add the file's name to an `OSError` of the block; that of a failed write has none."""
     try:
         yield
     except OSError as error:
@@ -61,14 +63,14 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def remove_half_written(*folders: Path) -> None:
-    """Remove what a killed `write_atomically` left in these folders; call while locked."""
+    """Remove what a killed `write_atomically` left in folders that the caller has locked."""
     for folder in folders:
         for path in folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; NaN and infinity are refused, since they are not JSON."""
+    """Write JSON atomically; `ValueError` for NaN and infinity, which JSON does not have."""
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -85,7 +87,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path, n: int) -> list[dict]:
-    """Return the objects in the first ``n`` lines; raises `UserError` naming a line without."""
+    """Return the objects in the first ``n`` lines; a `UserError` names a line that holds none."""
     entries = []
     for number, line in enumerate(path.read_bytes().splitlines()[:n], start=1):
         try:
@@ -111,9 +113,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def require_stored(path: Path) -> None:
-    """Raise ValueError when a zip archive says that it holds more than its own bytes.
+    """Raise `ValueError` when the members of a zip archive are larger than the archive.
 
-    What numpy and torch write is stored, not compressed: anything else would fill the memory.
+    What numpy and torch write is not compressed; what is could fill the memory.
     """
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > path.stat().st_size:
@@ -121,7 +123,7 @@ def require_stored(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it; raises `UserError` when a file is in its place."""
+    """Make a folder and its parents; raises `UserError` when a file is in the way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -131,52 +133,29 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, part: object = None) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second one gets a `UserError` that says who holds it.
 
-    Who names a ``part``, such as shard 2-of-8, shares the folder with holders of other parts.
     The kernel drops the lock with the process, so one that was killed does not block the next.
     """
     make_folder(folder)
-    holder = f"process {os.getpid()} on {os.uname().nodename}"
-    with contextlib.ExitStack() as stack:
-        if part is None:
-            stack.enter_context(_held(folder / ".lock", fcntl.LOCK_EX, holder))
-        else:
-            sharing = "processes with --shard"  # each of them writes this, in any order
-            stack.enter_context(_held(folder / ".lock", fcntl.LOCK_SH, sharing))
-            stack.enter_context(_held(folder / f".lock-{part}", fcntl.LOCK_EX, holder))
-        yield
-
-
-@contextlib.contextmanager
-def _held(path: Path, operation: int, holder: str) -> Iterator[None]:
-    """Hold the lock file ``path`` and say in it who does."""
-    with path.open("a+") as file:
-        if not _lock(file, operation):
+    with (folder / ".lock").open("a+") as file:
+        if not _lock(file):
             file.seek(0)
             holder = file.readline().strip() or "another process"
-            raise UserError(
-                f"{path.parent} is in use by {holder}: wait for it or choose another folder"
-            )
+            raise UserError(f"{folder} is in use by {holder}: wait for it or choose another folder")
         file.truncate(0)
-        file.write(holder + "\n")
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         file.flush()
         yield
 
 
-def lock_when_free(file: IO) -> None:
-    """Lock the file until it is closed, however long others hold it."""
-    with contextlib.suppress(OSError):  # some cluster file systems know no locks: go on without
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _lock(file: IO, operation: int) -> bool:
+def _lock(file: IO) -> bool:
     """Lock the file; return whether that worked before patience ran out."""
     give_up = time.monotonic() + LOCK_PATIENCE_S
     while True:
         try:
-            fcntl.flock(file, operation | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() >= give_up:
@@ -195,7 +174,7 @@ def sha256(*parts: str | bytes) -> str:
 
 
 def require_room(folder: Path, n_bytes: int) -> None:
-    """Raise `UserError` when the disk of ``folder`` (or its nearest parent) has no such room."""
+    """Raise `UserError` when the disk of ``folder``, which need not exist, has less free."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
@@ -207,6 +186,7 @@ def require_room(folder: Path, n_bytes: int) -> None:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether ``value`` is a number of px; NaN, infinity and absurd sizes are none."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return is_number and abs(value) < LARGEST_PX
+    """Return whether a value from a file is a number below `LARGEST_PX`, and not NaN or a bool."""
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST_PX
+    )

@@ -1,8 +1,7 @@
 """Random numbers: one seed, and a named stream for every use of it.
 
-A stream depends on the seed and on its names alone, never on what was drawn before. So the number
-of workers, the order of the work and a resumed run change nothing, and no random state has to be
-saved.
+A stream depends only on the seed and its names, never on what was drawn before. So the number of
+workers, the order of the work and an interruption change nothing, and no random state is saved.
 """
 
 import hashlib

@@ -12,8 +12,6 @@ import pytest
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import write_data_set
 
-pytest.register_assert_rewrite("tests.fixtures")  # for pytest's detailed messages
-
 # Tests send Ctrl-C, which a shell lets what it runs in the background ignore
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -65,7 +65,7 @@ def _match(
     radius_px = None
     if diameter_px is not None and not np.isfinite(truth.diameters_px).all():
         radius_px = diameter_px / 2
-    return matching.compare(picks, truth, margin_px, radius_px)
+    return matching.match_picks(picks, truth, margin_px, radius_px)
 
 
 def _widest_margin(pairs: Sequence[tuple[Picks, Picks]]) -> int:
@@ -100,7 +100,7 @@ def report_quality(
 ) -> None:
     """Print precision, recall, F1 and AP; with ``output`` write them and their curve there."""
     ids = {name: path.parent.name for name, path in paths.items() if path.parent.name.isdigit()}
-    report = matching.evaluate(outcomes, threshold, ids)
+    report = matching.pick_metrics(outcomes, threshold, ids)
     ranked = matching.has_scores(outcomes) and any(len(one.scores) for one in picks)
     if ranked:
         report_counts(picks, outcomes, threshold, output)

@@ -10,7 +10,7 @@ Centres are (y, x) in px, in the JPEG's frame. What is counted:
   threshold as many are matched as in the best one-to-one assignment of the picks above it, and one
   pass gives the whole curve. Precision, recall and F1 are what an optimal assignment gives;
   average precision is that of the ranking, particles never found being missed at every threshold.
-- Micro figures are of all micrographs together, macro ones the mean over EMPIAR ids.
+- Micro metrics are of all micrographs together, macro ones the mean over EMPIAR ids.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.formats.picks import Picks, select
-from picking.seeds import stream
+from picking.metrics.rates import PRCurve, interval, micrograph_weights, plain, rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,43 +36,15 @@ class Outcome:
     found: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """Figures for every threshold that makes a difference, from the highest down, (k,) each.
-
-    thresholds: the scores themselves; picks that score at least as much are called.
-    """
-
-    thresholds: np.ndarray
-    n_picks: np.ndarray
-    n_found: np.ndarray
-    n_truth: int
-
-    @property
-    def precision(self) -> np.ndarray:
-        """Share of the picks that are particles."""
-        return self.n_found / self.n_picks
-
-    @property
-    def recall(self) -> np.ndarray:
-        """Share of the particles that are found; NaN without any."""
-        return self.n_found / self.n_truth if self.n_truth else np.full(len(self.n_found), np.nan)
-
-    @property
-    def f1(self) -> np.ndarray:
-        """Harmonic mean of precision and recall."""
-        return 2 * self.n_found / (self.n_picks + self.n_truth)
-
-
 # Matching
 
 
-def compare(
+def match_picks(
     picks: Picks, truth: Picks, margin_px: float = 0.0, radius_px: float | None = None
 ) -> Outcome:
     """Match a micrograph's picks to its truth inside the margin.
 
-    ``radius_px`` goes before half of each particle's diameter. Raises `UserError` when neither is
+    ``radius_px`` replaces half of each particle's diameter. Raises `UserError` when neither is
     known, or the size of the micrograph is not although there is a margin.
     """
     picks, truth = _inside(picks, truth, margin_px), _inside(truth, picks, margin_px)
@@ -151,28 +123,28 @@ def _inside(picks: Picks, other: Picks, margin_px: float) -> Picks:
     return select(picks, y & x)
 
 
-# Figures
+# Metrics
 
 
-def evaluate(
+def pick_metrics(
     outcomes: Sequence[Outcome],
     threshold: float | None = None,
     ids: Mapping[str, str | None] | None = None,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Return the figures of picks against the truth, as plain floats, ints and None.
+    """Return the metrics of picks against the truth, as plain floats, ints and None.
 
     At the top level those of all micrographs together: n_micrographs, n_picks, n_truth, n_found,
     precision, recall, f1, ap (None for picks without scores); ``threshold``; under ``best`` the
     threshold of the highest F1 on these very micrographs with precision, recall and f1, which is
-    no fair figure of a picker unless the threshold was to be chosen here; under ``intervals``
+    no fair measure of a picker unless the threshold was to be chosen here; under ``intervals``
     [low, high] of precision, recall and f1; under ``per_micrograph`` what stands at the top level
     up to ap; with ``ids`` (EMPIAR id by name of the truth) the same under ``per_id``, and under
     ``macro`` the means over ids.
 
     Args:
-        outcomes: of `compare`, one for each micrograph.
+        outcomes: of `match_picks`, one for each micrograph.
         threshold: picks that score less do not count; None: all count.
         ids: a micrograph without an id is of `unknown`.
         n_bootstrap: resamples of the micrographs for the 95% intervals.
@@ -181,27 +153,28 @@ def evaluate(
     if threshold is not None and not has_scores(outcomes):
         raise UserError("the picks have no scores: leave the threshold out")
     counts = np.array([_counts(each, threshold) for each in outcomes]).reshape(-1, 3)
-    best = None
+    resampled = rates(*(micrograph_weights(len(outcomes), n_bootstrap, seed) @ counts).T)
+    best: dict[str, Any] | None = None
     if has_scores(outcomes) and any(len(each.found) for each in outcomes):
         best_threshold = choose_threshold(pr_curve(outcomes))
-        chosen = _figures(outcomes, best_threshold)
-        rates = {name: chosen[name] for name in ("precision", "recall", "f1")}
-        best = {"threshold": best_threshold, **rates}
+        chosen = _summary(outcomes, best_threshold)
+        best = {"threshold": best_threshold}
+        best |= {name: chosen[name] for name in ("precision", "recall", "f1")}
     report: dict[str, Any] = {
-        **_figures(outcomes, threshold),
+        **_summary(outcomes, threshold),
         "threshold": threshold,
         "best": best,
-        "intervals": _intervals(counts, n_bootstrap, seed),
-        "per_micrograph": {each.truth.name: _figures([each], threshold) for each in outcomes},
+        "intervals": {name: interval(values) for name, values in resampled.items()},
+        "per_micrograph": {each.truth.name: _summary([each], threshold) for each in outcomes},
     }
     if ids and any(ids.values()):
         by_id: dict[str, list[Outcome]] = {}
         for each in outcomes:
             by_id.setdefault(ids.get(each.truth.name) or "unknown", []).append(each)
-        per_id = {name: _figures(group, threshold) for name, group in sorted(by_id.items())}
+        per_id = {name: _summary(group, threshold) for name, group in sorted(by_id.items())}
         report["per_id"] = per_id
         report["macro"] = {
-            name: _mean([figures[name] for figures in per_id.values()])
+            name: _mean([metrics[name] for metrics in per_id.values()])
             for name in ("precision", "recall", "f1", "ap")
         }
     return report
@@ -212,56 +185,33 @@ def has_scores(outcomes: Sequence[Outcome]) -> bool:
     return all(np.isfinite(each.picks.scores).all() for each in outcomes)
 
 
-def pr_curve(outcomes: Sequence[Outcome]) -> Curve:
-    """Return precision and recall of all micrographs together against the threshold."""
+def pr_curve(outcomes: Sequence[Outcome]) -> PRCurve:
+    """Return the curve of all micrographs together; particles never found are missed throughout."""
     if not has_scores(outcomes):
         raise UserError("the picks have no scores, so there is no curve: evaluate them as they are")
     scores = np.concatenate([[], *(each.picks.scores for each in outcomes)])
-    found = np.concatenate([[], *(each.found >= 0 for each in outcomes)])
-    order = np.argsort(-scores, kind="stable")
-    last = np.flatnonzero(np.diff(scores[order], append=-np.inf))  # of each run of equal scores
-    return Curve(
-        thresholds=scores[order][last],
-        n_picks=last + 1,
-        n_found=np.cumsum(found[order])[last].astype(np.int64),
-        n_truth=sum(len(each.truth.centres_px) for each in outcomes),
-    )
+    correct = np.concatenate([np.zeros(0, bool), *(each.found >= 0 for each in outcomes)])
+    return PRCurve.of(scores, correct, sum(len(each.truth.centres_px) for each in outcomes))
 
 
-def average_precision(curve: Curve) -> float | None:
-    """Return Σ (R_k - R_{k-1}) P_k over the thresholds; None without particles."""
-    if not curve.n_truth:
-        return None
-    return float(np.sum(np.diff(curve.n_found, prepend=0) * curve.precision) / curve.n_truth)
-
-
-def choose_threshold(curve: Curve, precision: float | None = None) -> float:
+def choose_threshold(curve: PRCurve, precision: float | None = None) -> float:
     """Return the threshold of the highest F1, of equally good ones the highest.
 
     With ``precision`` it is the one that finds most particles at that precision or a higher one.
-    It lies midway between the lowest score called and the next one below, so that other data meet
-    no knife's edge; where all picks are called it is the lowest score.
-
-    Raises `UserError` when there is no pick, or none reaches the precision.
+    It lies midway to the next lower score, see `PRCurve.below`. Raises `UserError` when there is
+    no pick, or none reaches the precision.
     """
     if not len(curve.thresholds):
         raise UserError("no threshold can be chosen: there is no pick")
     if precision is None:
-        at = int(np.argmax(curve.f1))
-    else:
-        enough = np.flatnonzero(curve.precision >= precision)
-        if not len(enough):
-            raise UserError(
-                f"no threshold has precision {precision:g}: the highest is "
-                f"{curve.precision.max():.3f}; ask for less"
-            )
-        at = int(enough[np.argmax(curve.n_found[enough])])
-    value = float(curve.thresholds[at])
-    if at == len(curve.thresholds) - 1:
-        return value
-    below = float(curve.thresholds[at + 1])
-    middle = (value + below) / 2
-    return middle if middle > below else value  # between neighbouring floats it may round down
+        return curve.best_f1_threshold()
+    enough = np.flatnonzero(curve.precision >= precision)
+    if not len(enough):
+        raise UserError(
+            f"no threshold has precision {precision:g}: the highest is "
+            f"{curve.precision.max():.3f}; ask for less"
+        )
+    return curve.below(int(enough[np.argmax(curve.n_correct[enough])]))
 
 
 def _counts(outcome: Outcome, threshold: float | None) -> tuple[int, int, int]:
@@ -272,18 +222,7 @@ def _counts(outcome: Outcome, threshold: float | None) -> tuple[int, int, int]:
     return int(called.sum()), int((outcome.found[called] >= 0).sum()), len(outcome.truth.centres_px)
 
 
-def _rates(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return precision, recall and F1, (...) each, of (..., 3) counts; NaN without denominator."""
-    n_picks, n_found, n_truth = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
-    with np.errstate(invalid="ignore"):
-        return {
-            "precision": n_found / n_picks,
-            "recall": n_found / n_truth,
-            "f1": 2 * n_found / (n_picks + n_truth),
-        }
-
-
-def _figures(outcomes: Sequence[Outcome], threshold: float | None) -> dict[str, Any]:
+def _summary(outcomes: Sequence[Outcome], threshold: float | None) -> dict[str, Any]:
     counts = np.sum([(0, 0, 0), *(_counts(each, threshold) for each in outcomes)], axis=0)
     n_picks, n_found, n_truth = counts.tolist()
     return {
@@ -291,28 +230,11 @@ def _figures(outcomes: Sequence[Outcome], threshold: float | None) -> dict[str, 
         "n_picks": n_picks,
         "n_truth": n_truth,
         "n_found": n_found,
-        **{name: _plain(value) for name, value in _rates(counts).items()},
-        "ap": average_precision(pr_curve(outcomes)) if has_scores(outcomes) else None,
+        **plain(rates(n_picks, n_found, n_truth)),
+        "ap": pr_curve(outcomes).average_precision if has_scores(outcomes) else None,
     }
-
-
-def _intervals(counts: np.ndarray, n_bootstrap: int, seed: int) -> dict[str, list[float] | None]:
-    """Return 95% intervals from resampling micrographs, (n, 3) counts; None for fewer than two."""
-    n = len(counts)
-    weights = np.zeros((0, n), dtype=np.int64)
-    if n > 1:
-        weights = stream(seed, "bootstrap").multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
-    intervals: dict[str, list[float] | None] = {}
-    for name, values in _rates(weights @ counts).items():
-        values = values[np.isfinite(values)]
-        intervals[name] = np.percentile(values, [2.5, 97.5]).tolist() if len(values) else None
-    return intervals
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
-
-
-def _plain(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)

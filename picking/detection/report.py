@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from picking.detection.matching import Curve, Outcome, average_precision, has_scores, pr_curve
+from picking.detection.matching import Outcome, has_scores, pr_curve
 from picking.files import write_atomically
 from picking.formats.picks import Picks
+from picking.metrics.rates import PRCurve
 
 MAX_OVERLAY_PX = 1500
 LINE_PX = 2
@@ -24,7 +25,7 @@ N_THRESHOLDS = 19
 TABLE = ("threshold", "picks", "per_micrograph", "precision", "recall", "f1")
 
 
-def draw_pr_curve(curves: Mapping[str, Curve], path: Path) -> None:
+def draw_pr_curve(curves: Mapping[str, PRCurve], path: Path) -> None:
     """Draw precision against recall into ``path``, a PNG: a line for each of ``curves``, by label.
 
     A dot marks the highest F1; grey lines join points of equal F1. Curves without particles or
@@ -38,7 +39,7 @@ def draw_pr_curve(curves: Mapping[str, Curve], path: Path) -> None:
         recall = np.linspace(f1 / (2 - f1), 1, 100)  # where precision is 1, and on
         axis.plot(recall, f1 * recall / (2 * recall - f1), color="#BBBBBB", lw=0.8, zorder=1)
         axis.annotate(f"F1 {f1:g}", (1, f1 / (2 - f1)), color="#888888", fontsize=8)
-    shown = {label: curve for label, curve in curves.items() if curve.n_truth and len(curve.f1)}
+    shown = {label: curve for label, curve in curves.items() if curve.n_positive and len(curve.f1)}
     for k, (label, curve) in enumerate(shown.items()):
         best = int(np.argmax(curve.f1))
         colour = CURVE_COLOURS[k % len(CURVE_COLOURS)]
@@ -47,7 +48,7 @@ def draw_pr_curve(curves: Mapping[str, Curve], path: Path) -> None:
             curve.precision,
             color=colour,
             ls=CURVE_DASHES[k % len(CURVE_DASHES)],
-            label=f"{label}: AP {average_precision(curve):.3f}, best F1 {curve.f1[best]:.3f}",
+            label=f"{label}: AP {curve.average_precision:.3f}, best F1 {curve.f1[best]:.3f}",
         )
         axis.plot(curve.recall[best], curve.precision[best], "o", color=colour)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
@@ -106,8 +107,9 @@ def threshold_rows(
     rows: list[dict[str, float | int | None]] = []
     for threshold in thresholds.tolist():
         n = len(scores) - int(np.searchsorted(scores, threshold))
-        rates = _rates_at(curve, threshold) if curve else (None, None, None)
-        rows.append(dict(zip(TABLE, (threshold, n, n / len(picks), *rates), strict=True)))
+        rates = curve.rates_at(threshold) if curve else dict.fromkeys(TABLE[3:])
+        counts = dict(zip(TABLE, (threshold, n, n / len(picks)), strict=False))
+        rows.append({**counts, **rates})
     return rows
 
 
@@ -132,18 +134,6 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     for row in rows:
         writer.writerow({key: f"{v:.6g}" if isinstance(v, float) else v for key, v in row.items()})
     write_atomically(path, text.getvalue())
-
-
-def _rates_at(curve: Curve, threshold: float) -> tuple[float | None, float | None, float | None]:
-    """Return precision, recall and F1 of the picks that score at least ``threshold``."""
-    k = int(np.searchsorted(-curve.thresholds, -threshold, side="right"))
-    n_picks = int(curve.n_picks[k - 1]) if k else 0
-    n_found = int(curve.n_found[k - 1]) if k else 0
-    return (
-        n_found / n_picks if n_picks else None,
-        n_found / curve.n_truth if curve.n_truth else None,
-        2 * n_found / (n_picks + curve.n_truth) if n_picks + curve.n_truth else None,
-    )
 
 
 def _draw_overlay(

@@ -140,7 +140,7 @@ def _working_image(
 ) -> np.ndarray:
     """Mirror half a patch and more around the micrograph, and scale it down by ``ratio``.
 
-    Returns uint8 of ``size_px``, means over ``ratio`` x ``ratio`` px as `scoring.to_input` takes.
+    Returns uint8 of ``size_px``, means over ``ratio`` x ``ratio`` px as `Patches.logits` takes.
     """
     from PIL import Image
 

@@ -74,7 +74,7 @@ def best_threshold(
 ) -> tuple[float, dict[str, Any]]:
     """Return the threshold of the highest F1, or of a precision, and the metrics there."""
     threshold = matching.choose_threshold(matching.pr_curve(outcomes), precision)
-    metrics = matching.evaluate(outcomes, threshold, n_bootstrap=0)
+    metrics = matching.pick_metrics(outcomes, threshold, n_bootstrap=0)
     return threshold, {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
 
 

@@ -1,4 +1,4 @@
-"""Figures of merit of patch scores, with intervals from resampling micrographs.
+"""Metrics of patch scores, with intervals from resampling micrographs.
 
 Everywhere: y is (n,) true labels, 0 or 1; a score that is not finite is an error; a patch is
 called positive where its score is at least the threshold; a ratio without a denominator is None.
@@ -10,14 +10,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from picking.seeds import stream
+from picking.metrics.rates import PRCurve, descending, interval, micrograph_weights, plain, rates
 
 
 def threshold_metrics(y: ArrayLike, score: ArrayLike, threshold: float) -> dict[str, float | None]:
     """Return precision, recall, f1, specificity and balanced_accuracy at ``threshold``."""
     y, score = _checked(y, score)
-    counts = _outcomes(y, score, threshold).sum(axis=0)
-    return {name: _plain(value) for name, value in _rates(counts).items()}
+    return plain(_five_rates(_counts(y, score, threshold).sum(axis=0)))
 
 
 def ranking_metrics(y: ArrayLike, score: ArrayLike) -> dict[str, float | None]:
@@ -75,28 +74,16 @@ def expected_calibration_error(
 def best_f1_threshold(y: ArrayLike, score: ArrayLike) -> float:
     """Return the threshold that maximises F1; of equally good ones the highest.
 
-    It lies midway between the lowest score called positive and the next one below, so that other
-    data meet no knife's edge; where all are called positive it is the lowest score.
-
-    Raises:
-        ValueError: when there is no positive, as F1 then has no maximum.
+    It lies midway to the next lower score, see `PRCurve.below`. Raises ValueError without a
+    positive, as F1 then has no maximum.
     """
     y, score = _checked(y, score)
     if not y.any():
         raise ValueError("no F1 without a positive: the labels are all 0")
-    order, last = _descending(score)
-    n_called = last + 1
-    f1 = 2 * np.cumsum(y[order])[last] / (n_called + y.sum())
-    best = int(np.argmax(f1))
-    values = score[order][last]
-    if best == len(values) - 1:
-        return float(values[best])
-    middle = (values[best] + values[best + 1]) / 2
-    # Between neighbouring floats the mean may round down to the score that stays out.
-    return float(middle if middle > values[best + 1] else values[best])
+    return PRCurve.of(score, y, int(y.sum())).best_f1_threshold()
 
 
-def evaluate(
+def patch_metrics(
     y: ArrayLike,
     probability: ArrayLike,
     group: ArrayLike,
@@ -107,7 +94,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Return everything that ``results.json`` says of a split, as plain floats, ints and None.
 
-    At the top level auc, ap, ap_base_rate, the five figures of `threshold_metrics` at 0.5,
+    At the top level auc, ap, ap_base_rate, the five of `threshold_metrics` at 0.5,
     n_positive, n_negative, ece and predicted_positive_share; under ``at_val_threshold`` the five at
     ``threshold``; under ``intervals`` [low, high] for auc, ap and both sets of five; with ``ids``
     under ``per_id`` what stands at the top level up to n_negative, for each id.
@@ -132,7 +119,7 @@ def evaluate(
     report: dict[str, Any] = {
         **_summary(y, probability),
         "ece": expected_calibration_error(y, probability),
-        "predicted_positive_share": _plain(np.mean(probability >= 0.5)) if len(y) else None,
+        "predicted_positive_share": float(np.mean(probability >= 0.5)) if len(y) else None,
         "at_val_threshold": {
             "threshold": float(threshold),
             **threshold_metrics(y, probability, threshold),
@@ -161,7 +148,7 @@ def bootstrap_ranking(
         group: (n,) integers from 0, the row of ``weights.T`` that each patch belongs to.
         weights: (n_resamples, n_groups) integers, how often each micrograph was drawn.
     """
-    order, last = _descending(score)
+    order, last = descending(score)
     y, group = y[order], group[order]
     result = np.full((len(weights), 2), np.nan)
     for i, weight in enumerate(weights):
@@ -190,34 +177,20 @@ def _intervals(
     seed: int,
 ) -> dict[str, Any]:
     names, group = np.unique(group, return_inverse=True)
-    n_groups = len(names)
-    # With fewer than two micrographs nothing varies: no resample, and every interval is None.
-    weights = np.zeros((0, n_groups), dtype=np.int64)
-    if n_groups > 1:
-        rng = stream(seed, "bootstrap")
-        weights = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap)
+    weights = micrograph_weights(len(names), n_bootstrap, seed)
 
     def of_rates(at: float) -> dict[str, list[float] | None]:
-        outcomes = _outcomes(y, probability, at)
-        per_group = np.zeros((n_groups, 4))
-        np.add.at(per_group, group, outcomes)
-        return {name: _interval(each) for name, each in _rates(weights @ per_group).items()}
+        per_group = np.zeros((len(names), 4))
+        np.add.at(per_group, group, _counts(y, probability, at))
+        return {name: interval(each) for name, each in _five_rates(weights @ per_group).items()}
 
     ranking = bootstrap_ranking(y, probability, group, weights)
     return {
-        "auc": _interval(ranking[:, 0]),
-        "ap": _interval(ranking[:, 1]),
+        "auc": interval(ranking[:, 0]),
+        "ap": interval(ranking[:, 1]),
         **of_rates(0.5),
         "at_val_threshold": of_rates(threshold),
     }
-
-
-def _interval(values: np.ndarray) -> list[float] | None:
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None
-    low, high = np.percentile(values, [2.5, 97.5])
-    return [float(low), float(high)]
 
 
 def _summary(y: np.ndarray, probability: np.ndarray) -> dict[str, float | None]:
@@ -242,36 +215,22 @@ def _checked(y: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     return y.astype(bool), score
 
 
-def _outcomes(y: np.ndarray, score: np.ndarray, threshold: float) -> np.ndarray:
-    """Return (n, 4) booleans: true positive, false positive, false negative, true negative."""
+def _counts(y: np.ndarray, score: np.ndarray, threshold: float) -> np.ndarray:
+    """Return (n, 4) booleans: called positive, and correctly; positive; and any patch, always."""
     called = score >= threshold
-    return np.stack([called & y, called & ~y, ~called & y, ~called & ~y], axis=1)
+    return np.stack([called, called & y, y, np.ones_like(y)], axis=1)
 
 
-def _rates(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the five figures, (...) each, of (..., 4) counts; NaN without a denominator."""
-    tp, fp, fn, tn = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+def _five_rates(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `threshold_metrics`, (...) each, of (..., 4) counts; NaN without a denominator."""
+    called, correct, positive, n = np.moveaxis(np.asarray(counts, dtype=np.float64), -1, 0)
+    three = rates(called, correct, positive)
     with np.errstate(invalid="ignore"):
-        recall, specificity = tp / (tp + fn), tn / (tn + fp)
-        return {
-            "precision": tp / (tp + fp),
-            "recall": recall,
-            "f1": 2 * tp / (2 * tp + fp + fn),
-            "specificity": specificity,
-            "balanced_accuracy": (recall + specificity) / 2,
-        }
-
-
-def _descending(score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the order from high to low, (n,), and where in it each run of ties ends."""
-    order = np.argsort(-score, kind="stable")
-    return order, np.flatnonzero(np.diff(score[order], append=-np.inf))
-
-
-def _plain(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
+        specificity = (n - called - positive + correct) / (n - positive)
+    balanced_accuracy = (three["recall"] + specificity) / 2
+    return {**three, "specificity": specificity, "balanced_accuracy": balanced_accuracy}
 
 
 def trivial_f1(prior: float) -> float:
-    """Return 2π/(1+π), the F1 of calling every patch positive where a share π is."""
+    """Return 2π/(1+π), the F1 of calling every patch positive where a fraction π is."""
     return 2 * prior / (1 + prior)

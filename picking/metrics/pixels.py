@@ -1,8 +1,8 @@
-"""Figures of merit over all pixels of a data set, from a histogram of logits that takes 3 MB.
+"""Metrics over all pixels of a data set, from a histogram of logits that takes 3 MB.
 
     counts = new_counts(device)
     for each batch: add(counts, model(x), masks)
-    figures(counts)["f1_score"]
+    pixel_metrics(counts)["f1_score"]
 
 Full validation has 315 million pixels, too many to keep and sort. The pixels of one bin count as
 tied, which moves average precision by about half of what a bin holds of the particle pixels. Bins
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from picking.errors import UserError
+from picking.metrics.rates import plain, rates
 
 # A bin is a run of float32 numbers 1 + |z| with the same exponent, one of 8, and the same first 13
 # bits after the point; and a sign of z. Beyond |z| = 255 the logits of one sign share the last bin.
@@ -24,8 +25,8 @@ EXPONENTS = 8
 FRACTION_BITS = 13
 N_BINS_A_SIGN = EXPONENTS << FRACTION_BITS
 N_BINS = 2 * N_BINS_A_SIGN
-# What `figures` returns
-FIGURES = (
+# What `pixel_metrics` returns
+PIXEL_METRICS = (
     "f1_score", "precision", "recall", "iou", "auc", "ap", "best_f1", "best_f1_threshold",
     "base_rate",
 )  # fmt: skip
@@ -56,12 +57,12 @@ def add(counts: Tensor, z: Tensor, masks: Tensor) -> None:
     counts.view(-1).index_add_(0, place, counts.new_ones(()).expand(len(place)))
 
 
-def figures(counts: Tensor) -> dict[str, float | None]:
-    """Return the figures of all pixels that were added and not ignored; None without a denominator.
+def pixel_metrics(counts: Tensor) -> dict[str, float | None]:
+    """Return the metrics of all pixels that were added and not ignored; None without a denominator.
 
     f1_score, precision, recall and iou at p >= 0.5; auc (ties count half); ap (average precision,
     step by step as scikit-learn has it); best_f1 and best_f1_threshold, the probability from which
-    on F1 is highest, midway to the next lower pixel; base_rate, the share of particle pixels.
+    on F1 is highest, midway to the next lower pixel; base_rate, the fraction of particle pixels.
 
     Raises:
         UserError: when logits were not finite.
@@ -111,13 +112,14 @@ def _lower_edge(bin_: int) -> float:
 
 
 def _at(place: int, tp: np.ndarray, called: np.ndarray, n_particle: int) -> dict[str, float | None]:
-    """Return the four figures when the ``place + 1`` highest bins are called particle."""
-    hits, n_called = int(tp[place]), int(called[place])
+    """Return the four rates when the ``place + 1`` highest bins are called particle."""
+    n_correct, n_called = int(tp[place]), int(called[place])
+    three = plain(rates(n_called, n_correct, n_particle))
     return {
-        "f1_score": _ratio(2 * hits, n_called + n_particle),
-        "precision": _ratio(hits, n_called),
-        "recall": _ratio(hits, n_particle),
-        "iou": _ratio(hits, n_called + n_particle - hits),
+        "f1_score": three["f1"],
+        "precision": three["precision"],
+        "recall": three["recall"],
+        "iou": _ratio(n_correct, n_called + n_particle - n_correct),
     }
 
 

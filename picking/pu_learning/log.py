@@ -10,10 +10,10 @@ from torch import Tensor
 
 from picking.config import PUConfig, plain
 from picking.metrics.classification import trivial_f1
+from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import Priors, Progress, State
-from picking.runs import folder as runs
-from picking.runs.folder import Log
+from picking.pu_learning.state import Progress, State
+from picking.runs.folder import Log, environment, now
 
 # What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
 STEP_FIGURES = (
@@ -105,15 +105,6 @@ def epoch_figures(totals: list[float]) -> dict[str, float | None]:
     }
 
 
-NO_TRUTH = (
-    "Nothing is known of what is not labelled, so the checkpoint is chosen by the AUC of labelled "
-    "against unlabeled windows on the held-out micrographs: the last one that is within a standard "
-    "error of the best before it. Particles among the unlabeled count as "
-    "errors there: AUC is below what it would be against the truth, and precision, F1 and ECE say "
-    "nothing of picking. pick_particles.py --evaluate does, on a micrograph picked in full"
-)
-
-
 def log_start(
     log: Log,
     config: PUConfig,
@@ -181,40 +172,43 @@ def warning_signs(
     recent: the last three or more, as far as there are so many. Without ``truth_known`` validation
     has labelled and unlabeled windows, nearly all of which may rightly be called negative.
     """
-    now, val = recent[-1], recent[-1]["val"]
+    last, val = recent[-1], recent[-1]["val"]
+    highest_mask_rate, lowest_fraction, lowest_f1 = 1.0, 0.001, -1.0
+    if truth_known:
+        highest_mask_rate, lowest_fraction = 0.95, 0.01
+        lowest_f1 = trivial_f1(val["ap_base_rate"])
     signs = []
-    if now["epoch"] > config.loss.rampup_epochs:
-        if now["mask_rate"] < 0.20:
+    if last["epoch"] > config.loss.rampup_epochs:
+        if last["mask_rate"] < 0.20:
             signs.append(
-                f"mask rate {_percent(now['mask_rate'])} is under 20%: few pseudo-labels count; "
+                f"mask rate {_percent(last['mask_rate'])} is under 20%: few pseudo-labels count; "
                 "lower loss.consistency_threshold"
             )
-        if now["mask_rate"] > 0.95 and truth_known:
+        if last["mask_rate"] > highest_mask_rate:
             signs.append(
-                f"mask rate {_percent(now['mask_rate'])} is over 95%: wrong pseudo-labels count "
+                f"mask rate {_percent(last['mask_rate'])} is over 95%: wrong pseudo-labels count "
                 "too; raise loss.consistency_threshold"
             )
-    if now["epoch"] - best_epoch >= PLATEAU_EPOCHS and val["auc"] < 1:
+    if last["epoch"] - best_epoch >= PLATEAU_EPOCHS and val["auc"] < 1:
         signs.append(
-            f"validation AUC has not improved for {now['epoch'] - best_epoch} epochs: try another "
+            f"validation AUC has not improved for {last['epoch'] - best_epoch} epochs: try another "
             "optimizer.lr, or stop here"
         )
-    share = val["predicted_positive_share"]
-    if not (0.01 if truth_known else 0.001) <= share <= 0.99:
+    fraction = val["predicted_positive_share"]
+    if not lowest_fraction <= fraction <= 0.99:
         signs.append(
-            f"{_percent(share)} of validation are called positive: the model predicts one class; "
-            "check loss.prior and optimizer.lr"
+            f"{_percent(fraction)} of validation are called positive: the model predicts one "
+            "class; check loss.prior and optimizer.lr"
         )
-    if now["logit_std"] < 0.05:
+    if last["logit_std"] < 0.05:
         signs.append(
-            f"logits deviate by {now['logit_std']:.3f} only: the model does not tell patches "
+            f"logits deviate by {last['logit_std']:.3f} only: the model does not tell patches "
             "apart; check the data's montage and optimizer.lr"
         )
-    trivial = trivial_f1(val["ap_base_rate"])
-    if truth_known and (val["f1"] is None or val["f1"] <= trivial):
+    if (val["f1"] or 0.0) <= lowest_f1:
         signs.append(
             f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
-            f"({trivial:.4f}): train longer, or check loss.prior"
+            f"({lowest_f1:.4f}): train longer, or check loss.prior"
         )
     clipped = [figures["clipped_step_share"] for figures in recent[-3:]]
     if len(clipped) == 3 and min(clipped) > 0.25:
@@ -263,7 +257,10 @@ def results(
 ) -> dict:
     """Return the content of results.json; without ``truth_known`` no criterion can be judged."""
     test = report.get("test")
-    source = "highest F1 on validation at the best epoch" if truth_known else "0.5, not chosen"
+    source, criteria = "0.5, not chosen", []
+    if truth_known:
+        source = "highest F1 on validation at the best epoch"
+        criteria = success_criteria(report["val"], test)
     return {
         "test": test,
         "val": report["val"],
@@ -271,7 +268,7 @@ def results(
         "threshold": best["threshold"],
         "threshold_source": source,
         "truth_known": truth_known,
-        "success_criteria": success_criteria(report["val"], test) if truth_known else [],
+        "success_criteria": criteria,
         "targets": {
             name: {"low": low, "high": high, "reached": test and test[name]}
             for name, (_, low, high) in TARGETS.items()
@@ -283,8 +280,8 @@ def results(
         "steps_planned": n_steps,
         "train_seconds": state.progress.train_seconds,
         "parameters": sum(p.numel() for p in state.network.parameters()),
-        "finished": runs.now(),
-        **runs.environment(),
+        "finished": now(),
+        **environment(),
     }
 
 

@@ -1,17 +1,122 @@
-"""Class priors: from the counts of a patch store, or estimated from scores."""
+"""The two priors of the risk: from config, store or an estimate, by a classifier and best bins."""
 
+import dataclasses
 import math
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import ArrayLike
+from torch import nn
+
+from picking.config import PUConfig
+from picking.errors import UserError
+from picking.pu_learning.inputs import Input
+from picking.pu_learning.samplers import PUBatchSampler
+from picking.runs import distributed
+from picking.seeds import stream, stream_seed
+from picking.training.networks import build_network
+
+
+@dataclasses.dataclass(frozen=True)
+class Priors:
+    """The two priors of the risk, and where each came from: data, config or estimate."""
+
+    prior: float
+    prior_source: str
+    unlabeled_prior: float
+    unlabeled_prior_source: str
+
+
+def resolve_priors(config: PUConfig, data: Input, device: torch.device) -> Priors:
+    """Return the two priors of the risk from the config, the store's counts or an estimate.
+
+    Where the store cannot tell π_U, it is estimated. Raises `UserError` when a prior stays unknown
+    or does not lie between 0 and 1.
+    """
+    loss, counts = config.loss, data.store.counts
+    prior: float | None
+    unlabeled: float | None
+    if isinstance(loss.prior, float):
+        prior, prior_source = loss.prior, "config"
+    else:
+        prior, prior_source = counts[f"{loss.prior}_prior"], "data"
+    if loss.one_prior and prior is not None:
+        unlabeled, source = prior, prior_source
+    elif isinstance(loss.unlabeled_prior, float):
+        unlabeled, source = loss.unlabeled_prior, "config"
+    elif loss.unlabeled_prior == "data" and counts["unlabeled_prior"] is not None:
+        unlabeled, source = counts["unlabeled_prior"], "data"
+    else:
+        torch.manual_seed(stream_seed(config.training.seed, "estimate", "init"))
+        network = build_network(config).to(device)
+        unlabeled, source = estimate_unlabeled_prior(network, config, data, device), "estimate"
+    if prior is None:  # pool: the labelled, and the positives among the others
+        actual = counts["actual_prior"] or 0.0
+        prior, prior_source = actual + (1 - actual) * unlabeled, source
+    if not 0 < prior < 1 or not 0 <= unlabeled < 1:
+        raise UserError(
+            f"the priors are {prior} ({prior_source}) and {unlabeled} among the unlabeled "
+            f"({source}), but must lie between 0 and 1: there are too few negatives or "
+            "positives in the store, or loss.prior needs a number"
+        )
+    return Priors(prior, prior_source, unlabeled, source)
+
+
+def estimate_unlabeled_prior(
+    network: nn.Module, config: PUConfig, data: Input, device: torch.device
+) -> float:
+    """Estimate the fraction of positives among the unlabeled: P against U, then best bins.
+
+    ``network``, a new one, learns on half of the micrographs to tell labelled from unlabeled; its
+    scores on the other half go to `best_bin_estimate`. An upper bound where the classes overlap.
+    Raises `UserError` when a half lacks labelled or unlabeled patches.
+    """
+    seed, store = config.training.seed, data.store
+    rng = stream(seed, "estimate", "halves")
+    picked = np.unique(store.micrograph[store.labeled])
+    # Half of those with labels and half of the others
+    shuffled = [rng.permutation(m) for m in (picked, np.setdiff1d(store.micrograph, picked))]
+    fitted = np.isin(store.micrograph, np.concatenate([m[: len(m) // 2] for m in shuffled]))
+    fit_rows, held_rows = np.flatnonzero(fitted), np.flatnonzero(~fitted)
+    for rows in (fit_rows, held_rows):
+        if store.labeled[rows].all() or not store.labeled[rows].any():
+            raise UserError(
+                "loss.unlabeled_prior 'estimate' needs labelled and unlabeled patches in both "
+                f"halves of the {len(store.names)} training micrographs: give a number, or make "
+                "the store of a few picks with --expected-particles"
+            )
+    sampler = PUBatchSampler(
+        store.labeled[fit_rows], config.training.batch_size, config.data.batch_ratio, seed=seed
+    )
+    generator = torch.Generator(device).manual_seed(stream_seed(seed, "estimate", "views"))
+    optimizer = torch.optim.AdamW(network.parameters(), config.optimizer.lr)
+    # Each process takes all of these steps, few beside a run's: the estimate is that of one process
+    for step in range(config.loss.estimate_steps):
+        if step % len(sampler) == 0:
+            sampler.set_epoch(step // len(sampler))
+            batches = iter(sampler)
+        batch, n_p = data[fit_rows[next(batches)]], sampler.n_pos_per_batch
+        weak, near = data.weak_views(batch, n_p, generator)
+        z = network(weak)
+        z_p, z_u = data.split(
+            z[:n_p].flatten(), z[n_p:].flatten(), [part.flatten() for part in near]
+        )
+        loss = F.softplus(-z_p).mean() + F.softplus(z_u).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+    estimate = best_bin_estimate(*data.held_out(network, held_rows, config.training, device))
+    # GPUs round differently; all processes must use the same number
+    return float(distributed.from_all(torch.tensor([estimate], device=device))[0])
 
 
 def best_bin_estimate(
     scores_positive: ArrayLike, scores_unlabeled: ArrayLike, delta: float = 0.1, gamma: float = 0.01
 ) -> float:
-    """Estimate π_U, the share of positives in U, from scores that separate P from U.
+    """Estimate π_U, the fraction of positives in U, from scores that separate P from U.
 
-    With q_p(c) and q_u(c) the shares of P and U that score at least c, ĉ minimises ::
+    With q_p(c) and q_u(c) the fractions of P and U that score at least c, ĉ minimises ::
 
         q_u/q_p + (1+γ)/q_p · (sqrt(ln(4/δ) / 2n_u) + sqrt(ln(4/δ) / 2n_p))
 
@@ -40,7 +145,7 @@ def best_bin_estimate(
     if not (np.isfinite(positive).all() and np.isfinite(unlabeled).all()):
         raise ValueError("best bin estimation needs finite scores")
 
-    # Shares change at scores only; above the highest score of P, q_p is 0.
+    # Fractions change at scores only; above the highest score of P, q_p is 0.
     cuts = np.unique(np.concatenate([positive, unlabeled]))
     cuts = cuts[cuts <= positive[-1]]
     q_p = 1 - np.searchsorted(positive, cuts) / len(positive)

@@ -22,7 +22,7 @@ class PUBatchSampler:
     The order depends on the seed, the epoch and the position in it, on nothing drawn before: call
     ``set_epoch`` before each epoch, and with ``start_batch`` to go on in the middle of one.
 
-    With several processes, each yields its own equal share of the same global batches:
+    With several processes, each yields its own equal part of the same global batches:
     ``n_pos_per_process`` of P, then ``n_unl_per_process`` of U.
 
     Args:

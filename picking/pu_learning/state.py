@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from picking.config import PUConfig, number
 from picking.errors import UserError
+from picking.pu_learning.priors import Priors
 from picking.runs import checkpoints, folder
 
 
@@ -25,16 +26,6 @@ class Progress:
     best_auc: float = -1.0
     best_epoch: int = number(0, 0)
     train_seconds: float = number(0.0, 0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Priors:
-    """The two priors of the risk, and where each came from: data, config or estimate."""
-
-    prior: float
-    prior_source: str
-    unlabeled_prior: float
-    unlabeled_prior_source: str
 
 
 @dataclasses.dataclass
@@ -80,7 +71,7 @@ class State:
     ) -> None:
         """Write best_model.pt: the weights of ``network`` and all that is needed to use them.
 
-        wants: how patches are made of a micrograph, `PatchStore.input`.
+        wants: how patches are made of a micrograph, `wants` of an input.
         """
         assert self.priors is not None
         folder.save_checkpoint(

@@ -1,6 +1,5 @@
 """The patch store, read through a memory map."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from picking.files import DAMAGED_ARRAY, is_number, open_array, read_arrays, rea
 # What a row of the store is (index.npz, `tag`).
 TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_WINDOW = range(5)
 WINDOW_KEYS = ("scale", "diameter_px", "reach_px")  # of windows in metadata.json
+PRIOR_KEYS = ("actual_prior", "pool_prior", "unlabeled_prior")
 TAG_NAMES = ("particle", "negative", "off-centre negative", "outlier negative", "unknown window")
 # What index.npz holds of n patches: name -> type and shape of what belongs to one.
 INDEX: dict[str, tuple[type, tuple[int, ...]]] = {
@@ -27,35 +27,32 @@ class PatchStore:
     """One split of a finished patch store, as a data set that is read a batch at a time.
 
     Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class, or where
-    ``truth_known`` is false 1 for the labelled and 0 for all else; labeled bool (n,); micrograph
-    int32 (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see
-    `TAG_NAMES`; picked uint8 (n, p, p), a memory map, of windows where a place is near a pick, None
-    of patches; metadata, the whole `metadata.json`; counts, this split's part of it.
+    rows are windows 1 for the labelled and 0 for all else; labeled bool (n,); micrograph int32
+    (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see `TAG_NAMES`;
+    windows, how windows about a few picks were made (`WINDOW_KEYS`), and picked uint8 (n, p, p), a
+    memory map, where a place of them is near a pick, both None of patches; metadata, the whole
+    `metadata.json`; counts, this split's part of it.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
         self.folder, self.split = folder, split
         self.metadata = read_metadata(folder)
-        problem = next((text for valid, text in _requirements(self.metadata) if not valid), None)
-        if problem:
-            raise UserError(
-                f"{folder / 'metadata.json'} is damaged ({problem}): delete the store and make it "
-                "again"
-            )
         if split not in self.metadata["splits"]:
             there = ", ".join(self.metadata["splits"])
             raise UserError(f"patch store {folder} has no split '{split}'; there are: {there}")
         self.counts = self.metadata["splits"][split]
-        self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
-        self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
+        self.windows: Any = self.metadata.get("windows")
+        self.picked: Any = None
         try:
+            self._check_metadata()
+            self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
+            self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
             self.patches = open_array(folder / split / "patches.npy")
-            self.picked: np.ndarray | None = None
             if self.windows is not None:
                 self.picked = open_array(folder / split / "picked.npy")
             index = read_arrays(folder / split / "index.npz")
-            self._check(index)
-        except DAMAGED_ARRAY as error:
+            self._check_arrays(index)
+        except (*DAMAGED_ARRAY, AttributeError) as error:
             raise UserError(
                 f"patch store {folder / split} is damaged ({error}): delete it and make it again "
                 "with preprocess_coco_full_dataset.py"
@@ -63,7 +60,21 @@ class PatchStore:
         self.label, self.labeled, self.tag = index["label"], index["labeled"], index["tag"]
         self.micrograph, self.centre = index["micrograph"], index["centre"]
 
-    def _check(self, index: dict[str, np.ndarray]) -> None:
+    def _check_metadata(self) -> None:
+        """Raise one of `DAMAGED_ARRAY` unless metadata.json has what training reads of it."""
+        counts, windows = self.counts, self.windows
+        sizes = [] if windows is None else [windows[key] for key in WINDOW_KEYS]
+        micrographs, priors = counts["micrographs"], [counts.get(key) for key in PRIOR_KEYS]
+        if not (
+            isinstance(self.metadata["content_hash"], str)
+            and all(isinstance(m["name"], str) for m in micrographs)
+            and all(isinstance(m["empiar_id"], str | None) for m in micrographs)
+            and all(prior is None or is_number(prior) for prior in priors)
+            and all(is_number(size) and size > 0 for size in sizes)
+        ):
+            raise ValueError(f"metadata.json does not describe split {self.split}")
+
+    def _check_arrays(self, index: dict[str, np.ndarray]) -> None:
         """Raise ValueError unless patches, index and metadata.json fit together."""
         shape, n = self.patches.shape, self.counts["n_patches"]
         if self.patches.dtype != np.uint8 or len(shape) != 3 or shape[1] != shape[2]:
@@ -93,21 +104,6 @@ class PatchStore:
         """Side of a patch."""
         return self.patches.shape[1]
 
-    @property
-    def windows(self) -> dict[str, float] | None:
-        """How windows about a few picks were made (preprocessing/windows.py); None of patches."""
-        return self.metadata.get("windows")
-
-    @property
-    def truth_known(self) -> bool:
-        """Whether the class of what is not labelled is known; of windows it is not."""
-        return self.windows is None
-
-    @property
-    def input(self) -> dict[str, Any]:
-        """What picking must do to a micrograph to get such patches: goes into checkpoints."""
-        return {"patch_size_px": self.patch_size_px, **(self.windows or {})}
-
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a copy of the patches of these rows, uint8 (n, p, p)."""
         return np.array(self.patches[rows])
@@ -121,30 +117,9 @@ def read_metadata(folder: Path) -> dict:
             "preprocess_coco_full_dataset.py, or run that again to finish it"
         )
     metadata = read_json(folder / "metadata.json")
-    if not isinstance(metadata, dict) or not isinstance(metadata.get("splits"), dict):
-        raise UserError(f"{folder / 'metadata.json'} is not a patch store's: make the store again")
-    if not isinstance(metadata.get("made_from", {}), dict):
-        raise UserError(f"{folder / 'metadata.json'} is damaged (made_from): make the store again")
+    sections = {"made_from": {}, **metadata} if isinstance(metadata, dict) else {}
+    if not all(isinstance(sections.get(key), dict) for key in ("splits", "made_from")):
+        raise UserError(
+            f"{folder / 'metadata.json'} is damaged or not a patch store's: make the store again"
+        )
     return metadata
-
-
-def _requirements(metadata: dict) -> Iterator[tuple[bool, str]]:
-    """Yield what training reads of metadata.json: whether it is there, and what is wrong if not."""
-    yield isinstance(metadata.get("content_hash"), str), "no content_hash"
-    windows: Any = metadata.get("windows")
-    if windows is not None:
-        yield isinstance(windows, dict), "windows are not described"
-        for key in WINDOW_KEYS:
-            valid = is_number(windows.get(key)) and windows[key] > 0
-            yield valid, f"{key} of windows is missing"
-    for name, counts in metadata["splits"].items():
-        listed: Any = counts.get("micrographs") if isinstance(counts, dict) else None
-        yield isinstance(listed, list), f"no micrographs in split {name}"
-        yield type(counts.get("n_patches")) is int, f"no n_patches in split {name}"
-        for m in listed:
-            valid = isinstance(m, dict) and isinstance(m.get("name"), str)
-            valid = valid and isinstance(m.get("empiar_id", 0), str | None)
-            yield valid, f"a micrograph without name or empiar_id in split {name}"
-        for key in ("actual_prior", "pool_prior", "unlabeled_prior"):
-            valid = counts.get(key) is None or is_number(counts[key])
-            yield valid, f"{key} of split {name} is no number"

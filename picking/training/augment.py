@@ -1,12 +1,12 @@
-"""Weak and strong views of whole batches of patches, on the device where the batch lies.
+"""Weak and strong views of whole batches of patches, on the device where the batch is.
 
-Every sample has draws of its own, all from the generator that the caller gives, so the same state
+Every sample gets random numbers of its own. All come from the caller's generator, so the same state
 of the generator makes the same views. Nothing here waits for the GPU and nothing loops over
 samples. Call it outside autocast: the blur is a convolution.
 
-Where the code takes a way round (the deviation from `vector_norm`, 32-bit places, a pool of noise,
-the cut in `_gaussian_kernels`), the plain way takes two to ten times as long on a CPU.
-`benchmarks/data_path.py` measures the whole.
+Some code is roundabout (the deviation by `vector_norm`, 32-bit indices, the pool of noise, the cut
+in `_gaussian_kernels`) because the plain way takes two to ten times as long on a CPU.
+`benchmarks/data_path.py` measures it.
 """
 
 import math
@@ -17,22 +17,22 @@ import torch.nn.functional as F
 from picking.config import AugmentationConfig
 from picking.errors import UserError
 
-# Below one grey level of deviation a patch is flat, and dividing would only magnify its rounding.
+# A patch that deviates by less than one grey level is flat: dividing would only magnify rounding.
 STD_FLOOR_GREY = 1.0
-# Patches' worth of fresh noise that is drawn for a batch.
+# How much noise is drawn for a batch, in patches.
 NOISE_POOL_PATCHES = 4
 
 
 def to_float(patches: torch.Tensor) -> torch.Tensor:
-    """Standardise each patch: the one normalisation of training, evaluation and picking.
+    """Standardise each patch, in training, evaluation and picking alike.
 
-    (B, p, p) uint8 -> (B, 1, p, p) float32 with mean 0 and deviation 1 per patch. That takes out
-    exposure and the thickness of the ice, which say nothing about a particle. A flat patch becomes
-    zeros.
+    (B, p, p) uint8 -> (B, 1, p, p) float32 with mean 0 and standard deviation 1 per patch. This
+    removes exposure and the thickness of the ice, which say nothing about a particle. A flat patch
+    becomes zeros.
     """
     x = patches.float()
     x -= x.mean(dim=(1, 2), keepdim=True)
-    # The deviation of what is centred already; torch.std takes seven times as long on a CPU.
+    # The mean is 0 already; torch.std would take seven times as long on a CPU
     std = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) / math.sqrt(x.shape[1] * x.shape[2])
     return x.div_(std.clamp_(min=STD_FLOOR_GREY)).unsqueeze(1)
 
@@ -42,8 +42,10 @@ def weak_view(
 ) -> torch.Tensor:
     """Standardise, then flip, turn by quarters and shift each patch.
 
-    (B, p, p) uint8 -> (B, 1, p, p) float32. Pixels are moved, never interpolated. The generator
-    lies on the patches' device. A shift as wide as the patch is a `UserError`.
+    (B, p, p) uint8 -> (B, 1, p, p) float32. Pixels are moved, never interpolated. Patches and
+    generator are on one device. Raises `UserError` for a largest shift as wide as the patch.
+
+    Source: the weak augmentation of Sohn et al., FixMatch, NeurIPS 2020.
     """
     return _move(to_float(patches), generator, config)
 
@@ -51,26 +53,15 @@ def weak_view(
 def strong_view(
     patches: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
 ) -> torch.Tensor:
-    """Move as `weak_view` does, by draws of its own, then blur, rescale, add noise and cut out.
+    """Move as `weak_view` does, by other draws, then blur, change contrast, add noise and cut out.
 
     (B, p, p) uint8 -> (B, 1, p, p) float32, in deviations of the undistorted patch. Each sample
     draws its own strengths, evenly up to those in ``config``; a strength of 0 switches its step
-    off. Contrast is a factor within 1 ± ``contrast``: under 1 it never inverts. The blank rectangle
-    has sides from half of ``cutout`` to ``cutout`` of the patch's, so 0.4 takes 9% on average.
+    off. Contrast is a factor within 1 ± ``contrast``, which is below 1, so it never inverts. The
+    sides of the blank rectangle are ``cutout``/2 to ``cutout`` of the patch's: 0.4 blanks 9% of it
+    on average. Raises as `weak_view`.
     """
     return _distort(_move(to_float(patches), generator, config), generator, config)
-
-
-def two_views(
-    patches: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what `weak_view` and then `strong_view` would, standardising once.
-
-    (B, p, p) uint8 -> two of (B, 1, p, p) float32.
-    """
-    x = to_float(patches)
-    weak = _move(x, generator, config)
-    return weak, _distort(_move(x, generator, config), generator, config)
 
 
 def window_views(
@@ -82,15 +73,26 @@ def window_views(
     generator: torch.Generator,
     config: AugmentationConfig,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Crop, flip and turn windows at random, and distort those that are about no pick once more.
+    """Return weak views of windows, and strong views of those that are not about a pick.
 
-    windows: (B, S, S) uint8, S at least 2 s, the first ``n_picks`` about a pick in their middle, px
-    [S // 2, S // 2]; picked: (B, S, S) uint8, 1 where a place is near any pick.
+    The weak view is a random crop, flipped and turned. A pick ends up anywhere in its crop, as long
+    as the whole disk of ``reach_px`` about it is inside, so that the network cannot learn where
+    in a crop to expect one. The strong view is the weak one, distorted.
 
-    Returns the weak view, (B, 1, s, s) float32, of all; the strong view, (B - n_picks, 1, s, s), of
-    the others, place for place the same as the weak one; and bool (B, s, s), where a crop is near a
-    pick. Picks come to lie anywhere in a crop where the whole of the disk of ``reach_px`` is in it:
-    the network must not learn where in a crop to expect one.
+    Args:
+        windows: (B, S, S) uint8, with S at least 2 s. Each of the first ``n_picks`` has a pick in
+            its middle, pixel [S // 2, S // 2].
+        picked: (B, S, S) uint8, 1 at pixels near any pick.
+        n_picks: how many windows are about a pick.
+        side_px: s, the side of a crop.
+        reach_px: the distance from a pick that counts as near.
+        generator: on the windows' device.
+        config: the strengths of the strong view.
+
+    Returns:
+        The weak views, (B, 1, s, s) float32; the strong views of all but the first ``n_picks``,
+        (B - n_picks, 1, s, s), which show the same place at the same pixel; and bool (B, s, s),
+        True at pixels of the crops that are near a pick.
     """
     n, size_px, _ = windows.shape
     device, middle, reach = windows.device, size_px // 2, math.ceil(reach_px)
@@ -102,7 +104,7 @@ def window_views(
 
     index = torch.arange(side_px, device=device)
     row, column = start.unsqueeze(2) + torch.where(flip, side_px - 1 - index, index)
-    row = row * size_px  # places in the flattened window
+    row = row * size_px  # index into the flattened window
     down, across = torch.where(swap, column, row), torch.where(swap, row, column)
     place = down.unsqueeze(2) + across.unsqueeze(1)
     crops, near = (
@@ -114,10 +116,10 @@ def window_views(
 
 
 def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentationConfig) -> torch.Tensor:
-    """Give each sample one of the 8 symmetries of the square and a shift, all as one copy.
+    """Give each sample one of the 8 symmetries of the square and a shift, by copying once.
 
-    (B, 1, p, p) -> (B, 1, p, p). What the shift brings in from outside is mirrored, the outermost
-    pixel not repeated (`numpy.pad`'s mode `reflect`), as in the patch store.
+    (B, 1, p, p) -> (B, 1, p, p). What a shift brings in from outside is mirrored without
+    repeating the outermost pixel (`numpy.pad`'s mode `reflect`), as in the patch store.
     """
     n, _, side_px, _ = x.shape
     limit_px, device = config.shift_px, x.device
@@ -133,11 +135,11 @@ def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentationConfi
     index = (torch.arange(side_px, device=device) + shift).abs()
     index = last - (last - index).abs()
     row, column = torch.where(flip, last - index, index)
-    row = row * side_px  # places in the flattened patch, as columns are
-    # Where the axes are swapped, going down the output is going across the patch.
+    row = row * side_px  # index into the flattened patch
+    # Where the axes are swapped, going down the output means going across the patch
     down, across = torch.where(swap, column, row), torch.where(swap, row, column)
     down = down + torch.arange(n, device=device).unsqueeze(1) * side_px**2
-    # 64-bit places, one a pixel, would take as long to make as the copying itself.
+    # 64-bit indices, one for each pixel, would take as long to make as the copying itself
     place = down.int().unsqueeze(2) + across.int().unsqueeze(1)
     return x.flatten().index_select(0, place.flatten()).view_as(x)
 
@@ -155,7 +157,7 @@ def _distort(
     brightness = config.brightness * (2 * draw[1] - 1)
     radius_px = math.ceil(2 * config.blur_px)
     kernel = _gaussian_kernels(config.blur_px * draw[2], radius_px) * contrast.view(n, 1, 1, 1)
-    # One filter a sample: the samples stand as the channels of one image.
+    # One filter for each sample: the samples become the channels of one image
     as_channels = F.pad(x, [radius_px] * 4, mode="reflect").transpose(0, 1)
     x = F.conv2d(as_channels, kernel, brightness, groups=n).view_as(x)
     x.addcmul_(_noise_like(x, generator), (config.noise * draw[3]).view(n, 1, 1, 1))
@@ -163,7 +165,7 @@ def _distort(
 
 
 def _gaussian_kernels(sigma_px: torch.Tensor, radius_px: int) -> torch.Tensor:
-    """(B,) -> (B, 1, t, t) kernels that sum to 1; sigma 0 leaves an image as it is."""
+    """(B,) -> (B, 1, t, t) kernels that sum to 1; with sigma 0 an image stays as it is."""
     taps = torch.arange(-radius_px, radius_px + 1, device=sigma_px.device)
     profile = torch.exp(-0.5 * (taps / sigma_px.clamp(min=1e-3).unsqueeze(1)) ** 2)
     profile *= profile > 1e-6  # numbers near 1e-40 make the convolution ten times slower
@@ -172,11 +174,11 @@ def _gaussian_kernels(sigma_px: torch.Tensor, radius_px: int) -> torch.Tensor:
 
 
 def _noise_like(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """White Gaussian noise of deviation 1 in the shape of ``x``, (B, 1, p, p).
+    """Return white Gaussian noise of standard deviation 1 in the shape of ``x``, (B, 1, p, p).
 
-    Each row of pixels is a piece from a random place in a pool that is drawn afresh for the batch:
-    drawing every value takes ten times as long on a CPU. Two given rows of a patch overlap in the
-    pool with a chance of 1 in 2 p, and then at some shift, which no network can make use of.
+    Each row of pixels is a piece from a random place in a pool that is drawn for the batch, since
+    drawing every value takes ten times as long on a CPU. The chance that two given rows of a patch
+    overlap in the pool is 1 in 2 p, and then they are shifted, which no network can use.
     """
     n, _, height, width = x.shape
     n_pool = NOISE_POOL_PATCHES * height * width
@@ -188,9 +190,9 @@ def _noise_like(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 def _outside_rectangles(
     x: torch.Tensor, generator: torch.Generator, longest: float
 ) -> torch.Tensor:
-    """0 inside one rectangle a sample, wholly within the patch, and 1 outside: (B, 1, p, p).
+    """Return (B, 1, p, p): 0 inside one rectangle for each sample, within the patch, 1 outside.
 
-    Each side is drawn evenly from half of ``longest`` to ``longest``, shares of the patch's side.
+    Each side is drawn evenly from ``longest``/2 to ``longest``, fractions of the patch's side.
     """
     n, side_px = len(x), x.shape[-1]
     draw = torch.rand(2, 2, n, 1, generator=generator, device=x.device)

@@ -1,11 +1,8 @@
-"""Losses, pure functions: non-negative PU risk and FixMatch consistency, focal and Dice.
+"""Losses as pure functions: non-negative PU risk, FixMatch consistency, focal and Dice loss.
 
-The first two are of the patch classifier, the last two of segmentation, which has the consistency
-of its pixels too.
-
-Symbols: z logit (positive means particle), l(z) the loss of a positive at z, σ sigmoid, E_P and
-E_U means over the labelled positives and the unlabeled patches of a batch. Everything is computed
-in float32 at least, whatever autocast made of the logits, and nothing waits for the device.
+Symbols: z logit (positive means particle), σ sigmoid, l(z) the loss of a positive at z, E_P and E_U
+means over the labelled positives and the unlabeled patches of a batch. Logits of half precision are
+converted to float32 first, and nothing waits for the GPU.
 """
 
 from collections.abc import Callable
@@ -17,20 +14,20 @@ from torch import Tensor
 from picking.mask_values import IGNORE
 
 SURROGATES = ("logistic", "sigmoid")
-# Arguments of `focal_dice`. The reference weighs positives down: 0.25 against 0.75.
+# Arguments of `focal_dice`. The reference gives particles less weight (0.25) than background.
 SEGMENTATION_PRESETS: dict[str, dict[str, float]] = {
     "default": {"alpha": 0.75, "gamma": 2.0, "focal_weight": 0.7, "dice_weight": 0.3},
     "reference": {"alpha": 0.25, "gamma": 2.0, "focal_weight": 0.7, "dice_weight": 0.3},
 }
-# Added to both sides of the fraction in Dice, in pixels.
+# Added to numerator and denominator of Dice.
 DICE_SMOOTHING_PX = 1.0
 
 
 def surrogate(z: Tensor, loss: str) -> Tensor:
-    """Return l(z), same shape: softplus(-z) for ``logistic``, σ(-z) for ``sigmoid``.
+    """Return l(z) in the shape of z: softplus(-z) for ``logistic``, σ(-z) for ``sigmoid``.
 
-    The loss of a negative at z is l(-z). Only the logistic loss is proper: with the sigmoid loss
-    σ(z) is no probability, and pseudo-labels chosen by a threshold on it are less precise.
+    The loss of a negative at z is l(-z). Only the logistic loss makes σ(z) a probability (it is
+    proper), so its pseudo-labels are more precise. Raises `ValueError` for an unknown loss.
     """
     z = z.to(torch.promote_types(z.dtype, torch.float32))
     if loss == "logistic":
@@ -43,10 +40,10 @@ def surrogate(z: Tensor, loss: str) -> Tensor:
 def negative_risk(
     z_positive: Tensor, z_unlabeled: Tensor, unlabeled_prior: float, loss: str = "logistic"
 ) -> Tensor:
-    """Return r_minus = E_U[l(-z)] - π_U E_P[l(-z)], a scalar; (n_P,) and (n_U,) logits in.
+    """Return r_minus = E_U[l(-z)] - π_U E_P[l(-z)], a scalar, of (n_P,) and (n_U,) logits.
 
-    It estimates (1 - π_U) E_N[l(-z)], which no classifier can make negative: where the estimate
-    falls below -β the batch is overfitted, and `nnpu_risk` takes a clipped step.
+    It estimates (1 - π_U) E_N[l(-z)], the risk of the negatives, which cannot be negative. An
+    estimate below -β means that the batch is overfitted: `nnpu_risk` takes a clipped step.
     """
     of_unlabeled = surrogate(-z_unlabeled, loss).mean()
     of_positive = surrogate(-z_positive, loss).mean()
@@ -62,7 +59,7 @@ def nnpu_risk(
     beta: float = 0.0,
     gamma: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Return the objective to differentiate and the risk to report, of one nnPU step.
+    """Return the objective to differentiate and the risk to report, of one step of nnPU learning.
 
     With π_T = ``prior``, π_U = ``unlabeled_prior`` and s = (1 - π_T) / (1 - π_U)::
 
@@ -72,23 +69,23 @@ def nnpu_risk(
         r_minus >= -β:  objective = π_T E_P[l(z)] + s r_minus   risk = the same
         r_minus <  -β:  objective = -γ s r_minus                risk = π_T E_P[l(z)] - s β
 
-    The second line is a step away from overfitting and has no part of E_P[l(z)]; it is not the
-    gradient of a clamped R. With π_T = π_U this is the algorithm of Kiryo et al.
+    The second line is the clipped step, away from overfitting. It is not the gradient of R, which
+    would be that of π_T E_P[l(z)] alone. With π_T = π_U this is the algorithm of Kiryo et al.
 
     Args:
         z_positive: (n_P,) logits of labelled positives.
         z_unlabeled: (n_U,) logits of unlabeled patches.
-        prior: π_T, the share of positives that the classifier is used at.
-        unlabeled_prior: π_U, the share of positives in the set that U was drawn from.
+        prior: π_T, the fraction of positives where the classifier will be used.
+        unlabeled_prior: π_U, the fraction of positives among the unlabeled.
         loss: l, one of `SURROGATES`.
         beta: β >= 0, how far r_minus may fall below 0.
         gamma: γ in [0, 1], the size of a clipped step.
 
     Returns:
-        Two scalars: the objective, and the risk without gradient.
+        Two scalars: the objective, and the risk, which has no gradient.
 
     Raises:
-        ValueError: for an empty batch, an unknown loss, or a prior that is out of range.
+        ValueError: for no positives or no unlabeled, an unknown loss, or a prior out of range.
 
     Source: Kiryo et al., Positive-unlabeled learning with non-negative risk estimator, NeurIPS
     2017, algorithm 1; the two priors from Su et al., Positive-unlabeled learning from imbalanced
@@ -120,19 +117,20 @@ def fixmatch_consistency(
     threshold: float | Tensor,
     pseudo_probability: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return the consistency loss and the mask of the samples that take part in it.
+    """Return the consistency loss, and which samples take part in it.
 
     With q = σ(z_weak) without gradient, ŷ = [q >= 0.5] and m = [max(q, 1 - q) >= τ]::
 
         L_c = (1/B) Σ m BCE(z_strong, ŷ)
 
-    The divisor is the batch, not Σ m: few confident samples make a small loss, not a noisy one.
+    The divisor is the batch size, not Σ m, so that few confident samples make a small loss and not
+    a noisy one.
 
     Args:
-        z_weak: (B,) logits of the weak views; they receive no gradient.
+        z_weak: (B,) logits of the weak views; they get no gradient.
         z_strong: (B,) logits of the strong views of the same patches.
-        threshold: τ, a number or a tensor that broadcasts to (B,).
-        pseudo_probability: (B,) probabilities in place of q, as from `align_distribution`.
+        threshold: τ, a number or (B,).
+        pseudo_probability: (B,) probabilities to use instead of q, as from `align_distribution`.
 
     Returns:
         A scalar, and m as (B,) booleans.
@@ -151,22 +149,24 @@ def pixel_consistency(
     threshold: float,
     whole: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> tuple[Tensor, Tensor]:
-    """Return `fixmatch_consistency` of the pixels inside the images, and the share of the masked.
+    """Return the consistency loss of pixels and their mask rate, as in `fixmatch_consistency`.
 
-    With n pixels inside, a batch's in all, and m as there::
+    With m as there, over the n pixels of the whole batch that are inside::
 
         L_c = (1/n) Σ m BCE(z_strong, ŷ)        mask rate = (1/n) Σ m
 
     Args:
-        z_weak: (B, 1, h, w) or (B, h, w) logits of the weak views; they receive no gradient.
-        z_strong: logits of the strong views, place for place the same.
-        inside: bool (B, h, w), False at pixels that take no part.
+        z_weak: (B, 1, h, w) or (B, h, w) logits of the weak views; they get no gradient.
+        z_strong: the same of the strong views, which show the same place at the same pixel.
+        inside: bool (B, h, w), False where a view shows what is outside the image.
         threshold: τ.
-        whole: turns sums over this part of a batch, (3,), into those over the whole batch, where
-            several processes share it (`processes.sum_of_all`).
+        whole: where several processes share a batch, `distributed.sum_of_all`: it turns the (3,)
+            sums over one process's part into those over the whole batch.
 
     Returns:
-        Two scalars, both 0 where no pixel is inside; the second has no gradient.
+        Two scalars, both 0 when no pixel is inside. The mask rate has no gradient.
+
+    Source: as `fixmatch_consistency`.
     """
     q, z_strong = weak_probability(z_weak).reshape(inside.shape), z_strong.reshape(inside.shape)
     each, mask = _pseudo_labelled(q, z_strong, threshold)
@@ -178,7 +178,7 @@ def pixel_consistency(
 
 
 def _pseudo_labelled(q: Tensor, z_strong: Tensor, threshold: float | Tensor) -> tuple[Tensor, ...]:
-    """Return m BCE(z_strong, [q >= 0.5]) and m = [max(q, 1 - q) >= τ], both as (...) in."""
+    """Return m BCE(z_strong, [q >= 0.5]) and m = [max(q, 1 - q) >= τ], in the shape of q."""
     z_strong = z_strong.to(torch.promote_types(z_strong.dtype, torch.float32))
     mask = torch.maximum(q, 1 - q) >= threshold
     pseudo_label = (q >= 0.5).to(z_strong.dtype)
@@ -187,18 +187,18 @@ def _pseudo_labelled(q: Tensor, z_strong: Tensor, threshold: float | Tensor) -> 
 
 
 def weak_probability(z_weak: Tensor) -> Tensor:
-    """Return q = σ(z_weak), same shape, in float32 at least and without gradient."""
+    """Return q = σ(z_weak) in the shape of z_weak, at least float32, without gradient."""
     z_weak = z_weak.detach()
     return torch.sigmoid(z_weak.to(torch.promote_types(z_weak.dtype, torch.float32)))
 
 
 def align_distribution(q: Tensor, running_mean: Tensor, unlabeled_prior: float) -> Tensor:
-    """Return q with its running mean moved to π_U: q·π_U/m, normalised over both classes.
+    """Return q rescaled so that its mean moves to π_U: q·π_U/m, normalised over both classes.
 
     Args:
         q: (B,) probabilities of the weak views.
-        running_mean: m, a scalar: the exponential mean of q over past batches, kept by the caller
-            as ``running_mean.lerp(q.mean(), 1 - decay)``, decay 0.999.
+        running_mean: m, a scalar: the exponential mean of q over past batches, which the caller
+            keeps as ``running_mean.lerp(q.mean(), 1 - decay)`` with a decay of 0.999.
         unlabeled_prior: π_U.
 
     Returns:
@@ -213,16 +213,16 @@ def align_distribution(q: Tensor, running_mean: Tensor, unlabeled_prior: float) 
 
 
 def adaptive_threshold(q: Tensor, state: Tensor, decay: float = 0.999) -> tuple[Tensor, Tensor]:
-    """Return FreeMatch's threshold of each sample and the state for the next batch.
+    """Return FreeMatch's threshold of each sample, and the state for the next batch.
 
-    ``state`` holds two exponential means, of the confidence max(q, 1 - q) and of q; it starts as
-    (0.5, 0.5) and is updated before it is used. The threshold of a class is the mean confidence
-    times the mean probability of that class over that of the commoner class: so it starts low,
-    rises with the model, and stays lower for the rarer class.
+    The state is two exponential means over the batches so far: of the confidence max(q, 1 - q), and
+    of q. A class's threshold is the mean confidence, times the mean probability of the class over
+    that of the commoner class. So it starts low, rises as the model gets surer, and is lower for
+    the rarer class.
 
     Args:
         q: (B,) probabilities of the weak views.
-        state: (2,) from the batch before.
+        state: (2,) from the batch before, at first (0.5, 0.5); this batch is added before use.
         decay: of both means.
 
     Returns:
@@ -234,8 +234,8 @@ def adaptive_threshold(q: Tensor, state: Tensor, decay: float = 0.999) -> tuple[
     state = state.lerp(batch, 1 - decay)
     confidence, positive = state[0], state[1]
     commoner = torch.maximum(positive, 1 - positive)
-    share = torch.where(q >= 0.5, positive, 1 - positive) / commoner
-    return confidence * share, state
+    ratio = torch.where(q >= 0.5, positive, 1 - positive) / commoner
+    return confidence * ratio, state
 
 
 def focal_dice(
@@ -249,37 +249,37 @@ def focal_dice(
 ) -> Tensor:
     """Return focal_weight * focal + dice_weight * Dice of a batch of segmentations, a scalar.
 
-    With p = σ(z), p_t = p and α_t = α at particles, 1 - p and 1 - α at background, over the valid
-    pixels of the whole batch::
+    With p = σ(z); at particles y = 1, p_t = p, α_t = α; at background y = 0, p_t = 1 - p,
+    α_t = 1 - α; over all pixels of the batch that are not ignored::
 
         focal = mean of -α_t (1 - p_t)^γ log p_t
         Dice  = 1 - (2 Σ p y + 1) / (Σ p + Σ y + 1)
 
-    The 1 is a pixel: it makes Dice 0 where there is neither a particle nor a prediction. Without
-    any valid pixel the loss is 0 and so is its gradient.
+    The 1 makes Dice 0 when there is neither a particle nor a prediction. When all pixels are
+    ignored, the loss and its gradient are 0.
 
     Args:
         z: (B, 1, h, w) or (B, h, w) logits.
-        masks: (B, h, w), 1 particle, 0 background, `IGNORE` a pixel that takes no part.
-        alpha: α in [0, 1], the weight of particles; 0.5 treats both alike.
-        gamma: γ >= 0, how much well classified pixels count less; 0 is cross-entropy.
+        masks: (B, h, w) uint8: 1 particle, 0 background, `IGNORE` takes no part.
+        alpha: α in [0, 1], the weight of particles; at 0.5 both classes have the same.
+        gamma: γ >= 0; the larger, the less well classified pixels count; 0 is cross-entropy.
         focal_weight: weight of focal.
         dice_weight: weight of Dice.
-        whole: turns sums over this part of a batch, (5,), into those over the whole batch, where
-            several processes share it (`processes.sum_of_all`).
+        whole: where several processes share a batch, `distributed.sum_of_all`: it turns the (5,)
+            sums over one process's part into those over the whole batch.
 
     Source: Lin et al., Focal loss for dense object detection, ICCV 2017; Milletari et al., V-Net,
     3DV 2016, with Σ p in place of Σ p².
     """
     valid = masks != IGNORE
     y = (masks == 1).to(torch.promote_types(z.dtype, torch.float32))
-    takes_part = valid.to(y.dtype)  # once: a product with booleans turns them into numbers anew
-    # Not a product with 0: the gradient stays 0 where an ignored logit is not finite.
+    takes_part = valid.to(y.dtype)  # converted once, for two products below
+    # Set to 0, not multiplied by 0, so that the gradient is 0 where an ignored logit is not finite
     z = torch.where(valid, z.reshape(masks.shape).to(y.dtype), 0)
 
     z_t = z * (2 * y - 1)
     alpha_t = alpha * y + (1 - alpha) * (1 - y)
-    # (1 - p_t)^γ by its logarithm: a power has no finite gradient at 0 where γ < 1.
+    # (1 - p_t)^γ as an exponential: a power has no finite gradient at 0 when γ < 1
     each = alpha_t * torch.exp(-gamma * F.softplus(z_t)) * F.softplus(-z_t)
     p = torch.sigmoid(z) * takes_part
     sums = [(each * takes_part).sum(), valid.sum().to(y.dtype), (p * y).sum(), p.sum(), y.sum()]

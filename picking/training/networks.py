@@ -1,4 +1,4 @@
-"""The networks that configs describe, new."""
+"""New networks, built as a configuration says."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from picking.config import ActiveConfig, ModelConfig, PUConfig, SegmentationMode
 
 
 def network_of(model: ModelConfig | SegmentationModelConfig) -> nn.Module:
-    """Return a new network on torch's default device, initialised from torch's random numbers."""
+    """Return a new network on torch's default device, with weights from torch's random numbers."""
     if isinstance(model, SegmentationModelConfig):
         return UNETS[model.name](width=model.width, depth=model.depth)
     if model.backbone == "unet":
@@ -17,7 +17,7 @@ def network_of(model: ModelConfig | SegmentationModelConfig) -> nn.Module:
 
 
 def build_network(config: PUConfig | ActiveConfig) -> nn.Module:
-    """Return `network_of` a config in the layout that it trains in."""
+    """Return `network_of` the config's model, in the memory layout that the config trains in."""
     network = network_of(config.model)
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)

@@ -1,6 +1,6 @@
-"""Warps of whole batches of micrographs and their masks, on the device where the batch lies.
+"""Warps of whole batches of micrographs and their masks, on the device where the batch is.
 
-Every sample has draws of its own, all from the generator that the caller gives, so the same state
+Every sample gets random numbers of its own. All come from the caller's generator, so the same state
 of the generator makes the same warps. Nothing here waits for the GPU and nothing loops over
 samples. Call it outside autocast.
 """
@@ -16,13 +16,13 @@ from picking.config import WarpConfig
 from picking.mask_values import IGNORE
 from picking.training.augment import to_float
 
-# Nodes along each side between which a random field is smooth. An elastic warp bends over a
-# quarter of the side, wider than any particle; ice gets thicker over half of it.
+# A random field is drawn at this many nodes along each side and is smooth between them. An elastic
+# warp bends over a quarter of the side, wider than any particle; ice thickens over half of it.
 ELASTIC_NODES = 5
 ICE_NODES = 3
-MOST_CONTRAST = 0.95
+MOST_CONTRAST = 0.95  # from 1 on, contrast could invert an image
 
-Share = tuple[int, int]  # which, from 0, of how many equal parts of a batch
+Share = tuple[int, int]  # (k, n): the k-th, from 0, of n equal parts of a batch
 
 
 def warp(
@@ -38,20 +38,23 @@ def warp(
     and (B, s, s) uint8 masks. Images are interpolated, masks take the nearest pixel. What a warp
     brings in from outside is mirrored in the image and `IGNORE` in the mask.
 
-    Strengths, all from ``config``; 0 switches a step off. ``flip`` gives each sample one of the 8
-    symmetries of the square. ``rotation_degrees`` is the largest rotation to either side.
-    ``elastic`` is how far the nodes of a smooth random displacement go along y and along x, as a
-    share of the side; well above 0.1 an image may fold over itself. ``contrast`` is a factor within
-    1 ± its strength, ``gradient`` the size of a smooth random field that is added, and ``noise``
-    the largest deviation of white noise, both in deviations of the image.
+    The strengths are those of ``config``; 0 switches a step off. ``flip`` gives each sample one of
+    the 8 symmetries of the square. ``rotation_degrees`` is the largest rotation to either side.
+    ``elastic`` is the largest displacement of a node along y and along x, as a fraction of the
+    side; well above 0.1 an image may fold over itself. ``contrast`` is a factor within 1 ± its
+    strength. ``gradient`` is the size of a smooth random field that is added, and ``noise`` the
+    largest standard deviation of white noise, both in deviations of the image.
 
-    Of several processes that share a batch each passes its ``share``, where its images lie in it:
-    all draw for the whole batch, so that an image's warp does not depend on their number.
+    Where several processes share a batch, each passes in ``share`` which part its images are. All
+    draw for the whole batch, so that an image's warp does not depend on the number of processes.
 
-    Images, masks and generator lie on one device; images are square, or it is a `ValueError`.
+    Images, masks and generator are on one device. Raises `ValueError` for images that are not
+    square or not as large as the masks.
+
+    Source: elastic displacements as in Ronneberger et al., U-Net, MICCAI 2015.
     """
     x, masks = _moved(images, masks, generator, config, share)
-    return _distort(x, generator, config, share), masks
+    return _vary_greys(x, generator, config, share), masks
 
 
 def two_views(
@@ -61,17 +64,18 @@ def two_views(
     strength: float = 1.0,
     share: Share = (0, 1),
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Move images as `warp` does, and change contrast, ice and noise of a copy: for FixMatch.
+    """Return FixMatch's two views: images moved as by `warp`, and the same with other contrast.
 
-    (B, s, s) uint8 images without masks -> the weak view and the strong one, (B, 1, s, s) float32,
-    place for place the same, and bool (B, s, s), False where a view shows the outside. The strong
-    view has ``strength`` times the contrast, gradient and noise of ``config``.
+    (B, s, s) uint8 images without masks -> the weak and the strong view, (B, 1, s, s) float32,
+    which show the same place at the same pixel, and bool (B, s, s), False at pixels that show what
+    is outside the image. The strong view has ``strength`` times the contrast, gradient and noise of
+    ``config``.
     """
     x, outside = _moved(images, torch.zeros_like(images), generator, config, share)
     changed = {name: strength * getattr(config, name) for name in ("contrast", "gradient", "noise")}
-    changed["contrast"] = min(changed["contrast"], MOST_CONTRAST)  # from 1 on it could invert
+    changed["contrast"] = min(changed["contrast"], MOST_CONTRAST)
     stronger = dataclasses.replace(config, **changed)
-    return x, _distort(x.clone(), generator, stronger, share), outside != IGNORE
+    return x, _vary_greys(x.clone(), generator, stronger, share), outside != IGNORE
 
 
 def _moved(
@@ -90,7 +94,7 @@ def _moved(
     if config.flip or config.rotation_degrees or config.elastic:
         grid = _sources(x, generator, config, share)
         x = F.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-        # Shifted by IGNORE, so that the zeros from outside come back as that.
+        # Shifted by IGNORE, so that the zeros which come in from outside become IGNORE
         shifted = masks.unsqueeze(1).float().sub_(IGNORE)
         moved = F.grid_sample(shifted, grid, mode="nearest", align_corners=False)
         masks = moved.add_(IGNORE).squeeze(1).to(torch.uint8)
@@ -100,9 +104,9 @@ def _moved(
 def _sources(
     x: torch.Tensor, generator: torch.Generator, config: WarpConfig, share: Share
 ) -> torch.Tensor:
-    """Return where each pixel comes from: (B, s, s, 2), as (x, y), in half sides from the centre.
+    """Return where each pixel of (B, 1, s, s) comes from, as `F.grid_sample` wants it.
 
-    (B, 1, s, s) in.
+    (B, s, s, 2): (x, y) from the centre, in halves of the side.
     """
     n, side_px, device = len(x) * share[1], x.shape[-1], x.device
     limit = math.radians(config.rotation_degrees)
@@ -122,10 +126,10 @@ def _sources(
     return sources.permute(0, 2, 3, 1)
 
 
-def _distort(
+def _vary_greys(
     x: torch.Tensor, generator: torch.Generator, config: WarpConfig, share: Share
 ) -> torch.Tensor:
-    """Change contrast, ice and noise of (B, 1, s, s), in place."""
+    """Change contrast, ice and noise of (B, 1, s, s) in place, and return it."""
     n = len(x) * share[1]
     draw = torch.rand(2, n, 1, 1, 1, generator=generator, device=x.device)
     contrast, noisy = (_part(one, share) for one in draw)
@@ -141,25 +145,26 @@ def _distort(
 def _smooth_fields(
     x: torch.Tensor, n_fields: int, n_nodes: int, generator: torch.Generator, share: Share
 ) -> torch.Tensor:
-    """Return random fields as wide as ``x``: (B, n_fields, s, s).
+    """Return random fields (B, n_fields, s, s) for ``x``, (B, 1, s, s).
 
-    Nodes stand on a square grid from corner to corner, each even in -1 to 1, cubic in between.
+    Values at the nodes, a square grid from corner to corner, are even in -1 to 1; between them the
+    field is cubic.
     """
     side_px, device = x.shape[-1], x.device
     shape = (len(x) * share[1], n_fields, n_nodes, n_nodes)
     nodes = _part(2 * torch.rand(shape, generator=generator, device=device) - 1, share)
-    # Interpolating in two dimensions at once would take longer than all the rest
+    # Along each side in turn: in two dimensions at once it would take longer than all the rest
     weight = _node_weights(n_nodes, side_px, device)
     return weight @ nodes @ weight.mT
 
 
 @functools.lru_cache(maxsize=16)
 def _node_weights(n_nodes: int, side_px: int, device: torch.device) -> torch.Tensor:
-    """Return how much each node counts at each pixel along one side: (1, 1, s, n_nodes)."""
+    """Return the weight of each node at each pixel along one side: (1, 1, s, n_nodes)."""
     unit = torch.eye(n_nodes, device=device).view(1, 1, n_nodes, n_nodes)
     return F.interpolate(unit, (side_px, n_nodes), mode="bicubic", align_corners=True)
 
 
 def _part(drawn: torch.Tensor, share: Share) -> torch.Tensor:
-    """Return the share of (share[1] * B, ...) numbers drawn for a whole batch: (B, ...)."""
+    """Return this process's part, (B, ...), of what was drawn for the whole batch."""
     return drawn.chunk(share[1])[share[0]]

@@ -29,8 +29,9 @@ from tests.fixtures.active_runs import (
     write_store,
 )  # fmt: skip
 from tests.fixtures.gpu import fake_gpu
+from tests.fixtures.images import generator
 from tests.fixtures.stopping import leave, signal_at
-from tests.training.test_warps import disks, generator, noise_images, only
+from tests.training.test_warps import disks, noise_and_masks, only
 
 ON = ["consistency.weight=0.5", "consistency.threshold=0.55", "consistency.ratio=2"]
 
@@ -139,7 +140,7 @@ def test_both_views_are_moved_alike_and_as_warp_moves_an_image():
 
 
 def test_only_the_strong_view_is_distorted_the_more_the_stronger():
-    images, _ = noise_images(8, 64)
+    images, _ = noise_and_masks(8, 64)
     weak, strong, inside = two_views(images, generator(), only(noise=0.5, contrast=0.2))
     assert torch.equal(weak, to_float(images)) and inside.all()
     _, stronger, _ = two_views(images, generator(), only(noise=0.5, contrast=0.2), 3.0)
@@ -148,13 +149,13 @@ def test_only_the_strong_view_is_distorted_the_more_the_stronger():
 
 
 def test_contrast_never_inverts_however_strong_the_view():
-    images, _ = noise_images(64, 16)
+    images, _ = noise_and_masks(64, 16)
     weak, strong, _ = two_views(images, generator(), only(contrast=0.95), 10.0)
     assert ((weak * strong).flatten(1).sum(dim=1) > 0).all()
 
 
 def test_the_views_of_a_share_are_those_of_the_whole_batch():
-    images, _ = noise_images(6, 32)
+    images, _ = noise_and_masks(6, 32)
     whole = two_views(images, generator(), WarpConfig())
     for rank in range(3):
         part = slice(2 * rank, 2 * rank + 2)

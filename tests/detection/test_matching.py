@@ -5,11 +5,10 @@ from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
 from picking.detection.matching import (
-    average_precision,
     choose_threshold,
-    compare,
-    evaluate,
     match,
+    match_picks,
+    pick_metrics,
     pr_curve,
 )
 from picking.errors import UserError
@@ -98,11 +97,11 @@ def test_the_radius_is_inclusive_and_by_default_half_of_each_particles_diameter(
     truth = picks_at([[100, 100], [200, 200]])
     truth.diameters_px[1] = 60
     picks = picks_at([[110, 100], [200, 230], [100, 110.01], [200, 169.9]])
-    assert compare(picks, truth).found.tolist() == [0, 1, -1, -1]
-    assert compare(picks, truth, radius_px=5).found.tolist() == [-1] * 4
+    assert match_picks(picks, truth).found.tolist() == [0, 1, -1, -1]
+    assert match_picks(picks, truth, radius_px=5).found.tolist() == [-1] * 4
     truth.diameters_px[1] = np.nan
     with pytest.raises(UserError, match=r"a\.jpg: the truth states no diameters: give --diameter"):
-        compare(picks, truth)
+        match_picks(picks, truth)
 
 
 @pytest.mark.parametrize(("n_picks", "n_truth"), [(0, 0), (0, 3), (3, 0)])
@@ -117,27 +116,27 @@ def test_nothing_matches_nothing(n_picks, n_truth):
 
 def test_what_lies_nearer_to_an_edge_than_the_margin_counts_neither_way():
     spots = [[50, 500], [49.9, 500], [500, 950], [500, 950.1], [500, 500], [960, 40]]
-    outcome = compare(picks_at(spots), picks_at(spots), margin_px=50)
+    outcome = match_picks(picks_at(spots), picks_at(spots), margin_px=50)
     assert outcome.picks.centres_px.tolist() == [[50, 500], [500, 950], [500, 500]]
     assert outcome.truth.centres_px.tolist() == outcome.picks.centres_px.tolist()
-    figures = evaluate([outcome])
+    figures = pick_metrics([outcome])
     assert (figures["n_picks"], figures["n_truth"], figures["f1"]) == (3, 3, 1)
 
 
 def test_a_pick_outside_the_margin_does_not_find_a_particle_inside():
-    outcome = compare(picks_at([[48, 500]]), picks_at([[52, 500]]), margin_px=50)
-    figures = evaluate([outcome])
+    outcome = match_picks(picks_at([[48, 500]]), picks_at([[52, 500]]), margin_px=50)
+    figures = pick_metrics([outcome])
     assert (figures["n_picks"], figures["n_truth"], figures["n_found"]) == (0, 1, 0)
 
 
 def test_the_margin_follows_the_height_and_the_width():
-    outcome = compare(
+    outcome = match_picks(
         picks_at([[95, 150], [85, 195]], size_px=None), picks_at([], size_px=(100, 200)), 10
     )
     assert len(outcome.picks.centres_px) == 0
-    assert len(compare(picks_at([[85, 185]], size_px=(100, 200)), picks_at([]), 10).found) == 1
+    assert len(match_picks(picks_at([[85, 185]], size_px=(100, 200)), picks_at([]), 10).found) == 1
     with pytest.raises(UserError, match="size is unknown, so nothing tells"):
-        compare(picks_at([[9, 9]], size_px=None), picks_at([], size_px=None), 10)
+        match_picks(picks_at([[9, 9]], size_px=None), picks_at([], size_px=None), 10)
 
 
 # Figures
@@ -146,12 +145,12 @@ def test_the_margin_follows_the_height_and_the_width():
 def test_the_figures_of_a_count_by_hand():
     truth = picks_at([[100, 100], [200, 200], [300, 300], [400, 400]])
     picks = picks_at([[101, 100], [200, 202], [600, 600], [300, 309]], [0.9, 0.6, 0.5, 0.3])
-    outcome = compare(picks, truth)
-    figures = evaluate([outcome])
+    outcome = match_picks(picks, truth)
+    figures = pick_metrics([outcome])
     assert (figures["n_picks"], figures["n_truth"], figures["n_found"]) == (4, 4, 3)
     assert (figures["precision"], figures["recall"], figures["f1"]) == (0.75, 0.75, 0.75)
     assert figures["ap"] == pytest.approx((1 + 1 + 3 / 4) / 4)
-    figures = evaluate([outcome], threshold=0.6)
+    figures = pick_metrics([outcome], threshold=0.6)
     assert (figures["precision"], figures["recall"], figures["threshold"]) == (1, 0.5, 0.6)
     assert figures["f1"] == pytest.approx(2 / 3)
     assert figures["ap"] == pytest.approx((1 + 1 + 3 / 4) / 4)
@@ -159,28 +158,28 @@ def test_the_figures_of_a_count_by_hand():
 
 
 def test_average_precision_is_scikit_learns_times_the_share_ever_found(rng):
-    outcomes = [compare(*crowded(rng, name=f"{i}.jpg")) for i in range(4)]
+    outcomes = [match_picks(*crowded(rng, name=f"{i}.jpg")) for i in range(4)]
     hit = np.concatenate([each.found >= 0 for each in outcomes])
     scores = np.concatenate([each.picks.scores for each in outcomes])
     found = hit.sum() / sum(len(each.truth.centres_px) for each in outcomes)
     assert 0.3 < found < 1 and not hit.all()
     wanted = average_precision_score(hit, scores) * found
-    assert evaluate(outcomes)["ap"] == pytest.approx(wanted)
-    assert average_precision(pr_curve(outcomes)) == pytest.approx(wanted)
+    assert pick_metrics(outcomes)["ap"] == pytest.approx(wanted)
+    assert pr_curve(outcomes).average_precision == pytest.approx(wanted)
 
 
 def test_the_curve_holds_the_figures_at_each_of_its_thresholds(rng):
-    outcomes = [compare(*crowded(rng, name=f"{i}.jpg")) for i in range(3)]
+    outcomes = [match_picks(*crowded(rng, name=f"{i}.jpg")) for i in range(3)]
     curve = pr_curve(outcomes)
     assert (np.diff(curve.thresholds) < 0).all() and len(curve.thresholds) == 15
     for k, threshold in enumerate(curve.thresholds):
-        figures = evaluate(outcomes, threshold, n_bootstrap=2)
+        figures = pick_metrics(outcomes, threshold, n_bootstrap=2)
         assert curve.precision[k] == pytest.approx(figures["precision"])
         assert curve.recall[k] == pytest.approx(figures["recall"])
         assert curve.f1[k] == pytest.approx(figures["f1"])
-    best = evaluate(outcomes)["best"]
+    best = pick_metrics(outcomes)["best"]
     assert best["f1"] == pytest.approx(curve.f1.max())
-    at_best = evaluate(outcomes, best["threshold"])
+    at_best = pick_metrics(outcomes, best["threshold"])
     assert (at_best["f1"], at_best["precision"]) == (best["f1"], best["precision"])
 
 
@@ -191,13 +190,7 @@ def ranked(*hits):
     truth = [[spot, 100] for spot, hit in zip(spots, hits, strict=True) if hit]
     truth += [[900, 20 * k] for k in range(4 - len(truth))]
     scores = 1 - 0.1 * np.arange(len(hits))
-    return pr_curve([compare(picks_at(centres, scores), picks_at(truth))])
-
-
-def test_the_best_threshold_lies_midway_below_the_last_pick_worth_calling():
-    assert choose_threshold(ranked(1, 1, 1, 0, 0)) == pytest.approx(0.75)
-    assert choose_threshold(ranked(1, 1, 0, 1, 1)) == pytest.approx(0.6)
-    assert choose_threshold(ranked(0)) == 1
+    return pr_curve([match_picks(picks_at(centres, scores), picks_at(truth))])
 
 
 def test_a_wanted_precision_takes_the_most_particles_that_it_allows():
@@ -214,22 +207,22 @@ def test_a_wanted_precision_takes_the_most_particles_that_it_allows():
 
 def test_a_ratio_without_a_denominator_is_none():
     none, one = picks_at([], []), picks_at([[100, 100]], [0.5])
-    figures = evaluate([compare(none, none)])
+    figures = pick_metrics([match_picks(none, none)])
     assert {figures[name] for name in ("precision", "recall", "f1", "ap", "best")} == {None}
-    figures = evaluate([compare(none, one)])
+    figures = pick_metrics([match_picks(none, one)])
     assert [figures[name] for name in ("precision", "recall", "f1", "ap")] == [None, 0, 0, 0]
-    figures = evaluate([compare(one, none)])
+    figures = pick_metrics([match_picks(one, none)])
     assert [figures[name] for name in ("precision", "recall", "f1", "ap")] == [0, None, 0, None]
-    assert evaluate([])["f1"] is None
+    assert pick_metrics([])["f1"] is None
 
 
 def test_picks_without_scores_have_figures_but_no_ranking():
-    outcome = compare(picks_at([[100, 100], [500, 500]]), picks_at([[100, 105]]))
-    figures = evaluate([outcome])
+    outcome = match_picks(picks_at([[100, 100], [500, 500]]), picks_at([[100, 105]]))
+    figures = pick_metrics([outcome])
     assert (figures["precision"], figures["recall"]) == (0.5, 1)
     assert figures["ap"] is figures["best"] is None
     with pytest.raises(UserError, match="no scores"):
-        evaluate([outcome], threshold=0.5)
+        pick_metrics([outcome], threshold=0.5)
     with pytest.raises(UserError, match="no scores"):
         pr_curve([outcome])
 
@@ -238,13 +231,13 @@ def test_macro_is_the_mean_over_ids_and_micro_is_of_all_together():
     one = picks_at([[100, 100]], [0.5])
     three = picks_at([[100, 100], [300, 300], [500, 500]], [0.9, 0.8, 0.7])
     outcomes = [
-        compare(three, picks_at(one.centres_px, name="a.jpg")),
-        compare(one, picks_at(one.centres_px, name="b.jpg")),
-        compare(one, picks_at(three.centres_px, name="c.jpg")),
-        compare(picks_at([], []), picks_at([], name="d.jpg")),
+        match_picks(three, picks_at(one.centres_px, name="a.jpg")),
+        match_picks(one, picks_at(one.centres_px, name="b.jpg")),
+        match_picks(one, picks_at(three.centres_px, name="c.jpg")),
+        match_picks(picks_at([], []), picks_at([], name="d.jpg")),
     ]
     ids = {"a.jpg": "10017", "b.jpg": "10017", "c.jpg": None}
-    figures = evaluate(outcomes, ids={**ids, "d.jpg": "10081"})
+    figures = pick_metrics(outcomes, ids={**ids, "d.jpg": "10081"})
     assert (figures["precision"], figures["recall"]) == (3 / 5, 3 / 5)
     assert list(figures["per_id"]) == ["10017", "10081", "unknown"]
     assert figures["per_id"]["10017"]["precision"] == 0.5
@@ -252,21 +245,27 @@ def test_macro_is_the_mean_over_ids_and_micro_is_of_all_together():
     assert figures["macro"]["precision"] == (0.5 + 1) / 2
     assert figures["macro"]["recall"] == pytest.approx((1 + 1 / 3) / 2)
     assert figures["per_micrograph"]["c.jpg"]["recall"] == pytest.approx(1 / 3)
-    assert "macro" not in evaluate(outcomes) and "macro" not in evaluate(outcomes, ids={"a": None})
+    assert "macro" not in pick_metrics(outcomes) and "macro" not in pick_metrics(
+        outcomes, ids={"a": None}
+    )
 
 
 def test_intervals_come_from_resampling_micrographs(rng):
-    outcomes = [compare(*crowded(rng, name=f"{i}.jpg")) for i in range(6)]
-    figures = evaluate(outcomes)
+    outcomes = [match_picks(*crowded(rng, name=f"{i}.jpg")) for i in range(6)]
+    figures = pick_metrics(outcomes)
     for name in ("precision", "recall", "f1"):
         low, high = figures["intervals"][name]
         assert low < figures[name] < high
         each = [one[name] for one in figures["per_micrograph"].values()]
         assert min(each) <= low and high <= max(each)
-    assert evaluate(outcomes) == figures
-    assert evaluate(outcomes, seed=1)["intervals"] != figures["intervals"]
-    assert evaluate(outcomes[:1])["intervals"] == {"precision": None, "recall": None, "f1": None}
-    alike = evaluate([outcomes[0]] * 5)
+    assert pick_metrics(outcomes) == figures
+    assert pick_metrics(outcomes, seed=1)["intervals"] != figures["intervals"]
+    assert pick_metrics(outcomes[:1])["intervals"] == {
+        "precision": None,
+        "recall": None,
+        "f1": None,
+    }
+    alike = pick_metrics([outcomes[0]] * 5)
     assert alike["intervals"]["f1"] == pytest.approx([alike["f1"]] * 2)
 
 
@@ -322,7 +321,7 @@ def test_the_peers_figures_are_those_of_an_independent_count(empiar10017, peer, 
     picks = read_picks(paths, {t.name: t.size_px for t in truth})
     matched = match_names(picks, truth)
     assert len(matched.pairs) == 4 and not matched.without_picks
-    figures = evaluate([compare(p, t, margin_px=131) for p, t in matched.pairs])
+    figures = pick_metrics([match_picks(p, t, margin_px=131) for p, t in matched.pairs])
     found = tuple(round(figures[name], 3) for name in ("precision", "recall", "f1"))
     assert found == wanted
     assert round(figures["best"]["f1"], 3) == best_f1

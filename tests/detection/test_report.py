@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.detection.matching import compare, evaluate, pr_curve
+from picking.detection.matching import match_picks, pick_metrics, pr_curve
 from picking.detection.report import (
     COLOURS,
     MAX_OVERLAY_PX,
@@ -49,7 +49,7 @@ def colours_around(path, y, x, radius):
 
 def test_true_false_and_missed_are_circled_each_in_its_colour(tmp_path):
     image = np.full((300, 400), 128, np.uint8)
-    draw_outcome(image, compare(PICKS, TRUTH), tmp_path / "o.png")
+    draw_outcome(image, match_picks(PICKS, TRUTH), tmp_path / "o.png")
     for kind, y, x in (("true", 60, 63), ("true", 62, 200), ("false", 200, 300)):
         assert colour(kind) in colours_around(tmp_path / "o.png", y, x, 20)
     assert colour("missed") in colours_around(tmp_path / "o.png", 200, 60, 20)
@@ -91,9 +91,9 @@ def test_picks_without_a_diameter_are_circled_all_the_same(tmp_path):
 
 def test_curves_are_drawn_and_one_without_particles_is_left_out(tmp_path):
     curves = {
-        "ours": pr_curve([compare(PICKS, TRUTH)]),
-        "empty": pr_curve([compare(picks_at([], []), TRUTH)]),
-        "no truth": pr_curve([compare(PICKS, picks_at([], []))]),
+        "ours": pr_curve([match_picks(PICKS, TRUTH)]),
+        "empty": pr_curve([match_picks(picks_at([], []), TRUTH)]),
+        "no truth": pr_curve([match_picks(PICKS, picks_at([], []))]),
     }
     draw_pr_curve(curves, tmp_path / "all.png")
     draw_pr_curve({"ours": curves["ours"]}, tmp_path / "ours.png")
@@ -108,11 +108,11 @@ def test_curves_are_drawn_and_one_without_particles_is_left_out(tmp_path):
 
 def test_each_row_holds_the_figures_at_its_threshold():
     other = picks_at([[20, 20]], [0.31], name="b.jpg")
-    outcomes = [compare(PICKS, TRUTH), compare(other, picks_at([], [], name="b.jpg"))]
+    outcomes = [match_picks(PICKS, TRUTH), match_picks(other, picks_at([], [], name="b.jpg"))]
     rows = threshold_rows([PICKS, other], outcomes, chosen=0.31)
     assert len(rows) == 20 and [row["threshold"] for row in rows[:3]] == [0.05, 0.1, 0.15]
     for row in rows:
-        figures = evaluate(outcomes, row["threshold"], n_bootstrap=2)
+        figures = pick_metrics(outcomes, row["threshold"], n_bootstrap=2)
         assert row["picks"] == figures["n_picks"] and row["per_micrograph"] == row["picks"] / 2
         assert [row[name] for name in TABLE[3:]] == [figures[name] for name in TABLE[3:]]
     counts = {row["threshold"]: row["picks"] for row in rows}
@@ -135,7 +135,7 @@ def test_picks_without_scores_have_no_table():
 
 
 def test_the_table_is_shown_and_written_with_the_chosen_row_marked(tmp_path):
-    rows = threshold_rows([PICKS], [compare(PICKS, TRUTH)], chosen=0.5)
+    rows = threshold_rows([PICKS], [match_picks(PICKS, TRUTH)], chosen=0.5)
     (line,) = [line for line in table_text(rows, 0.5).splitlines() if "chosen" in line]
     assert line.split()[:6] == ["0.500", "2", "2.0", "0.500", "0.333", "0.400"]
     assert table_text(rows).count("chosen") == 0 and " - " in table_text(rows)

@@ -6,12 +6,12 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from models import PUClassifier
-from picking.config import AugmentationConfig, DataConfig, PUConfig
+from picking.config import AugmentationConfig
 from picking.detection import score_map
 from picking.preprocessing.cutting import cut_patches
+from picking.pu_learning.inputs import Patches
 from picking.stores.masks import ImagePlan, MaskSettings, working_size
 from picking.training.augment import strong_view, to_float
-from picking.training.scoring import score, to_input
 
 CPU = torch.device("cpu")
 RADIUS_PX = 24
@@ -79,9 +79,8 @@ def patch_by_patch(network, image, scores, patch_px, input_px):
     """Score the patches centred at the map's positions one by one, as in training."""
     cells = np.argwhere(np.ones(scores.logits.shape, dtype=bool))
     patches = cut_patches(image, scores.positions_px(cells), patch_px)
-    config = PUConfig(data=DataConfig(input_size_px=input_px))
     with torch.no_grad():
-        z = network(to_float(to_input(patches, config, CPU)))
+        z = Patches(patches, input_px, None).logits(network, patches, CPU, "fp32")
     return z.numpy().reshape(scores.logits.shape)
 
 
@@ -196,24 +195,3 @@ def test_a_heatmap_has_a_pixel_for_each_cell(tmp_path):
     scores = score_map.ScoreMap(logits, np.zeros(2), np.ones(2), (3, 2))
     score_map.write_heatmap(scores, tmp_path / "a.png")
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[0, 128], [255, 128], [128, 128]]
-
-
-# Windows about picks
-
-
-class Windows(np.ndarray):
-    """Windows as a store of them has."""
-
-    truth_known = False
-
-
-@pytest.mark.parametrize(("window_px", "input_px"), [(32, 16), (33, 16), (35, 17)])
-def test_the_score_of_a_window_is_what_a_map_says_of_its_middle(window_px, input_px):
-    windows = np.random.default_rng(0).integers(0, 256, (20, window_px, window_px), dtype=np.uint8)
-    config = PUConfig(data=DataConfig(input_size_px=input_px))
-    found = score(nn.Identity(), config, windows.view(Windows), CPU)
-    first = window_px // 2 - input_px // 2
-    seen = windows[:, first : first + input_px, first : first + input_px].astype(float)
-    middle = windows[:, window_px // 2, window_px // 2]
-    z = (middle - seen.mean(axis=(1, 2))) / seen.std(axis=(1, 2))
-    np.testing.assert_allclose(found, 1 / (1 + np.exp(-z)), rtol=1e-4)

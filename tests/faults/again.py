@@ -45,7 +45,8 @@ def compare_all(root: Path, wanted: list[str]) -> bool:
     run_each(inputs, root / "0", 0, wanted)
     seed = 1 + (os.environ.get("PYTHONHASHSEED") == "1")
     environment = {**os.environ, "PYTHONHASHSEED": str(seed), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, "--run", inputs, root / "1", "1", "--stages", *wanted]
+    again = [sys.executable, "-m", "tests.faults.again"]
+    command = [*again, "--run", inputs, root / "1", "1", "--stages", *wanted]
     subprocess.run(command, env=environment, check=True)
     same = True
     for i, pair in enumerate(variants(list(all_stages(inputs, root)), wanted)):

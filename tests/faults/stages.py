@@ -43,13 +43,6 @@ class Stage(NamedTuple):
     prepare: Callable[[Path], Any] | None = None
 
 
-def preprocess_in_shards() -> None:
-    """Stand for two shards and the command that puts together what they cut."""
-    for shard in (["--shard", "2/2"], ["--shard", "1/2"], []):
-        with mock.patch.object(sys, "argv", [*sys.argv, *shard]):
-            preprocess_coco_full_dataset.main()
-
-
 def write_inputs(folder: Path) -> None:
     """Write all that the stages read."""
     centres = write_data_set(folder / "data", SPLITS)
@@ -102,9 +95,6 @@ def all_stages(inputs: Path, out: Path) -> dict[str, Stage]:
             stages[f"{name}, {n} workers"] = Stage(
                 preprocess_coco_full_dataset.main, [*arguments, "--num-workers", n], False, n
             )
-    stages["patches in shards"] = Stage(
-        preprocess_in_shards, [*cut["patches"], "--num-workers", 0], False
-    )
     for n in (0, 2):
         stages[f"PU training, {n} workers"] = Stage(
             train_pu_fixed_full.main,

@@ -45,7 +45,6 @@ def use_patches(folder):
         store = PatchStore(folder, split)
         assert store.patches.dtype == np.uint8 and store[: len(store)].ndim == 3
         assert len(store.names) > store.micrograph.max(initial=-1)
-        assert store.input["patch_size_px"] == store.patch_size_px
         next(iter(PUBatchSampler(store, 10)))
         np.bincount(store.label), [store.ids[i] for i in store.micrograph]
 

@@ -15,10 +15,11 @@ from picking.metrics.classification import (
     auc_standard_error,
     best_f1_threshold,
     bootstrap_ranking,
-    evaluate,
     expected_calibration_error,
+    patch_metrics,
     ranking_metrics,
     threshold_metrics,
+    trivial_f1,
 )
 
 
@@ -94,7 +95,7 @@ def test_a_score_that_is_not_finite_is_an_error(bad):
     with pytest.raises(ValueError, match="finite"):
         threshold_metrics(y, score, 0.5)
     with pytest.raises(ValueError, match="finite"):
-        evaluate(y, score, [0, 0, 1], 0.5)
+        patch_metrics(y, score, [0, 0, 1], 0.5)
 
 
 def test_labels_other_than_0_and_1_and_unequal_lengths_are_errors():
@@ -103,7 +104,7 @@ def test_labels_other_than_0_and_1_and_unequal_lengths_are_errors():
     with pytest.raises(ValueError, match="one length"):
         threshold_metrics([0, 1], [0.1, 0.2, 0.3], 0.5)
     with pytest.raises(ValueError, match="one length"):
-        evaluate([0, 1], [0.1, 0.2], [0], 0.5)
+        patch_metrics([0, 1], [0.1, 0.2], [0], 0.5)
 
 
 def test_calibration_error_is_the_weighted_gap_of_each_bin():
@@ -129,37 +130,8 @@ def test_calibration_error_sees_a_probability_that_is_too_high_or_certain():
         expected_calibration_error([1, 0], [1.2, 0.0])
 
 
-@pytest.mark.parametrize("digits", [None, 1])
-def test_best_threshold_has_the_highest_f1_of_all_thresholds(digits):
-    for seed in range(3):
-        y, p, _ = sample(seed, n=50, digits=digits)
-        best = threshold_metrics(y, p, best_f1_threshold(y, p))["f1"]
-        assert best == pytest.approx(max(f1_score(y, p >= each) for each in p))
-
-
-def test_best_threshold_lies_midway_between_neighbouring_scores():
+def test_best_threshold_is_the_curves_and_needs_a_positive():
     assert best_f1_threshold([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9]) == pytest.approx(0.4)
-
-
-def test_of_equally_good_thresholds_the_highest_is_taken():
-    # F1 is 2/3 for the first alone and for the first four: (2·1)/(1+2) and (2·2)/(4+2).
-    y, score = [1, 0, 0, 1, 0], [0.9, 0.8, 0.7, 0.6, 0.5]
-    assert best_f1_threshold(y, score) == pytest.approx(0.85)
-
-
-def test_best_threshold_that_calls_everything_positive_is_the_lowest_score():
-    assert best_f1_threshold([1, 1, 1], [0.3, 0.2, 0.7]) == 0.2
-
-
-def test_best_threshold_between_neighbouring_floats_keeps_them_apart():
-    first = 0.3
-    second = np.nextafter(first, 1)
-    third = np.nextafter(second, 1)
-    for low, high in ((first, second), (second, third)):  # one mean rounds up, the other down
-        assert low < best_f1_threshold([0, 1], [low, high]) <= high
-
-
-def test_best_threshold_needs_a_positive():
     with pytest.raises(ValueError, match="positive"):
         best_f1_threshold([0, 0], [0.1, 0.2])
 
@@ -190,7 +162,7 @@ def test_intervals_are_those_of_resampling_the_patches_of_whole_micrographs():
     """An independent bootstrap: concatenate the drawn micrographs and measure again."""
     y, p, group = sample(3, n=600, n_groups=12)
     y = y ^ (np.random.default_rng(1).random(600) < group / 30)  # micrographs differ
-    report = evaluate(y, p, group, 0.4, n_bootstrap=2000)
+    report = patch_metrics(y, p, group, 0.4, n_bootstrap=2000)
     rng = np.random.default_rng(99)
     members = [np.flatnonzero(group == g) for g in range(12)]
     values = []
@@ -207,9 +179,9 @@ def test_intervals_are_those_of_resampling_the_patches_of_whole_micrographs():
 
 def test_intervals_depend_on_the_seed_alone_and_surround_the_figure():
     y, p, group = sample()
-    report = evaluate(y, p, group, 0.4, n_bootstrap=200)
-    again = evaluate(y, p, group, 0.4, n_bootstrap=200)
-    other = evaluate(y, p, group, 0.4, n_bootstrap=200, seed=1)
+    report = patch_metrics(y, p, group, 0.4, n_bootstrap=200)
+    again = patch_metrics(y, p, group, 0.4, n_bootstrap=200)
+    other = patch_metrics(y, p, group, 0.4, n_bootstrap=200, seed=1)
     assert report == again and report["intervals"] != other["intervals"]
     for name in ("auc", "ap", "precision", "recall", "f1", "specificity", "balanced_accuracy"):
         low, high = report["intervals"][name]
@@ -223,7 +195,7 @@ def test_intervals_of_many_patches_in_few_micrographs_are_wider_than_of_as_many_
     p = np.clip(p + 0.15 * (group - 1.5), 0, 1)  # each micrograph scores at its own level
 
     def width(group):
-        low, high = evaluate(y, p, group, 0.5, n_bootstrap=300)["intervals"]["recall"]
+        low, high = patch_metrics(y, p, group, 0.5, n_bootstrap=300)["intervals"]["recall"]
         return high - low
 
     assert width(group) > 2 * width(np.arange(2000))
@@ -231,7 +203,7 @@ def test_intervals_of_many_patches_in_few_micrographs_are_wider_than_of_as_many_
 
 def test_one_micrograph_has_no_interval():
     y, p, _ = sample(n=50)
-    intervals = evaluate(y, p, ["a.jpg"] * 50, 0.5)["intervals"]
+    intervals = patch_metrics(y, p, ["a.jpg"] * 50, 0.5)["intervals"]
     at_val = intervals.pop("at_val_threshold")
     assert set(intervals.values()) == set(at_val.values()) == {None} and "auc" in intervals
 
@@ -239,7 +211,7 @@ def test_one_micrograph_has_no_interval():
 def test_report_is_plain_json_with_every_figure_in_its_place():
     y, p, group = sample()
     ids = np.where(group < 4, "10017", "10081")
-    report = evaluate(y, p.astype(np.float32), group, np.float64(0.4), ids=ids, n_bootstrap=50)
+    report = patch_metrics(y, p.astype(np.float32), group, np.float64(0.4), ids=ids, n_bootstrap=50)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert report["n_positive"] == y.sum() and report["n_negative"] == (~y).sum()
     assert report["predicted_positive_share"] == pytest.approx((p >= 0.5).mean())
@@ -256,14 +228,14 @@ def test_report_is_plain_json_with_every_figure_in_its_place():
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_report_of_a_single_class_is_null_where_undefined_and_still_json(label):
-    report = evaluate([label] * 4, [0.1, 0.6, 0.7, 0.2], [0, 0, 1, 1], 0.5, n_bootstrap=20)
+    report = patch_metrics([label] * 4, [0.1, 0.6, 0.7, 0.2], [0, 0, 1, 1], 0.5, n_bootstrap=20)
     json.dumps(report, allow_nan=False)
     assert report["auc"] is None and report["intervals"]["auc"] is None
     assert report["balanced_accuracy"] is None
 
 
 def test_report_of_nothing_is_null_throughout():
-    report = evaluate([], [], [], 0.5)
+    report = patch_metrics([], [], [], 0.5)
     json.dumps(report, allow_nan=False)
     assert report["n_positive"] == 0 and report["f1"] is None and report["ece"] is None
 
@@ -280,3 +252,10 @@ def test_the_standard_error_of_an_auc_is_how_far_aucs_of_such_samples_scatter(
         aucs.append(ranking_metrics(y, score)["auc"])
     expected = auc_standard_error(float(np.mean(aucs)), n_positive, n_negative)
     assert np.std(aucs) == pytest.approx(expected, rel=0.25)
+
+
+def test_calling_everything_positive_has_the_trivial_f1():
+    # Precision π and recall 1.
+    for prior in (0.231, 0.462, 0.8):
+        assert trivial_f1(prior) == pytest.approx(2 / (1 / prior + 1))
+    assert round(trivial_f1(0.462), 3) == 0.632

@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from picking.errors import UserError
 from picking.mask_values import IGNORE
-from picking.metrics.pixels import add, figures, new_counts
+from picking.metrics.pixels import add, new_counts, pixel_metrics
 
 SHAPE = (4, 160, 160)
 # Share of particle pixels, and logits from (normal numbers, is a particle).
@@ -42,7 +42,7 @@ def counted(z, masks):
 @pytest.mark.parametrize("case", CASES)
 def test_figures_agree_with_scikit_learn_on_all_pixels(case):
     z, masks = pixels(case)
-    result = figures(counted(z, masks))
+    result = pixel_metrics(counted(z, masks))
     y, score = masks.numpy().ravel(), z.double().numpy().ravel()
     called = score >= 0
     if called.any():
@@ -60,7 +60,7 @@ def test_figures_agree_with_scikit_learn_on_all_pixels(case):
 @pytest.mark.parametrize("case", CASES)
 def test_best_f1_is_the_highest_there_is_and_its_threshold_reaches_it(case):
     z, masks = pixels(case)
-    result = figures(counted(z, masks))
+    result = pixel_metrics(counted(z, masks))
     y, score = masks.numpy().ravel(), z.double().numpy().ravel()
     precision, recall, _ = metrics.precision_recall_curve(y, score)
     highest = (2 * precision * recall / np.maximum(precision + recall, 1e-9)).max()
@@ -79,7 +79,7 @@ def test_the_best_threshold_lies_midway_between_background_and_particles(
 ):
     masks = torch.tensor([[[0, 1], [1, 0]]], dtype=torch.uint8)
     z = torch.where(masks == 1, float(particle), float(background))
-    result = figures(counted(z, masks))
+    result = pixel_metrics(counted(z, masks))
     assert result["best_f1"] == 1
     expected = 1 / (1 + np.exp(-between))
     assert result["best_f1_threshold"] == pytest.approx(expected, rel=1e-3)
@@ -97,16 +97,16 @@ def test_adding_in_pieces_equals_adding_all_at_once():
 def test_ignored_pixels_take_no_part_even_when_their_logits_are_not_finite():
     z, masks = pixels("overlapping")
     ignored = torch.rand(SHAPE, generator=torch.Generator().manual_seed(0)) < 0.4
-    valid = figures(counted(z.squeeze(1)[~ignored][None, None], masks[~ignored][None]))
+    valid = pixel_metrics(counted(z.squeeze(1)[~ignored][None, None], masks[~ignored][None]))
     z[ignored.unsqueeze(1)] = np.nan
     masks[ignored] = IGNORE
-    assert figures(counted(z, masks)) == valid
+    assert pixel_metrics(counted(z, masks)) == valid
 
 
 def test_a_logit_of_zero_is_called_particle_and_the_next_one_below_is_not():
     below = -torch.finfo(torch.float32).tiny
     z = torch.tensor([[[0.0, -0.0, -below, below, -1e-9, 1e-9]]])
-    result = figures(counted(z, torch.tensor([[[1, 1, 1, 0, 0, 1]]], dtype=torch.uint8)))
+    result = pixel_metrics(counted(z, torch.tensor([[[1, 1, 1, 0, 0, 1]]], dtype=torch.uint8)))
     assert (result["precision"], result["recall"]) == (1, 1)
 
 
@@ -115,7 +115,7 @@ def test_bins_are_ordered_as_logits_are():
     z = torch.cat([torch.linspace(-250, 250, 4001), torch.linspace(-0.5, 0.5, 1001)]).sort()[0]
     for n_background in (1, 1000, 2501, 5001):
         masks = (torch.arange(len(z)) >= n_background).to(torch.uint8)
-        result = figures(counted(z[None, None], masks[None, None]))
+        result = pixel_metrics(counted(z[None, None], masks[None, None]))
         assert result["auc"] == pytest.approx(1, abs=1e-3) and result["best_f1"] > 0.999
 
 
@@ -127,12 +127,12 @@ def test_half_precision_logits_count_as_their_values_in_full_precision():
 
 def test_figures_without_a_denominator_are_none():
     z = torch.full((1, 1, 2, 2), -3.0)
-    nothing = figures(new_counts())
+    nothing = pixel_metrics(new_counts())
     assert set(nothing.values()) == {None}
-    no_particle = figures(counted(z, torch.zeros(1, 2, 2, dtype=torch.uint8)))
+    no_particle = pixel_metrics(counted(z, torch.zeros(1, 2, 2, dtype=torch.uint8)))
     assert no_particle.pop("base_rate") == 0
     assert set(no_particle.values()) == {None}
-    no_background = figures(counted(z, torch.ones(1, 2, 2, dtype=torch.uint8)))
+    no_background = pixel_metrics(counted(z, torch.ones(1, 2, 2, dtype=torch.uint8)))
     assert no_background["auc"] is None and no_background["precision"] is None
     assert (no_background["recall"], no_background["f1_score"], no_background["ap"]) == (0, 0, 1)
     assert no_background["best_f1"] == 1 and no_background["best_f1_threshold"] < 0.048
@@ -143,7 +143,7 @@ def test_logits_that_are_not_finite_are_an_error_with_their_number(broken):
     z, masks = pixels("random")
     z[0, 0, :3, 0] = broken
     with pytest.raises(UserError, match=r"3 of 102,400 logits are not finite.*optimizer\.lr"):
-        figures(counted(z, masks))
+        pixel_metrics(counted(z, masks))
 
 
 def test_on_a_gpu_counts_stay_there_and_nothing_waits_for_a_value():

@@ -1,35 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import torch
 
-from picking.metrics.classification import trivial_f1
-from picking.preprocessing.counts import split_priors
-from picking.pu_learning.priors import best_bin_estimate
+from picking.errors import UserError
+from picking.pu_learning.inputs import Patches, open_input
+from picking.pu_learning.priors import best_bin_estimate, resolve_priors
+from tests.fixtures.pu_runs import config_with, tiny_network
 
-
-def test_priors_of_the_default_plan_are_those_of_the_table():
-    # 1,000 particles, 30 % hidden, as many negatives as particles.
-    priors = split_priors(n_labeled=700, n_hidden=300, n_negative=1000)
-    assert priors == {
-        "actual_prior": 0.35,
-        "pool_prior": 0.5,
-        "unlabeled_prior": pytest.approx(3 / 13),
-    }
-
-
-def test_priors_without_a_denominator_are_none():
-    assert split_priors(5, 0, 0) == {
-        "actual_prior": 1.0,
-        "pool_prior": 1.0,
-        "unlabeled_prior": None,
-    }
-    assert set(split_priors(0, 0, 0).values()) == {None}
-
-
-def test_calling_everything_positive_has_the_trivial_f1():
-    # Precision π and recall 1.
-    for prior in (0.231, 0.462, 0.8):
-        assert trivial_f1(prior) == pytest.approx(2 / (1 / prior + 1))
-    assert round(trivial_f1(0.462), 3) == 0.632
+# The estimate from scores
 
 
 def brute_force(p, u, delta, gamma):
@@ -78,3 +58,77 @@ def test_estimate_needs_finite_scores_of_both_sides():
 
 def test_unlabeled_all_above_the_positives_are_estimated_as_all_positive():
     assert best_bin_estimate([0.1, 0.2], [0.8, 0.9]) == 1.0
+
+
+# Where the priors come from
+
+
+def resolved(config, data):
+    """Return the priors that a run on the CPU would use."""
+    with tiny_network():
+        return resolve_priors(config, data, torch.device("cpu"))
+
+
+def priors_of(store, tmp_path, *overrides):
+    """Return π_T, its source, π_U, its source."""
+    config = config_with(tmp_path, *overrides)
+    return dataclasses.astuple(resolved(config, open_input(store, "train", config)))
+
+
+def test_the_priors_come_from_where_the_config_says(store, tmp_path):
+    in_data = pytest.approx(9 / 39)
+    assert priors_of(store, tmp_path) == (0.5, "data", in_data, "data")
+    assert priors_of(store, tmp_path, "loss.prior=0.47")[:2] == (0.47, "config")
+    assert priors_of(store, tmp_path, "loss.prior=actual")[:2] == (0.35, "data")
+    assert priors_of(store, tmp_path, "loss.unlabeled_prior=0.3")[2:] == (0.3, "config")
+    one = ["loss.one_prior=true", "loss.prior=0.47", "loss.unlabeled_prior=0.3"]
+    assert priors_of(store, tmp_path, *one) == (0.47, "config", 0.47, "config")
+
+
+def test_priors_that_leave_no_negatives_are_refused(store, tmp_path):
+    with pytest.raises(UserError, match=r"the priors are 1\.0 .* must lie between 0 and 1"):
+        priors_of(store, tmp_path, "loss.prior=1")
+
+
+class Separable:
+    """A store whose positives are bright in the middle: ``n`` patches of four micrographs."""
+
+    def __init__(self, n_labeled, n_hidden, n_negative):
+        self.counts = {"unlabeled_prior": 0.5, "pool_prior": 0.7}  # the estimate is another
+        n = n_labeled + n_hidden + n_negative
+        rng = np.random.default_rng(1)
+        self.patches = rng.normal(120, 10, (n, 32, 32))
+        self.patches[: n_labeled + n_hidden, 10:22, 10:22] += 60
+        self.patches = self.patches.astype(np.uint8)
+        self.labeled = np.arange(n) < n_labeled
+        self.names = ["a", "b", "c", "d"]
+        self.micrograph = rng.permutation(n) % 4
+
+    def __len__(self):
+        return len(self.patches)
+
+    def __getitem__(self, rows):
+        return self.patches[rows]
+
+    def as_input(self, config):
+        return Patches(self, config.data.input_size_px, config.augmentation)
+
+
+def test_the_estimate_finds_the_share_of_positives_among_the_unlabeled(tmp_path):
+    overrides = ["loss.unlabeled_prior=estimate", "loss.estimate_steps=40"]
+    config = config_with(tmp_path, *overrides, "training.batch_size=40")
+    for n_hidden, n_negative in ((100, 300), (240, 160)):
+        data = Separable(400, n_hidden, n_negative).as_input(config)
+        found = resolved(config, data)
+        assert found.unlabeled_prior_source == "estimate"
+        # the held-out half has 200 unlabeled patches: a deviation of 0.03
+        assert found.unlabeled_prior == pytest.approx(n_hidden / (n_hidden + n_negative), abs=0.09)
+        assert resolved(config, data) == found
+
+
+def test_an_estimate_from_one_micrograph_is_refused(tmp_path):
+    data = Separable(20, 10, 30)
+    data.names, data.micrograph = ["a"], np.zeros(60, int)
+    config = config_with(tmp_path, "loss.unlabeled_prior=estimate")
+    with pytest.raises(UserError, match="in both halves of the 1 training micrographs"):
+        resolved(config, data.as_input(config))

@@ -44,13 +44,13 @@ GRADIENTS = """
 import sys
 import torch
 from torch import nn
-from picking import processes
-from picking.losses import (
+from picking.runs import distributed
+from picking.training.losses import (
     SEGMENTATION_PRESETS, fixmatch_consistency, focal_dice, nnpu_risk, pixel_consistency
 )
 
 torch.set_num_threads(1)
-_, rank, world_size = processes.start("cpu")
+_, rank, world_size = distributed.start("cpu")
 torch.manual_seed(0)
 found = {}
 
@@ -59,11 +59,11 @@ def part(x):
 
 network = nn.Sequential(nn.Linear(5, 8), nn.Tanh(), nn.Linear(8, 1)).double()
 x_p, x_u, x_s = torch.randn(4, 5).double(), torch.randn(10, 5).double(), torch.randn(10, 5).double()
-model = processes.with_shared_gradients(network)
+model = distributed.with_shared_gradients(network)
 for name, prior_u in (("ordinary", 0.1), ("clipped", 0.95)):
     parts = [part(x) for x in (x_p, x_u, x_s)]
     z = model(torch.cat(parts)).squeeze(1).split([len(part) for part in parts])
-    z_p, z_u, z_s = (processes.from_all(part) for part in z)
+    z_p, z_u, z_s = (distributed.from_all(part) for part in z)
     objective, risk = nnpu_risk(z_p, z_u, 0.47, prior_u)
     consistency, mask = fixmatch_consistency(z_u, z_s, 0.5)
     network.zero_grad()
@@ -75,9 +75,9 @@ network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Conv2d(3, 1, 3, paddin
 images = torch.randn(4, 1, 9, 9).double()
 masks = (images[:, 0] > torch.tensor([0.0, 0.5, 1.0, 1.5]).view(4, 1, 1)).to(torch.uint8)
 masks[0, :7] = 255
-model = processes.with_shared_gradients(network)
+model = distributed.with_shared_gradients(network)
 for preset, terms in SEGMENTATION_PRESETS.items():
-    loss = focal_dice(model(part(images)), part(masks), **terms, whole=processes.sum_of_all)
+    loss = focal_dice(model(part(images)), part(masks), **terms, whole=distributed.sum_of_all)
     network.zero_grad()
     (loss * world_size).backward()
     found[preset] = [p.grad.clone() for p in network.parameters()], loss.detach(), torch.tensor(1)
@@ -87,7 +87,7 @@ with torch.no_grad():
     z_weak = model(part(images))
 z_strong, inside = model(part(images) + 0.1), part(masks) != 255
 consistency, mask_rate = pixel_consistency(
-    z_weak, z_strong, inside, 0.53, whole=processes.sum_of_all
+    z_weak, z_strong, inside, 0.53, whole=distributed.sum_of_all
 )
 network.zero_grad()
 (consistency * world_size).backward()
@@ -96,7 +96,7 @@ found["pixels"] = [p.grad.clone() for p in network.parameters()], consistency.de
 # Without SyncBatchNorm buffers differ between processes
 norm = nn.BatchNorm1d(1)
 norm.running_mean.fill_(rank + 1.0)
-processes.take_buffers_of_first(norm)
+distributed.take_buffers_of_first(norm)
 found["buffer"] = norm.running_mean
 torch.save(found, sys.argv[1] + str(rank))
 """
@@ -126,14 +126,14 @@ def test_two_processes_have_exactly_the_losses_and_gradients_of_one(tmp_path, mo
 # How they end
 
 ENDS = """
-from picking import processes
 from picking.errors import UserError, run_script
+from picking.runs import distributed
 
 def main():
-    _, rank, _ = processes.start("cpu")
+    _, rank, _ = distributed.start("cpu")
     if rank == 1:
         raise UserError("the store is damaged")
-    processes.wait_for_all()
+    distributed.wait_for_all()
 
 run_script(main)
 """

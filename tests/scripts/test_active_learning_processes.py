@@ -24,12 +24,12 @@ from tests.fixtures.active_runs import (
 # Every process notes what it writes; the run is stopped amid iteration 1, once, and gone on with
 WORKER = """
 import contextlib, json, os, sys
-from tests import test_active_processes
+from tests.scripts import test_active_learning_processes
 import train_active_learning_fixed as script
-from picking import networks
+from picking.training import networks
 from picking.errors import run_script
 
-networks.UNETS = dict.fromkeys(networks.UNETS, test_active_processes.Plain)
+networks.UNETS = dict.fromkeys(networks.UNETS, test_active_learning_processes.Plain)
 train_one_epoch, epochs, written = script.train_one_epoch, [], []
 
 class Stopped(Exception):

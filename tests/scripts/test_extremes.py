@@ -9,7 +9,7 @@ from PIL import Image
 
 from picking.detection import matching
 from picking.formats.picks import Micrograph, Picks
-from picking.preprocessing.plan import PlanSettings, plan_split
+from picking.preprocessing.plan import PatchSettings
 from tests.fixtures import active_runs, pu_runs
 from tests.fixtures.data_sets import write_data_set
 from tests.fixtures.patch_stores import changed_annotations, done, metadata_of
@@ -186,13 +186,13 @@ def test_five_thousand_particles_on_a_micrograph_are_planned_and_matched_one_by_
     )
     diameters = np.full(5000, 30.0)
     record = Micrograph("a.jpg", centres, diameters * np.nan, diameters, None, path=None)
-    settings = PlanSettings(32, 0.3, 1.0, 42, "disjoint", 0, False, 0.0)
-    (planned,) = plan_split("train", [record], [size_px], settings, 0)
+    settings = PatchSettings(32, 0.3, 1.0, 42, "disjoint", 0, False, 0.0)
+    (planned,) = settings.plan_split("train", [record], [size_px], 0)
     assert (len(planned.labelled_px), len(planned.hidden_px)) == (3500, 1500)
     assert len(planned.negatives_px) == 5000
     picks = Picks(
         "a.jpg", centres + rng.normal(0, 2, (5000, 2)), rng.random(5000), diameters, size_px
     )
     truth = Picks("a.jpg", centres, np.ones(5000), diameters, size_px)
-    report = matching.evaluate([matching.compare(picks, truth)], None, n_bootstrap=0)
+    report = matching.pick_metrics([matching.match_picks(picks, truth)], None, n_bootstrap=0)
     assert report["precision"] == report["recall"] == 1

@@ -17,10 +17,10 @@ from tests.fixtures.pu_runs import arguments, assert_same_run, metrics_of, resul
 SCRIPT = """
 import os, signal
 import train_pu_fixed_full as script
-from tests import test_train_processes
+from tests.scripts import test_train_processes
 from tests.fixtures import pu_runs
-from picking import networks
-from picking.state import State
+from picking.training import networks
+from picking.pu_learning.state import State
 
 networks.PUClassifier = {network}
 """

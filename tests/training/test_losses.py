@@ -1,18 +1,25 @@
+"""Losses against formulas written out in NumPy, numeric gradients and scikit-learn."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score, log_loss
 
+from picking.mask_values import IGNORE
 from picking.training.losses import (
+    SEGMENTATION_PRESETS,
     adaptive_threshold,
     align_distribution,
     fixmatch_consistency,
+    focal_dice,
     negative_risk,
     nnpu_risk,
     surrogate,
     weak_probability,
 )
+from tests.fixtures.gpu import fake_gpu
 
 ORDINARY = ([1.2, -0.3, 0.8], [0.4, -1.1, 2.0, -0.2, 0.9])
 # Positives far above every unlabeled patch: the estimated risk of negatives is below 0.
@@ -58,6 +65,7 @@ def torch_step(z_p, z_u, *args, **kwargs):
     z_p = torch.tensor(z_p, dtype=torch.float64, requires_grad=True)
     z_u = torch.tensor(z_u, dtype=torch.float64, requires_grad=True)
     objective, risk = nnpu_risk(z_p, z_u, *args, **kwargs)
+    assert not risk.requires_grad
     objective.backward()
     return objective.item(), risk.item(), z_p.grad.numpy(), z_u.grad.numpy()
 
@@ -96,20 +104,6 @@ def test_equal_priors_give_the_reference_implementation_of_kiryo(logits, loss):
     np.testing.assert_allclose(np.concatenate([grad_p, grad_u]), expected, atol=1e-8)
 
 
-def test_logistic_gradients_of_an_ordinary_step_are_those_derived_by_hand():
-    z_p, z_u = ORDINARY
-    prior, unlabeled_prior = 0.47, 0.231
-    s = (1 - prior) / (1 - unlabeled_prior)
-    _, _, grad_p, grad_u = torch_step(z_p, z_u, prior, unlabeled_prior)
-
-    def sigmoid(z):
-        return 1 / (1 + np.exp(-np.array(z)))
-
-    by_hand_p = (-prior * (1 - sigmoid(z_p)) - s * unlabeled_prior * sigmoid(z_p)) / len(z_p)
-    np.testing.assert_allclose(grad_p, by_hand_p, atol=1e-12)
-    np.testing.assert_allclose(grad_u, s * sigmoid(z_u) / len(z_u), atol=1e-12)
-
-
 def test_an_ordinary_step_pushes_unlabeled_logits_down_and_a_clipped_one_up():
     _, _, grad_p, grad_u = torch_step(*ORDINARY, 0.47, 0.231)
     assert (grad_u > 0).all() and (grad_p < 0).all()
@@ -117,26 +111,11 @@ def test_an_ordinary_step_pushes_unlabeled_logits_down_and_a_clipped_one_up():
     assert (grad_u < 0).all() and (grad_p > 0).all()
 
 
-def test_a_clipped_step_scales_with_gamma_and_reports_the_risk_less_beta():
-    objective, risk, grad_p, _ = torch_step(*OVERFITTED, 0.47, 0.231)
-    half, same_risk, half_grad_p, _ = torch_step(*OVERFITTED, 0.47, 0.231, gamma=0.5)
-    assert half == pytest.approx(objective / 2) and same_risk == risk
-    np.testing.assert_allclose(half_grad_p, grad_p / 2)
-    _, less, _, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=0.1)
-    assert risk - less == pytest.approx(0.1 * (1 - 0.47) / (1 - 0.231))
-
-
 def test_beta_lets_the_negative_risk_fall_that_far_before_clipping():
     r_minus = negative_risk(*(torch.tensor(z) for z in OVERFITTED), 0.231).item()
     _, _, clipped_grad_u, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=-r_minus - 0.01)
     _, _, free_grad_u, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=-r_minus + 0.01)
     assert (clipped_grad_u > 0).all() and (free_grad_u < 0).all()
-
-
-def test_risk_carries_no_gradient():
-    z = torch.zeros(3, requires_grad=True)
-    objective, risk = nnpu_risk(z, z, 0.47, 0.231)
-    assert objective.requires_grad and not risk.requires_grad
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -244,3 +223,144 @@ def test_adaptive_threshold_follows_the_means_and_is_lower_for_the_rarer_class()
     np.testing.assert_allclose(threshold, [rarer, confidence, confidence, confidence], atol=1e-6)
     _, mask = fixmatch_consistency(torch.logit(q), torch.zeros(4), threshold)
     assert mask.all()
+
+
+# Focal and Dice
+
+PLAIN = {"alpha": 0.5, "gamma": 0.0}
+ONLY_FOCAL = {"focal_weight": 1.0, "dice_weight": 0.0}
+ONLY_DICE = {"focal_weight": 0.0, "dice_weight": 1.0}
+
+
+def batch(seed=0, shape=(3, 8, 10), ignored=0.2):
+    """Logits (float64) that are somewhat right, and masks with ignored pixels."""
+    rng = np.random.default_rng(seed)
+    masks = (rng.random(shape) < 0.3).astype(np.uint8)
+    z = torch.from_numpy(rng.normal(size=shape) * 2 + 2 * masks - 1)
+    masks[rng.random(shape) < ignored] = IGNORE
+    return z, torch.from_numpy(masks)
+
+
+def numpy_loss(z, masks, alpha, gamma, focal_weight, dice_weight):
+    """Pixel by pixel from the formula."""
+    z, masks = z.numpy().ravel(), masks.numpy().ravel()
+    focal, overlap, predicted, particle, n = 0.0, 0.0, 0.0, 0.0, 0
+    for logit, y in zip(z, masks, strict=True):
+        if y == IGNORE:
+            continue
+        p = 1 / (1 + np.exp(-logit))
+        p_t, alpha_t = (p, alpha) if y == 1 else (1 - p, 1 - alpha)
+        focal -= alpha_t * (1 - p_t) ** gamma * np.log(p_t)
+        overlap, predicted, particle, n = overlap + p * y, predicted + p, particle + y, n + 1
+    dice = 1 - (2 * overlap + 1) / (predicted + particle + 1)
+    return focal_weight * focal / n + dice_weight * dice
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *SEGMENTATION_PRESETS.values(),
+        {**PLAIN, **ONLY_FOCAL},
+        {"alpha": 0.9, "gamma": 0.5, **ONLY_FOCAL},
+        {**PLAIN, **ONLY_DICE},
+    ],
+)
+def test_focal_dice_equals_an_independent_computation_and_its_gradient_the_numeric_one(arguments):
+    z, masks = batch()
+    expected = numpy_loss(z, masks, **arguments)
+    assert focal_dice(z, masks, **arguments).item() == pytest.approx(expected, abs=1e-12)
+    with_channel = focal_dice(z.float().unsqueeze(1), masks, **arguments)
+    assert with_channel.shape == () and with_channel.item() == pytest.approx(expected, rel=1e-5)
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda logits: focal_dice(logits, masks, **arguments), z)
+
+
+def test_without_focus_focal_is_half_the_cross_entropy_of_scikit_learn():
+    z, masks = batch()
+    valid = masks != IGNORE
+    expected = log_loss(masks[valid], torch.sigmoid(z[valid])) / 2
+    assert focal_dice(z, masks, **PLAIN, **ONLY_FOCAL).item() == pytest.approx(expected)
+
+
+def test_dice_of_a_hard_prediction_is_one_minus_its_f1():
+    z, masks = batch(shape=(2, 200, 200))
+    valid = masks != IGNORE
+    hard = torch.where(z > 0, 100.0, -100.0)
+    expected = 1 - f1_score(masks[valid], hard[valid] > 0)
+    assert focal_dice(hard, masks, **PLAIN, **ONLY_DICE).item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_dice_is_taken_over_the_batch_and_not_image_by_image():
+    z, masks = batch()
+    masks[0] = 0  # an image without particles
+    as_one_image = z.reshape(1, 24, 10), masks.reshape(1, 24, 10)
+    of_batch = focal_dice(z, masks, **PLAIN, **ONLY_DICE)
+    assert of_batch == focal_dice(*as_one_image, **PLAIN, **ONLY_DICE)
+    each = [
+        focal_dice(a[None], b[None], **PLAIN, **ONLY_DICE) for a, b in zip(z, masks, strict=True)
+    ]
+    assert abs(of_batch - sum(each) / 3) > 0.02
+
+
+def test_ignored_pixels_have_no_influence_and_no_gradient_whatever_their_logit():
+    z, masks = batch()
+    ignored = masks == IGNORE
+    arguments = SEGMENTATION_PRESETS["default"]
+    expected = focal_dice(z, masks, **arguments)
+    wild = torch.tensor([np.nan, np.inf, -np.inf, 1e30], dtype=z.dtype)
+    broken = z.clone()
+    broken[ignored] = wild[torch.arange(int(ignored.sum())) % 4]
+    broken.requires_grad_()
+    loss = focal_dice(broken, masks, **arguments)
+    loss.backward()
+    assert torch.equal(loss, expected)
+    assert (broken.grad[ignored] == 0).all() and (broken.grad[~ignored] != 0).all()
+
+
+def test_without_a_valid_pixel_loss_and_gradient_are_zero_and_without_particle_dice_is():
+    z = torch.randn(2, 1, 4, 4, requires_grad=True)
+    masks = torch.full((2, 4, 4), IGNORE, dtype=torch.uint8)
+    loss = focal_dice(z, masks, **SEGMENTATION_PRESETS["default"])
+    loss.backward()
+    assert loss.item() == 0 and (z.grad == 0).all()
+    nothing = torch.full((2, 4, 4), -100.0)
+    assert focal_dice(nothing, torch.zeros_like(masks), **PLAIN, **ONLY_DICE).item() == 0
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_extreme_logits_give_a_finite_loss_and_gradient(gamma):
+    values = torch.tensor([0.0, 1e-3, 30.0, 110.0, 1e4, 1e30])
+    z = torch.stack([values, -values]).repeat(1, 2).unsqueeze(0).requires_grad_()
+    masks = torch.tensor([0, 1], dtype=torch.uint8).repeat_interleave(6).expand(1, 2, 12)
+    loss = focal_dice(z, masks, 0.75, gamma, 0.7, 0.3)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(z.grad).all()
+
+
+def test_half_precision_logits_are_summed_in_full_precision():
+    z, masks = batch(shape=(2, 300, 300))  # sums far beyond the 256 that bfloat16 counts to
+    z = z.bfloat16().unsqueeze(1)
+    arguments = SEGMENTATION_PRESETS["default"]
+    expected = focal_dice(z.double(), masks, **arguments).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = focal_dice(z, masks, **arguments)
+    assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_descending_the_loss_finds_the_mask():
+    _, masks = batch()
+    z = torch.zeros(masks.shape, requires_grad=True)
+    optimizer = torch.optim.SGD([z], lr=30)
+    for _ in range(100):
+        optimizer.zero_grad()
+        focal_dice(z, masks, **SEGMENTATION_PRESETS["default"]).backward()
+        optimizer.step()
+    valid = masks != IGNORE
+    assert torch.equal(z[valid] > 0, masks[valid] == 1)
+    assert (z[~valid] == 0).all()
+
+
+def test_on_a_gpu_nothing_waits_for_a_value():
+    with fake_gpu() as masks:
+        z = torch.empty(4, 1, 32, 32, device="cuda", requires_grad=True)
+        assert focal_dice(z, masks, **SEGMENTATION_PRESETS["default"]).device.type == "cuda"

@@ -1,0 +1,328 @@
+"""What a run learns from: patches, or windows about a few picks; and how a network scores them.
+
+`open_input` decides which of the two a store holds. Nothing else asks: both classes have the same
+methods, so that training, priors, log and checkpoints are written once.
+"""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picking.config import AugmentationConfig, ModelConfig, PUConfig, TrainingConfig
+from picking.errors import UserError
+from picking.metrics import classification
+from picking.runs import distributed
+from picking.seeds import stream
+from picking.stores.patches import PatchStore
+from picking.training.augment import strong_view, to_float, weak_view, window_views
+from picking.training.scoring import autocast
+
+
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """Patches of known class, some of them labelled; a network has one logit for each.
+
+    side_px: of what the network sees. A batch to learn from is ``input[rows]``, P first.
+    """
+
+    store: PatchStore
+    side_px: int
+    augmentation: AugmentationConfig
+
+    truth_known: ClassVar[bool] = True
+    note: ClassVar[str] = ""  # for the log
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return a copy of these rows' patches, uint8 (n, p, p)."""
+        return self.store[rows]
+
+    @property
+    def wants(self) -> dict[str, Any]:
+        """What picking must do to a micrograph to get such patches: goes into checkpoints."""
+        return {"patch_size_px": self.store.patch_size_px}
+
+    def check(self, model: ModelConfig) -> None:
+        """Raise `UserError` when the patches do not suit the network."""
+        if model.backbone == "unet":
+            raise UserError(
+                f"model.backbone is unet, but {self.store.folder} holds patches: choose a ResNet"
+            )
+        if self.side_px > self.store.patch_size_px:
+            raise UserError(
+                f"data.input_size_px is {self.side_px}, but the store's patches have "
+                f"{self.store.patch_size_px} px: choose that or less, or make larger patches"
+            )
+
+    def views(
+        self, patches: Tensor, n_p: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Return weak views of a batch, strong views of its U, and what `split` needs: nothing.
+
+        patches: uint8 (B, p, p), ``n_p`` of P first. Returns float32 (B, 1, s, s) and
+        (B - n_p, 1, s, s), on the generator's device.
+        """
+        seen = self._shrunk(patches, generator.device)
+        weak = weak_view(seen, generator, self.augmentation)
+        return weak, strong_view(seen[n_p:], generator, self.augmentation), ()
+
+    def weak_views(
+        self, patches: Any, n_p: int, generator: torch.Generator
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the weak views of `views`, and what `split` needs."""
+        seen = self._shrunk(patches, generator.device)
+        return weak_view(seen, generator, self.augmentation), ()
+
+    def split(self, z_p: Tensor, z_u: Tensor, near: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of what is labelled and of what is not, given those of P and U."""
+        return z_p, z_u
+
+    def unlabeled(self, z_u: Tensor, near: Sequence[Tensor]) -> Tensor:
+        """Return which of the logits of U, weak or strong, are of what is not labelled."""
+        return z_u
+
+    def logits(
+        self, network: nn.Module, patches: np.ndarray, device: torch.device, precision: str
+    ) -> Tensor:
+        """Return the logits of patches as stored, uint8 (B, p, p): (B,)."""
+        seen = self._shrunk(patches, device)
+        with autocast(precision, device):
+            return network(to_float(seen))
+
+    def _shrunk(self, patches: Tensor | np.ndarray, device: torch.device) -> Tensor:
+        """Bring uint8 (B, p, p) to the device and, by block means, to uint8 (B, s, s)."""
+        patches = torch.as_tensor(patches).to(device, non_blocking=True)
+        if patches.shape[-1] == self.side_px:
+            return patches
+        smaller = F.adaptive_avg_pool2d(patches.float().unsqueeze(1), self.side_px).squeeze(1)
+        return smaller.round_().to(torch.uint8)
+
+    def held_out(
+        self, network: nn.Module, rows: np.ndarray, settings: TrainingConfig, device: torch.device
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the scores of what is labelled and of what is not among these rows."""
+        probability, labeled = score(network, self, settings, device), self.store.labeled[rows]
+        return probability[rows][labeled], probability[rows][~labeled]
+
+    def threshold(self, probability: np.ndarray) -> float:
+        """Return the threshold that goes with a checkpoint: the one of the highest F1."""
+        return classification.best_f1_threshold(self.store.label, probability)
+
+    def slack(self, val: dict) -> float:
+        """Return by how much AUC may fall short of the best and still be the best."""
+        return 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Windows about a few picks and of anywhere; a U-Net has a logit for every place of a crop.
+
+    Places near a pick are labelled, in any window; the class of the others is not known. See
+    picking/preprocessing/windows.py. A window is at least twice as wide as ``side_px``, the crop
+    that the network sees. A batch to learn from is ``input[rows]``, windows about picks first.
+    """
+
+    store: PatchStore
+    side_px: int
+    augmentation: AugmentationConfig
+
+    truth_known: ClassVar[bool] = False
+    note: ClassVar[str] = (
+        "Nothing is known of what is not labelled, so the checkpoint is chosen by the AUC of "
+        "labelled against unlabeled windows on the held-out micrographs: the last one that is "
+        "within a standard error of the best before it. Particles among the unlabeled count as "
+        "errors there: AUC is below what it would be against the truth, and precision, F1 and ECE "
+        "say nothing of picking. pick_particles.py --evaluate does, on a micrograph picked in full"
+    )
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __getitem__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return copies of these rows' windows and places near a pick, two of uint8 (n, S, S)."""
+        return self.store[rows], np.array(self.store.picked[rows])
+
+    @property
+    def wants(self) -> dict[str, Any]:
+        """What picking must do to a micrograph to get such windows: goes into checkpoints."""
+        return {"patch_size_px": self.store.patch_size_px, **self.store.windows}
+
+    def check(self, model: ModelConfig) -> None:
+        """Raise `UserError` when the windows do not suit the network."""
+        if model.backbone != "unet":
+            raise UserError(
+                f"model.backbone is {model.backbone}, but {self.store.folder} holds windows: "
+                "choose unet"
+            )
+        if self.side_px % 2**model.depth:
+            raise UserError(
+                f"data.input_size_px is {self.side_px}, but with model.depth {model.depth} it "
+                f"must be a multiple of {2**model.depth}"
+            )
+        if self.side_px > self.store.patch_size_px // 2:
+            raise UserError(
+                f"data.input_size_px is {self.side_px}, but of windows of "
+                f"{self.store.patch_size_px} px at most half is seen at once: lower it"
+            )
+
+    def views(
+        self, batch: Sequence[Tensor], n_p: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """Return weak views of a batch, strong views of its U, and what `split` needs.
+
+        batch: windows and places near a pick, two of uint8 (B, S, S), ``n_p`` about picks first.
+        Returns float32 (B, 1, s, s) and (B - n_p, 1, s, s), place for place the same; and where P
+        and U are near a pick, bool (n_p, s, s) and (B - n_p, s, s).
+        """
+        windows, picked = (
+            torch.as_tensor(part).to(generator.device, non_blocking=True) for part in batch
+        )
+        weak, strong, near = window_views(
+            windows, picked, n_p, self.side_px, self._reach_px, generator, self.augmentation
+        )
+        return weak, strong, (near[:n_p], near[n_p:])
+
+    def weak_views(
+        self, batch: Any, n_p: int, generator: torch.Generator
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the weak views of `views`, and what `split` needs."""
+        weak, _, near = self.views(batch, n_p, generator)
+        return weak, near
+
+    def split(self, z_p: Tensor, z_u: Tensor, near: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the logits of places near a pick, and of the places of U near none.
+
+        z_p, z_u: of the windows about picks and of the others, (n,). near: of each, bool (n,).
+        """
+        near_p, near_u = near
+        return torch.cat([z_p[near_p], z_u[near_u]]), self.unlabeled(z_u, near)
+
+    def unlabeled(self, z_u: Tensor, near: Sequence[Tensor]) -> Tensor:
+        """Return the logits, weak or strong, of the places of U that are near no pick."""
+        return z_u[~near[1]]
+
+    def logits(
+        self, network: nn.Module, windows: np.ndarray, device: torch.device, precision: str
+    ) -> Tensor:
+        """Return the logits of the middles, px [S // 2, S // 2], of windows uint8 (B, S, S): (B,).
+
+        The middle comes to lie at px [s // 2, s // 2] of a crop.
+        """
+        middle = slice(start := windows.shape[-1] // 2 - self.side_px // 2, start + self.side_px)
+        seen = torch.as_tensor(windows).to(device, non_blocking=True)[:, middle, middle]
+        with autocast(precision, device):
+            return network(to_float(seen))[:, 0, self.side_px // 2, self.side_px // 2]
+
+    @property
+    def _reach_px(self) -> float:
+        return self.store.windows["reach_px"]
+
+    @torch.no_grad()
+    def held_out(
+        self, network: nn.Module, rows: np.ndarray, settings: TrainingConfig, device: torch.device
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return scores of places near a pick and of places near none, one of each window.
+
+        Positives among the unlabeled lie anywhere near a particle; the labelled must too, so each
+        of them is scored at a random place near its pick. Processes score a part each and get all.
+        """
+        network.eval()
+        labeled, reach = self.store.labeled[rows], int(self._reach_px)
+        offsets = np.argwhere(np.ones((2 * reach + 1,) * 2)) - reach
+        offsets = offsets[(offsets**2).sum(axis=1) <= reach**2]
+        rng = stream(settings.seed, "estimate", "places")
+        moved = {row: rng.choice(offsets) for row in rows[labeled]}
+        scores = torch.zeros(len(rows), dtype=torch.float64, device=device)
+        n_parts = math.ceil(len(rows) / settings.eval_batch_size)
+        rank, world_size = distributed.place()
+        for part in np.array_split(np.arange(len(rows)), n_parts)[rank::world_size]:
+            windows = self.store[rows[part]]
+            for i in np.flatnonzero(labeled[part]):
+                windows[i] = np.roll(windows[i], moved[rows[part][i]], axis=(0, 1))
+            z = self.logits(network, windows, device, "fp32")
+            scores[part] = torch.sigmoid(z.double())
+        distributed.add_up(scores)
+        middle = self.store.patch_size_px // 2
+        near_none = self.store.picked[rows, middle, middle] == 0
+        found = scores.cpu().numpy()
+        return found[labeled], found[~labeled & near_none]
+
+    def threshold(self, probability: np.ndarray) -> float:
+        """Return 0.5: the best one against labels is no use where most are not labelled."""
+        return 0.5
+
+    def slack(self, val: dict) -> float:
+        """Return a standard error of AUC: of epochs that labels cannot tell apart, take the last.
+
+        val: metrics of validation.
+        """
+        return classification.auc_standard_error(val["auc"], val["n_positive"], val["n_negative"])
+
+
+Input = Patches | Windows
+
+
+def open_input(folder: Path, split: str, config: PUConfig) -> Input:
+    """Open a split of a patch store; raises `UserError` when it does not suit the config."""
+    store = PatchStore(folder, split)
+    kind = Patches if store.windows is None else Windows
+    opened = kind(store, config.data.input_size_px, config.augmentation)
+    opened.check(config.model)
+    return opened
+
+
+@torch.no_grad()
+def score(
+    network: nn.Module, data: Input, settings: TrainingConfig, device: torch.device
+) -> np.ndarray:
+    """Return the probability of the positive class of every patch, float64 (n,).
+
+    Of windows it is that of their middle. Processes score a part each and get all of them.
+    """
+    network.eval()
+    n, size = len(data), settings.eval_batch_size
+    probability = torch.zeros(n, dtype=torch.float64, device=device)
+    for start in distributed.share_of_batches(n, size):
+        rows = slice(start, start + size)
+        z = data.logits(network, data.store[rows], device, settings.precision)
+        probability[rows] = torch.sigmoid(z.double())
+    distributed.add_up(probability)
+    if not torch.isfinite(probability).all():
+        raise UserError(
+            "the network's scores are not finite: lower optimizer.lr or set training.precision=fp32"
+        )
+    return probability.cpu().numpy()
+
+
+def evaluate_split(
+    network: nn.Module,
+    data: Input,
+    threshold: float,
+    settings: TrainingConfig,
+    device: torch.device,
+) -> dict:
+    """Return all metrics of a split, with intervals, at 0.5 and at ``threshold``."""
+    store, probability = data.store, score(network, data, settings, device)
+    ids = np.array([name or "unknown" for name in store.ids])[store.micrograph]
+    report = classification.patch_metrics(
+        store.label,
+        probability,
+        store.micrograph,
+        threshold,
+        ids=ids if any(store.ids) else None,
+        n_bootstrap=settings.bootstrap_samples,
+        seed=settings.seed,
+    )
+    called = probability >= threshold
+    fraction = float(called.mean()) if len(called) else None
+    report["at_val_threshold"]["predicted_positive_share"] = fraction
+    return report

@@ -1,0 +1,55 @@
+"""Patches and windows as inputs: what is scored, what is split, what is refused."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from models import UNet
+from picking.config import TrainingConfig
+from picking.pu_learning.inputs import Windows, open_input, score
+from picking.runs import distributed
+from tests.fixtures.pu_runs import UNET, as_windows, config_with
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("window_px", "input_px"), [(32, 16), (33, 16), (35, 17)])
+def test_the_score_of_a_window_is_what_a_map_says_of_its_middle(window_px, input_px):
+    windows = np.random.default_rng(0).integers(0, 256, (20, window_px, window_px), dtype=np.uint8)
+    found = score(nn.Identity(), Windows(windows, input_px, None), TrainingConfig(), CPU)
+    first = window_px // 2 - input_px // 2
+    seen = windows[:, first : first + input_px, first : first + input_px].astype(float)
+    middle = windows[:, window_px // 2, window_px // 2]
+    z = (middle - seen.mean(axis=(1, 2))) / seen.std(axis=(1, 2))
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-z)), rtol=1e-4)
+
+
+def test_processes_score_the_windows_of_an_estimate_in_shares(store, tmp_path, monkeypatch):
+    config = config_with(tmp_path, *UNET, "training.eval_batch_size=8")
+    windows = open_input(as_windows(store, tmp_path), "train", config)
+    arguments = (UNet(width=2, depth=2), np.arange(3, len(windows)), config.training, CPU)
+    alone = np.concatenate(windows.held_out(*arguments))
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "place", lambda rank=rank: (rank, 2))
+        shares.append(np.concatenate(windows.held_out(*arguments)))
+    assert all(0 < np.count_nonzero(share) < len(alone) for share in shares)
+    np.testing.assert_array_equal(sum(shares), alone)
+
+
+def test_places_near_a_pick_are_labelled_and_the_strong_views_keep_the_others(store, tmp_path):
+    config = config_with(tmp_path, *UNET)
+    windows = open_input(as_windows(store, tmp_path), "train", config)
+    picked, others = np.flatnonzero(windows.store.labeled), np.flatnonzero(~windows.store.labeled)
+    batch = windows[np.concatenate([picked[:3], others[:5]])]
+    weak, strong, near = windows.views(batch, 3, torch.Generator().manual_seed(0))
+    assert weak.shape == (8, 1, 16, 16) and strong.shape == (5, 1, 16, 16)
+    near_p, near_u = (part.flatten() for part in near)
+    assert near_p.any() and not near_u.any()  # the fixture's others lie near none
+    near_u[:7] = True
+    z_p, z_u = torch.arange(3 * 256.0), torch.arange(-5 * 256.0, 0)
+    labelled, unlabeled = windows.split(z_p, z_u, (near_p, near_u))
+    assert labelled.tolist() == [*z_p[near_p].tolist(), *z_u[:7].tolist()]
+    assert torch.equal(unlabeled, z_u[7:])
+    assert torch.equal(windows.unlabeled(z_u, (near_p, near_u)), z_u[7:])
