@@ -13,7 +13,7 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
     python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
 
 The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
-against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
+against the threshold in thresholds.csv; summary.csv; and with --evaluate json and
 pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
 """
 
@@ -24,6 +24,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from picking.detection import output
 from picking.detection.evaluation import (
     Sizes,
     draw_outcomes,
@@ -31,14 +32,6 @@ from picking.detection.evaluation import (
     read_truth,
     report_counts,
     report_quality,
-)
-from picking.detection.output import (
-    load_picks,
-    not_done,
-    open_output,
-    save_picks,
-    scored,
-    write_summary,
 )
 from picking.detection.report import draw_picks
 from picking.errors import UserError, run_script
@@ -192,14 +185,14 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             "overlay": args.overlay,
             "heatmap": args.heatmap,
         }
-        open_output(args.output, arguments, args.resume)
+        output.open_output(args.output, arguments, args.resume)
         overlays, heatmaps = args.output / "overlays", args.output / "heatmaps"
         for folder, wanted in ((overlays, args.overlay), (heatmaps, args.heatmap)):
             if wanted:
                 make_folder(folder)
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = not_done(args.output, paths)
+        left = output.not_done(args.output, paths)
         for n, name in enumerate(left, 1):
             started = time.monotonic()
             scores, picks = pick(picker, paths[name], diameter_px)
@@ -210,18 +203,18 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
                 draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png", True)
             if args.heatmap:
                 write_heatmap(scores, heatmaps / f"{name}.png")
-            save_picks(scored(args.output, name), picks, paths[name])
+            output.save_picks(args.output, picks, paths[name])
             seconds = time.monotonic() - started
             print(
                 f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
             )
 
         # 3. What they make together
-        candidates = [load_picks(scored(args.output, name), name, sizes[name]) for name in paths]
+        candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
         all_called = [select(picks, picks.scores >= threshold) for picks in candidates]
         if args.one_file:
             write_picks(args.output, all_called, args.formats, one_file=True)
-        write_summary(args.output / "summary.csv", all_called)
+        output.write_summary(args.output / "summary.csv", all_called)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
         else:
@@ -236,15 +229,10 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
 def choose_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Keep the best threshold against the truth, or the one that gives the expected number."""
     picker, diameter_px = load(args)
+    from picking.detection import thresholds
     from picking.detection.picker import pick
-    from picking.detection.thresholds import (
-        best_threshold,
-        folder_to_lock,
-        keep_threshold,
-        threshold_for_count,
-    )
 
-    with locked(folder_to_lock(args.checkpoint)):
+    with locked(thresholds.folder_to_lock(args.checkpoint)):
         remove_half_written(args.checkpoint.parent)
         names, outcomes = list(paths), []
         if args.choose_threshold:
@@ -253,14 +241,14 @@ def choose_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
         picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
         if args.choose_threshold:
             outcomes, margin_px = match_all(picks, truth, args.margin_px, diameter_px)
-            threshold, metrics = best_threshold(outcomes, args.precision)
+            threshold, metrics = thresholds.best_threshold(outcomes, args.precision)
             chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision, **metrics}
         else:
-            threshold = threshold_for_count(picks, args.expected_particles)
+            threshold = thresholds.threshold_for_count(picks, args.expected_particles)
             chosen_on = {"expected_particles": args.expected_particles}
         report_counts(picks, outcomes, threshold, None)
         on = {"micrographs": names, "diameter_px": diameter_px, **chosen_on}
-        keep_threshold(picker, threshold, on)
+        thresholds.keep_threshold(picker, threshold, on)
 
 
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
@@ -275,7 +263,7 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
         if args.output is not None:
             stack.enter_context(locked(args.output))
             arguments = {"picks": sorted(args.picks), "threshold": threshold}
-            open_output(args.output, arguments, args.resume)
+            output.open_output(args.output, arguments, args.resume)
         outcomes, margin_px = match_all(picks, truth, args.margin_px, args.asked_px)
         report_quality(picks, outcomes, margin_px, threshold, paths, args.output)
         if args.overlay and args.output is not None:

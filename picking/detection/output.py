@@ -80,9 +80,9 @@ def scored(folder: Path, name: str) -> Path:
     return folder / "scored" / f"{name}.npz"
 
 
-def save_picks(path: Path, picks: Picks, micrograph: Path) -> None:
-    """Write centres, scores and diameters, and which file they are of, to an .npz file."""
-    make_folder(path.parent)
+def save_picks(folder: Path, picks: Picks, micrograph: Path) -> None:
+    """Write centres, scores and diameters of a micrograph, and which file they are of."""
+    make_folder(folder / "scored")
     status = micrograph.stat()
     of_file = (str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes()))
     buffer = io.BytesIO()
@@ -93,12 +93,12 @@ def save_picks(path: Path, picks: Picks, micrograph: Path) -> None:
         diameters_px=picks.diameters_px,
         of_file=np.array(of_file),
     )
-    write_atomically(path, buffer.getvalue())
+    write_atomically(scored(folder, picks.name), buffer.getvalue())
 
 
-def load_picks(path: Path, name: str, size_px: tuple[int, int]) -> Picks:
+def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:
     """Return what `save_picks` wrote of the micrograph called ``name``."""
-    saved = _read(path)
+    saved = _read(scored(folder, name))
     return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
 
 

@@ -25,13 +25,13 @@ def done(tmp_path):
     """A folder in which a.jpg is picked, and the file of that micrograph."""
     micrograph = tmp_path / "a.jpg"
     micrograph.write_bytes(b"one micrograph")
-    save_picks(scored(tmp_path, "a.jpg"), some_picks(), micrograph)
+    save_picks(tmp_path, some_picks(), micrograph)
     return tmp_path, micrograph
 
 
 def test_picks_come_back_from_their_file(done):
     folder, _ = done
-    again, wanted = load_picks(scored(folder, "a.jpg"), "a.jpg", (400, 500)), some_picks()
+    again, wanted = load_picks(folder, "a.jpg", (400, 500)), some_picks()
     assert (again.name, again.size_px) == (wanted.name, wanted.size_px)
     for field in ("centres_px", "scores", "diameters_px"):
         np.testing.assert_array_equal(getattr(again, field), getattr(wanted, field))
@@ -63,7 +63,7 @@ def test_saved_picks_that_are_torn_say_what_to_delete(done, n_bytes):
     path = scored(folder, "a.jpg")
     path.write_bytes(path.read_bytes()[:n_bytes])
     for use in (
-        lambda: load_picks(path, "a.jpg", (9, 9)),
+        lambda: load_picks(folder, "a.jpg", (9, 9)),
         lambda: not_done(folder, {"a.jpg": micrograph}),
     ):
         with pytest.raises(UserError, match=r"a\.jpg\.npz is damaged .*delete it"):

@@ -73,12 +73,12 @@ def found_picks(draw, folder):
     micrograph, path = folder / "a.jpg", output.scored(folder, "a.jpg")
     micrograph.touch()
     picks = Picks("a.jpg", np.ones((5, 2)), np.full(5, 0.5), np.full(5, 20.0), (30, 40))
-    output.save_picks(path, picks, micrograph)
+    output.save_picks(folder, picks, micrograph)
     path.write_bytes(draw(damaged_bytes(path.read_bytes(), hot=300)))
 
     def use():
         output.not_done(folder, {"a.jpg": micrograph})
-        picks = output.load_picks(path, "a.jpg", (30, 40))
+        picks = output.load_picks(folder, "a.jpg", (30, 40))
         assert picks.centres_px.shape == (len(picks.scores), 2)
         assert picks.scores.shape == picks.diameters_px.shape
 
