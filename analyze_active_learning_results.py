@@ -1,16 +1,20 @@
-"""Compare active-learning strategies: labels needed, labels saved, and whether 40% of them do.
+"""Compare active-learning strategies: labels needed, labels saved, and whether 40% are enough.
 
     python analyze_active_learning_results.py
     python analyze_active_learning_results.py --target-f1 0.70 --minutes-per-image 5
     python analyze_active_learning_results.py --experiments-dir elsewhere --output-dir figures
 
-Works while runs go on: complete iterations count, and what is missing is said. Reads the runs in
-experiments/active_learning_fixed/ and writes active_learning_comparison.png, data_efficiency.png
-and comparison_summary.json beside them.
+Reads the runs in experiments/active_learning_fixed/ and writes active_learning_comparison.png,
+data_efficiency.png and comparison_summary.json beside them. Works while runs go on: it takes the
+complete iterations, and says what is missing.
 """
 
 import argparse
+import math
 from pathlib import Path
+
+from picking.errors import UserError, run_script
+from picking.files import locked, remove_half_written, write_json
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -31,27 +35,19 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
-    argument_parser().parse_args()  # --help and unknown flags are answered before the rest is read
-
-import math
-
-from picking.active_learning.analysis.comparison import summarise
-from picking.active_learning.analysis.plots import draw_comparison, draw_efficiency
-from picking.active_learning.analysis.runs import read_runs
-from picking.active_learning.analysis.tables import report
-from picking.errors import UserError, run_script
-from picking.files import locked, remove_half_written, write_json
-
-
 def main() -> None:
-    """Read the runs, compare them, print what was found, and write the figures and the summary."""
+    """Read the runs, compare them, print the tables, and write the pictures and the summary."""
     args = argument_parser().parse_args()
     if args.target_f1 is not None and not 0 < args.target_f1 <= 1:
         raise UserError(f"--target-f1 is {args.target_f1}: choose a number above 0, up to 1")
     if not 0 < args.minutes_per_image < math.inf:
         raise UserError(f"--minutes-per-image is {args.minutes_per_image}: choose a number above 0")
     output = args.output_dir or args.experiments_dir
+    # Slow to import, so not before the arguments are known to be right
+    from picking.active_learning.analysis.comparison import summarise
+    from picking.active_learning.analysis.plots import draw_comparison, draw_efficiency
+    from picking.active_learning.analysis.runs import read_runs
+    from picking.active_learning.analysis.tables import report
 
     runs = read_runs(args.experiments_dir)
     summary = summarise(runs, args.target_f1, args.minutes_per_image)

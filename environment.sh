@@ -1,12 +1,20 @@
 # Sourced by the launchers: leaves the interpreter to use in $PYTHON, and ends what they began.
 #
 # PYTHON=/path/to/python uses that environment untouched. Otherwise .venv is made beside this file,
-# and requirements.txt is installed into it once, and again whenever it changes.
+# and each file of requirements is installed into it once, and again whenever it changes.
+# TORCH_INDEX=URL takes torch and torchvision from that package index, of CPU builds, say.
 
 LIST_MISSING='
-from importlib.util import find_spec
-needed = "torch torchvision numpy PIL scipy sklearn yaml tqdm tensorboard matplotlib mrcfile starfile pandas"
-print(*[name for name in needed.split() if not find_spec(name)], sep=", ")'
+import re, sys
+from importlib import metadata
+missing = []
+for path in sys.argv[1:]:
+    for name in re.findall(r"^[\w.-]+", open(path).read(), re.MULTILINE):
+        try:
+            metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+print(*missing, sep=", ")'
 
 stop() {  # STATUS: end all children and leave
     local children pid
@@ -31,46 +39,71 @@ stop_on_signals() {
     trap 'stop 143' TERM
 }
 
-use_environment() {
-    local stamp=.venv/requirements.installed candidate missing
+use_environment() {  # REQUIREMENTS...: files of what the environment must hold
+    local file missing files="$*" not_used="TORCH_INDEX is not used: torch is installed already"
     if [[ -n "${PYTHON:-}" ]]; then
-        if ! missing=$("$PYTHON" -c "$LIST_MISSING" 2>/dev/null); then
+        if ! missing=$("$PYTHON" -c "$LIST_MISSING" "$@" 2>/dev/null); then
             echo "error: PYTHON=$PYTHON does not run: give the full path of a Python" >&2
             exit 2
         fi
         if [[ -n $missing ]]; then
-            echo "error: PYTHON=$PYTHON lacks $missing: install requirements.txt there," \
+            echo "error: PYTHON=$PYTHON lacks $missing: install ${files// / and } there," \
                 "or unset PYTHON to let this script make .venv" >&2
             exit 2
         fi
         echo "Using the Python at $PYTHON"
+        [[ -z ${TORCH_INDEX:-} ]] || echo "$not_used"
         return
     fi
     PYTHON=$PWD/.venv/bin/python
-    if cmp -s requirements.txt "$stamp" && [[ -x $PYTHON ]]; then
+    local changed=() flags=() torch size=""
+    for file in "$@"; do
+        cmp -s "$file" ".venv/$file.installed" || changed+=("$file")
+    done
+    if [[ -x $PYTHON ]] && ((${#changed[@]} == 0)); then
+        [[ -z ${TORCH_INDEX:-} ]] || echo "$not_used"
         return
     fi
     if ! "$PYTHON" -m pip --version >/dev/null 2>&1; then  # none, or half of one
-        for candidate in python3 python3.13 python3.12 python3.11 python3.10 none; do
-            if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-                break
-            fi
-        done
-        if [[ $candidate == none ]]; then
-            echo "error: Python 3.10 or newer is needed: install it, or name one with PYTHON=" >&2
-            exit 2
-        fi
-        echo "Making the environment .venv with $candidate ..."
-        if ! "$candidate" -m venv --clear .venv; then
-            rm -rf .venv
-            echo "error: $candidate cannot make .venv: install its venv module (Debian: python3-venv)" >&2
-            exit 2
-        fi
+        make_environment
+        changed=("$@")
     fi
-    echo "Installing requirements.txt into .venv (a few minutes and about 6 GB, once) ..."
-    if ! "$PYTHON" -m pip install --quiet --disable-pip-version-check -r requirements.txt; then
-        echo "error: installing requirements.txt failed, see above: run again once that is mended" >&2
+    if [[ -n ${TORCH_INDEX:-} ]]; then
+        echo "Installing torch and torchvision from $TORCH_INDEX into .venv ..."
+        mapfile -t torch < <(grep -E '^torch(vision)?\b' requirements.txt)
+        pip_install "torch and torchvision from TORCH_INDEX" --index-url "$TORCH_INDEX" "${torch[@]}"
+    elif [[ $(uname -sm) == "Linux x86_64" ]] &&
+        ! compgen -G '.venv/lib/*/site-packages/torch' >/dev/null; then
+        size=" (a few minutes and about 6 GB, once)"
+    fi
+    echo "Installing ${changed[*]} into .venv$size ..."
+    for file in "${changed[@]}"; do flags+=(-r "$file"); done
+    pip_install "${changed[*]}" "${flags[@]}"
+    for file in "${changed[@]}"; do cp "$file" ".venv/$file.installed"; done
+}
+
+make_environment() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 python3.10 none; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
+            break
+        fi
+    done
+    if [[ $candidate == none ]]; then
+        echo "error: Python 3.10 or newer is needed: install it, or name one with PYTHON=" >&2
         exit 2
     fi
-    cp requirements.txt "$stamp"
+    echo "Making the environment .venv with $candidate ..."
+    if ! "$candidate" -m venv --clear .venv; then
+        rm -rf .venv
+        echo "error: $candidate cannot make .venv: install its venv module (Debian: python3-venv)" >&2
+        exit 2
+    fi
+}
+
+pip_install() {  # WHAT ARGUMENTS...: of pip install
+    if ! "$PYTHON" -m pip install --quiet --disable-pip-version-check "${@:2}"; then
+        echo "error: installing $1 failed, see above: run again once that is mended" >&2
+        exit 2
+    fi
 }

@@ -1,6 +1,6 @@
 r"""Pick particles: a trained network and micrographs -> coordinates for RELION and cryoSPARC.
 
-    # once, on validation micrographs: the threshold with the highest F1, kept in the checkpoint
+    # once, on validation micrographs: the threshold with the highest F1, kept beside the checkpoint
     python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
         --micrographs 'val/*.jpg' --diameter 108px --choose-threshold instances_val.json
     # pick; the same command with --resume goes on, also when more micrographs have come
@@ -13,14 +13,37 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
     python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
 
 The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
-against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
+against the threshold in thresholds.csv; summary.csv; and with --evaluate json and
 pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
 """
 
 import argparse
+import contextlib
+import math
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from picking.formats.coordinates import FORMATS, Picks, match_names, read_picks, select, write_picks
+from picking.detection import output
+from picking.detection.evaluation import (
+    Sizes,
+    draw_outcomes,
+    match_all,
+    read_truth,
+    report_counts,
+    report_quality,
+)
+from picking.detection.report import draw_picks
+from picking.errors import UserError, run_script
+from picking.files import locked, make_folder, remove_half_written
+from picking.formats.coordinates import FORMATS, read_picks, write_picks
+from picking.formats.frames import check_frame
+from picking.formats.micrographs import image_size, read_micrograph
+from picking.formats.paths import Paths, as_number, diameter_in_px, expand, find_micrographs
+from picking.formats.picks import select
+
+if TYPE_CHECKING:
+    from picking.detection.picker import Picker
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -62,39 +85,8 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
-if __name__ == "__main__":
-    argument_parser().parse_args()  # --help and unknown flags are answered before torch is imported
-
-import math
-import time
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-
-from picking.config import differing_keys
-from picking.detection import matching, peaks, score_map
-from picking.detection import report as picks_report
-from picking.detection.picker import (
-    Picker,
-    holder_of,
-    keep_threshold,
-    kept_threshold,
-    load_picker,
-    pick,
-)
-from picking.errors import UserError, run_script
-from picking.files import locked, read_json, remove_half_written, sha256, write_json
-from picking.formats.frames import check_frame
-from picking.formats.micrographs import image_size, read_micrograph
-from picking.formats.paths import Paths, as_number, diameter_in_px, expand, find_micrographs
-from picking.runs.devices import select_device
-
-Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
-
-
 def parse_args() -> argparse.Namespace:
-    """Return the checked command line."""
+    """Return the checked command line; margin_px is None for auto, asked_px without --diameter."""
     args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
     for valid, message in (
@@ -133,6 +125,10 @@ def parse_args() -> argparse.Namespace:
     ):
         if not valid:
             raise UserError(message)
+    args.margin_px = None if margin == "auto" else int(margin)
+    args.asked_px = None
+    if args.diameter is not None:
+        args.asked_px = diameter_in_px(args.diameter, args.pixel_size)
     return args
 
 
@@ -143,32 +139,45 @@ def main() -> None:
     sizes = {name: image_size(path) for name, path in paths.items()}  # refuses stacks and movies
     if args.picks:
         evaluate_files(args, paths, sizes)
-        return
+    elif args.choose_threshold or args.expected_particles:
+        choose_threshold(args, paths, sizes)
+    else:
+        pick_micrographs(args, paths, sizes)
+
+
+def load(args: argparse.Namespace) -> "tuple[Picker, float]":
+    """Return the network, ready for these micrographs, and the diameter of particles there in px.
+
+    Here torch is imported, which takes seconds: so what is wrong on the command line is said first.
+    """
+    from picking.detection.picker import load_picker
+    from picking.runs.devices import select_device
+
     picker = load_picker(args.checkpoint, select_device(args.device))
-    known_px = picker.wants.get("diameter_px")
-    diameter_px = diameter_in_px(args.diameter, args.pixel_size, known_px)
-    if "scale" in picker.wants:  # these micrographs' px may be others than those learned from
-        scale = picker.wants["scale"] * picker.wants["diameter_px"] / diameter_px
-        picker = picker._replace(wants={**picker.wants, "scale": scale})
-    if args.choose_threshold or args.expected_particles:
-        with locked(holder_of(args.checkpoint)):
-            remove_half_written(args.checkpoint.parent)
-            if args.choose_threshold:
-                choose_threshold(args, picker, diameter_px, paths, sizes)
-            else:
-                expect_particles(args, picker, diameter_px, paths)
-        return
+    diameter_px = diameter_in_px(args.diameter, args.pixel_size, picker.input.diameter_px)
+    return picker.for_diameter(diameter_px), diameter_px
+
+
+def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
+    """Pick all micrographs that are not done yet; write and evaluate what they make together."""
+    picker, diameter_px = load(args)
+    from picking.detection.picker import pick
+    from picking.detection.score_map import write_heatmap
+    from picking.detection.thresholds import kept_threshold
+
     if args.threshold == "auto":
         threshold, source = kept_threshold(picker)
     else:
         threshold, source = float(args.threshold), "--threshold"
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
-    truth = read_truth(args, args.evaluate, paths, sizes) if args.evaluate else None
+    truth = None
+    if args.evaluate:
+        truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, diameter_px)
 
     with locked(args.output):
         # 1. The folder: empty, or begun with the same arguments
         arguments = {
-            "checkpoint": sha256(args.checkpoint.read_bytes()),
+            "checkpoint": picker.checksum,
             "threshold": threshold,
             "diameter_px": diameter_px,
             "formats": sorted(args.formats),
@@ -176,222 +185,89 @@ def main() -> None:
             "overlay": args.overlay,
             "heatmap": args.heatmap,
         }
-        open_output(args.output, arguments, args.resume)
-        (args.output / "scored").mkdir(exist_ok=True)
+        output.open_output(args.output, arguments, args.resume)
+        overlays, heatmaps = args.output / "overlays", args.output / "heatmaps"
+        for folder, wanted in ((overlays, args.overlay), (heatmaps, args.heatmap)):
+            if wanted:
+                make_folder(folder)
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        done = {name: args.output / "scored" / f"{name}.npz" for name in paths}
-        left = [name for name in paths if not done[name].exists()]
-        if len(left) < len(paths):
-            print(f"{len(paths) - len(left)} of {len(paths)} micrographs are done already")
+        left = output.not_done(args.output, paths)
         for n, name in enumerate(left, 1):
             started = time.monotonic()
-            scores, found = pick(picker, paths[name], diameter_px)
-            called = select(found, found.scores >= threshold)
+            scores, picks = pick(picker, paths[name], diameter_px)
+            called = select(picks, picks.scores >= threshold)
             if not args.one_file:
                 write_picks(args.output, [called], args.formats)
             if args.overlay and truth is None:
-                picture = in_folder(args.output / "overlays", name)
-                picks_report.draw_picks(read_micrograph(paths[name]), called, picture, True)
+                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png", True)
             if args.heatmap:
-                score_map.write_heatmap(scores, in_folder(args.output / "heatmaps", name))
-            peaks.save_picks(done[name], found)
+                write_heatmap(scores, heatmaps / f"{name}.png")
+            output.save_picks(args.output, picks, paths[name])
             seconds = time.monotonic() - started
             print(
                 f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
             )
 
         # 3. What they make together
-        all_found = [peaks.load_picks(done[name], name, sizes[name]) for name in paths]
-        all_called = [select(found, found.scores >= threshold) for found in all_found]
+        candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
+        all_called = [select(picks, picks.scores >= threshold) for picks in candidates]
         if args.one_file:
             write_picks(args.output, all_called, args.formats, one_file=True)
-        peaks.write_summary(args.output / "summary.csv", all_called)
-        if truth is not None:
-            evaluate(args, all_found, truth, paths, threshold)
+        output.write_summary(args.output / "summary.csv", all_called)
+        if truth is None:
+            report_counts(candidates, [], threshold, args.output)
         else:
-            report_counts(all_found, [], threshold, args.output)
+            outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)
+            report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
+            if args.overlay:
+                draw_outcomes(outcomes, threshold, diameter_px, paths, overlays)
     n_picks = sum(len(called.scores) for called in all_called)
     print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
 
 
-def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
-    """Begin in an empty folder, or check that it was begun with the same; call while locked."""
-    manifest = folder / "manifest.json"
-    # What a process left that was killed while it wrote its first file is no beginning
-    no_beginning = {folder / ".lock", *folder.glob(".*.tmp")}
-    there = sorted(path.name for path in folder.iterdir() if path not in no_beginning)
-    if there and not (resume and manifest.exists()):
-        advice = "choose another folder" if not manifest.exists() else "go on with --resume"
-        raise UserError(f"--output {folder} is not empty (it holds {there[0]}): {advice}")
-    if there:
-        began = read_json(manifest)
-        if not isinstance(began, dict):
-            raise UserError(f"{manifest} is damaged: choose another folder")
-        differing = differing_keys(began, arguments)
-        if differing:
-            raise UserError(
-                f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "
-                "choose another folder"
-            )
-    remove_half_written(folder, *folder.glob("*/"))
-    write_json(manifest, arguments)
+def choose_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
+    """Keep the best threshold against the truth, or the one that gives the expected number."""
+    picker, diameter_px = load(args)
+    from picking.detection import thresholds
+    from picking.detection.picker import pick
 
-
-def in_folder(folder: Path, name: str) -> Path:
-    """Return where the PNG of a micrograph goes."""
-    folder.mkdir(exist_ok=True)
-    return folder / f"{name}.png"
-
-
-def report_counts(
-    found: list[Picks],
-    outcomes: list[matching.Outcome],
-    threshold: float | None,
-    output: Path | None,
-) -> None:
-    """Print the counts against the threshold and write them to thresholds.csv."""
-    rows = picks_report.threshold_rows(found, outcomes, threshold)
-    print(picks_report.table_text(rows, threshold))
-    if output is not None:
-        picks_report.write_table(rows, output / "thresholds.csv")
-
-
-# Against the truth
-
-
-def asked_diameter(args: argparse.Namespace) -> float | None:
-    """Return --diameter in px, None where it is not given."""
-    return None if args.diameter is None else diameter_in_px(args.diameter, args.pixel_size)
-
-
-def read_truth(
-    args: argparse.Namespace, patterns: Sequence[str], paths: Paths, sizes: Sizes
-) -> list[Picks]:
-    """Return the true particles; where micrographs are given, of those alone."""
-    files = expand(patterns)
-    truth = read_picks(files, sizes, args.truth_frame, only_known=bool(sizes))
-    check_frame(truth, paths, files, args.truth_frame, "--truth-frame", asked_diameter(args))
-    return truth
-
-
-def compare_all(
-    args: argparse.Namespace, found: list[Picks], truth: list[Picks]
-) -> tuple[list[matching.Outcome], int]:
-    """Match the picks of every micrograph that has truth too; return the margin in px as well."""
-    pairs, without_picks, without_truth = match_names(found, truth)
-    for names, lacking in ((without_picks, "picks"), (without_truth, "truth")):
-        if names:
-            print(f"Left out for want of {lacking}: {len(names)} micrographs (e.g. {names[0]})")
-    margin_px = 0 if args.annotated_margin == "auto" else int(args.annotated_margin)
-    if args.annotated_margin == "auto":
-        centres = [(t.centres_px, p.size_px or t.size_px) for p, t in pairs if len(t.centres_px)]
-        known = [(c, size) for c, size in centres if size is not None]
-        if len(known) == len(centres) > 0:
-            margin_px = int(min(min(c.min(), (np.array(size) - c).min()) for c, size in known))
-    outcomes = []
-    for picks, true in pairs:
-        known_diameters = np.isfinite(true.diameters_px).all()
-        radius_px = (
-            None if known_diameters else diameter_in_px(None, None, asked_diameter(args)) / 2
-        )
-        outcomes.append(matching.match_picks(picks, true, margin_px, radius_px))
-    return outcomes, margin_px
-
-
-def evaluate(
-    args: argparse.Namespace,
-    found: list[Picks],
-    truth: list[Picks],
-    paths: Paths,
-    threshold: float | None,
-) -> None:
-    """Print precision, recall, F1 and AP; with --output write them, the curve and overlays."""
-    outcomes, margin_px = compare_all(args, found, truth)
-    ids = {name: path.parent.name for name, path in paths.items() if path.parent.name.isdigit()}
-    report = matching.pick_metrics(outcomes, threshold, ids)
-    ranked = matching.has_scores(outcomes) and any(len(picks.scores) for picks in found)
-    if ranked:
-        report_counts(found, outcomes, threshold, args.output)
-    at = "all picks" if threshold is None else f"threshold {threshold:.4f}"
-    print(f"\n{report['n_micrographs']} micrographs, inside a margin of {margin_px} px, {at}:")
-    for name in ("precision", "recall", "f1", "ap"):
-        value, interval = report[name], report["intervals"].get(name)
-        print(f"  {name:<10}", "-" if value is None else f"{value:.3f}", end="")
-        print(f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
-    if args.output is None:
-        return
-    write_json(args.output / "evaluation.json", {"margin_px": margin_px, **report})
-    if ranked:
-        picks_report.draw_pr_curve(
-            {"picks": matching.pr_curve(outcomes)}, args.output / "pr_curve.png"
-        )
-    if args.overlay:
-        for outcome in [outcome for outcome in outcomes if outcome.truth.name in paths]:
-            name = outcome.truth.name
-            called = outcome.picks.scores >= (-math.inf if threshold is None else threshold)
-            # Of a prefix of the ranking, matching anew finds the same
-            shown = matching.match_picks(select(outcome.picks, called), outcome.truth)
-            picture = in_folder(args.output / "overlays", name)
-            picks_report.draw_outcome(read_micrograph(paths[name]), shown, picture)
+    with locked(thresholds.folder_to_lock(args.checkpoint)):
+        remove_half_written(args.checkpoint.parent)
+        names, outcomes = list(paths), []
+        if args.choose_threshold:
+            truth = read_truth(args.choose_threshold, args.truth_frame, paths, sizes, diameter_px)
+            names = [true.name for true in truth]
+        picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
+        if args.choose_threshold:
+            outcomes, margin_px = match_all(picks, truth, args.margin_px, diameter_px)
+            threshold, metrics = thresholds.best_threshold(outcomes, args.precision)
+            chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision, **metrics}
+        else:
+            threshold = thresholds.threshold_for_count(picks, args.expected_particles)
+            chosen_on = {"expected_particles": args.expected_particles}
+        report_counts(picks, outcomes, threshold, None)
+        on = {"micrographs": names, "diameter_px": diameter_px, **chosen_on}
+        thresholds.keep_threshold(picker, threshold, on)
 
 
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
-    truth = read_truth(args, args.evaluate, paths, sizes)
+    truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, args.asked_px)
     files = expand(args.picks)
     sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
-    found = read_picks(files, sizes, args.frame)
-    check_frame(found, paths, files, args.frame, "--frame", asked_diameter(args))
+    picks = read_picks(files, sizes, args.frame)
+    check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
     threshold = None if args.threshold == "auto" else float(args.threshold)
-    if args.output is None:
-        evaluate(args, found, truth, paths, threshold)
-        return
-    with locked(args.output):
-        open_output(args.output, {"picks": sorted(args.picks), "threshold": threshold}, args.resume)
-        evaluate(args, found, truth, paths, threshold)
-
-
-def choose_threshold(
-    args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths, sizes: Sizes
-) -> None:
-    """Pick the validation micrographs, choose the threshold against their truth, keep it."""
-    truth = read_truth(args, args.choose_threshold, paths, sizes)
-    found = [pick(picker, paths[true.name], diameter_px)[1] for true in truth]
-    outcomes, margin_px = compare_all(args, found, truth)
-    threshold = matching.choose_threshold(matching.pr_curve(outcomes), args.precision)
-    report_counts(found, outcomes, threshold, None)
-    figures = matching.pick_metrics(outcomes, threshold, n_bootstrap=0)
-    chosen_on = {
-        "micrographs": [true.name for true in truth],
-        "diameter_px": diameter_px,
-        "margin_px": margin_px,
-        "wanted_precision": args.precision,
-        **{name: figures[name] for name in ("precision", "recall", "f1", "ap")},
-    }
-    keep_threshold(picker, threshold, chosen_on)
-
-
-def expect_particles(
-    args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths
-) -> None:
-    """Pick the micrographs, keep the threshold that gives so many picks on each, on average."""
-    found = [pick(picker, path, diameter_px)[1] for path in paths.values()]
-    scores = np.sort(np.concatenate([picks.scores for picks in found]))[::-1]
-    n_wanted = max(1, round(args.expected_particles * len(paths)))
-    if n_wanted > len(scores):
-        raise UserError(
-            f"--expected-particles {args.expected_particles:g}: there are only {len(scores):,} "
-            f"candidates on {len(paths):,} micrographs: ask for fewer, or train longer"
-        )
-    threshold = float(scores[n_wanted - 1])
-    report_counts(found, [], threshold, None)
-    chosen_on = {
-        "micrographs": list(paths),
-        "diameter_px": diameter_px,
-        "expected_particles": args.expected_particles,
-    }
-    keep_threshold(picker, threshold, chosen_on)
+    with contextlib.ExitStack() as stack:
+        if args.output is not None:
+            stack.enter_context(locked(args.output))
+            arguments = {"picks": sorted(args.picks), "threshold": threshold}
+            output.open_output(args.output, arguments, args.resume)
+        outcomes, margin_px = match_all(picks, truth, args.margin_px, args.asked_px)
+        report_quality(picks, outcomes, margin_px, threshold, paths, args.output)
+        if args.overlay and args.output is not None:
+            draw_outcomes(outcomes, threshold, args.asked_px, paths, args.output / "overlays")
 
 
 if __name__ == "__main__":

@@ -20,27 +20,28 @@ leaves a finished store alone. --dry-run shows the plan, its counts and the byte
 
 import argparse
 import contextlib
+import dataclasses
 from pathlib import Path
-from typing import Any
 
 from picking import files
 from picking.errors import UserError, run_script
-from picking.formats import annotations, paths
-from picking.preprocessing import counts, cutting, image_sizes, plan, windows
-from picking.preprocessing.metadata import (
-    arguments_of,
-    begun_from_arguments,
-    describe,
-    window_settings,
-)
+from picking.formats import annotations
+from picking.preprocessing import arguments, counts
+from picking.preprocessing.cutting import patch_writer
+from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
+from picking.preprocessing.metadata import begun_from, made_from
 from picking.preprocessing.montage import write_mask_montage, write_montage
-from picking.preprocessing.negatives import RULES
-from picking.stores import masks, patches, shards
-from picking.stores.journal import require_same
-from picking.stores.writer import fill_split
+from picking.preprocessing.plan import PatchSettings
+from picking.preprocessing.windows import WindowSettings, read_splits
+from picking.stores.journal import Journal, require_made_from
+from picking.stores.masks import MaskSettings, mask_writer
+from picking.stores.patches import read_metadata
+from picking.stores.writer import write_split
 
 TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
-Plans = dict[str, dict[str, list[Any]]]  # task -> split -> a plan for each micrograph
+WRITERS = {"patches": patch_writer, "segmentation": mask_writer}
+Splits = dict[str, annotations.Split]
+Plans = dict[str, counts.Plans]  # task -> split -> a plan of each micrograph
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,213 +53,114 @@ def parse_args() -> argparse.Namespace:
     add("--data-root", type=Path, help="the data set's top folder")
     add("--tasks", nargs="+", choices=TASKS, default=["patches"], help="default: patches")
     add("--output-dir", type=Path, default=Path("data/cryotransformer_full_pu"), help="of patches")
-    add(
-        "--patch-size",
-        type=int,
-        help="side of a patch in px of the micrograph, default 128; of a window in px after "
-        f"scaling, default {windows.WINDOW_PX}",
-    )
-    add("--hide-ratio", type=float, default=0.3, help="share of positives hidden among unlabeled")
-    add("--neg-per-pos", type=float, default=1.0, help="negatives wanted per particle")
+    add("--seg-output-dir", type=Path, default=Path("data/cryotransformer_preprocessed"))
     add("--seed", type=int, default=42)
     add("--splits", nargs="+", choices=annotations.SPLITS, help="default: those that are there")
     for split in annotations.SPLITS:
         add(f"--max-images-{split}", type=int, metavar="N", help="only N images, drawn at random")
     add("--num-workers", type=int, default=4, help="processes; the result does not depend on it")
-    add(
-        "--neg-rule",
-        choices=RULES,
-        default="far",
-        help="far: max(patch, 1.5 mean diameters) from every particle; disjoint: the patch meets "
-        "no particle",
-    )
-    add(
-        "--annotated-margin",
-        default="auto",
-        metavar="PX|auto",
-        help="draw no negative this near to an edge, where annotators list no particle; auto: the "
-        "largest margin that no centre of the data set enters",
-    )
-    add("--top-up", action="store_true", help="micrographs with room make up for those without")
-    add(
-        "--hard-negatives",
-        type=float,
-        nargs="?",
-        const=0.25,
-        default=0.0,
-        metavar="SHARE",
-        help="in train, this share of the negatives is just off a particle or looks unusual "
-        "(ice, carbon edge); 0.25 when no share is given",
-    )
-    add("--seg-output-dir", type=Path, default=Path("data/cryotransformer_preprocessed"))
-    add("--seg-size", type=int, default=768, help="side of an image for segmentation, in px")
-    add(
-        "--resize",
-        choices=masks.RESIZES,
-        default="stretch",
-        help="stretch: each axis fills the square; pad: one scale for both, the rest is ignored",
-    )
-    add(
-        "--seg-tiles",
-        type=int,
-        default=1,
-        metavar="N",
-        help="cut each micrograph into N x N images of --seg-size; 1: the whole is one image",
-    )
-    add(
-        "--seg-disk",
-        type=float,
-        default=1.0,
-        metavar="SHARE",
-        help="diameter of the disks in masks, in diameters of the particle; 0.6 keeps particles "
-        "that touch apart, which helps picking",
-    )
-    add(
-        "--seg-ignore-margin",
-        action="store_true",
-        help="masks ignore what lies within the annotated margin, where particles are not listed",
-    )
-    paths.add_pick_arguments(parser)
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
-    add(
-        "--shard",
-        type=shards.read_shard,
-        metavar="I/N",
-        help="do every N-th micrograph from the I-th on, as one of N processes on machines that "
-        "share the folders; when all are done, the same command without --shard finishes the "
-        "stores (and cuts a split anew, alone, when it leaves out one of its images)",
-    )
+    arguments.add_patch_arguments(parser)
+    arguments.add_mask_arguments(parser)
+    arguments.add_pick_arguments(parser)
     args = parser.parse_args()
-    paths.require_one_source(args, parser)
-    if args.patch_size is None:
-        args.patch_size = windows.WINDOW_PX if args.micrographs else 128
     args.tasks = [task for task in TASKS if task in args.tasks]
+    arguments.complete(args, parser)
     folders = {"patches": args.output_dir, "segmentation": args.seg_output_dir}
     args.folders = {task: folders[task] for task in args.tasks}
-
-    limits = [getattr(args, f"max_images_{split}") for split in annotations.SPLITS]
-    for valid, message in (
-        (args.patch_size >= 8, f"--patch-size is {args.patch_size}: choose 8 px or more"),
-        (0 <= args.hide_ratio < 1, f"--hide-ratio is {args.hide_ratio}: choose 0 to below 1"),
-        (0 <= args.neg_per_pos <= 100, f"--neg-per-pos is {args.neg_per_pos}: choose 0 to 100"),
-        (0 <= args.hard_negatives <= 1, f"--hard-negatives is {args.hard_negatives}: choose 0-1"),
-        (args.seg_size >= 16, f"--seg-size is {args.seg_size}: choose 16 px or more"),
-        (0.1 <= args.seg_disk <= 1, f"--seg-disk is {args.seg_disk}: choose 0.1 to 1"),
-        (args.seg_tiles >= 1, f"--seg-tiles is {args.seg_tiles}: choose 1 or more"),
-        (
-            args.windows_per_micrograph >= 1,
-            f"--windows-per-micrograph is {args.windows_per_micrograph}: choose 1 or more",
-        ),
-        (args.num_workers >= 0, f"--num-workers is {args.num_workers}: choose 0 or more"),
-        (
-            all(n is None or n > 0 for n in limits),
-            "--max-images-... must be 1 or more; leave a split out with --splits",
-        ),
-        (
-            args.annotated_margin == "auto" or args.annotated_margin.isdecimal(),
-            f"--annotated-margin is '{args.annotated_margin}': give whole px or 'auto'",
-        ),
-    ):
-        if not valid:
-            raise UserError(message)
     return args
 
 
 def main() -> None:
-    """Read the annotations, plan, check the disk, fill the stores, write pictures and metadata."""
+    """Read the annotations, plan, check the disk, write the stores, pictures and metadata."""
     args = parse_args()
     folders = args.folders
 
-    # 1. Annotations
-    if args.micrographs:
-        args.diameter_px = paths.diameter_in_px(args.diameter, args.pixel_size)
-        listed = windows.read_splits(
-            args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
-            args.seed, args.skip_unreadable,
-        )  # fmt: skip
-    else:
-        splits = annotations.find_splits(args.data_root, args.splits)
-        listed = {name: annotations.read_split(args.data_root, name) for name in splits}
-    splits = list(listed)
+    # 1. Annotations, and what of the stores is left to do
+    listed = read_annotations(args)
     require_own_folders(args, listed)
-    made_from = {task: arguments_of(args, task, listed) for task in args.tasks}
+    skipped: dict[str, list[str]] = {name: [] for name in listed}
     if args.dry_run:
-        make_plans(args, args.tasks, listed, skipped={name: [] for name in splits})
+        make_plans(args, args.tasks, listed, skipped)
         return
-    tasks = [task for task in args.tasks if not is_finished(folders[task], made_from[task])]
+    made = {task: made_from_arguments(args, task, listed) for task in args.tasks}
+    tasks = [task for task in args.tasks if not is_finished(folders[task], made[task])]
 
     with contextlib.ExitStack() as stack:
+        for task in tasks:
+            stack.enter_context(files.locked(folders[task]))
+        # One that held the folder until now may have finished the store
+        tasks = [task for task in tasks if not is_finished(folders[task], made[task])]
         journals = {}
         for task in tasks:
-            stack.enter_context(files.locked(folders[task], args.shard))
-        # One that held the folder until now may have finished the store
-        tasks = [task for task in tasks if not is_finished(folders[task], made_from[task])]
-        for task in tasks:
-            files.remove_half_written(folders[task], *(folders[task] / name for name in splits))
-            begun_from = begun_from_arguments(args, task, made_from[task])
-            journals[task] = shards.open_journal(folders[task], begun_from, args.shard)
-        skipped: dict[str, list[str]] = {name: [] for name in splits}
-        if args.skip_unreadable:
-            for name in splits:
-                known = [image for task in tasks for image in journals[task].skipped[name]]
-                skipped[name] = list(dict.fromkeys(known))
+            files.remove_half_written(folders[task], *(folders[task] / name for name in listed))
+            begun = begun_from(made[task], args.tasks)
+            journals[task] = Journal(folders[task] / ".journal", begun)
+            if args.skip_unreadable:
+                for name, known in journals[task].skipped.items():
+                    skipped[name] += [image for image in known if image not in skipped[name]]
+
         while tasks:
             # 2. Plan
-            plans, margin_px = make_plans(args, tasks, listed, skipped)
-            require_room(args, plans)
+            settings, plans, margin_px = make_plans(args, tasks, listed, skipped)
+            require_room(folders, settings, plans)
 
-            # 3. Fill, and once more as if the images that cannot be decoded were not there
+            # 3. Write, and once more as if the images that cannot be decoded were not there
             problems = {}
-            for name in splits:
-                fillings = []
-                for task in tasks:
-                    into, planned = folders[task] / name, plans[task][name]
-                    filling = cutting.filling if task == "patches" else masks.filling
-                    fillings.append(filling(into, planned, journals[task]))
-                # By the tasks asked for, not those left, so that an interrupted run ends the same
-                reduced = "patches" not in args.tasks
-                problems[name] = fill_split(fillings, args.num_workers, reduced, args.shard)
-            unreadable = [message for found in problems.values() for message in found.values()]
-            if unreadable and not args.skip_unreadable:
-                raise image_sizes.unreadable_error(
-                    unreadable, sum(map(len, plans[tasks[0]].values()))
-                )
-            if args.shard:
-                shards.print_done(args.shard, unreadable)
-                return
+            for name in listed:
+                writers = [
+                    WRITERS[task](folders[task] / name, plans[task][name], journals[task])
+                    for task in tasks
+                ]
+                problems[name] = write_split(writers, args.num_workers)
+            unreadable = [text for of_split in problems.values() for text in of_split.values()]
             if not unreadable:
                 break
-            for name in splits:
-                if problems[name]:
-                    skipped[name] += problems[name]
-                    for task in tasks:
-                        journals[task].skip(name, list(problems[name]))
+            if not args.skip_unreadable:
+                n_images = sum(map(len, plans[tasks[0]].values()))
+                raise unreadable_error(unreadable, n_images)
+            for name, images in problems.items():
+                skipped[name] += images
+                for task in tasks if images else []:
+                    journals[task].skip(name, list(images))
 
         # 4. Pictures, then metadata: a store is finished when its metadata.json is there
         for task in tasks:
-            for name in splits:
+            journal = journals[task]
+            noted = {name: journal.noted(name) for name in listed}
+            for name in listed:
                 picture = folders[task] / f"montage_{name}.png"
                 if task == "patches":
                     write_montage(folders[task] / name, plans[task][name], picture)
                 else:
-                    counts.print_shares(name, plans[task][name], journals[task].done)
+                    counts.print_fractions(name, plans[task][name], noted[name])
                     write_mask_montage(folders[task] / name, picture)
                 print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
             metadata = {
-                "made_from": made_from[task],
+                "made_from": made[task],
                 "annotated_margin_px": margin_px,
-                **describe(args, task, plans[task], listed, skipped, journals[task]),
+                **settings[task].description(journal.content_hash()),
+                **counts.count_splits(settings[task], plans[task], noted, listed, skipped),
             }
             files.write_json(folders[task] / "metadata.json", metadata)
-            journals[task].remove()
-            shards.remove_journals(folders[task])
-            n_rows = sum(plan.n_rows for planned in plans[task].values() for plan in planned)
-            what = "patches" if task == "patches" else "images with masks"
-            print(f"Finished {folders[task]}: {n_rows:,} {what}")
+            journal.remove()
+            n_rows = counts.n_rows(plans[task])
+            print(f"Finished {folders[task]}: {n_rows:,} {settings[task].row_noun}")
 
 
-def require_own_folders(args: argparse.Namespace, listed: dict[str, annotations.Split]) -> None:
+def read_annotations(args: argparse.Namespace) -> Splits:
+    """Return the splits: those of the data set, or train and val of the picks."""
+    if args.micrographs:
+        return read_splits(
+            args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
+            args.seed, args.skip_unreadable,
+        )  # fmt: skip
+    names = annotations.find_splits(args.data_root, args.splits)
+    return {name: annotations.read_split(args.data_root, name) for name in names}
+
+
+def require_own_folders(args: argparse.Namespace, listed: Splits) -> None:
     """Raise `UserError` when a store would lie among the micrographs or where the other does."""
     inputs_lie_in = {
         m.path.parent.resolve() for split in listed.values() for m in split.micrographs
@@ -278,106 +180,114 @@ def require_own_folders(args: argparse.Namespace, listed: dict[str, annotations.
         )
 
 
-def is_finished(folder: Path, made_from: dict) -> bool:
+def made_from_arguments(args: argparse.Namespace, task: str, listed: Splits) -> dict:
+    """Return what a store's content follows from."""
+    if args.micrographs:
+        windows = dataclasses.asdict(settings_of(args, task))
+        return made_from("windows", {**vars(args), **windows}, listed)
+    return made_from(task, vars(args), listed)
+
+
+def is_finished(folder: Path, made: dict) -> bool:
     """Return whether the store is complete; raises `UserError` when it is made from else."""
     if not (folder / "metadata.json").is_file():
         return False
-    require_same(folder, patches.read_metadata(folder).get("made_from", {}), made_from)
-    shards.remove_journals(folder)  # of a process that was killed before it removed them
+    require_made_from(folder, read_metadata(folder).get("made_from", {}), made)
+    (folder / ".journal").unlink(missing_ok=True)  # of a process that was killed just before that
     print(f"{folder} is complete already: nothing to do")
     return True
 
 
+def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> counts.Settings:
+    """Return what decides a store's rows; margin_px: at a micrograph's edges, not annotated."""
+    if task == "segmentation":
+        return MaskSettings(
+            side_px=args.seg_size,
+            resize=args.resize,
+            tiles=args.seg_tiles,
+            margin_px=margin_px if args.seg_ignore_margin else 0,
+            disk=args.seg_disk,
+            # By the tasks asked for, not those left, so that an interrupted run ends the same
+            reduced="patches" not in args.tasks,
+        )
+    if args.micrographs:
+        return WindowSettings(
+            window_px=args.patch_size,
+            diameter_px=args.diameter_px,
+            per_micrograph=args.windows_per_micrograph,
+            expected_particles=args.expected_particles,
+            seed=args.seed,
+        )
+    return PatchSettings(
+        patch_size_px=args.patch_size,
+        hide_ratio=args.hide_ratio,
+        neg_per_pos=args.neg_per_pos,
+        seed=args.seed,
+        neg_rule=args.neg_rule,
+        margin_px=margin_px,
+        top_up=args.top_up,
+        hard_fraction=args.hard_negatives,
+    )
+
+
 def make_plans(
-    args: argparse.Namespace,
-    tasks: list[str],
-    listed: dict[str, annotations.Split],
-    skipped: dict[str, list[str]],
-) -> tuple[Plans, int]:
+    args: argparse.Namespace, tasks: list[str], listed: Splits, skipped: dict[str, list[str]]
+) -> tuple[dict[str, counts.Settings], Plans, int]:
     """Plan every split without the images in ``skipped``, and print the counts.
 
-    Returns the plans and the annotated margin in px. Adds unreadable images to ``skipped``.
+    Returns settings and plans of each task and the annotated margin in px. Adds unreadable images
+    to ``skipped``.
     """
-    records, sizes = {}, {}
+    headers, distances_px = {}, {}
     for name, split in listed.items():
         limit = getattr(args, f"max_images_{name}")
-        records[name], sizes[name] = image_sizes.read_headers(
+        headers[name] = read_headers(
             split, limit, skipped[name], args.skip_unreadable, args.seed, args.num_workers
         )
     for name in listed:
-        found = zip(records[name], sizes[name], strict=True)
-        if not any(annotations.inside(record, size).any() for record, size in found):
+        distances_px[name] = distances_to_edge(*headers[name])
+        if not len(distances_px[name]):
             raise UserError(
                 f"split '{name}' yields no {'patch' if 'patches' in tasks else 'mask'}: no "
                 "particle's centre lies in a readable image; check its annotation or leave it out "
                 "with --splits"
             )
-    plans: Plans = {task: {} for task in tasks}
-    if args.micrographs:
-        settings = window_settings(args)
-        for name, split in listed.items():
-            plans["patches"][name] = windows.plan_windows(
-                name, records[name], sizes[name], settings
-            )
-            counts.print_windows(split, plans["patches"][name], skipped[name], settings)
-        print_store(args, plans)
-        return plans, 0
-    margin_px = image_sizes.largest_margin(records, sizes)
+    margin_px = 0
     if args.annotated_margin != "auto":
         margin_px = int(args.annotated_margin)
-    if "patches" in tasks:
-        settings = plan.PlanSettings(
-            patch_size_px=args.patch_size,
-            hide_ratio=args.hide_ratio,
-            neg_per_pos=args.neg_per_pos,
-            seed=args.seed,
-            neg_rule=args.neg_rule,
-            margin_px=margin_px,
-            top_up=args.top_up,
-            hard_share=args.hard_negatives,
-        )
+    elif not args.micrographs:
+        # Train's for all: what is annotated in val or test must not change what is learnt from
+        margin_px = int(next(iter(distances_px.values())).min())
+
+    settings = {task: settings_of(args, task, margin_px) for task in tasks}
+    plans: Plans = {task: {} for task in tasks}
+    for task in tasks:
         for name in listed:
-            plans["patches"][name] = plan.plan_split(
-                name, records[name], sizes[name], settings, args.num_workers
-            )
+            plans[task][name] = settings[task].plan_split(name, *headers[name], args.num_workers)
         for name, split in listed.items():
-            counts.print_patches(split, plans["patches"][name], skipped[name], settings)
-    if "segmentation" in tasks:
-        ignored_px = margin_px if args.seg_ignore_margin else 0
-        drawn = masks.MaskSettings(
-            args.seg_size, args.resize, args.seg_tiles, ignored_px, args.seg_disk
-        )
-        for name, split in listed.items():
-            plans["segmentation"][name] = masks.plan_images(records[name], sizes[name], drawn)
-            counts.print_images(split, plans["segmentation"][name], skipped[name])
-    print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
-    print_store(args, plans)
-    return plans, margin_px
-
-
-def print_store(args: argparse.Namespace, plans: Plans) -> None:
-    """Print how large the stores will be."""
-    for task in plans:
-        n_bytes = store_bytes(args, task, plans[task])
+            counts.print_plans(settings[task], split, plans[task][name], skipped[name])
+    if not args.micrographs:
+        print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
+        for name, split_px in distances_px.items():
+            if n_within := int((split_px < margin_px).sum()):
+                print(f"  Note: {n_within:,} particles of {name} lie nearer to an edge")
+    for task in tasks:
+        n_bytes = counts.n_rows(plans[task]) * settings[task].row_bytes
         print(f"Store: {n_bytes / 1e9:.2f} GB in {args.folders[task]}", flush=True)
+    return settings, plans, margin_px
 
 
-def store_bytes(args: argparse.Namespace, task: str, plans: dict[str, list[Any]]) -> int:
-    """Return the bytes that the rows of all splits take."""
-    n_rows = sum(plan.n_rows for split_plans in plans.values() for plan in split_plans)
-    return n_rows * (args.patch_size**2 if task == "patches" else 2 * args.seg_size**2)
-
-
-def require_room(args: argparse.Namespace, plans: Plans) -> None:
+def require_room(
+    folders: dict[str, Path], settings: dict[str, counts.Settings], plans: Plans
+) -> None:
     """Raise `UserError` when a disk lacks the room for all stores on it."""
     needed: dict[int, int] = {}
-    for task in plans:
-        folder = args.folders[task]
-        present = [path for name in plans[task] for path in (folder / name).glob("*.npy")]
-        n_bytes = store_bytes(args, task, plans[task]) - sum(f.stat().st_size for f in present)
-        disk = folder.stat().st_dev
-        needed[disk] = needed.get(disk, 0) + n_bytes
-        files.require_room(folder, needed[disk])
+    for task, of_task in plans.items():
+        present = [path for name in of_task for path in (folders[task] / name).glob("*.npy")]
+        n_bytes = counts.n_rows(of_task) * settings[task].row_bytes
+        disk = folders[task].stat().st_dev
+        needed[disk] = needed.get(disk, 0) + n_bytes - sum(f.stat().st_size for f in present)
+        files.require_room(folders[task], needed[disk])
 
 
 if __name__ == "__main__":

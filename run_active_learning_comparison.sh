@@ -3,9 +3,9 @@
 #
 #   ./run_active_learning_comparison.sh                  random on GPU 0, uncertainty on GPU 1
 #   ./run_active_learning_comparison.sh --strategies "random uncertainty entropy" --seeds "42 43 44"
-#   ./run_active_learning_comparison.sh --slurm submit --slurm-options "--partition=gpu"
 #
 # What is done is not done again, and what was interrupted goes on: run the same command.
+# For a cluster, docs/active_learning_guide.md has a template.
 set -euo pipefail
 
 # Without data: simulated micrographs, 12 minutes on 2 cores. "full" trains on all: the target.
@@ -40,7 +40,7 @@ usage: ./run_active_learning_comparison.sh [options] [-- flags for train_active_
                           by default data/<data root's name>_seg...
   --seg-size PX           side of the images in that store (default: 768)
   --seg-tiles N           N x N images of each micrograph
-  --seg-ignore-margin     leave out of loss and figures the margin in which nobody annotated
+  --seg-ignore-margin     leave the margin that nobody annotated out of loss and metrics
   --config YAML           default: configs/active_learning.yaml
                           (simulated: configs/active_learning_quickstart.yaml)
   --output-dir DIR        default: experiments/active_learning_fixed
@@ -49,9 +49,8 @@ usage: ./run_active_learning_comparison.sh [options] [-- flags for train_active_
                           "cpu cpu": two runs at a time on the CPU (simulated data without a GPU)
   --num-workers N         processes that make the data (default: the processors, at most 8) and,
                           in each training, read (default: 0, the fastest unless the disk is slow)
-  --slurm [print|submit]  print (default) or submit a Slurm script that runs the same commands
-  --slurm-options "..."   of each of its jobs, e.g. "--partition=gpu --time=12:00:00"
 PYTHON=/path/to/python uses an environment of yours instead of .venv.
+TORCH_INDEX=URL takes torch and torchvision for .venv from that package index, of CPU builds, say.
 TEXT
 }
 
@@ -87,69 +86,15 @@ end() {  # SLOT: take the status of the run that ended there
     failed+="${failed:+; }$name (exit $status), see ${consoles[$1]}"
 }
 
-quoted() {  # COMMAND...: as bash reads it
-    printf '%q ' "$@"
-}
-
-slurm_script() {
-    local i device=cuda gpu=--gres=gpu:1 data='""' words options=""
-    read -r -d '' -a words <<<"$slurm_options" || true  # it ends at no delimiter
-    ((${#words[@]} == 0)) || options=$(quoted "${words[@]}")
-    [[ $gpus == all || $gpus == *[0-9]* ]] || device=cpu gpu=""
-    cat <<TEXT
-#!/usr/bin/env bash
-# Active learning on Slurm, written by run_active_learning_comparison.sh. "bash FILE" submits this
-# file: a job that makes the data if they are to be made, an array job with a task for each run, and
-# behind them the analysis. A run that Slurm preempts is requeued and goes on where it was;
-# after a time limit or a failure submit again: what is done is not done again.
-#SBATCH --job-name=active_learning --requeue --open-mode=append --signal=B:TERM@120
-set -euo pipefail
-script=\$(realpath -- "\$0")
-submit() {  # STEP OPTIONS...: print the job's number
-    sbatch --parsable "\${@:2}" $options "\$script" "\$1" | cut -d ";" -f 1
-}
-cd $(quoted "$PWD")
-# exec: Slurm's SIGTERM reaches Python itself
-case \${SLURM_ARRAY_TASK_ID:-\${1:-submit}} in
-TEXT
-    if [[ -n $data_root ]]; then
-        data="\$(submit data --cpus-per-task=$n_makers)"
-        echo "data)"
-        [[ -z $simulated ]] || echo "    $(quoted "${simulate[@]}")"
-        echo "    exec $(quoted "${preprocess[@]}") ;;"
-    fi
-    for i in "${!runs[@]}"; do
-        echo "$i) exec $(quoted "${train[@]}" --strategy "${runs[i]% *}" --seed "${runs[i]#* }" \
-            --device "$device") ;;"
-    done
-    cat <<TEXT
-analysis) exec $(quoted "${analyse[@]}") ;;
-submit)
-    mkdir -p $(quoted "$output_dir") && cd $(quoted "$output_dir")
-    data=$data
-    runs=\$(submit runs --array=0-$((${#runs[@]} - 1)) --cpus-per-task=$((${num_workers:-0} + 2)) \\
-        $gpu \${data:+--dependency=afterok:\$data --kill-on-invalid-dep=yes})
-    analysis=\$(submit analysis --dependency=afterany:\$runs)
-    echo "Submitted jobs: \${data:+data \$data, }runs \$runs, analysis \$analysis"
-    echo "What they print: \$PWD/slurm-*.out" ;;
-esac
-TEXT
-}
-
 strategies="" seeds=42 data_dir="" data_root="" seg_size="" seg_tiles="" ignore_margin="" config=""
-output_dir="" gpus=all num_workers="" slurm="" slurm_options=""
+output_dir="" gpus=all num_workers=""
 while [[ $# -gt 0 ]]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --) shift; break ;;
         --seg-ignore-margin) ignore_margin=yes; shift ;;
-        --slurm)
-            slurm=print
-            [[ ${2:-} != print && ${2:-} != submit ]] || { slurm=$2; shift; }
-            shift
-            ;;
         --strategies | --seeds | --data-dir | --data-root | --seg-size | --seg-tiles | --config | \
-            --output-dir | --gpus | --num-workers | --slurm-options)
+            --output-dir | --gpus | --num-workers)
             [[ $# -ge 2 && (-n $2 || $1 == --gpus) ]] || fail "$1 needs a value"
             name=${1#--} value=$2
             case $1 in  # relative paths are the caller's, not this script's
@@ -173,17 +118,13 @@ done
 [[ -n $data_root || -z $data_dir || -d $data_dir/train ]] ||
     fail "--data-dir $data_dir has no train/: check the path, or make the store from a --data-root"
 [[ -z $config || -f $config ]] || fail "--config $config is not there: check the path"
-[[ $slurm != submit ]] || command -v sbatch >/dev/null ||
-    fail "--slurm submit finds no sbatch: run it on the cluster, or use --slurm print"
-[[ $slurm != print ]] || exec 3>&1 >&2  # standard output is for the script alone
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
-use_environment
+use_environment requirements.txt
 stop_on_signals
-n_makers=$(nproc)
-((n_makers <= 8)) || n_makers=8
-n_makers=${num_workers:-$n_makers}
+n_processors=$(nproc)
+((n_processors <= 8)) || n_processors=8
 
 # 1. What is to be run
 simulated=""
@@ -205,45 +146,32 @@ fi
 output_dir=${output_dir:-experiments/active_learning_fixed}
 strategies=${strategies:-random uncertainty}
 
-simulate=("$PYTHON" -m picking.simulation --output "$data_root" "${simulation[@]}"
-    --num-workers "$n_makers")
-preprocess=("$PYTHON" preprocess_coco_full_dataset.py --tasks segmentation --data-root "$data_root"
-    --seg-output-dir "$data_dir" --num-workers "$n_makers")
-[[ -z $seg_size ]] || preprocess+=(--seg-size "$seg_size")
-[[ -z $seg_tiles ]] || preprocess+=(--seg-tiles "$seg_tiles")
-[[ -z $ignore_margin ]] || preprocess+=(--seg-ignore-margin)
-train=("$PYTHON" train_active_learning_fixed.py --config "${config:-configs/active_learning.yaml}"
-    --train-data-dir "$data_dir/train" --val-data-dir "$data_dir/val" --output-dir "$output_dir"
-    --num-workers "${num_workers:-0}" --resume "$@")
-analyse=("$PYTHON" analyze_active_learning_results.py --experiments-dir "$output_dir")
 runs=()
 for seed in $seeds; do
     for strategy in $strategies; do runs+=("$strategy $seed"); done
 done
 all_gpus=$("$PYTHON" -c "$check" $strategies)
 
-if [[ -n $slurm ]]; then
-    if [[ $slurm == print ]]; then
-        slurm_script >&3
-    else
-        mkdir -p "$output_dir"
-        slurm_script >"$output_dir/slurm.sh"
-        bash "$output_dir/slurm.sh"
-    fi
-    exit
-fi
-
 # 2. Data
 if [[ -n $simulated ]]; then
     echo "== No data given: simulated micrographs in $data_root"
-    call "${simulate[@]}"
+    call "$PYTHON" -m picking.simulation --output "$data_root" "${simulation[@]}" \
+        --num-workers "${num_workers:-$n_processors}"
 fi
 if [[ -n $data_root ]]; then
     echo "== Images and masks in $data_dir"
-    call "${preprocess[@]}"
+    preprocess=(--tasks segmentation --data-root "$data_root" --seg-output-dir "$data_dir"
+        --num-workers "${num_workers:-$n_processors}")
+    [[ -z $seg_size ]] || preprocess+=(--seg-size "$seg_size")
+    [[ -z $seg_tiles ]] || preprocess+=(--seg-tiles "$seg_tiles")
+    [[ -z $ignore_margin ]] || preprocess+=(--seg-ignore-margin)
+    call "$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
 fi
 
 # 3. Training: a run at a time on each device, the next one as soon as one is free
+train=("$PYTHON" train_active_learning_fixed.py --config "${config:-configs/active_learning.yaml}"
+    --train-data-dir "$data_dir/train" --val-data-dir "$data_dir/val" --output-dir "$output_dir"
+    --num-workers "${num_workers:-0}" --resume "$@")
 if [[ $gpus == all ]]; then
     gpus=$all_gpus
     # The simulated images are too small to keep two processors busy with one run
@@ -281,9 +209,9 @@ done
 # 4. Analysis of what is complete
 echo "== Comparison of the runs in $output_dir"
 status=0
-call "${analyse[@]}" || status=$?
+call "$PYTHON" analyze_active_learning_results.py --experiments-dir "$output_dir" || status=$?
 [[ -z $simulated ]] ||
-    echo "These figures are of simulated micrographs: for real ones give --data-dir or --data-root."
+    echo "These metrics are of simulated micrographs: for real ones give --data-dir or --data-root."
 [[ -z $failed ]] || echo "error: these runs failed: $failed" >&2
 [[ -z $failed ]] || status=$failed_status
 exit "$status"

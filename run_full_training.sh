@@ -21,6 +21,7 @@ usage: ./run_full_training.sh [options] [-- flags for train_pu_fixed_full.py]
   --max-images-train N    only N training micrographs
   --neg-rule far|disjoint where negatives may lie
 PYTHON=/path/to/python uses an environment of yours instead of .venv.
+TORCH_INDEX=URL takes torch and torchvision for .venv from that package index, of CPU builds, say.
 TEXT
 }
 
@@ -60,7 +61,7 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
-use_environment
+use_environment requirements.txt
 stop_on_signals
 n_processors=$(nproc)
 ((n_processors <= 8)) || n_processors=8
@@ -95,4 +96,4 @@ echo "== Training in experiments/$exp_name"
 call "$PYTHON" train_pu_fixed_full.py --config "$config" --exp-name "$exp_name" \
     --data-dir "$data_dir" --device "$device" --num-workers "${num_workers:-0}" --use-data-prior \
     --resume "$@"
-[[ -z $simulated ]] || echo "These figures are of simulated micrographs: for real ones give --data-root."
+[[ -z $simulated ]] || echo "These metrics are of simulated micrographs: for real ones give --data-root."

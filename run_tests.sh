@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every check there is: ruff, mypy and pytest. Makes .venv first where there is none.
+# Every check there is: ruff, mypy, import-linter and pytest. Makes .venv first where there is none.
 #
 #   ./run_tests.sh                    all of them
 #   ./run_tests.sh tests/test_x.py    further arguments go to pytest
@@ -7,12 +7,14 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./environment.sh
-use_environment
+use_environment requirements.txt requirements-dev.txt
 
 echo "ruff ..."
 "$PYTHON" -m ruff check .
 "$PYTHON" -m ruff format --check --quiet .
 echo "mypy ..."
 "$PYTHON" -m mypy
+echo "import-linter ..."
+"$PYTHON" -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 echo "pytest ..."
 "$PYTHON" -m pytest "$@"

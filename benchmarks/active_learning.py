@@ -93,7 +93,7 @@ def agreement(args: argparse.Namespace) -> None:
     )
     n = max(1, len(rows) // 10)
     chosen, scores = {}, {}
-    names = [name for name in STRATEGIES if name != "coreset"]
+    names = list(STRATEGIES)
     for name in names:
         rng = query_rng(config.training.seed, name, best["iteration"])
         chosen[name], scores[name] = STRATEGIES[name].select(whole, n, rng)

@@ -5,8 +5,9 @@
 (a) The usual way: a data set reads one patch at a time, Pillow and torchvision make the weak and
     the strong view (RandAugment) of it, worker processes do so.
 (b) Ours with augmentation on the CPU: a batch at a time is read from the memory map and both views
-    are made of all of it (picking/training/augment.py), by worker processes, or by as many threads
-    of the training process, which need not send 8 MB of views for every batch.
+    are made of all of it by what training calls (picking/training/augment.py), by worker processes,
+    or by as many threads of the training process, which need not send 8 MB of views for every
+    batch. Training makes the strong view of the unlabeled patches only.
 (c) Ours with augmentation on the GPU, the host's part alone: a batch of bytes is read from the
     memory map, by worker processes, or by the training process itself. What the GPU does is not
     measured here.
@@ -194,7 +195,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--patch-size", type=int, default=128, help="side in px")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each way in each turn")
     parser.add_argument("--repeats", type=int, default=5, help="turns")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=Path, help="also write the rates to this file")
     args = parser.parse_args()
     if args.num_workers < 1 or args.repeats < 1 or args.n_patches < BATCH_SIZE:
         parser.error(f"--num-workers and --repeats from 1, --n-patches from {BATCH_SIZE}")
@@ -314,10 +315,10 @@ def print_table(report: dict) -> None:
     print(", ".join(f"{key} {value}" for key, value in report["conditions"].items()))
     print(f"\n{'':50}{'patches/s':>10}{'lowest':>10}{'highest':>10}{'x (a)':>8}")
     for key, row in report["ways"].items():
-        figures = "".join(
+        rates = "".join(
             f"{row[name]:>10,.0f}" for name in ("patches_per_second", "lowest", "highest")
         )
-        print(f"{WAYS[key]:50}{figures}{row['ratio']:>8.1f}")
+        print(f"{WAYS[key]:50}{rates}{row['ratio']:>8.1f}")
     for key, rate in report["cold"].items():
         print(f"{WAYS[key] + ', cold store':50}{rate:>10,.0f}")
     print("\nA patch of (a), (b) or (d) is a pair of views.")

@@ -35,7 +35,8 @@ from picking.config import ActiveConfig, read_config
 from picking.errors import run_script
 from picking.files import read_json, write_atomically
 from picking.formats import annotations
-from picking.formats.coordinates import Picks, write_picks
+from picking.formats.coordinates import write_picks
+from picking.formats.picks import Micrograph, Picks
 from picking.seeds import stream
 
 CONFIG = "configs/active_learning_real_quick.yaml"
@@ -201,7 +202,7 @@ def write_labels(args: argparse.Namespace, folder: Path, labelled: list[dict], s
     return n_picks
 
 
-def picks_of(micrograph: annotations.Micrograph, chosen: np.ndarray, diameter_px: float) -> Picks:
+def picks_of(micrograph: Micrograph, chosen: np.ndarray, diameter_px: float) -> Picks:
     """Return some of a micrograph's particles, bool (n,), as picks without scores."""
     centres = micrograph.centres_px[chosen]
     unknown, diameters = np.full(len(centres), np.nan), np.full(len(centres), diameter_px)
@@ -218,7 +219,7 @@ def train_on_pseudo_masks(
               "--device", args.device)  # fmt: skip
     root, picked = folder / "pseudo_root", folder / "picked"
     if not (picked / "thresholds.csv").exists():  # the last file of picking
-        if not picked.exists():  # begun with the threshold in the checkpoint
+        if not picked.exists():  # else it was begun with a threshold that was chosen
             script(*common, "--expected-particles", args.expected_particles)
         script(*common, "--output", picked, "--formats", "csv", "--resume")
     for path in (*images.glob("*.jpg"), *(picked / "csv").glob("*.csv")):

@@ -38,10 +38,13 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from picking.detection.matching import match_picks
+from picking.detection.thresholds import threshold_file
+from picking.files import read_json
 from picking.formats import annotations
-from picking.formats.coordinates import Picks, match_names, read_picks, write_picks
+from picking.formats.coordinates import match_names, read_picks, write_picks
 from picking.formats.micrographs import image_size, read_micrograph, write_mrc
 from picking.formats.paths import expand
+from picking.formats.picks import Picks
 from picking.seeds import stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,9 +178,7 @@ def write_labels(root: Path, folder: Path, share: float, seed: int, diameter_px:
 def pick_and_evaluate(
     args: argparse.Namespace, folder: Path, checkpoint: Path, n_labels: int, minutes: float
 ) -> dict:
-    """Choose the threshold on val, pick test, return the figures."""
-    import torch
-
+    """Choose the threshold on val, pick test, return the metrics."""
     truth = args.data_root / "annotations"
     common = ("--checkpoint", checkpoint, "--diameter", f"{args.diameter}px", "--device", "cpu",
               "--annotated-margin", MARGIN_PX)  # fmt: skip
@@ -185,7 +186,7 @@ def pick_and_evaluate(
         "pick_particles.py", *common, "--micrographs", args.data_root / "val" / "*.jpg",
         "--choose-threshold", truth / "instances_val.json",
     )  # fmt: skip
-    chosen_on = torch.load(checkpoint, weights_only=True)["pick_threshold_chosen_on"]
+    chosen_on = read_json(threshold_file(checkpoint))["chosen_on"]
     script(
         "pick_particles.py", *common, "--micrographs", args.data_root / "test" / "*.jpg",
         "--evaluate", truth / "instances_test.json", "--output", folder / "picks", "--overlay",

@@ -59,18 +59,18 @@ def main() -> None:
 def copy_micrographs(root: Path, n: int, folder: Path) -> list[Path]:
     """Make a data set of ``n`` micrographs out of a split of ``root``; return their paths."""
     name = f"annotations/instances_{SPLIT}.json"
-    found = json.loads((root / name).read_text())
+    listed = json.loads((root / name).read_text())
     images, boxes = [], []
     (folder / SPLIT).mkdir(parents=True)
     for i in range(n):
-        image = found["images"][i % len(found["images"])]
+        image = listed["images"][i % len(listed["images"])]
         copied = f"{i:05}_{image['file_name']}"
         shutil.copy(root / SPLIT / image["file_name"], folder / SPLIT / copied)
         images.append({**image, "id": i, "file_name": copied})
-        of_it = (box for box in found["annotations"] if box["image_id"] == image["id"])
+        of_it = (box for box in listed["annotations"] if box["image_id"] == image["id"])
         boxes += [{**box, "image_id": i, "id": len(boxes) + k} for k, box in enumerate(of_it)]
     (folder / "annotations").mkdir()
-    (folder / name).write_text(json.dumps({**found, "images": images, "annotations": boxes}))
+    (folder / name).write_text(json.dumps({**listed, "images": images, "annotations": boxes}))
     return sorted((folder / SPLIT).iterdir())
 
 

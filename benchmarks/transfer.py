@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.picking import ROOT, script
+from picking.detection.thresholds import threshold_file
 from picking.errors import UserError, run_script
 from picking.files import read_json, write_atomically, write_json
 from picking.formats.annotations import SPLITS
@@ -232,10 +233,8 @@ def make_stores(args: argparse.Namespace, record: dict, run: Path) -> None:
 
 def chosen_f1(checkpoint: Path) -> float | None:
     """Return the F1 on validation of a checkpoint's picking threshold, None before it is chosen."""
-    import torch
-
-    chosen_on = torch.load(checkpoint, weights_only=True).get("pick_threshold_chosen_on")
-    return chosen_on and chosen_on["f1"]
+    path = threshold_file(checkpoint)
+    return read_json(path)["chosen_on"]["f1"] if path.exists() else None
 
 
 def minutes_of(run: Path) -> float:

@@ -133,52 +133,29 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, part: object = None) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold ``folder`` for this process; a second one gets a `UserError` that says who holds it.
 
-    Who names a ``part``, such as shard 2-of-8, shares the folder with holders of other parts.
     The kernel drops the lock with the process, so one that was killed does not block the next.
     """
     make_folder(folder)
-    holder = f"process {os.getpid()} on {os.uname().nodename}"
-    with contextlib.ExitStack() as stack:
-        if part is None:
-            stack.enter_context(_held(folder / ".lock", fcntl.LOCK_EX, holder))
-        else:
-            sharing = "processes with --shard"  # each of them writes this, in any order
-            stack.enter_context(_held(folder / ".lock", fcntl.LOCK_SH, sharing))
-            stack.enter_context(_held(folder / f".lock-{part}", fcntl.LOCK_EX, holder))
-        yield
-
-
-@contextlib.contextmanager
-def _held(path: Path, operation: int, holder: str) -> Iterator[None]:
-    """Hold the lock file ``path`` and say in it who does."""
-    with path.open("a+") as file:
-        if not _lock(file, operation):
+    with (folder / ".lock").open("a+") as file:
+        if not _lock(file):
             file.seek(0)
             holder = file.readline().strip() or "another process"
-            raise UserError(
-                f"{path.parent} is in use by {holder}: wait for it or choose another folder"
-            )
+            raise UserError(f"{folder} is in use by {holder}: wait for it or choose another folder")
         file.truncate(0)
-        file.write(holder + "\n")
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
         file.flush()
         yield
 
 
-def lock_when_free(file: IO) -> None:
-    """Lock the file until it is closed, however long others hold it."""
-    with contextlib.suppress(OSError):  # some cluster file systems know no locks: go on without
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _lock(file: IO, operation: int) -> bool:
+def _lock(file: IO) -> bool:
     """Lock the file; return whether that worked before patience ran out."""
     give_up = time.monotonic() + LOCK_PATIENCE_S
     while True:
         try:
-            fcntl.flock(file, operation | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
             if time.monotonic() >= give_up:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -124,3 +125,48 @@ def test_a_worker_that_has_lost_its_parent_complains_no_more(parent_is_alive, ca
     parallel.follow_parent()
     sys.excepthook(EOFError, EOFError("broken pipe"), None)
     assert ("broken pipe" in capsys.readouterr().err) == parent_is_alive
+
+
+def slow_first(n):
+    time.sleep(0.2 if n == 0 else 0)
+    return n, os.getpid()
+
+
+def die(n):
+    os._exit(9)
+
+
+def complain(n):
+    raise UserError(f"number {n}")
+
+
+@pytest.mark.parametrize("n_workers", [0, 1, 3])
+def test_results_come_in_order_from_as_many_processes_as_asked(n_workers):
+    results = list(ordered_map(slow_first, range(30), n_workers, "Counting"))
+    assert [n for n, _ in results] == list(range(30))
+    processes = {process for _, process in results}
+    assert len(processes) <= max(1, n_workers)
+    assert (os.getpid() in processes) == (n_workers == 0)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_no_job_gives_no_result(n_workers):
+    assert list(ordered_map(slow_first, [], n_workers, "Counting")) == []
+
+
+def test_a_users_mistake_in_a_worker_comes_through():
+    with pytest.raises(UserError, match="number 0"):
+        list(ordered_map(complain, range(5), 2, "Complaining"))
+
+
+def test_a_killed_worker_is_a_clear_error_and_no_hang():
+    with pytest.raises(UserError, match=r"a worker process was killed.*fewer --num-workers"):
+        list(ordered_map(die, range(5), 2, "Dying"))
+
+
+def test_leaving_early_leaves_no_process_behind():
+    results = ordered_map(slow_first, range(50), 2, "Counting")
+    process = [next(results), next(results)][1][1]
+    results.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)

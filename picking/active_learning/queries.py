@@ -40,7 +40,8 @@ def query(
     looks at.
     """
     settings, training = config.active_learning, config.training
-    strategy = strategies.strategy(settings.strategy)
+    name = strategies.strategy_name(settings.strategy)
+    strategy = strategies.strategy(name)
     unlabelled = np.setdiff1d(np.arange(len(store)), labelled)
 
     def scored(rows: np.ndarray) -> PoolScores:
@@ -59,7 +60,7 @@ def query(
         strata=[store.ids[i] for i in unlabelled],
     )
     started = time.monotonic()
-    rng = strategies.query_rng(training.seed, settings.strategy, k)
+    rng = strategies.query_rng(training.seed, name, k)
     chosen, scores = strategy.select(pool, n_new, rng)
     seconds = time.monotonic() - started
 
@@ -70,11 +71,11 @@ def query(
         write_labelled(run, k + 1, store, everything, new, scores[chosen])
     shared = {}
     if settings.compare_queries:
-        others = [name for name in strategies.STRATEGIES if name != settings.strategy]
+        others = [other for other in strategies.STRATEGIES if other != name]
         shared = strategies.overlaps(pool, chosen, others, training.seed, k)
     if board is not None:
         log_query(
-            board, k, settings.strategy, store, unlabelled, chosen, scores, shared, network,
+            board, k, name, store, unlabelled, chosen, scores, shared, network,
             seconds, device,
         )  # fmt: skip
     return seconds

@@ -1,33 +1,34 @@
 """Which images to label next: scores and features of a pool -> a selection.
 
-A strategy is one function and one line in `STRATEGIES`. It gets a `Pool`, the number of images
-wanted and a generator, and returns the chosen positions among the candidates, int64 (n,) in the
-order of choice, with a score for every candidate, float64 (n_pool,). It never chooses a position
-twice, and all of the pool where the pool is smaller. What is labelled is no candidate.
+To add a strategy, write one function and one line in `STRATEGIES`. The function gets a `Pool`, the
+number of images wanted and a generator. It returns the chosen positions among the candidates, int64
+(n,) in the order of choice, and a score for every candidate, float64 (n_pool,). It chooses no
+position twice, and takes all candidates where there are fewer than wanted. Candidates are the
+images that are not labelled.
 """
 
 import dataclasses
 import difflib
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
-from picking.active_learning.pool_scores import PoolScores
 from picking.errors import UserError
 from picking.seeds import stream
 
-BLOCK_ROWS = 4096  # of features in one matrix product: bounds the memory beside them
-AHEAD = 64  # points whose distances to all k-centre takes at once
-UNCERTAIN_SHARE = 0.7  # of a hybrid query; the rest is for diversity
+if TYPE_CHECKING:  # it imports torch, which those who only want the names need not wait for
+    from picking.active_learning.pool_scores import PoolScores
+
+BLOCK_ROWS = 4096  # rows of features in one matrix product, to bound its memory
+UNCERTAIN_FRACTION = 0.7  # of a hybrid query; the rest is chosen by k-centre
 # As in Hacohen et al. 2022 (TypiClust).
 MAX_CLUSTERS = 500
 SMALLEST_CLUSTER = 5
 NEIGHBOURS = 20
-# About as many as the data set has proteins: what the strata stand for where no id is known.
-MAX_STRATA = 20
+MAX_STRATA = 20  # where no EMPIAR id is known; about as many as the data set has proteins
 LLOYD_STEPS = 10
 
 Selection = tuple[np.ndarray, np.ndarray]
@@ -35,28 +36,28 @@ Selection = tuple[np.ndarray, np.ndarray]
 
 @dataclasses.dataclass
 class Pool:
-    """What a strategy may look at; images are scored when it does, so that random costs nothing.
+    """What a strategy may look at. Images are scored on first use, so `random` scores none.
 
-    ``rows`` (n,) and ``labelled_rows`` (m,) are int64 positions in the store, of the candidates and
-    of what is labelled; ``score`` is `score_pool` with the network; ``labelled_particles`` (m,)
-    says how many particles each labelled image has, ``strata`` the EMPIAR id of each candidate,
-    None where it is not known.
+    rows: int64 (n,), positions of the candidates in the store. labelled_rows: int64 (m,), those of
+    the labelled images. score: `score_pool` with the network. labelled_particles: (m,), the number
+    of particles in each labelled image. strata: (n,), the EMPIAR id of each candidate, None where
+    it is not known.
     """
 
     rows: np.ndarray
     labelled_rows: np.ndarray
-    score: Callable[[np.ndarray], PoolScores]
+    score: "Callable[[np.ndarray], PoolScores]"
     labelled_particles: np.ndarray
     strata: Sequence[str | None]
 
     @functools.cached_property
-    def candidates(self) -> PoolScores:
-        """Scores and features of the images that may be chosen."""
+    def candidates(self) -> "PoolScores":
+        """Scores and features of the candidates."""
         return self.score(self.rows)
 
     @functools.cached_property
-    def labelled(self) -> PoolScores:
-        """The same of the labelled ones."""
+    def labelled(self) -> "PoolScores":
+        """Scores and features of the labelled images."""
         return self.score(self.labelled_rows)
 
     def __len__(self) -> int:
@@ -65,19 +66,22 @@ class Pool:
 
 
 class Strategy(NamedTuple):
-    """How to select, and which extras of `pool_scores.score_pool` it takes."""
+    """A function that selects, and the extras of `pool_scores.score_pool` that it needs."""
 
     select: Callable[[Pool, int, np.random.Generator], Selection]
     extras: frozenset[str] = frozenset()
 
 
 def random(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
-    """Choose evenly; every score is 0."""
+    """Choose with equal chances; every score is 0."""
     return _highest(np.zeros(len(pool)), n, rng)
 
 
 def by_score(name: str) -> Callable[[Pool, int, np.random.Generator], Selection]:
-    """Return the strategy that chooses the highest of one field of `PoolScores`."""
+    """Return the strategy that chooses the images with the highest values of a score.
+
+    name: a field of `PoolScores`.
+    """
 
     def select(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
         return _highest(getattr(pool.candidates, name), n, rng)
@@ -86,9 +90,9 @@ def by_score(name: str) -> Callable[[Pool, int, np.random.Generator], Selection]
 
 
 def power_entropy(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
-    """Choose the highest log(entropy) + Gumbel noise: a draw in proportion to the entropy.
+    """Draw images with chances in proportion to their entropy: the highest log(entropy) + Gumbel.
 
-    Noise keeps a query from being filled with near-copies. Kirsch et al. 2021, with β = 1.
+    Chance keeps near-copies from filling a query. Kirsch et al. 2021, with β = 1.
     """
     entropy = np.maximum(pool.candidates.entropy, np.finfo(np.float32).tiny)
     return _highest(np.log(entropy.astype(np.float64)) + rng.gumbel(size=len(pool)), n, rng)
@@ -97,31 +101,31 @@ def power_entropy(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
 def cost_aware(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     """Choose the highest uncertainty per expected click.
 
-    An image costs one click a particle and one for looking at it. Particles expected are the share
-    of pixels predicted positive, at the particles that the labelled images have per such share:
-    that is area over a particle's area, in units that put right disks predicted too large or small.
-    Where nothing is predicted positive in them, every image is taken to cost the same.
+    An image costs one click to look at it and one for each particle. The number of particles is
+    estimated from the fraction of pixels predicted positive; the labelled images show how many
+    particles come with such a fraction, which also corrects disks predicted too large or too small.
+    Where the labelled images have no positive pixels, every image costs the same.
     """
     positive = pool.labelled.positive.sum(dtype=np.float64)
-    per_share = pool.labelled_particles.sum() / positive if positive > 0 else 0.0
-    clicks = 1 + per_share * pool.candidates.positive.astype(np.float64)
+    particles_per_positive = pool.labelled_particles.sum() / positive if positive > 0 else 0.0
+    clicks = 1 + particles_per_positive * pool.candidates.positive.astype(np.float64)
     return _highest(pool.candidates.uncertainty / clicks, n, rng)
 
 
 def random_stratified(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
-    """Choose evenly within each stratum, and equally many from each as far as they last.
+    """Choose equally many from each stratum, with equal chances within it.
 
-    Strata are EMPIAR ids (all that lack one are a stratum together) or, where none is known,
-    clusters of pooled features. Equal numbers, not proportional ones, since the latter would differ
-    from `random` by chance alone; balance is what makes such baselines hard to beat. The score is
-    minus the turn at which the image's stratum would offer it.
+    Strata are EMPIAR ids (images without one are a stratum of their own) or, where no id is known,
+    clusters of pooled features. Numbers in proportion to the strata would differ from `random` by
+    chance alone. Each stratum is put in random order; the score is minus an image's place in the
+    order of its stratum, so all first places are chosen before any second one.
     """
     if any(id_ is not None for id_ in pool.strata):
         strata = np.array([id_ or "" for id_ in pool.strata])
     else:
         strata = _clusters(_normalised(pool.candidates.features), min(MAX_STRATA, n), rng)
-    turn = _turns(strata, rng.permutation(len(pool)))
-    return _highest(-turn, n, rng)
+    place = _places(strata, rng.permutation(len(pool)))
+    return _highest(-place, n, rng)
 
 
 def diversity(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
@@ -132,12 +136,12 @@ def diversity(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
 
 
 def hybrid(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
-    """Choose int(0.7 n) by uncertainty, the rest by k-centre given the labelled and those.
+    """Choose int(0.7 n) by uncertainty, then the rest by k-centre; the score is the uncertainty.
 
-    The score is the uncertainty.
+    For k-centre, the first part counts as labelled.
     """
     n = min(n, len(pool))
-    uncertain, scores = _highest(pool.candidates.uncertainty, int(UNCERTAIN_SHARE * n), rng)
+    uncertain, scores = _highest(pool.candidates.uncertainty, int(UNCERTAIN_FRACTION * n), rng)
     x = _normalised(pool.candidates.features)
     similarity = _similarity(x, _normalised(pool.labelled.features))
     if len(uncertain):
@@ -149,7 +153,7 @@ def hybrid(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
 def badge(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     """Choose by k-means++ on gradient embeddings; the score is the embedding's length.
 
-    Ash et al. 2020: long gradients are uncertain images, and k-means++ spreads over them.
+    Long gradients belong to uncertain images, and k-means++ spreads the choice. Ash et al. 2020.
     """
     assert pool.candidates.badge is not None
     embeddings = pool.candidates.badge.astype(np.float64)
@@ -160,10 +164,11 @@ def badge(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
 def typiclust(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     """Choose the most typical images of the largest clusters that hold nothing labelled yet.
 
-    Labelled images and candidates are clustered together, into m + n clusters or 500, by pooled
-    features. Clusters have turns: first those with the fewest labelled, the largest before the
-    smaller; clusters of less than 5 images, outliers mostly, come last. The score is typicality: 1
-    over the mean distance to the 20 nearest in the cluster. Hacohen et al. 2022.
+    Labelled images and candidates are clustered together by pooled features, into m + n clusters
+    but at most 500. An image is taken from the cluster with the fewest labelled or chosen images,
+    of several such from the largest; clusters of fewer than 5 images, mostly outliers, come last.
+    The score is typicality: 1 / (mean distance to the 20 nearest images of the cluster). Hacohen
+    et al. 2022.
     """
     n_labelled = len(pool.labelled)
     x = _normalised(np.concatenate([pool.labelled.features, pool.candidates.features]))
@@ -172,12 +177,11 @@ def typiclust(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     covered = np.bincount(cluster[:n_labelled], minlength=cluster.max() + 1)
     size = np.bincount(cluster)
     cluster = cluster[n_labelled:]
-    turn = covered[cluster] + _turns(cluster, np.argsort(-typicality, kind="stable"))
-    order = np.lexsort([cluster, -size[cluster], turn, size[cluster] < SMALLEST_CLUSTER])
+    covered_before = covered[cluster] + _places(cluster, np.argsort(-typicality, kind="stable"))
+    order = np.lexsort([cluster, -size[cluster], covered_before, size[cluster] < SMALLEST_CLUSTER])
     return order[:n].astype(np.int64), typicality
 
 
-# Strategies that are always worth comparing with: random, random_stratified, the foreground ones.
 STRATEGIES = {
     "random": Strategy(random),
     "random_stratified": Strategy(random_stratified),
@@ -190,23 +194,28 @@ STRATEGIES = {
     "power_entropy": Strategy(power_entropy),
     "cost_aware": Strategy(cost_aware),
     "diversity": Strategy(diversity),
-    "coreset": Strategy(diversity),
     "hybrid": Strategy(hybrid),
     "typiclust": Strategy(typiclust),
     "bald": Strategy(by_score("bald"), frozenset({"bald"})),
     "badge": Strategy(badge, frozenset({"badge"})),
 }
+OTHER_NAMES = {"coreset": "diversity"}
+
+
+def strategy_name(name: str) -> str:
+    """Return the name under which `STRATEGIES` has a strategy that a user may know by another."""
+    return OTHER_NAMES.get(name, name)
 
 
 def strategy(name: str) -> Strategy:
-    """Return a strategy; `UserError` with the known ones for a name that is none."""
-    if name not in STRATEGIES:
-        known = [*STRATEGIES, "full"]  # the training script's own word for training on everything
+    """Return a strategy by either name; raises `UserError` for an unknown one."""
+    if strategy_name(name) not in STRATEGIES:
+        known = [*STRATEGIES, *OTHER_NAMES, "full"]  # full is no strategy, but a user may name it
         nearest = difflib.get_close_matches(name, known, 1, 0)[0]
         raise UserError(
             f"unknown strategy '{name}': did you mean '{nearest}'? Known are {', '.join(known)}"
         )
-    return STRATEGIES[name]
+    return STRATEGIES[strategy_name(name)]
 
 
 def schedule(
@@ -214,8 +223,8 @@ def schedule(
 ) -> list[int]:
     """Return how many images each iteration trains on: min(n, round(n·(f0 + i·q))), i from 0.
 
-    Raises `UserError` where the first set would be empty or larger than the pool, or an iteration
-    would have nothing to query.
+    Raises `UserError` where the first set would be empty or larger than the pool, or where an
+    iteration would have nothing to query.
     """
     n_first = round(n_pool * initial_fraction)
     if n_first < 1 or n_first > n_pool:
@@ -245,70 +254,63 @@ def schedule(
 
 
 def initial_set(n_pool: int, n: int, seed: int) -> np.ndarray:
-    """Return the rows labelled at the start, int64 (n,), ascending; they follow from the seed.
+    """Return the rows labelled at the start, int64 (n,), ascending.
 
-    A smaller set of the same seed and pool is part of a larger one.
+    They depend on the seed and the pool's size alone, and a smaller set is part of a larger one.
     """
     return np.sort(stream(seed, "initial").permutation(n_pool)[:n]).astype(np.int64)
 
 
-def query_rng(seed: int, strategy_name: str, iteration: int) -> np.random.Generator:
+def query_rng(seed: int, name: str, iteration: int) -> np.random.Generator:
     """Return the generator of one query."""
-    return stream(seed, "query", strategy_name, iteration)
+    return stream(seed, "query", name, iteration)
 
 
 def overlaps(
     pool: Pool, chosen: np.ndarray, names: Iterable[str], seed: int, iteration: int
 ) -> dict[str, float]:
-    """Return the share of the query that each other strategy would have chosen too, by name.
+    """Return the fraction of a query that other strategies would have chosen too, by name.
 
-    The others draw what they would draw in this iteration of a run of their own. Strategies whose
-    extras the pool lacks are left out.
+    Each draws what it would draw in this iteration of its own run. Strategies whose extras were not
+    computed for this pool are left out.
     """
-    shares = {}
+    fractions = {}
     for name in names:
         if all(getattr(pool.candidates, extra) is not None for extra in strategy(name).extras):
             other, _ = strategy(name).select(pool, len(chosen), query_rng(seed, name, iteration))
-            shares[name] = len(np.intersect1d(chosen, other)) / len(chosen)
-    return shares
+            fractions[name] = len(np.intersect1d(chosen, other)) / len(chosen)
+    return fractions
 
 
 def k_centre(features: np.ndarray, labelled_features: np.ndarray, n: int) -> np.ndarray:
-    """Choose n points, each the farthest from all labelled and chosen before: int64 (n,).
+    """Choose n points, each the farthest from all that are labelled or chosen: int64 (n,).
 
-    ``features`` (n_pool, C) and ``labelled_features`` (m, C) are compared by direction alone. The
-    first of equally far points is taken. With nothing labelled, the first choice is the point
+    ``features`` (n_pool, C) and ``labelled_features`` (m, C) are compared by direction alone. Of
+    equally far points the first is taken. With nothing labelled, the first choice is the point
     nearest to the mean direction. Gonzalez 1985; Sener and Savarese 2018 (core-set).
-
-    Memory is one float32 copy of the features and `AHEAD` numbers for each of them.
     """
     x = _normalised(features)
     return _greedy_k_centre(x, _similarity(x, _normalised(labelled_features)), n)
 
 
 def _greedy_k_centre(x: np.ndarray, similarity: np.ndarray, n: int) -> np.ndarray:
-    """Choose n rows of the unit vectors ``x``; between such, the farthest is the least similar.
+    """Choose n rows of the unit vectors ``x``, each time the one least similar to all centres.
 
-    ``similarity`` (n_pool,) is to the nearest centre so far: minus infinity where there is none,
-    infinite for what is chosen already. It is overwritten.
+    ``similarity`` (n_pool,) is the cosine to the nearest centre so far, minus infinity where there
+    is no centre, infinite for rows that are chosen already. It is overwritten.
     """
-    chosen: list[int] = []
     n = min(n, int((similarity < np.inf).sum()))
-    while len(chosen) < n:
-        position = int(similarity.argmin())
+    chosen = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        position = similarity.argmin()
         if np.isneginf(similarity[position]):
-            position = int((x @ x.mean(axis=0)).argmax())
-        # Most of what comes next is among the farthest now. One matrix product for all of those
-        # reads the features once, where a product for each choice takes five times as long.
-        ahead = np.argsort(similarity, kind="stable")[:AHEAD]
-        ahead = np.union1d(ahead, position)
-        cosine = dict(zip(ahead.tolist(), x[ahead] @ x.T, strict=True))
-        while position in cosine and len(chosen) < n:
-            np.maximum(similarity, cosine[position], out=similarity)
-            similarity[position] = np.inf
-            chosen.append(position)
-            position = int(similarity.argmin())
-    return np.array(chosen, dtype=np.int64)
+            position = (x @ x.mean(axis=0)).argmax()
+        # Not `@`, which may round copies of one row differently
+        cosine = np.einsum("ij,j->i", x, x[position])
+        np.maximum(similarity, cosine, out=similarity)
+        similarity[position] = np.inf
+        chosen[i] = position
+    return chosen
 
 
 def _similarity(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
@@ -322,14 +324,14 @@ def _similarity(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 
 def _distance(similarity: np.ndarray) -> np.ndarray:
-    """Return the distance, 0 to 2, between unit vectors of such a cosine."""
+    """Return the distance, 0 to 2, of unit vectors from their cosine."""
     return np.sqrt(2 - 2 * np.clip(similarity.astype(np.float64), -1, 1))
 
 
 def _typicality(x: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """Return 1 / (mean distance to the nearest neighbours in the cluster), 0 for one alone: (n,).
+    """Return 1 / (mean distance to the nearest neighbours in the cluster), float64 (n,).
 
-    ``x`` (n, C) are unit vectors, ``cluster`` (n,) their clusters.
+    It is 0 for a cluster of one. ``x`` (n, C) are unit vectors, ``cluster`` (n,) their clusters.
     """
     typicality = np.zeros(len(x))
     for number in np.unique(cluster):
@@ -349,8 +351,8 @@ def _typicality(x: np.ndarray, cluster: np.ndarray) -> np.ndarray:
 def _clusters(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
     """Return the cluster of each of the unit vectors ``x`` (n, C) by k-means, int64 (n,).
 
-    Some of the k may stay empty. Not scikit-learn's, whose sums depend on the order in which its
-    threads finish: a resumed run must choose the same.
+    Some of the k clusters may be empty. scikit-learn's k-means is not used, because its sums depend
+    on the order in which threads finish, and a resumed run must choose the same images.
     """
     centres = x[_k_means_plus_plus(x, max(k, 1), rng)]
     cluster = _nearest(x, centres)
@@ -377,11 +379,11 @@ def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def _k_means_plus_plus(
     points: np.ndarray, n: int, rng: np.random.Generator, first: int | None = None
 ) -> np.ndarray:
-    """Choose n points, each with a chance in proportion to its squared distance to the chosen.
+    """Choose n points, each with a chance in proportion to its squared distance to those chosen.
 
-    ``points`` is (n_pool, C). The first is drawn evenly unless given. Returns int64 (n,) without
-    repeats; where only copies of the chosen are left, they are drawn evenly. Arthur and
-    Vassilvitskii 2007.
+    ``points`` is (n_pool, C). The first is drawn with equal chances unless ``first`` is given.
+    Returns int64 (n,) without repeats; where only copies of chosen points are left, these are drawn
+    with equal chances. Arthur and Vassilvitskii 2007.
     """
     square = _square(points)
     distance = np.full(len(points), np.inf)
@@ -400,17 +402,20 @@ def _k_means_plus_plus(
     return chosen
 
 
-def _turns(group: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Return the place, from 0, that each item has in its group, int64 (n,), items in ``order``."""
-    turn = np.empty(len(group), dtype=np.int64)
+def _places(group: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Return each item's place, from 0, among the items of its group when taken in ``order``.
+
+    ``group`` is (n,), ``order`` int64 (n,) a permutation; returns int64 (n,).
+    """
+    place = np.empty(len(group), dtype=np.int64)
     for name in np.unique(group):
         members = order[group[order] == name]
-        turn[members] = np.arange(len(members))
-    return turn
+        place[members] = np.arange(len(members))
+    return place
 
 
 def _highest(scores: np.ndarray, n: int, rng: np.random.Generator) -> Selection:
-    """Choose the n highest; equal scores in a random order, not in that of the store."""
+    """Choose the n highest scores; equal ones in random order, not in that of the store."""
     order = rng.permutation(len(scores))
     order = order[np.argsort(-scores[order], kind="stable")]
     return order[:n].astype(np.int64), scores.astype(np.float64)

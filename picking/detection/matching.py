@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats.coordinates import Picks, select
+from picking.formats.picks import Picks, select
 from picking.metrics.rates import PRCurve, interval, micrograph_weights, plain, rates
 
 

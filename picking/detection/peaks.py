@@ -10,25 +10,20 @@ does (average precision 0.868 against 0.859) and means the same as the network's
 
 A classifier has its peaks at the centres already; its logits are only smoothed.
 
-Figures are of two validation micrographs of EMPIAR-10017, each at its own best threshold.
+All numbers are of two validation micrographs of EMPIAR-10017, each at its own best threshold.
 """
 
-import csv
 import dataclasses
-import io
-from pathlib import Path
 
 import numpy as np
 
 from picking.detection.score_map import ScoreMap
-from picking.errors import UserError
-from picking.files import DAMAGED_ARRAY, read_arrays, write_atomically
-from picking.formats.coordinates import Picks, select
+from picking.formats.picks import Picks, select
 
-# Shares of the diameter of the disks that the network was trained on
+# Fractions of the diameter of the disks that the network was trained on
 DISK_RADIUS, RING_RADII = 0.45, (0.50, 0.65)
 SCORE_RADIUS = 0.30
-# Shares of the particle's diameter
+# Fractions of the particle's diameter
 PEAK_RADIUS = 0.20
 SMOOTHING_SIGMA = 0.15
 LEAST_DISTANCE = 0.50
@@ -36,7 +31,6 @@ CENTROID_RADIUS = 0.65
 WIDEST_RADIUS, RING_WIDTH = 0.75, 0.05
 # Picks that score less are not kept: they would be nearly everywhere.
 LOWEST_SCORE = 0.05
-SAVED = ("centres_px", "scores", "diameters_px")
 
 
 def segmentation_picks(
@@ -55,12 +49,12 @@ def segmentation_picks(
     """
     p, disk_px = scores.probability(), disk * diameter_px
     inside = disk_mean(p, scores, 0, DISK_RADIUS * disk_px)
-    around = disk_mean(p, scores, *(share * disk_px for share in RING_RADII))
+    around = disk_mean(p, scores, *(fraction * disk_px for fraction in RING_RADII))
     about_centre = disk_mean(p, scores, 0, SCORE_RADIUS * disk_px)
     cells = peaks(inside - around, scores.spacing_px, diameter_px, about_centre >= lowest_score)
-    found = _picks(scores, name, cells, about_centre, diameter_px)
-    found = _recentred(found, scores, p, diameter_px)
-    return _with_diameters(found, scores, p >= pixel_threshold, diameter_px, disk)
+    picks = _picks(scores, name, cells, about_centre, diameter_px)
+    picks = _recentred(picks, scores, p, diameter_px)
+    return _with_diameters(picks, scores, p >= pixel_threshold, diameter_px, disk)
 
 
 def classifier_picks(
@@ -156,12 +150,12 @@ def _picks(
     """Return picks at fractional cells (n, 2) that score what ``values``, (h, w), has there."""
     from scipy.ndimage import map_coordinates
 
-    found = map_coordinates(values, cells.T, order=1, mode="nearest")
-    order = np.argsort(-found, kind="stable")
+    at_cells = map_coordinates(values, cells.T, order=1, mode="nearest")
+    order = np.argsort(-at_cells, kind="stable")
     return Picks(
         name=name,
         centres_px=scores.positions_px(cells[order]),
-        scores=np.clip(found[order].astype(np.float64), 0, 1),
+        scores=np.clip(at_cells[order].astype(np.float64), 0, 1),
         diameters_px=np.full(len(cells), float(diameter_px)),
         size_px=scores.size_px,
     )
@@ -211,9 +205,9 @@ def _with_diameters(
 ) -> Picks:
     """Give each pick the diameter of a disk of its own area, over ``disk``.
 
-    Of a pick's own cells in each thin ring around it the share that is particle stands for the
-    whole ring, so that what a neighbour takes away does not shrink it. Where not even the centre is
-    particle the diameter stays the one given.
+    In each thin ring around a pick, the fraction of its own cells that is particle stands for the
+    whole ring, so that a neighbour that takes cells away does not shrink it. Where not even the
+    centre is particle, the diameter stays the one given.
     """
     n, edges = len(picks.centres_px), np.arange(0, WIDEST_RADIUS + 1e-9, RING_WIDTH) * diameter_px
     if not n:
@@ -224,60 +218,8 @@ def _with_diameters(
     place = nearest * n_rings + ring
     n_cells = np.bincount(place, minlength=n * n_rings).reshape(n, n_rings)
     n_inside = np.bincount(place, is_particle.ravel()[own], n * n_rings).reshape(n, n_rings)
-    share = np.divide(n_inside, n_cells, out=np.zeros((n, n_rings)), where=n_cells > 0)
-    area = (share * np.pi * np.diff(edges**2)).sum(axis=1)
+    fraction = np.divide(n_inside, n_cells, out=np.zeros((n, n_rings)), where=n_cells > 0)
+    area = (fraction * np.pi * np.diff(edges**2)).sum(axis=1)
     diameters = np.where(area > 0, 2 * np.sqrt(area / np.pi) / disk, diameter_px)
     least_px = LEAST_DISTANCE * diameter_px  # faint picks have but a few px that are particle
     return dataclasses.replace(picks, diameters_px=np.maximum(diameters, least_px))
-
-
-# What was found, kept whole so that thresholds can be compared without scoring again
-
-
-def save_picks(path: Path, picks: Picks) -> None:
-    """Write centres, scores and diameters to an .npz file."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        centres_px=picks.centres_px,
-        scores=picks.scores,
-        diameters_px=picks.diameters_px,
-    )
-    write_atomically(path, buffer.getvalue())
-
-
-def load_picks(path: Path, name: str, size_px: tuple[int, int]) -> Picks:
-    """Return what `save_picks` wrote of the micrograph called ``name``.
-
-    Raises `UserError` when the file is damaged.
-    """
-    try:
-        saved = read_arrays(path)
-        centres, scores, diameters = (saved[key] for key in SAVED)
-        n = len(scores)
-        if not (centres.shape, scores.shape, diameters.shape) == ((n, 2), (n,), (n,)):
-            raise ValueError("the arrays do not belong together")
-        if not all(saved[key].dtype == np.float64 for key in SAVED):
-            raise ValueError("the arrays are of another type")
-        if not (np.isfinite(centres).all() and (diameters > 0).all() and (diameters < 1e9).all()):
-            raise ValueError("places or diameters are none")
-        if not ((scores >= 0) & (scores <= 1)).all():
-            raise ValueError("scores are not from 0 to 1")
-    except DAMAGED_ARRAY as error:
-        raise UserError(
-            f"{path} is damaged ({error}): delete it and go on with --resume"
-        ) from error
-    return Picks(name, centres, scores, diameters, size_px)
-
-
-def write_summary(path: Path, found: list[Picks]) -> None:
-    """Write a CSV with a line for each micrograph: picks, median score, median diameter."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px"])
-    for picks in found:
-        medians = ["", ""]
-        if len(picks.scores):
-            medians = [f"{np.median(v):.4g}" for v in (picks.scores, picks.diameters_px)]
-        writer.writerow([picks.name, len(picks.scores), *medians])
-    write_atomically(path, text.getvalue())

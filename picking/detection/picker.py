@@ -1,28 +1,48 @@
-"""A trained network as a picker: read from its checkpoint, which keeps a threshold for picking."""
+"""A trained network as a picker, read from its checkpoint."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
 from picking.config import ActiveConfig, PUConfig, config_from_dict
-from picking.detection import peaks, score_map
+from picking.detection import peaks
+from picking.detection.network_input import Input, PatchInput, WindowInput, input_of
+from picking.detection.score_map import ScoreMap
 from picking.errors import UserError, raise_if_stopped
-from picking.formats.coordinates import Picks
+from picking.files import sha256
+from picking.formats.picks import Picks
 from picking.runs import checkpoints
+from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of
 
 
 class Picker(NamedTuple):
-    """A network ready to pick with, and what its checkpoint says."""
+    """A network ready to pick with, and what its checkpoint says.
+
+    checksum: SHA-256 of the checkpoint's file. thresholds: those that it holds, by key.
+    """
 
     path: Path
+    checksum: str
     network: nn.Module
-    checkpoint: dict[str, Any]
-    wants: dict[str, Any]  # see `dense.input_of`
+    input: Input
+    thresholds: dict[str, float]
     precision: str
     device: torch.device
+
+    def for_diameter(self, diameter_px: float) -> "Picker":
+        """Return the picker for micrographs on which particles are so wide.
+
+        Their px may be larger or smaller than those of the micrographs that were learned from.
+        """
+        if not isinstance(self.input, WindowInput):
+            return self
+        scale = self.input.scale * self.input.diameter_px / diameter_px
+        return self._replace(input=dataclasses.replace(self.input, scale=scale))
 
 
 def load_picker(path: Path, device: torch.device) -> Picker:
@@ -30,71 +50,57 @@ def load_picker(path: Path, device: torch.device) -> Picker:
 
     Raises `UserError` when the checkpoint is damaged or no model to pick with.
     """
-    checkpoint = checkpoints.load_checkpoint(path)
-    wants = score_map.input_of(checkpoint, str(path))
+    # Before it is loaded: where training replaces it between the two, `keep_threshold` notices
+    checksum = sha256(path.read_bytes()) if path.is_file() else ""
+    checkpoint = load_checkpoint(path)
+    wants = input_of(checkpoint, str(path))
     config: PUConfig | ActiveConfig
     if checkpoint["kind"] == "pu_classifier":
         config = config_from_dict(checkpoint["config"], str(path), PUConfig)
-        side_px, is_unet = wants["input_size_px"], "scale" in wants
-        if (config.model.backbone == "unet") != is_unet:
+        if (config.model.backbone == "unet") != isinstance(wants, WindowInput):
             raise checkpoints.damaged(path, "its network is not what its input says")
     else:
         config = config_from_dict(checkpoint.get("config"), str(path), ActiveConfig)
-        side_px, is_unet = wants["side_px"], True
     model = config.model
-    if is_unet and side_px % 2**model.depth:
-        raise checkpoints.damaged(path, f"{side_px} px cannot be halved so often")
-    for key in ("threshold", "pick_threshold"):
-        threshold = checkpoint.get(key)
-        if threshold is not None and not (isinstance(threshold, float) and 0 <= threshold <= 1):
-            raise checkpoints.damaged(path, f"{key} is not from 0 to 1")
+    if not isinstance(wants, PatchInput) and wants.side_px % 2**model.depth:
+        raise checkpoints.damaged(path, f"{wants.side_px} px cannot be halved so often")
     weights = checkpoint.get("network")
     network = checkpoints.restored(lambda: network_of(model), weights, path, device)
-    return Picker(path, network.eval(), checkpoint, wants, config.training.precision, device)
+    return Picker(
+        path=path,
+        checksum=checksum,
+        network=network.eval(),
+        input=wants,
+        thresholds=_thresholds(checkpoint, path),
+        precision=config.training.precision,
+        device=device,
+    )
 
 
-def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[score_map.ScoreMap, Picks]:
-    """Return a micrograph's scores and its picks at any threshold worth looking at."""
+def _thresholds(checkpoint: dict[str, Any], path: Path) -> dict[str, float]:
+    """Return the thresholds that a checkpoint holds: of training and, if it is old, for picking."""
+    kept = {}
+    for key in ("threshold", "pick_threshold"):
+        threshold = checkpoint.get(key)
+        if threshold is None:
+            continue
+        if not isinstance(threshold, float) or not 0 <= threshold <= 1:
+            raise checkpoints.damaged(path, f"{key} is not from 0 to 1")
+        kept[key] = threshold
+    return kept
+
+
+def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[ScoreMap, Picks]:
+    """Return a micrograph's scores and its picks at any threshold worth looking at.
+
+    Raises `UserError` when the file is no micrograph or the scores are not finite.
+    """
     raise_if_stopped()
-    scores = score_map.score_map(
-        path, picker.network, picker.wants, picker.precision, picker.device
-    )
-    disk = picker.wants.get("disk")
-    if disk is None:
+    scores = picker.input.score(path, picker.network, picker.precision, picker.device)
+    if not np.isfinite(scores.logits).all():
+        raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
+    if isinstance(picker.input, PatchInput):
         return scores, peaks.classifier_picks(scores, path.name, diameter_px)
-    pixel_threshold = picker.checkpoint.get("threshold") or 0.5
-    found = peaks.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)
-    return scores, found
-
-
-def kept_threshold(picker: Picker) -> tuple[float, str]:
-    """Return the checkpoint's threshold and where it comes from; raises `UserError` without any."""
-    for key, source in (
-        ("pick_threshold", "the checkpoint's, chosen for picking"),
-        ("threshold", "the checkpoint's, of training: --choose-threshold finds a better one"),
-    ):
-        if isinstance(picker.checkpoint.get(key), float):
-            return picker.checkpoint[key], source
-    raise UserError(
-        f"checkpoint {picker.path} has no threshold: give --threshold, or choose one on "
-        "validation micrographs with --choose-threshold"
-    )
-
-
-def holder_of(checkpoint: Path) -> Path:
-    """Return the folder to lock: that of the run, as training does, or the checkpoint's own."""
-    run = checkpoint.parent.parent
-    return run if (run / "config.yaml").exists() else checkpoint.parent
-
-
-def keep_threshold(picker: Picker, threshold: float, chosen_on: dict[str, Any]) -> None:
-    """Write the threshold into the checkpoint, unless training has put another there meanwhile."""
-    now = checkpoints.load_checkpoint(picker.path)
-    if any(now.get(key) != picker.checkpoint.get(key) for key in ("kind", "epoch", "step", "val")):
-        raise UserError(
-            f"checkpoint {picker.path} was replaced while the threshold was chosen: choose it "
-            "again once training is done"
-        )
-    kept = {**now, "pick_threshold": threshold, "pick_threshold_chosen_on": chosen_on}
-    checkpoints.save_checkpoint(picker.path, kept)
-    print(f"Threshold {threshold:.4f} is kept in {picker.path}")
+    pixel_threshold = picker.thresholds.get("threshold") or 0.5
+    disk = picker.input.disk
+    return scores, peaks.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)

@@ -10,7 +10,7 @@ import numpy as np
 
 from picking.detection.matching import Outcome, has_scores, pr_curve
 from picking.files import write_atomically
-from picking.formats.coordinates import Picks
+from picking.formats.picks import Picks
 from picking.metrics.rates import PRCurve
 
 MAX_OVERLAY_PX = 1500

@@ -16,13 +16,11 @@ more with overlaps of three quarters. Each is scored as it is and flipped in thr
 logits are averaged: 0.857 for 0.846 and 0.860 for 0.854 with networks of few labels. All eight
 symmetries gave no more.
 
-Figures are of the validation micrographs of EMPIAR-10017.
+All numbers are of the validation micrographs of EMPIAR-10017.
 """
 
 import dataclasses
 import io
-import math
-import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +28,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking.errors import UserError
-from picking.files import is_number, write_atomically
-from picking.formats.micrographs import (
-    MOST_PX,
-    image_size,
-    read_micrograph,
-    read_scaled,
-    scale_micrograph,
-)
-from picking.stores.masks import RESIZES, working_size
+from picking.files import write_atomically
 from picking.training.augment import STD_FLOOR_GREY, to_float
 from picking.training.scoring import autocast
 
@@ -51,11 +40,6 @@ WINDOWS_PER_PATCH = 8
 BATCH_WINDOWS = 512
 BATCH_PX = 768**2
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))  # axes of (B, 1, h, w)
-# What a checkpoint must say of its input, by its kind.
-INPUT_KEYS: dict[str, dict[str, type]] = {
-    "pu_classifier": {"patch_size_px": int, "input_size_px": int},
-    "segmentation": {"side_px": int, "tiles": int, "resize": str, "disk": float},
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,80 +62,6 @@ class ScoreMap:
     def probability(self) -> np.ndarray:
         """Return the logistic function of the logits, float32 (h, w)."""
         return torch.from_numpy(self.logits).sigmoid().numpy()
-
-
-def input_of(checkpoint: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return how a checkpoint's network wants its input, checked; errors name ``source``.
-
-    A classifier: patch_size_px and input_size_px; a U-Net that learned from windows scale,
-    diameter_px, reach_px and disk too. A U-Net of masks: side_px, tiles, resize and disk, see
-    picking/stores/masks.py. Raises `UserError` when the kind is another or a key is missing.
-    """
-    keys = INPUT_KEYS.get(checkpoint["kind"])
-    if keys is None:
-        raise UserError(f"{source} is no model to pick with: give best_model.pt of a run")
-    found = checkpoint.get("input")
-    found = dict(found) if isinstance(found, dict) else {}
-    if checkpoint["kind"] == "pu_classifier":
-        config = checkpoint.get("config")
-        data = config.get("data") if isinstance(config, dict) else None
-        found["input_size_px"] = data.get("input_size_px") if isinstance(data, dict) else None
-    if "scale" in found:
-        keys = {**keys, "scale": float, "diameter_px": float, "reach_px": float}
-    for key, kind in keys.items():
-        if not isinstance(found.get(key), kind) or isinstance(found[key], bool):
-            raise UserError(
-                f"checkpoint {source} does not say how its input was prepared (input.{key}): it is "
-                "of an older version; train again"
-            )
-    sides_px = [found.get(key, 1) for key in ("patch_size_px", "side_px", "tiles")]
-    sizes = [found.get(key, 1.0) for key in ("scale", "diameter_px", "reach_px", "disk")]
-    if (
-        min(sides_px) < 1
-        or math.prod(sides_px) ** 2 > MOST_PX
-        or not all(is_number(size) and size > 0 for size in sizes)
-        or found.get("resize", RESIZES[0]) not in RESIZES
-    ):
-        raise UserError(
-            f"checkpoint {source} is damaged (input: {reprlib.repr(found)}): use another, or train "
-            "again"
-        )
-    if "scale" in found:  # a U-Net, which learned a disk about each pick
-        found["disk"] = 2 * found["reach_px"] / (found["scale"] * found["diameter_px"])
-    return found
-
-
-def score_map(
-    path: Path, network: nn.Module, wants: dict[str, Any], precision: str, device: torch.device
-) -> ScoreMap:
-    """Return the scores of the micrograph in a file; ``wants`` is what `input_of` returns.
-
-    precision: `auto`, `fp32` or `bf16`. Raises `UserError` when the file is no micrograph or the
-    scores are not finite.
-    """
-    if "patch_size_px" in wants and "scale" not in wants:
-        patch_px, input_px = wants["patch_size_px"], wants["input_size_px"]
-        image = read_micrograph(path)
-        found = classifier_map(network, image, patch_px, input_px, precision, device)
-    else:
-        size_px = image_size(path)
-        if "scale" in wants:
-            # As windows are made: not `read_scaled`, whose JPEGs come out a little different
-            height, width = (max(1, round(n * wants["scale"])) for n in size_px)
-            if height * width > MOST_PX:
-                raise UserError(
-                    f"{path} would be scaled to {width:,} x {height:,} px for such small "
-                    "particles: check --diameter"
-                )
-            scaled = scale_micrograph(read_micrograph(path), (height, width))
-            side_px = wants["input_size_px"]
-        else:
-            scaled = read_scaled(path, working_size(size_px, **_sizes(wants)))
-            side_px = wants["side_px"]
-        found = segmentation_map(network, scaled, side_px, size_px, precision, device)
-    if not np.isfinite(found.logits).all():
-        raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
-    return found
 
 
 def write_heatmap(scores: ScoreMap, path: Path) -> None:
@@ -278,10 +188,6 @@ def _score_blocks(
 
 
 # The U-Net
-
-
-def _sizes(wants: dict[str, Any]) -> dict[str, Any]:
-    return {key: wants[key] for key in ("side_px", "tiles", "resize")}
 
 
 @torch.no_grad()

@@ -1,9 +1,8 @@
-"""Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one typed record per micrograph, and back.
+"""Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one record per micrograph, and back.
 
-Inside the project centres are (y, x) in px of the original image in the JPEG's frame: origin top
-left, y down. Row 0 of a JPEG is the last row of its MRC, so y of the MRC is height - y. Files of
-RELION, cryoSPARC, EMAN and crYOLO belong to the MRC; CryoPPP's CSV and COCO belong to the JPEG.
-The frame is turned here, once on the way in and once on the way out.
+Files of RELION, cryoSPARC, EMAN and crYOLO are in the MRC's frame; CryoPPP's CSV and COCO are in
+the JPEG's, as everything inside the project is. The frame is turned here, once on the way in and
+once on the way out.
 """
 
 import dataclasses
@@ -12,26 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-import numpy as np
-
 from picking.errors import UserError
 from picking.files import write_atomically
-from picking.formats.annotations import Micrograph, inside
-from picking.formats.coordinate_formats import (
-    FRAME_NOTE,
-    READERS,
-    Picks,
-    box_text,
-    cbox_text,
-    coco_text,
-    csv_text,
-    star_text,
-)
+from picking.formats.coco import coco_text, read_coco
+from picking.formats.cryoppp_csv import csv_text, read_csv
 from picking.formats.micrographs import SUFFIXES
+from picking.formats.picks import Picks, inside, turn
+from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 
 FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
 FRAMES = {".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg"}
-NO_ROOM_FOR_NAMES = ("box", "cbox")
+OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
 # What cryoSPARC puts before a name, and what it and RELION put behind.
 UID = re.compile(r"^\d+_")
 TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?)?$")
@@ -70,8 +60,8 @@ def read_picks(
             a size that is not the stated one, more than a tenth of a micrograph's centres
             outside it, and when nothing is known of all that ``only_known`` asks for.
     """
-    if frame not in (None, *FRAME_NOTE):
-        raise UserError(f"frame '{frame}' is unknown: it is {' or '.join(FRAME_NOTE)}")
+    if frame not in (None, "mrc", "jpeg"):
+        raise UserError(f"frame '{frame}' is unknown: it is mrc or jpeg")
     find = _finder(sizes_px)
     found: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
@@ -83,7 +73,7 @@ def read_picks(
         if not path.is_file():
             raise UserError(f"{path} is not there: check the path")
         file_frame = frame or FRAMES[suffix]
-        for picks in READERS[suffix](path):
+        for picks in _read(path, suffix):
             name = find(picks.name)
             nothing = not len(picks.centres_px) and picks.size_px is None
             if name is None and (only_known or nothing):
@@ -102,7 +92,7 @@ def read_picks(
                     f"{path} has picks of {name} (as '{picks.name}'), and so has {sources[name]}: "
                     "give one of them"
                 )
-            found[name] = _in_jpeg_frame(picks, name, size_px, file_frame, path)
+            found[name] = _in_jpeg_frame(picks, name, size_px, file_frame)
             sources[name] = path
     if only_known and unknown and not found:
         raise _no_overlap("picks", unknown, "micrographs", sizes_px)
@@ -133,7 +123,7 @@ def write_picks(
     contents: dict[Path, str] = {}
     for name in formats:
         suffix = FORMATS[name]
-        if one_file and name not in NO_ROOM_FOR_NAMES:
+        if one_file and name not in OF_ONE_MICROGRAPH:
             contents[folder / f"picks{suffix}"] = _file_text(name, list(picks), one_file)
         else:
             for stem, p in by_stem.items():
@@ -144,21 +134,11 @@ def write_picks(
     return list(contents)
 
 
-def select(picks: Picks, rows: np.ndarray) -> Picks:
-    """Return the picks at ``rows``, booleans (n,) or positions."""
-    return dataclasses.replace(
-        picks,
-        centres_px=picks.centres_px[rows],
-        scores=picks.scores[rows],
-        diameters_px=picks.diameters_px[rows],
-    )
-
-
 def match_names(picks: Sequence[Picks], truth: Sequence[Picks]) -> Matched:
     """Pair picks with the truth of the same micrograph, in the truth's order.
 
-    Of a micrograph without picks a file of many says nothing, so whether none were found there or
-    nobody looked is for the caller to judge. Raises `UserError`, with both lists, when no name is
+    A file of many does not name a micrograph without picks, so the caller must judge whether there
+    are none or nobody looked. Raises `UserError`, with both lists, when no name is
     in both, and when two picks are of one micrograph.
     """
     find = _finder([t.name for t in truth])
@@ -183,20 +163,18 @@ def match_names(picks: Sequence[Picks], truth: Sequence[Picks]) -> Matched:
     )
 
 
-# Frames
+# One file
 
 
-def turn(picks: Picks) -> Picks:
-    """Turn picks from the JPEG's frame to the MRC's, or back; size_px must be known."""
-    if picks.size_px is None:
-        raise UserError(f"{picks.name}: its height is unknown: give the micrograph")
-    y, x = picks.centres_px.T
-    return dataclasses.replace(picks, centres_px=np.stack([picks.size_px[0] - y, x], axis=1))
+def _read(path: Path, suffix: str) -> list[Picks]:
+    """Read a file of picks in its own frame."""
+    if suffix == ".json":  # an image whose only boxes have no area was not annotated
+        return [p for p in read_coco(path)[0] if len(p.centres_px) or not p.n_zero_area]
+    readers = {".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv}
+    return readers[suffix](path)
 
 
-def _in_jpeg_frame(
-    picks: Picks, name: str, size_px: tuple[int, int] | None, frame: str, path: Path
-) -> Picks:
+def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, frame: str) -> Picks:
     """Return the picks of a file in the JPEG's frame, checked against the size where it is known.
 
     ``picks.size_px`` is what the file states, ``size_px`` what is known of the micrograph.
@@ -205,10 +183,7 @@ def _in_jpeg_frame(
     if size_px is None:
         return known
     turned = turn(known) if frame == "mrc" else known
-    stated = Micrograph(
-        path, name, turned.centres_px, turned.diameters_px, picks.size_px, 0, empiar_id=None
-    )
-    inside(stated, size_px)
+    inside(dataclasses.replace(turned, size_px=picks.size_px), size_px)
     return turned
 
 
@@ -242,7 +217,7 @@ def _finder(known: Iterable[str]) -> Callable[[str], str | None]:
     """Return a function from a name in a file of picks to the one of ``known`` it means, or None.
 
     The two may differ in folder, suffix and tail, and one of them may have cryoSPARC's leading
-    number; but not both, since 001_a is not 002_a. The closer likeness goes before.
+    number; but not both, since 001_a is not 002_a. The closest likeness counts.
     """
     whole = {name: [name] for name in known}
     by_stem: dict[str, list[str]] = {}

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats.coordinates import FRAMES, Picks
+from picking.formats.coordinates import FRAMES
 from picking.formats.micrographs import UnreadableImage, read_micrograph
 from picking.formats.paths import Paths, diameter_in_px
+from picking.formats.picks import Picks
 
 FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
 # A frame is called wrong where so many of the picks say so, and by a sign test.
-FRAME_SHARE = 0.6
+FRAME_FRACTION = 0.6
 FRAME_SIGMAS = 3.0
 
 
@@ -31,7 +32,7 @@ class FrameCheck(NamedTuple):
         """Whether the mirrored picks fit clearly better, so that the frame is the wrong one."""
         n = self.n_as_read + self.n_mirrored
         surplus = self.n_mirrored - self.n_as_read
-        return surplus > FRAME_SIGMAS * n**0.5 and self.n_mirrored > FRAME_SHARE * n
+        return surplus > FRAME_SIGMAS * n**0.5 and self.n_mirrored > FRAME_FRACTION * n
 
 
 def frame_check(picks: Picks, response: np.ndarray) -> FrameCheck:

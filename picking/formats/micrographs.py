@@ -77,15 +77,15 @@ def read_micrograph(path: Path) -> np.ndarray:
 
 
 def _decode_grey_jpeg(path: Path) -> np.ndarray | None:
-    """Return Pillow's pixels, uint8 (h, w), in 0.4 of its time; None where it is for Pillow to say.
+    """Return the pixels, uint8 (h, w), or None where only Pillow can read or refuse the file.
 
-    Both decode by libjpeg-turbo; here it writes straight into the array.
+    The pixels are Pillow's, in 0.4 of its time: both use libjpeg-turbo.
     """
-    import simplejpeg
-
     try:
+        import simplejpeg
+
         return simplejpeg.decode_jpeg(path.read_bytes(), "GRAY")[..., 0]
-    except ValueError:  # of a file that Pillow reads, or refuses in its own words
+    except (ImportError, ValueError):
         return None
 
 

@@ -1,8 +1,13 @@
 """Which images of a split are used, and how large they are, before any is decoded."""
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from picking.errors import UserError
-from picking.formats.annotations import Micrograph, Split, inside
+from picking.formats.annotations import Split
 from picking.formats.micrographs import UnreadableImage, image_size
+from picking.formats.picks import Micrograph, inside
 from picking.parallel import ordered_map
 from picking.seeds import stream
 
@@ -54,15 +59,12 @@ def unreadable_error(problems: list[str], n_images: int) -> UserError:
     )
 
 
-def largest_margin(
-    records: dict[str, list[Micrograph]], sizes: dict[str, list[tuple[int, int]]]
-) -> int:
-    """Return the widest margin along the edges, in px, that no particle's centre enters."""
-    margin = None
-    for name, split_records in records.items():
-        for record, size in zip(split_records, sizes[name], strict=True):
-            centres = record.centres_px[inside(record, size)]
-            if len(centres):
-                nearest = min(centres.min(), (size - centres).min())
-                margin = nearest if margin is None else min(margin, nearest)
-    return int(margin or 0)
+def distances_to_edge(
+    records: Sequence[Micrograph], sizes_px: Sequence[tuple[int, int]]
+) -> np.ndarray:
+    """Return how far each particle's centre that is inside lies from the nearest edge, px (n,)."""
+    distances = [np.empty(0)]
+    for record, size_px in zip(records, sizes_px, strict=True):
+        centres = record.centres_px[inside(record, size_px)]
+        distances.append(np.minimum(centres, size_px - centres).min(axis=1))
+    return np.concatenate(distances)

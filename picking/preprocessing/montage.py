@@ -1,6 +1,7 @@
 """Pictures of a split's patches and masks, so that a wrong frame or scale is seen at a glance."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 from picking.files import read_json, write_atomically
 from picking.formats.micrographs import read_micrograph
 from picking.mask_values import IGNORE, PARTICLE
-from picking.preprocessing.plan import MicrographPlan
-from picking.stores.patches import TAG_WINDOW
+from picking.preprocessing.plan import PatchPlan
+from picking.preprocessing.windows import WindowPlan
 
 ROWS, COLUMNS = 2, 6
 COLOURS = {
@@ -26,7 +27,7 @@ MAX_CORNER_PX = 384
 OUTLINE = (60, 220, 60)  # RGB
 
 
-def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None:
+def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: Path) -> None:
     """Write a PNG: the micrograph with the most patches, and patches of each kind from the split.
 
     folder: one split of a patch store, with patches.npy and index.npz. On the micrograph positives
@@ -41,25 +42,25 @@ def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None
     with np.load(folder / "index.npz") as index:
         label, labeled = index["label"].astype(bool), index["labeled"]
         micrograph, centre = index["micrograph"], index["centre"]
-        unknown = index["tag"] == TAG_WINDOW
-    kinds = {"labelled": labeled, "hidden": label & ~labeled, "negative": ~label}
-    if unknown.any():
-        kinds = {"labelled": labeled, "unknown": unknown}
+    rows_of = {
+        "labelled": labeled, "hidden": label & ~labeled, "negative": ~label, "unknown": ~labeled
+    }  # fmt: skip
+    kinds = {kind: rows_of[kind] for kind in plans[0].kinds}
 
     figure = Figure(figsize=(16, 8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic([["whole", kind] for kind in kinds])
 
     # The whole micrograph with all centres
-    shown = int(np.argmax([len(plan.labelled_px) + len(plan.hidden_px) for plan in plans]))
+    shown = int(np.argmax([plan.n_particles for plan in plans]))
     plan = plans[shown]
     image = read_micrograph(plan.micrograph.path)
     step = -(-max(image.shape) // MAX_SHOWN_PX)
     height, width = plan.size_px
     whole = axes["whole"]
     whole.imshow(image[::step, ::step], cmap="gray", extent=(0, width, height, 0))
-    side, scale = plan.patch_size_px, plan.scaled_px[0] / height if plan.scaled_px else 1
-    radius, square_px = plan.micrograph.diameters_px.mean() / 2, side / scale
+    side, square_px = plan.patch_size_px, plan.patch_size_px / plan.scale
+    radius = plan.micrograph.diameters_px.mean() / 2
     for kind, rows in kinds.items():
         own = centre[rows & (micrograph == shown)]
         marks = [
@@ -74,16 +75,16 @@ def write_montage(folder: Path, plans: list[MicrographPlan], path: Path) -> None
 
     # Patches of each kind, spread evenly over the split
     for kind, rows in kinds.items():
-        found = np.flatnonzero(rows)
-        n = min(ROWS * COLUMNS, len(found))
+        of_kind = np.flatnonzero(rows)
+        n = min(ROWS * COLUMNS, len(of_kind))
         tiles = np.full((ROWS * COLUMNS, side + 8, side + 8), 255, np.uint8)
-        chosen = found[np.linspace(0, len(found) - 1, n).astype(int)] if n else found
+        chosen = of_kind[np.linspace(0, len(of_kind) - 1, n).astype(int)] if n else of_kind
         tiles[:n, 4:-4, 4:-4] = patches[chosen]
         sheet = tiles.reshape(ROWS, COLUMNS, side + 8, side + 8).swapaxes(1, 2)
         axes[kind].imshow(
             sheet.reshape(ROWS * (side + 8), -1), cmap="gray", vmin=0, vmax=255, aspect="equal"
         )
-        axes[kind].set_title(f"{kind}: {len(found):,}", color=COLOURS[kind], fontsize=11)
+        axes[kind].set_title(f"{kind}: {len(of_kind):,}", color=COLOURS[kind], fontsize=11)
         axes[kind].set_axis_off()
     _save(figure, path)
 

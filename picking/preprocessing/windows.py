@@ -5,7 +5,7 @@ are cut about each pick, and at random from the whole of every micrograph; train
 random (`picking.training.augment.window_views`), so that a pick lies anywhere in its crop. A U-Net
 scores every place of a crop. Those near a pick are the labelled, in any crop; the nnPU risk
 compares them with the other places of the random windows. With N particles a micrograph, n of them
-picked, the shares of places near a particle are known,
+picked, the fractions of places near a particle are known,
 
     of all places            N a,  a = π (POSITIVE_RADIUS · diameter)² / area
     of those near no pick    π_U = (N - n) a / (1 - n a).
@@ -23,12 +23,14 @@ import numpy as np
 from picking.errors import UserError
 from picking.files import sha256
 from picking.formats import annotations
-from picking.formats.coordinates import Picks, read_picks
+from picking.formats.coordinates import read_picks
 from picking.formats.frames import check_frame
-from picking.formats.micrographs import UnreadableImage, image_size
+from picking.formats.micrographs import UnreadableImage, image_size, scale_micrograph
 from picking.formats.paths import expand, find_micrographs
-from picking.preprocessing.plan import MicrographPlan
+from picking.formats.picks import Micrograph, Picks, inside
+from picking.preprocessing.cutting import Group, cut_patches, nearest_pixels
 from picking.seeds import stream
+from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW
 
 # How far off a particle's centre a place still is positive, in diameters
 POSITIVE_RADIUS = 0.25
@@ -36,7 +38,76 @@ POSITIVE_RADIUS = 0.25
 # what the network sees of it, so that its middle can lie anywhere in a crop.
 PARTICLE_PX, WINDOW_PX = 20, 128
 REACH_PX = POSITIVE_RADIUS * PARTICLE_PX
-VAL_SHARE = 0.2
+VAL_FRACTION = 0.2
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowPlan:
+    """The windows of one micrograph, in the order of their rows in the store.
+
+    labelled_px, windows_px: float64 (n, 2), (y, x) in px: the picks, a window about each, and the
+    centres of the windows anywhere. scaled_px: (height, width) that the micrograph is scaled to
+    before windows are cut.
+    """
+
+    micrograph: Micrograph
+    size_px: tuple[int, int]
+    patch_size_px: int
+    labelled_px: np.ndarray
+    windows_px: np.ndarray
+    scaled_px: tuple[int, int]
+    n_outside: int
+
+    kinds = ("labelled", "unknown")  # what a picture tells apart
+    decoded_px = None
+
+    @property
+    def scale(self) -> float:
+        """Px of a row per px of the micrograph, along y."""
+        return self.scaled_px[0] / self.size_px[0]
+
+    @property
+    def arrays(self) -> dict[str, tuple[int, int]]:
+        """The store's files of rows: windows, and where they are near a pick."""
+        return dict.fromkeys(("patches.npy", "picked.npy"), (self.patch_size_px,) * 2)
+
+    @property
+    def n_particles(self) -> int:
+        """Picks."""
+        return len(self.labelled_px)
+
+    @property
+    def n_rows(self) -> int:
+        """Windows of this micrograph."""
+        return len(self.labelled_px) + len(self.windows_px)
+
+    def groups(self, noted: dict) -> list[Group]:
+        """Return the rows in their order."""
+        return [
+            Group(self.labelled_px, TAG_PARTICLE, True),
+            Group(self.windows_px, TAG_WINDOW, False),
+        ]
+
+    def identity(self) -> list[str | bytes]:
+        """Return all that decides which row holds what."""
+        return [
+            f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.scaled_px}:",
+            f"{REACH_PX}:{len(self.labelled_px)}:",
+            self.labelled_px.tobytes(),
+            self.windows_px.tobytes(),
+        ]
+
+    def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
+        """Return the windows and where they are near a pick, two of uint8 (n_rows, p, p)."""
+        scale = np.array(self.scaled_px) / self.size_px
+        centres_px = np.concatenate([self.labelled_px, self.windows_px]) * scale
+        scaled = scale_micrograph(image, self.scaled_px)
+        picked = _near(self.labelled_px * scale, REACH_PX, self.scaled_px)
+        return [cut_patches(one, centres_px, self.patch_size_px) for one in (scaled, picked)], {}
+
+    def counts(self) -> dict:
+        """Return what metadata.json says of this micrograph beside its name."""
+        return {"n_particles": self.n_particles}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +124,98 @@ class WindowSettings:
     expected_particles: float | None
     seed: int
 
+    row_noun = "patches"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, in all files of the store."""
+        return 2 * self.window_px**2
+
     @property
     def scale(self) -> float:
         """Px of the scaled micrograph per px of the micrograph."""
         return PARTICLE_PX / self.diameter_px
+
+    def plan_split(
+        self,
+        split: str,
+        records: Sequence[Micrograph],
+        sizes_px: Sequence[tuple[int, int]],
+        n_workers: int = 0,
+    ) -> list[WindowPlan]:
+        """Plan the windows of a split, one `WindowPlan` per record; takes no workers.
+
+        Raises `UserError` when a window would be as large as a micrograph.
+        """
+        plans = []
+        for record, size_px in zip(records, sizes_px, strict=True):
+            height, width = (max(1, round(n * self.scale)) for n in size_px)
+            if self.window_px >= min(height, width):
+                raise UserError(
+                    f"{record.name} is {size_px[1]} x {size_px[0]} px, no larger than a window, "
+                    f"{self.window_px / PARTICLE_PX:g} particles of {self.diameter_px:.0f} px: "
+                    "check --diameter"
+                )
+            within = inside(record, size_px)
+            rng = stream(self.seed, "windows", split, record.name)
+            plans.append(
+                WindowPlan(
+                    micrograph=record,
+                    size_px=size_px,
+                    patch_size_px=self.window_px,
+                    labelled_px=record.centres_px[within],
+                    windows_px=rng.random((self.per_micrograph, 2)) * np.array(size_px),
+                    scaled_px=(height, width),
+                    n_outside=int((~within).sum()),
+                )
+            )
+        return plans
+
+    def lines(self, split: str, plans: Sequence[WindowPlan]) -> list[str]:
+        """Return the lines on a split's windows that users look for."""
+        counts = self.summary(plans, [])
+        n_picked = sum(len(p.labelled_px) > 0 for p in plans)
+        if self.expected_particles is None:
+            known = "left to training to estimate"
+        else:
+            known = (
+                f"{counts['pool_prior']:.4f}; of those near no pick: "
+                f"{counts['unlabeled_prior']:.4f}"
+            )
+        return [
+            f"Windows of {split} split",
+            f"Total images: {len(plans)}, {n_picked} of them with picks",
+            f"  Scale: {self.scale:.4f}; a particle becomes {PARTICLE_PX} px wide",
+            f"  Picks: {counts['n_labeled']:,}, a window about each",
+            f"  Unlabeled windows, anywhere: {counts['n_unlabeled']:,}",
+            f"  Share of positives among their places: {known}",
+        ]
+
+    def summary(self, plans: Sequence[WindowPlan], noted: list[dict]) -> dict:
+        """Return what these micrographs have in all, as metadata.json says it."""
+        n_picks = [len(p.labelled_px) for p in plans]
+        return {
+            "n_images": len(plans),
+            "n_patches": sum(p.n_rows for p in plans),
+            "n_labeled": sum(n_picks),
+            "n_unlabeled": sum(len(p.windows_px) for p in plans),
+            **place_priors(self, [p.size_px for p in plans], n_picks),
+        }
+
+    def description(self, content_hash: str) -> dict:
+        """Return what metadata.json says of the whole store, beside counts.
+
+        ``windows`` says that what is not labelled is unknown, and how micrographs are scaled.
+        """
+        return {
+            "patch_size_px": self.window_px,
+            "content_hash": content_hash,
+            "windows": {
+                "scale": self.scale,
+                "diameter_px": self.diameter_px,
+                "reach_px": REACH_PX,
+            },
+        }
 
 
 def read_splits(
@@ -70,9 +229,17 @@ def read_splits(
 ) -> dict[str, annotations.Split]:
     """Return train and val: the micrographs that the patterns name, with the picks on them.
 
-    labels: patterns of files of picks, in ``frame`` or what their format has. Micrographs that
-    cannot be read stay in, without picks, with ``skip_unreadable``. Raises `UserError` when most
-    picks fit the micrographs upside down, and as `splits_of_picks` does.
+    Args:
+        micrographs: patterns of files.
+        val_micrographs: of those that are val's; None: some of the picked ones are drawn.
+        labels: patterns of files of picks.
+        frame: of the picks, jpeg or mrc; None: what their format has.
+        diameter_px: of the particles.
+        seed: of what is drawn.
+        skip_unreadable: micrographs that cannot be read stay in, without picks.
+
+    Raises `UserError` when most picks fit the micrographs upside down, and as `splits_of_picks`
+    does.
     """
     paths, val_names = find_micrographs(micrographs), None
     if val_micrographs:
@@ -106,8 +273,8 @@ def splits_of_picks(
 ) -> dict[str, annotations.Split]:
     """Return the splits train and val: micrographs with their picks, or with none.
 
-    Of the micrographs with picks `VAL_SHARE`, at least one, are drawn for val, unless ``val_names``
-    tells which micrographs are val's. All others, also those without picks, are train's.
+    Of the micrographs with picks `VAL_FRACTION`, at least one, are drawn for val, unless
+    ``val_names`` tells which are val's. All others, also those without picks, are train's.
 
     Raises `UserError` when a split would have no pick.
     """
@@ -119,7 +286,7 @@ def splits_of_picks(
                 f"picks lie on {len(picked)} micrograph{'s'[: len(picked) != 1]}, but two are "
                 "needed, one of them to choose the checkpoint on: pick some particles on another"
             )
-        n_val = max(1, round(VAL_SHARE * len(picked)))
+        n_val = max(1, round(VAL_FRACTION * len(picked)))
         val_names = list(stream(seed, "val-micrographs").permutation(picked)[:n_val])
     splits = {}
     for name in ("train", "val"):
@@ -150,53 +317,11 @@ def splits_of_picks(
     return splits
 
 
-def _record(path: Path, picks: Picks | None, diameter_px: float) -> annotations.Micrograph:
+def _record(path: Path, picks: Picks | None, diameter_px: float) -> Micrograph:
     centres = np.empty((0, 2)) if picks is None else picks.centres_px
     diameters = np.full(len(centres), diameter_px)
-    return annotations.Micrograph(path, path.name, centres, diameters, None, 0, None)
-
-
-def plan_windows(
-    split: str,
-    records: Sequence[annotations.Micrograph],
-    sizes_px: Sequence[tuple[int, int]],
-    settings: WindowSettings,
-) -> list[MicrographPlan]:
-    """Plan the windows of a split, one `MicrographPlan` per record.
-
-    Raises `UserError` when a window would be as large as a micrograph.
-    """
-    plans = []
-    for record, size_px in zip(records, sizes_px, strict=True):
-        height, width = (max(1, round(n * settings.scale)) for n in size_px)
-        if settings.window_px >= min(height, width):
-            raise UserError(
-                f"{record.name} is {size_px[1]} x {size_px[0]} px, no larger than a window, "
-                f"{settings.window_px / PARTICLE_PX:g} particles of {settings.diameter_px:.0f} px: "
-                "check --diameter"
-            )
-        within = annotations.inside(record, size_px)
-        rng = stream(settings.seed, "windows", split, record.name)
-        none = np.empty((0, 2))
-        plans.append(
-            MicrographPlan(
-                micrograph=record,
-                size_px=size_px,
-                patch_size_px=settings.window_px,
-                labelled_px=record.centres_px[within],
-                hidden_px=none,
-                negatives_px=none,
-                off_centre_px=none,
-                outlier_candidates_px=none,
-                n_outliers=0,
-                n_negatives_wanted=0,
-                n_outside=int((~within).sum()),
-                windows_px=rng.random((settings.per_micrograph, 2)) * np.array(size_px),
-                scaled_px=(height, width),
-                reach_px=REACH_PX,
-            )
-        )
-    return plans
+    unknown = np.full(len(centres), np.nan)
+    return Micrograph(path.name, centres, unknown, diameters, None, path=path)
 
 
 def place_priors(
@@ -204,9 +329,9 @@ def place_priors(
 ) -> dict[str, float | None]:
     """Return the priors of the places of windows drawn anywhere from micrographs, as of patches.
 
-    sizes_px, n_picks: of each micrograph. ``actual_prior`` is the share near a pick, ``pool_prior``
-    that near a particle, ``unlabeled_prior`` that near a particle among those near no pick; the
-    last two are None without an expected number.
+    sizes_px, n_picks: of each micrograph. ``actual_prior`` is the fraction near a pick,
+    ``pool_prior`` that near a particle, ``unlabeled_prior`` that near a particle among those near
+    no pick; the last two are None without an expected number.
 
     Raises `UserError` when so many particles would cover more than the micrographs.
     """
@@ -214,13 +339,24 @@ def place_priors(
     actual = float(np.mean(np.asarray(n_picks) * disk))
     if settings.expected_particles is None:
         return {"actual_prior": actual, "pool_prior": None, "unlabeled_prior": None}
-    share = settings.expected_particles * disk.mean()
-    if not 0 < share < 0.5:
+    covered = settings.expected_particles * disk.mean()
+    if not 0 < covered < 0.5:
         raise UserError(
             f"--expected-particles {settings.expected_particles:g} of {settings.diameter_px:.0f} "
-            f"px would be centred within {share:.0%} of a micrograph: give the number on one "
+            f"px would be centred within {covered:.0%} of a micrograph: give the number on one "
             "micrograph, about"
         )
     pool = float(np.mean(np.maximum(n_picks, settings.expected_particles) * disk))
     unlabeled = (pool - actual) / (1 - actual)
     return {"actual_prior": actual, "pool_prior": pool, "unlabeled_prior": unlabeled}
+
+
+def _near(centres_px: np.ndarray, reach_px: float, size_px: tuple[int, int]) -> np.ndarray:
+    """Return uint8 (h, w): 1 within reach of the pixel that `cut_patches` takes for a centre."""
+    at, reach = nearest_pixels(centres_px, size_px), int(reach_px)
+    near = np.zeros([n + 2 * reach for n in size_px], np.uint8)
+    y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
+    disk = (y**2 + x**2 <= reach_px**2).astype(np.uint8)
+    for row, column in at:
+        near[row : row + len(disk), column : column + len(disk)] |= disk
+    return near[reach : reach + size_px[0], reach : reach + size_px[1]]

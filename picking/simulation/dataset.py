@@ -20,7 +20,8 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
-from picking.formats.annotations import MAPPING_FILE, SPLITS, read_coordinates_csv
+from picking.formats.annotations import MAPPING_FILE, SPLITS
+from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.micrographs import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
 from picking.seeds import stream
@@ -33,14 +34,14 @@ RECORD, UNFINISHED_RECORD = "simulation.json", "simulation.unfinished.json"
 JPEG_QUALITY = 90
 DEFOCUS_ANGSTROM = (9000.0, 25000.0)
 DENSITY_SPREAD = (0.5, 1.4)  # of a micrograph, over the data set's
-CARBON_SHARE = 0.2  # of micrographs
+CARBON_FRACTION = 0.2  # of micrographs
 CRYSTALS_PER_UM2 = 20.0
 CSV_HEADER = "X-Coordinate,Y-Coordinate,Diameter,Angle-Rot,Angle-Tilt,Angle-Psi,Defocus-U"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one micrograph will show; everything else about it follows from the seed."""
+    """What one micrograph will show; the rest follows from the seed and the file's name."""
 
     split: str
     stem: str
@@ -77,10 +78,14 @@ def simulate_dataset(
 ) -> bool:
     """Write a data set into ``output``; return False when it was already there.
 
-    size_px: (height, width), or (side,). snr: the range from which each micrograph has its own.
-    annotation_margin: in diameters of the largest protein. The result does not depend on
-    ``num_workers``. An interrupted set goes on. Raises `UserError` for values out of range
-    and for a folder with anything else in it.
+    n_train, n_val, n_test: micrographs. size_px: (height, width), or (side,). n_proteins: the
+    first so many of `PROTEINS`. protein_ratio: micrographs of a protein over those of the next.
+    snr: lowest and highest, per raw pixel; drawn for each micrograph. density: number of particles
+    over the usual one. annotation_margin: of edges without listed particles, in diameters of the
+    largest protein. n_unannotated: training micrographs without a CSV; None: 1 of 10 or more.
+    omit_test_json: the test split has CSVs only. mrc: raw counts are written too. num_workers:
+    processes; the result does not depend on it. The same call goes on with an interrupted set.
+    Raises `UserError` for values out of range and for a folder with anything else in it.
     """
     if n_unannotated is None:
         n_unannotated = 1 if n_train >= 10 else 0
@@ -132,9 +137,9 @@ def simulate_dataset(
 def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
     """Return the plan of every micrograph, in the order of its file name.
 
-    arguments: as `simulate_dataset` records them. Proteins take turns within a split, or come in
-    the proportions of ``protein_ratio``, in random order; defocus, signal-to-noise ratio, density
-    and flaws are drawn for each micrograph.
+    arguments: as `simulate_dataset` records them. The proteins of a split are equally frequent, or
+    in the proportions of ``protein_ratio``, in random order; defocus, signal-to-noise ratio,
+    density, carbon and ice are drawn for each micrograph.
     """
     seed, size_px = arguments["seed"], tuple(arguments["size_px"])
     n_unannotated = arguments["n_unannotated"]
@@ -144,22 +149,22 @@ def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
     for split in SPLITS:
         n = arguments[f"n_{split}"]
         order = stream(seed, "proteins", split).permutation(n)
-        turns = protein_turns(n, arguments["n_proteins"], arguments["protein_ratio"])[order]
-        for index, turn in enumerate(turns):
+        proteins = protein_indices(n, arguments["n_proteins"], arguments["protein_ratio"])[order]
+        for index, protein in enumerate(proteins):
             stem = f"mic_{len(plans):05d}"
             rng = stream(seed, "conditions", stem)
             plans.append(
                 Plan(
                     split=split,
                     stem=stem,
-                    protein=PROTEINS[turn],
+                    protein=PROTEINS[protein],
                     annotated=split != "train" or index not in lost,
                     size_px=size_px,
                     pixel_size_angstrom=arguments["pixel_size_angstrom"],
                     defocus_angstrom=round(rng.uniform(*DEFOCUS_ANGSTROM), 1),
                     snr=math.exp(rng.uniform(*np.log(arguments["snr"]))),
                     density=arguments["density"] * rng.uniform(*DENSITY_SPREAD),
-                    carbon=bool(rng.uniform() < CARBON_SHARE),
+                    carbon=bool(rng.uniform() < CARBON_FRACTION),
                     n_crystals=int(rng.poisson(CRYSTALS_PER_UM2 * area_um2)),
                     seed=seed,
                 )
@@ -167,7 +172,7 @@ def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
     return plans
 
 
-def protein_turns(n: int, n_proteins: int, ratio: float) -> np.ndarray:
+def protein_indices(n: int, n_proteins: int, ratio: float) -> np.ndarray:
     """Return n indices of proteins, each protein having ``ratio`` times as many as the next."""
     if ratio == 1:
         return np.arange(n) % n_proteins
@@ -217,8 +222,12 @@ def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> li
         write_atomically(jpeg, _as_jpeg(raw_to_uint8(image.raw)))
     if not plan.annotated:
         return [[0, 0, 0, 0]]
-    boxes = read_coordinates_csv(coordinates).astype(int)  # x, y, diameter
-    return [[int(x - d // 2), int(y - d // 2), int(d), int(d)] for x, y, d in boxes]
+    particles = read_csv_of_one(coordinates)
+    centres, diameters = particles.centres_px.astype(int), particles.diameters_px.astype(int)
+    boxes = np.stack(
+        [centres.T[1] - diameters // 2, centres.T[0] - diameters // 2, diameters, diameters]
+    )
+    return boxes.T.tolist()
 
 
 def _as_jpeg(image: np.ndarray) -> bytes:

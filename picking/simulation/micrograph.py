@@ -1,7 +1,7 @@
-"""How a micrograph comes about: projected particles, the CTF, ice, carbon and shot noise.
+"""The image of a micrograph: projected particles, the CTF, ice, carbon and shot noise.
 
 Images are (h, w) in the JPEG's frame: row 0 at the top, y down. Lengths in Å are turned into px at
-the top of `simulate_micrograph`, once. An image formed by weak scatterers is, as a share of the
+the top of `simulate_micrograph`, once. An image formed by weak scatterers is, as a fraction of the
 mean counts, the projected density convolved with the CTF, and each pixel's count is Poisson.
 """
 
@@ -25,7 +25,7 @@ SOLVENT_TO_SHOT_VARIANCE = 0.4
 SOLVENT_GRAIN_ANGSTROM = 12.0  # dissolved matter, coarser than the ice
 SOLVENT_GRAIN = 2.5
 CARBON_TEXTURE = 0.4  # the carbon film adds its own scattering to the solvent's (rms, relative)
-# Shares of the mean counts.
+# Fractions of the mean counts.
 ICE_RMS, ICE_GRADIENT = 0.006, 0.02
 CARBON_ABSORPTION, CARBON_PHASE = 0.03, 0.04
 CRYSTAL_ABSORPTION, CRYSTAL_PHASE = 0.06, 0.2
@@ -33,7 +33,7 @@ CRYSTAL_ABSORPTION, CRYSTAL_PHASE = 0.06, 0.2
 ICE_SCALE_ANGSTROM = 350.0
 CLUSTERING = 0.9
 CARBON_OCCUPANCY = 0.1
-TOUCHING_SHARE = 0.3
+TOUCHING_FRACTION = 0.3
 CLOSEST_DIAMETERS = 0.9
 DEBRIS_PER_PARTICLE = 1.0
 HOLE_RADIUS_ANGSTROM = 6000.0
@@ -45,7 +45,7 @@ class Simulated:
 
     raw: float32 (h, w), electrons per pixel. centres_px: float64 (n, 2), (y, x), every particle
     whose centre is in the image. angles_deg: (n, 3), RELION's rot, tilt, psi in the MRC's frame
-    (y up). signal: float32 (h, w), the particles alone, as a share of the mean counts.
+    (y up). signal: float32 (h, w), the particles alone, as a fraction of the mean counts.
     """
 
     raw: np.ndarray
@@ -56,7 +56,7 @@ class Simulated:
 
 
 def splat(shape: tuple[int, int], points_px: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return an image, float32 (h, w), with each weight shared by the four pixels about its point.
+    """Return an image, float32 (h, w), each weight spread over the four pixels about its point.
 
     points_px: (n, 2), (y, x). What falls outside the image is lost. Blurred afterwards by a
     Gaussian of more than a pixel, this is the projection of a sum of Gaussians.
@@ -66,9 +66,9 @@ def splat(shape: tuple[int, int], points_px: np.ndarray, weights: np.ndarray) ->
     image = np.zeros(shape[0] * shape[1])
     for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
         y, x = low[:, 0] + dy, low[:, 1] + dx
-        share = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1]) * weights
+        weight = np.abs(1 - dy - part[:, 0]) * np.abs(1 - dx - part[:, 1]) * weights
         inside = (y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1])
-        image += np.bincount(y[inside] * shape[1] + x[inside], share[inside], len(image))
+        image += np.bincount(y[inside] * shape[1] + x[inside], weight[inside], len(image))
     return image.reshape(shape).astype(np.float32)
 
 
@@ -125,7 +125,7 @@ def simulate_micrograph(
     gaussians = protein_gaussians(protein) / pixel
     particles = project(canvas, gaussians, centres, angles, rng)
     signal = fft.irfft2(fft.rfft2(particles) * blurred_ctf, canvas)
-    noise_variance = (1 + SOLVENT_TO_SHOT_VARIANCE) / counts  # as a share of the mean counts
+    noise_variance = (1 + SOLVENT_TO_SHOT_VARIANCE) / counts  # as a fraction of the mean counts
     variance = disk_variance(signal, centres, diameter_px / 2)
     scale = math.sqrt(snr * protein.contrast * noise_variance / variance) if variance else 0.0
     signal *= scale
@@ -183,8 +183,8 @@ def place_particles(
 ) -> np.ndarray:
     """Return centres (n, 2), (y, x), n at most ``wanted``, where ``appeal`` (h, w) draws them.
 
-    A share of them is put beside an earlier one, so that particles touch; no two centres are
-    closer than `CLOSEST_DIAMETERS`. Crowded areas fill up, and then fewer come back than wanted.
+    A fraction of them is put beside an earlier one, so that particles touch; no two centres are
+    closer than `CLOSEST_DIAMETERS`. Crowded areas fill up; then fewer are returned than wanted.
     """
     cumulative = np.cumsum(appeal, dtype=np.float64)
     cumulative /= cumulative[-1]
@@ -194,7 +194,7 @@ def place_particles(
     for _ in range(4 * wanted):
         if len(centres) == wanted:
             break
-        if len(centres) and rng.uniform() < TOUCHING_SHARE:
+        if len(centres) and rng.uniform() < TOUCHING_FRACTION:
             angle = rng.uniform(0, 2 * math.pi)
             step = diameter_px * rng.uniform(CLOSEST_DIAMETERS, 1.25)
             neighbour = centres[rng.integers(len(centres))]

@@ -19,7 +19,7 @@ GAUSSIAN_SIGMA_ANGSTROM = 4.5
 class Protein:
     """A protein as a recipe: the same name gives the same density in every data set.
 
-    cavity: radius of the empty centre as a share of the outer radius. height: extent along the
+    cavity: radius of the empty centre as a fraction of the outer radius. height: extent along the
     symmetry axis over the extent across it. contrast: its raw signal-to-noise ratio over the one
     asked for. particles_per_um2: mean number in an area, before crowding.
     """
@@ -90,9 +90,9 @@ def protein_gaussians(protein: Protein) -> np.ndarray:
     radius = protein.diameter_angstrom / 2
     n_unit = max(12, GAUSSIANS_PER_PROTEIN // len(operators))
     n_domains = max(2, DOMAINS_PER_PROTEIN // len(operators))
-    # As large as fills the shell when the domains lie side by side.
-    share = (1 - protein.cavity**3) / (n_domains * len(operators))
-    domain_radius = 0.9 * radius * share ** (1 / 3)
+    # Side by side, domains of this size fill the shell
+    fraction = (1 - protein.cavity**3) / (n_domains * len(operators))
+    domain_radius = 0.9 * radius * fraction ** (1 / 3)
     direction = rng.normal(size=(n_domains, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     distance = rng.uniform(protein.cavity**3, 1, (n_domains, 1)) ** (1 / 3) * radius

@@ -11,17 +11,18 @@ Coordinates are COCO's: px i spans [i, i + 1], so working px j has its centre at
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from picking.files import sha256, write_json
-from picking.formats import annotations, micrographs
+from picking.files import write_json
+from picking.formats import micrographs
+from picking.formats.picks import Micrograph, inside
 from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
 from picking.stores.journal import Journal
-from picking.stores.writer import Filling
+from picking.stores.writer import SplitWriter
 
-# What a mask's pixel is; nothing is learnt from or measured on one that is ignored.
 RESIZES = ("stretch", "pad")
 NORMALISATION = (
     "none in the store: grey levels as decoded (raw counts: low-pass and contrast of "
@@ -39,6 +40,66 @@ class MaskSettings:
     tiles: int
     margin_px: int  # px of the micrograph this near to its edge are ignored; 0: none
     disk: float = 1.0  # diameter of a particle's disk in the mask, in diameters of the particle
+    reduced: bool = False  # JPEGs are decoded at reduced scale, which differs by part of a level
+
+    row_noun = "images with masks"
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row, in all files of the store."""
+        return 2 * self.side_px**2
+
+    def plan_split(
+        self,
+        split: str,
+        records: Sequence[Micrograph],
+        sizes_px: Sequence[tuple[int, int]],
+        n_workers: int = 0,
+    ) -> list["ImagePlan"]:
+        """Plan the images of a split, one `ImagePlan` per record; takes no workers."""
+        plans = []
+        for record, size_px in zip(records, sizes_px, strict=True):
+            within = inside(record, size_px)
+            centres_px, diameters_px = record.centres_px[within], record.diameters_px[within]
+            plans.append(ImagePlan(record, size_px, centres_px, diameters_px, self))
+        return plans
+
+    def lines(self, split: str, plans: Sequence["ImagePlan"]) -> list[str]:
+        """Return the lines on a split's images and masks that users look for."""
+        n_enlarged = sum(plan.scale.max() > 1 for plan in plans)
+        lines = [
+            f"Segmentation of {split} split",
+            f"Total micrographs: {len(plans)}",
+            f"  Images: {sum(plan.n_rows for plan in plans):,} of {self.side_px} x "
+            f"{self.side_px} px",
+            f"  Particles: {sum(len(plan.centres_px) for plan in plans):,}",
+        ]
+        if n_enlarged:
+            lines.append(
+                f"  Note: {n_enlarged:,} micrographs are smaller than that and are enlarged"
+            )
+        return lines
+
+    def summary(self, plans: Sequence["ImagePlan"], noted: list[dict]) -> dict:
+        """Return what these micrographs have in all, as metadata.json says it."""
+        return {
+            "n_images": sum(plan.n_rows for plan in plans),
+            "n_micrographs": len(plans),
+            "n_particles": sum(len(plan.centres_px) for plan in plans),
+            **pixel_fractions(plans, noted),
+        }
+
+    def description(self, content_hash: str) -> dict:
+        """Return what metadata.json says of the whole store, beside counts."""
+        return {
+            "seg_size_px": self.side_px,
+            "resize": self.resize,
+            "tiles": self.tiles,
+            "disk": self.disk,
+            "normalisation": NORMALISATION,
+            "jpegs_decoded": "at reduced scale" if self.reduced else "whole",
+            "content_hash": content_hash,
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +110,7 @@ class ImagePlan:
     inside; diameters_px: float64 (n,).
     """
 
-    micrograph: annotations.Micrograph
+    micrograph: Micrograph
     size_px: tuple[int, int]
     centres_px: np.ndarray
     diameters_px: np.ndarray
@@ -73,6 +134,16 @@ class ImagePlan:
         return -(-height // self.settings.side_px), -(-width // self.settings.side_px)
 
     @property
+    def arrays(self) -> dict[str, tuple[int, int]]:
+        """The store's files of rows."""
+        return dict.fromkeys(("images.npy", "masks.npy"), (self.settings.side_px,) * 2)
+
+    @property
+    def decoded_px(self) -> tuple[int, int] | None:
+        """(height, width) near which a JPEG is decoded; None: the whole."""
+        return self.scaled_px if self.settings.reduced else None
+
+    @property
     def n_rows(self) -> int:
         """Images of this micrograph."""
         return self.grid[0] * self.grid[1]
@@ -88,6 +159,31 @@ class ImagePlan:
         tile = np.minimum(tile, np.array(self.grid) - 1)  # rounding at the far edge
         return np.bincount(tile @ (self.grid[1], 1), minlength=self.n_rows).tolist()
 
+    def identity(self) -> list[str | bytes]:
+        """Return all that decides which row holds what."""
+        return [
+            f"{self.micrograph.name}:{self.size_px}:{self.settings}:{len(self.centres_px)}:",
+            self.centres_px.tobytes(),
+            self.diameters_px.tobytes(),
+        ]
+
+    def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
+        """Return the images and masks, two of uint8 (n_rows, S, S), and what the journal notes.
+
+        image: the micrograph, uint8 (h, w), as decoded or scaled already.
+        """
+        side_px = self.settings.side_px
+        image = micrographs.scale_micrograph(image, self.scaled_px)
+        beyond = [(0, n * side_px - px) for n, px in zip(self.grid, self.scaled_px, strict=True)]
+        images = _tiles(np.pad(image, beyond, mode="reflect"), side_px)
+        masks = _tiles(np.pad(draw_mask(self), beyond, constant_values=IGNORE), side_px)
+        noted = {
+            "image_checksums": [zlib.crc32(one.data) for one in images],
+            "n_positive": int((masks == PARTICLE).sum()),
+            "n_ignored": int((masks == IGNORE).sum()),
+        }
+        return [images, masks], noted
+
 
 def working_size(
     size_px: tuple[int, int], side_px: int, tiles: int, resize: str
@@ -100,16 +196,19 @@ def working_size(
     return height, width
 
 
-def plan_images(
-    records: list[annotations.Micrograph], sizes_px: list[tuple[int, int]], settings: MaskSettings
-) -> list[ImagePlan]:
-    """Plan the images of a split, one `ImagePlan` per record."""
-    plans = []
-    for record, size_px in zip(records, sizes_px, strict=True):
-        within = annotations.inside(record, size_px)
-        centres_px, diameters_px = record.centres_px[within], record.diameters_px[within]
-        plans.append(ImagePlan(record, size_px, centres_px, diameters_px, settings))
-    return plans
+def pixel_fractions(plans: Sequence[ImagePlan], noted: list[dict]) -> dict[str, float | None]:
+    """Return the fraction of particles in the pixels not ignored, and of ignored ones in all.
+
+    noted: what the journal says of each micrograph.
+    """
+    n_pixels = sum(plan.n_rows * plan.settings.side_px**2 for plan in plans)
+    n_ignored = sum(entry["n_ignored"] for entry in noted)
+    n_positive = sum(entry["n_positive"] for entry in noted)
+    n_counted = n_pixels - n_ignored
+    return {
+        "positive_share": n_positive / n_counted if n_counted else None,
+        "ignored_share": n_ignored / n_pixels,
+    }
 
 
 def draw_mask(plan: ImagePlan) -> np.ndarray:
@@ -136,44 +235,6 @@ def draw_mask(plan: ImagePlan) -> np.ndarray:
     return mask
 
 
-def draw_images(plan: ImagePlan, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
-    """Return a micrograph's images and masks, and what the journal notes; runs in a worker.
-
-    image: the micrograph, uint8 (h, w), as decoded or scaled already. Returns two of uint8
-    (n, S, S).
-    """
-    side_px = plan.settings.side_px
-    image = micrographs.scale_micrograph(image, plan.scaled_px)
-    beyond = [(0, n * side_px - px) for n, px in zip(plan.grid, plan.scaled_px, strict=True)]
-    images = _tiles(np.pad(image, beyond, mode="reflect"), side_px)
-    masks = _tiles(np.pad(draw_mask(plan), beyond, constant_values=IGNORE), side_px)
-    noted = {
-        "image_checksums": [zlib.crc32(one.data) for one in images],
-        "n_positive": int((masks == PARTICLE).sum()),
-        "n_ignored": int((masks == IGNORE).sum()),
-    }
-    return [images, masks], noted
-
-
-def filling(folder: Path, plans: list[ImagePlan], journal: Journal) -> Filling:
-    """Return how `fill_split` fills a split's images.npy and masks.npy, with their index.json."""
-    side_px = plans[0].settings.side_px
-    parts: list[str | bytes] = []
-    for p in plans:
-        parts.append(f"{p.micrograph.name}:{p.size_px}:{p.settings}:{len(p.centres_px)}:")
-        parts += [p.centres_px.tobytes(), p.diameters_px.tobytes()]
-    return Filling(
-        folder=folder,
-        journal=journal,
-        plans=plans,
-        plan_hash=sha256(*parts),
-        arrays={"images.npy": (side_px, side_px), "masks.npy": (side_px, side_px)},
-        draw=draw_images,
-        index="index.json",
-        write_index=_write_index,
-    )
-
-
 def _tiles(image: np.ndarray, side_px: int) -> np.ndarray:
     """(R * S, C * S) -> (R * C, S, S), row by row."""
     rows, columns = (n // side_px for n in image.shape)
@@ -181,33 +242,37 @@ def _tiles(image: np.ndarray, side_px: int) -> np.ndarray:
     return np.ascontiguousarray(blocks).reshape(-1, side_px, side_px)
 
 
-def _write_index(filling: Filling) -> None:
-    split, settings = filling.folder.name, filling.plans[0].settings
-    listed = []
-    for i, plan in enumerate(filling.plans):
-        checksums = filling.journal.done[split, i]["image_checksums"]
-        n_particles = plan.particles_per_image()
-        for n in range(plan.n_rows):
-            row, column = divmod(n, plan.grid[1])
-            tiled = plan.settings.tiles > 1
-            listed.append(
-                {
-                    "name": plan.micrograph.name + (f"#r{row}c{column}" if tiled else ""),
-                    "micrograph": plan.micrograph.name,
-                    "empiar_id": plan.micrograph.empiar_id,
-                    "original_size_px": list(plan.size_px),
-                    "scale": plan.scale.tolist(),
-                    "tile": [row, column] if tiled else None,
-                    "n_particles": n_particles[n],
-                    "checksum": checksums[n],
-                }
-            )
-    content = {
-        "content_hash": filling.journal.content_hash(split),
-        "size_px": settings.side_px,
-        "tiles": settings.tiles,
-        "resize": settings.resize,
-        "disk": settings.disk,
-        "images": listed,
-    }
-    write_json(filling.folder / filling.index, content)
+def mask_writer(folder: Path, plans: Sequence[ImagePlan], journal: Journal) -> SplitWriter:
+    """Return what writes the images and masks of a split into ``folder``, with index.json."""
+
+    def write_index() -> None:
+        settings = plans[0].settings
+        listed = []
+        for plan, noted in zip(plans, journal.noted(folder.name), strict=True):
+            n_particles = plan.particles_per_image()
+            for n, checksum in enumerate(noted["image_checksums"]):
+                row, column = divmod(n, plan.grid[1])
+                tiled = settings.tiles > 1
+                listed.append(
+                    {
+                        "name": plan.micrograph.name + (f"#r{row}c{column}" if tiled else ""),
+                        "micrograph": plan.micrograph.name,
+                        "empiar_id": plan.micrograph.empiar_id,
+                        "original_size_px": list(plan.size_px),
+                        "scale": plan.scale.tolist(),
+                        "tile": [row, column] if tiled else None,
+                        "n_particles": n_particles[n],
+                        "checksum": checksum,
+                    }
+                )
+        content = {
+            "content_hash": journal.content_hash(folder.name),
+            "size_px": settings.side_px,
+            "tiles": settings.tiles,
+            "resize": settings.resize,
+            "disk": settings.disk,
+            "images": listed,
+        }
+        write_json(folder / "index.json", content)
+
+    return SplitWriter(folder, journal, plans, "index.json", write_index)

@@ -64,7 +64,7 @@ class SegmentationStore:
             (len(set(self.names)) == len(self.names), "a name stands twice"),
             (type(self.size_px) is int and type(self.tiles) is int, "size_px or tiles is no count"),
             (self.resize in RESIZES, "resize is unknown"),
-            (is_number(self.disk) and 0 < self.disk <= 1, "disk is no share"),
+            (is_number(self.disk) and 0 < self.disk <= 1, "disk is no fraction"),
             ((self.n_particles >= 0).all(), "n_particles is no count"),
             (self.n_particles.shape == self.checksums.shape, "n_particles are no numbers"),
             (self.images.ndim > 0 < self.masks.ndim, "images or masks are none"),
@@ -172,21 +172,21 @@ def require_separate(train: SegmentationStore, other: SegmentationStore, name: s
     by_checksum: dict[int, list[int]] = {}
     for row, checksum in enumerate(train.checksums.tolist()):
         by_checksum.setdefault(checksum, []).append(row)
-    found = []
+    common = []
     for row, micrograph in enumerate(other.micrographs):
         same_name = by_name.get(PurePath(micrograph).with_suffix(""))
         if same_name is not None:
-            found.append(f"{other.names[row]} by name")
+            common.append(f"{other.names[row]} by name")
             continue
         for there in by_checksum.get(int(other.checksums[row]), ()):
             # Equal checksums say nothing yet: of many images, some pair shares one by chance
             if np.array_equal(train.images[there], other.images[row]):
-                found.append(f"{other.names[row]} by content, as {train.names[there]}")
+                common.append(f"{other.names[row]} by content, as {train.names[there]}")
                 break
-    if found:
+    if common:
         raise UserError(
-            f"{len(found)} of {len(other)} {name} images ({other.folder}) are among those of "
-            f"{train.folder}: {'; '.join(found[:3])}{'; ...' if len(found) > 3 else ''}: "
+            f"{len(common)} of {len(other)} {name} images ({other.folder}) are among those of "
+            f"{train.folder}: {'; '.join(common[:3])}{'; ...' if len(common) > 3 else ''}: "
             "take them out of one split and preprocess again"
         )
 

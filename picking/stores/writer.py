@@ -1,134 +1,166 @@
-"""One pass over the micrographs of a split fills every store that is asked for.
+"""One pass over the micrographs of a split writes it in every store that is asked for.
 
 A store's files are plain `.npy` of uint8 rows. What each row holds is planned before any image is
 decoded, so files are allocated at full size first, workers write their own rows, the bytes do not
-depend on how many workers there are, and an interrupted run goes on where the journals end. For the
-same reason several machines can fill one store (picking/stores/shards.py).
+depend on how many workers there are, and an interrupted run goes on where the journals end. What
+an earlier run wrote is compared with its checksums first: a power cut loses rows that it had
+noted already.
 """
 
 import dataclasses
 import io
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from picking.files import lock_when_free, naming
+from picking.files import naming, sha256
 from picking.formats import micrographs
+from picking.formats.picks import Micrograph
 from picking.parallel import ordered_map
 from picking.stores.journal import Journal
-from picking.stores.shards import Shard
 
 
-@dataclasses.dataclass(frozen=True)
-class Filling:
-    """One split of one store, and how its rows come about.
+class Plan(Protocol):
+    """The rows of one micrograph in one store; goes to a worker, so it can be pickled.
 
-    folder: of the split, named as the split. plans: one per micrograph, in the order of their rows,
-    with ``micrograph``, ``size_px`` and ``n_rows``; plan_hash: of all that decides which row holds
-    what. arrays: file name -> (height, width) of a row. draw: (plan, image uint8 (h, w)) -> the
-    rows of each file, uint8 (n_rows, height, width), and what the journal notes on them; it runs in
-    a worker, so it is a function of a module. index: file name, written by ``write_index(self)``.
+    size_px: (height, width) of the micrograph. arrays: file name -> (height, width) px of a row,
+    the same for all of a split. decoded_px: (height, width) near which a JPEG is decoded; None:
+    the whole.
     """
 
-    folder: Path
-    journal: Journal
-    plans: list[Any]
-    plan_hash: str
-    arrays: dict[str, tuple[int, int]]
-    draw: Callable[[Any, np.ndarray], tuple[list[np.ndarray], dict]]
-    index: str
-    write_index: Callable[["Filling"], None]
+    @property
+    def micrograph(self) -> Micrograph: ...  # noqa: D102
+
+    @property
+    def size_px(self) -> tuple[int, int]: ...  # noqa: D102
+
+    @property
+    def n_rows(self) -> int: ...  # noqa: D102
+
+    @property
+    def arrays(self) -> dict[str, tuple[int, int]]: ...  # noqa: D102
+
+    @property
+    def decoded_px(self) -> tuple[int, int] | None: ...  # noqa: D102
+
+    def identity(self) -> list[str | bytes]:
+        """Return all that decides which row holds what."""
+
+    def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
+        """Return the rows of each file and what the journal notes on them.
+
+        image: uint8 (h, w), as decoded. The rows of a file are uint8 (n_rows, height, width).
+        """
 
 
 class Rows(NamedTuple):
     """One micrograph's rows in one store, as a worker is asked for them.
 
-    store: its number; draw, plan: as in `Filling`; places: (file, first byte, bytes) in each of the
-    store's files; checksum: of rows that may be there already, None where there are none.
+    store: its number; places: (file, first byte, bytes) in each of the store's files; checksum: of
+    the rows that should be there already, None where there are none.
     """
 
     store: int
-    draw: Callable
-    plan: Any
+    plan: Plan
     places: list[tuple[Path, int, int]]
     checksum: int | None
 
 
-def fill_split(
-    fillings: list[Filling], n_workers: int, reduced: bool = False, shard: Shard | None = None
-) -> dict[str, str]:
-    """Fill one split of every store, decoding each micrograph once, and write their indices.
+@dataclasses.dataclass(frozen=True)
+class SplitWriter:
+    """What writes one split of one store.
 
-    The stores have the same micrographs in the same order; what their journals hold already is not
-    drawn again. With ``reduced``, for plans that state ``scaled_px``, images are read at that size.
-    Returns name -> what is wrong for each micrograph that cannot be read; indices are written only
-    when there is none.
-
-    A shard fills its share and writes no index. Where shards wrote, whoever fills the whole split
-    compares all rows with the journals first: bytes may be lost between machines. A shard reads no
-    rows, since a block that it read and wrote back might undo what others wrote beside.
+    folder: of the split, named as the split. plans: one per micrograph, in the order of their rows.
+    index: the file that ``write_index`` writes once all rows are there.
     """
-    split, n = fillings[0].folder.name, len(fillings[0].plans)
-    share = shard.share(n) if shard else range(n)
-    parts: dict[int, list[Rows]] = {i: [] for i in share}
-    checked = set()
-    for k, filling in enumerate(fillings):
-        filling.folder.mkdir(parents=True, exist_ok=True)
-        whole = all((filling.folder / name).exists() for name in filling.arrays)
-        filling.journal.begin(split, filling.plan_hash, afresh=not whole)
-        starts = np.cumsum([0, *(plan.n_rows for plan in filling.plans)]).tolist()
+
+    folder: Path
+    journal: Journal
+    plans: Sequence[Plan]
+    index: str
+    write_index: Callable[[], None]
+
+    @property
+    def files(self) -> dict[Path, tuple[int, int]]:
+        """The files of rows -> (height, width) px of a row."""
+        return {self.folder / name: row_px for name, row_px in self.plans[0].arrays.items()}
+
+    def begin(self, store: int) -> list[Rows | None]:
+        """Make the files; return what is to be written or checked of each micrograph, if anything.
+
+        Rows that this process has written or checked already are neither.
+        """
+        split, journal = self.folder.name, self.journal
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plan_hash = sha256(*(part for plan in self.plans for part in plan.identity()))
+        journal.begin(split, plan_hash, afresh=not all(path.exists() for path in self.files))
+        (self.folder / self.index).unlink(missing_ok=True)  # of earlier rows
+        starts = np.cumsum([0, *(plan.n_rows for plan in self.plans)]).tolist()
         files = [
             (path, allocate(path, (starts[-1], *row_px)), row_px[0] * row_px[1])
-            for path, row_px in ((filling.folder / f, px) for f, px in filling.arrays.items())
+            for path, row_px in self.files.items()
         ]
-        for i in share:
-            plan, checksum = filling.plans[i], None
-            if filling.journal.holds(split, i, plan.micrograph.path):
-                if shard or not filling.journal.others:
-                    continue
-                checksum = filling.journal.done[split, i]["checksum"]
-                checked.add((i, k))
+        parts: list[Rows | None] = []
+        for i, plan in enumerate(self.plans):
             places = [
                 (path, header + starts[i] * row, plan.n_rows * row) for path, header, row in files
             ]
-            parts[i].append(Rows(k, filling.draw, plan, places, checksum))
-            (filling.folder / filling.index).unlink(missing_ok=True)  # of earlier rows
-    jobs = [(i, parts[i], reduced) for i in share if parts[i]]
-    unreadable, lost = {}, set()
-    for i, entries, problem in ordered_map(
-        _fill_rows, jobs, n_workers, f"Cutting {split}", len(share)
-    ):
+            if not journal.holds(split, i, plan.micrograph.path):
+                parts.append(Rows(store, plan, places, None))
+            elif (split, i) in journal.unchecked:
+                parts.append(Rows(store, plan, places, journal.done[split, i]["checksum"]))
+            else:
+                parts.append(None)
+        return parts
+
+
+def write_split(writers: Sequence[SplitWriter], n_workers: int) -> dict[str, str]:
+    """Write one split of every store, decoding each micrograph once, and then the indices.
+
+    The stores have the same micrographs in the same order. What a journal holds is not drawn again,
+    unless its rows do not have their checksum. Returns name -> what is wrong for each micrograph
+    that cannot be read; indices are written only when there is none.
+    """
+    split, n = writers[0].folder.name, len(writers[0].plans)
+    of_stores = [writer.begin(k) for k, writer in enumerate(writers)]
+    parts = [[rows for rows in of_one if rows] for of_one in zip(*of_stores, strict=True)]
+    jobs = [(i, rows) for i, rows in enumerate(parts) if rows]
+    n_checked = sum(any(rows.checksum is not None for rows in of_one) for of_one in parts)
+    unreadable, n_lost = {}, 0
+    for i, entries, problem in ordered_map(_write_rows, jobs, n_workers, f"Cutting {split}", n):
         if problem:
-            unreadable[fillings[0].plans[i].micrograph.name] = problem
+            unreadable[writers[0].plans[i].micrograph.name] = problem
         for k, entry in entries.items():
-            fillings[k].journal.add(split, i, entry)
-            if (i, k) in checked:
-                lost.add(i)
-    if checked:
+            writers[k].journal.add(split, i, entry)
+        n_lost += any(rows.checksum is not None and rows.store in entries for rows in parts[i])
+        for rows in parts[i]:
+            writers[rows.store].journal.unchecked.discard((split, i))
+    if n_checked:
         print(
-            f"Split {split}: rows of {len({i for i, _ in checked}):,} micrographs were there and "
-            f"were checked; those of {len(lost):,} differed and were cut again"
+            f"Split {split}: the rows of {n_checked:,} micrographs were there already; those of "
+            f"{n_lost:,} were damaged and are cut again"
         )
-    for path in (filling.folder / name for filling in fillings for name in filling.arrays):
+    for path in (path for writer in writers for path in writer.files):
         with path.open("rb") as file:
             os.fsync(file.fileno())
-    if not shard and not unreadable:
-        for filling in fillings:
-            filling.write_index(filling)
+    if not unreadable:
+        for writer in writers:
+            writer.write_index()
     return unreadable
 
 
-def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
+def _write_rows(job: tuple[int, list[Rows]]) -> tuple[int, dict[int, dict], str | None]:
     """Read one micrograph and write its rows in each store; runs in a worker.
 
-    Rows that have the checksum that is expected of them, where there is one, are left as they are.
-    Returns its number, store -> the journal's entry on its rows, and what is wrong with the image.
+    Rows that have the checksum that is expected of them are left as they are. Returns the
+    micrograph's number, store -> the journal's entry on the rows written, and what is wrong with
+    the image.
     """
-    i, parts, reduced = job
+    i, parts = job
     parts = [p for p in parts if p.checksum is None or checksum_at(p.places) != p.checksum]
     if not parts:
         return i, {}, None
@@ -136,9 +168,9 @@ def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
     path = plan.micrograph.path
     try:
         n_bytes = path.stat().st_size
-        if reduced:
+        if plan.decoded_px:
             size_px = micrographs.image_size(path)
-            image = micrographs.read_scaled(path, plan.scaled_px)
+            image = micrographs.read_scaled(path, plan.decoded_px)
         else:
             image = micrographs.read_micrograph(path)
             size_px = image.shape
@@ -150,13 +182,13 @@ def _fill_rows(job: tuple) -> tuple[int, dict[int, dict], str | None]:
         return i, {}, f"{path} changed its size while it was processed"
     entries = {}
     for part in parts:
-        arrays, entry = part.draw(part.plan, image)
+        arrays, noted = part.plan.draw(image)
         checksum = 0
         for array, (file, offset, _) in zip(arrays, part.places, strict=True):
             data = np.ascontiguousarray(array).reshape(-1).data
             _write_at(file, data, offset)
             checksum = zlib.crc32(data, checksum)
-        entries[part.store] = {"checksum": checksum, **entry, "image_bytes": n_bytes}
+        entries[part.store] = {"checksum": checksum, **noted, "image_bytes": n_bytes}
     return i, entries, None
 
 
@@ -184,9 +216,8 @@ def checksum_at(places: list[tuple[Path, int, int]]) -> int:
 def allocate(path: Path, shape: tuple[int, ...]) -> int:
     """Make ``path`` a .npy file of uint8 at full size; return its header's length in bytes.
 
-    The room is really taken, so a full disk shows here and not in the middle of the work. Rows that
-    another process writes into the file meanwhile stay: what is there is neither written nor
-    allocated again, since on file systems that cannot do so allocating is writing zeros.
+    Rows that are there stay. The room is really taken, so a full disk shows here and not in the
+    middle of the work.
     """
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
@@ -196,14 +227,12 @@ def allocate(path: Path, shape: tuple[int, ...]) -> int:
     size = start + int(np.prod(shape, dtype=np.int64))
     path.touch()
     with naming(path), path.open("r+b") as file:
-        lock_when_free(file)
-        if file.read(start) != header.getvalue():
-            file.seek(0)
-            file.write(header.getvalue())
-            file.flush()
+        file.write(header.getvalue())
+        file.flush()
         there = os.fstat(file.fileno()).st_size
         if there > size:
             file.truncate(size)
         elif there < size:
+            # From where the file ends: some file systems allocate by writing zeros
             os.posix_fallocate(file.fileno(), there, size - there)
     return start

@@ -12,9 +12,10 @@ from picking.detection.matching import (
     pr_curve,
 )
 from picking.errors import UserError
-from picking.formats.coordinates import Picks, match_names, read_picks, turn
+from picking.formats.coordinates import match_names, read_picks
 from picking.formats.frames import FrameCheck, contrast, frame_check
 from picking.formats.micrographs import read_micrograph
+from picking.formats.picks import Picks, turn
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, picture, some_centres
 
 

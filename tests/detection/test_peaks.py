@@ -5,14 +5,10 @@ from scipy.spatial.distance import cdist, pdist
 from picking.detection.peaks import (
     classifier_picks,
     disk_mean,
-    load_picks,
     peaks,
-    save_picks,
     segmentation_picks,
-    write_summary,
 )
 from picking.detection.score_map import ScoreMap
-from picking.errors import UserError
 
 DIAMETER_PX = 100.0
 SPACINGS = [(5.0, 5.0), (4.0, 7.0)]
@@ -212,49 +208,3 @@ def test_places_below_the_lowest_score_are_not_kept():
     scores = bumps([(300, 300)])
     assert len(classifier_picks(scores, "a", DIAMETER_PX, lowest_score=0.5).scores) == 1
     assert len(classifier_picks(scores, "a", DIAMETER_PX, lowest_score=0.999).scores) == 0
-
-
-# Files
-
-
-def test_picks_come_back_from_their_file(tmp_path):
-    picks = segmentation_picks(masked([(300, 300), (700, 800)]), "a.jpg", DIAMETER_PX)
-    save_picks(tmp_path / "a.npz", picks)
-    again = load_picks(tmp_path / "a.npz", "a.jpg", (1000, 1200))
-    assert (again.name, again.size_px) == (picks.name, picks.size_px)
-    for field in ("centres_px", "scores", "diameters_px"):
-        np.testing.assert_array_equal(getattr(again, field), getattr(picks, field))
-
-
-def test_the_summary_has_a_line_for_each_micrograph_also_for_one_without_picks(tmp_path):
-    some = segmentation_picks(masked([(300, 300), (700, 800)]), "a,b.jpg", DIAMETER_PX)
-    none = segmentation_picks(masked([]), "c.jpg", DIAMETER_PX)
-    write_summary(tmp_path / "summary.csv", [some, none])
-    header, first, second = (tmp_path / "summary.csv").read_text().splitlines()
-    assert header == "micrograph,picks,median_score,median_diameter_px"
-    assert first.startswith('"a,b.jpg",2,0.99')
-    assert second == "c.jpg,0,,"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda arrays: arrays.pop("scores"),
-        lambda arrays: arrays.update(scores=arrays["scores"][:-1]),
-        lambda arrays: arrays.update(scores=arrays["scores"] + 9),
-        lambda arrays: arrays.update(centres_px=arrays["centres_px"] * np.nan),
-        lambda arrays: arrays.update(diameters_px=np.array(["a", "b"])),
-        lambda arrays: arrays.update(scores=np.array([None, None])),
-    ],
-)
-def test_saved_picks_that_are_damaged_say_what_to_delete(tmp_path, change):
-    path = tmp_path / "a.npz"
-    save_picks(path, segmentation_picks(masked([(300, 300), (700, 800)]), "a.jpg", DIAMETER_PX))
-    arrays = dict(np.load(path))
-    change(arrays)
-    np.savez(path, **arrays)
-    whole = path.read_bytes()
-    for content in (whole, whole[: len(whole) // 2], b""):
-        path.write_bytes(content)
-        with pytest.raises(UserError, match=r"a\.npz is damaged .*delete it"):
-            load_picks(path, "a.jpg", (1000, 1200))

@@ -16,7 +16,7 @@ from picking.detection.report import (
     threshold_rows,
     write_table,
 )
-from picking.formats.coordinates import Picks
+from picking.formats.picks import Picks
 
 
 def picks_at(centres, scores, name="a.jpg", diameter=40.0):

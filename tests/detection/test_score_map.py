@@ -8,10 +8,9 @@ from torch import nn
 from models import PUClassifier
 from picking.config import AugmentationConfig
 from picking.detection import score_map
-from picking.errors import UserError
 from picking.preprocessing.cutting import cut_patches
 from picking.pu_learning.inputs import Patches
-from picking.stores.masks import ImagePlan, MaskSettings
+from picking.stores.masks import ImagePlan, MaskSettings, working_size
 from picking.training.augment import strong_view, to_float
 
 CPU = torch.device("cpu")
@@ -153,7 +152,7 @@ def test_a_micrograph_is_scaled_as_for_training(size_px, padded_px):
     for resize, expected in (("stretch", (768, 768)), ("pad", padded_px)):
         settings = MaskSettings(128, resize, 6, 0)
         plan = ImagePlan(None, size_px, np.empty((0, 2)), np.empty(0), settings)
-        assert score_map.working_size(size_px, 128, 6, resize) == plan.scaled_px == expected
+        assert working_size(size_px, 128, 6, resize) == plan.scaled_px == expected
 
 
 def test_every_pixel_gets_the_mean_of_the_images_it_lies_in():
@@ -191,71 +190,8 @@ def test_one_image_a_micrograph_is_scored_as_it_is():
     np.testing.assert_allclose(scores.logits, to_float(torch.tensor(image)[None])[0, 0], atol=1e-5)
 
 
-def test_scores_come_from_files_in_either_way_of_preparing_them(tmp_path):
-    image, _ = field(np.random.default_rng(6), 5, 128)
-    Image.fromarray(image).save(tmp_path / "a.png")
-    for wants, shape in (
-        ({"patch_size_px": 64, "input_size_px": 32}, (16, 16)),
-        ({"side_px": 48, "tiles": 2, "resize": "stretch"}, (96, 96)),
-    ):
-        scores = score_map.score_map(tmp_path / "a.png", CentreValue(), wants, "fp32", CPU)
-        assert (scores.logits.shape, scores.size_px) == (shape, (128, 128))
-
-
-def test_scores_that_are_not_finite_are_refused(tmp_path):
-    class Broken(nn.Module):
-        def forward(self, x):
-            return x * torch.nan
-
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
-    wants = {"side_px": 32, "tiles": 2, "resize": "stretch"}
-    with pytest.raises(UserError, match=r"a\.png are not finite"):
-        score_map.score_map(tmp_path / "a.png", Broken(), wants, "fp32", CPU)
-
-
 def test_a_heatmap_has_a_pixel_for_each_cell(tmp_path):
     logits = np.array([[-20, 0], [20, 0], [0, 0]], np.float32)
     scores = score_map.ScoreMap(logits, np.zeros(2), np.ones(2), (3, 2))
     score_map.write_heatmap(scores, tmp_path / "a.png")
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[0, 128], [255, 128], [128, 128]]
-
-
-# Checkpoints
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
-    [
-        ({"kind": "pu_run"}, "no model to pick with"),
-        ({"kind": "segmentation"}, "side_px"),
-        ({"kind": "segmentation", "input": {"side_px": 8, "tiles": 1}}, "resize"),
-        ({"kind": "pu_classifier", "input": {}}, "patch_size_px"),
-    ],
-)
-def test_a_checkpoint_must_say_how_its_input_was_prepared(checkpoint, message):
-    with pytest.raises(UserError, match=message) as error:
-        score_map.input_of(checkpoint, "best.pt")
-    assert "best.pt" in str(error.value)
-
-
-def test_a_classifiers_input_size_is_that_of_its_config():
-    config = {"data": {"input_size_px": 64}}
-    checkpoint = {"kind": "pu_classifier", "config": config, "input": {"patch_size_px": 128}}
-    assert score_map.input_of(checkpoint, "a") == {"patch_size_px": 128, "input_size_px": 64}
-
-
-# Windows about picks
-
-
-def test_a_map_of_a_scaled_micrograph_lies_where_the_micrograph_does(tmp_path):
-    y, x = (np.arange(n) + 0.5 for n in (331, 402))
-    centre = (121.3, 240.6)
-    image = 250 * np.exp(-((y[:, None] - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * 9**2))
-    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "a.png")
-    wants = {"patch_size_px": 64, "scale": 20 / 36, "input_size_px": 200}
-    found = score_map.score_map(tmp_path / "a.png", nn.Identity(), wants, "fp32", CPU)
-    assert found.logits.shape == (184, 223) and found.size_px == (331, 402)
-    weight = np.maximum(found.logits - 0.5, 0)
-    cells = np.argwhere(weight)
-    at = np.average(found.positions_px(cells), axis=0, weights=weight[tuple(cells.T)])
-    np.testing.assert_allclose(at, centre, atol=0.3)

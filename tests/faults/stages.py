@@ -24,8 +24,8 @@ from picking.errors import run_script
 from picking.training import networks
 from tests.fixtures import active_runs, patch_stores, pu_runs
 from tests.fixtures.data_sets import boxes, write_coco, write_csv, write_data_set
+from tests.fixtures.pickers import Dark, write_checkpoint
 from tests.scripts.test_analyze import write_comparison
-from tests.scripts.test_pick import Dark, write_checkpoint
 
 SPLITS = {"train": 4, "val": 2, "test": 1}
 
@@ -41,13 +41,6 @@ class Stage(NamedTuple):
     resume: bool
     n_workers: int = 0
     prepare: Callable[[Path], Any] | None = None
-
-
-def preprocess_in_shards() -> None:
-    """Stand for two shards and the command that puts together what they cut."""
-    for shard in (["--shard", "2/2"], ["--shard", "1/2"], []):
-        with mock.patch.object(sys, "argv", [*sys.argv, *shard]):
-            preprocess_coco_full_dataset.main()
 
 
 def write_inputs(folder: Path) -> None:
@@ -102,9 +95,6 @@ def all_stages(inputs: Path, out: Path) -> dict[str, Stage]:
             stages[f"{name}, {n} workers"] = Stage(
                 preprocess_coco_full_dataset.main, [*arguments, "--num-workers", n], False, n
             )
-    stages["patches in shards"] = Stage(
-        preprocess_in_shards, [*cut["patches"], "--num-workers", 0], False
-    )
     for n in (0, 2):
         stages[f"PU training, {n} workers"] = Stage(
             train_pu_fixed_full.main,

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 
 from picking.errors import UserError
-from picking.formats.annotations import (
-    Micrograph,
-    find_splits,
-    inside,
-    read_coordinates_csv,
-    read_split,
-)
+from picking.formats.annotations import find_splits, read_split
+from picking.formats.cryoppp_csv import read_csv_of_one
+from picking.formats.picks import inside
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, boxes, write_coco, write_csv
 
 CENTRES = np.array([[40.0, 50.0], [100.0, 200.0], [250.5, 300.25]])
@@ -82,26 +78,6 @@ def test_boxes_without_area_are_dropped_and_counted(tmp_path):
     assert len(micrograph.centres_px) == 3 and micrograph.n_zero_area == 2
 
 
-def test_the_area_is_not_looked_at(tmp_path):
-    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
-    change_json(root, lambda c: [box.update(area=0) for box in c["annotations"]])
-    assert len(read_split(root, "train").micrographs[0].centres_px) == 3
-
-
-@pytest.mark.parametrize("ids", [[0, 1], [1, 0], [-7, 90071992547]])
-def test_image_ids_may_be_any_integers(tmp_path, ids):
-    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES), "b.jpg": boxes(CENTRES[:1])})
-
-    def renumber(content):
-        for image in content["images"]:
-            image["id"] = ids[image["id"]]
-        for box in content["annotations"]:
-            box["image_id"] = ids[box["image_id"]]
-
-    change_json(root, renumber)
-    assert [len(m.centres_px) for m in read_split(root, "train").micrographs] == [3, 1]
-
-
 @pytest.mark.parametrize("suffix", [".mrc", ".png", ".tif", ".TIFF", ".jpeg"])
 def test_a_jpg_name_stands_for_whatever_the_source_was(tmp_path, suffix):
     root = data_root(tmp_path, {"a.1.jpg": boxes(CENTRES)}, on_disk=[f"a.1{suffix}"])
@@ -127,15 +103,6 @@ def test_hidden_files_and_folders_called_like_images_are_no_micrographs(tmp_path
 # CSVs
 
 
-def test_extra_csv_columns_their_order_and_their_case_do_not_matter(tmp_path):
-    path = tmp_path / "a.csv"
-    path.write_text(
-        "\ufeffX-Coordinate, diameter ,Y-COORDINATE,Class\r\n2.5,20,1.5,a\r\n\r\n",
-        encoding="utf-8",
-    )
-    assert read_coordinates_csv(path).tolist() == [[2.5, 1.5, 20]]
-
-
 def test_a_csv_without_rows_means_that_nobody_annotated_the_micrograph(tmp_path):
     root = data_root(tmp_path, {}, on_disk=["a.jpg", "b.jpg"])
     (root / "annotations" / "instances_train.json").unlink()
@@ -151,26 +118,6 @@ def test_one_csv_for_two_micrographs_is_refused(tmp_path):
     write_csv(root / "particle_coordinates" / "a.csv", CENTRES)
     with pytest.raises(UserError, match=r"a\.csv is for both .*10017/a\.jpg and .*10028/a\.jpg"):
         read_split(root, "train")
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        ("X-Coordinate,Y-Coordinate\n1,2\n", "no column diameter"),
-        ("", "no column x-coordinate, y-coordinate, diameter"),
-        ("X-Coordinate,Y-Coordinate,Diameter\n1,2,3\n1,two,3\n", "line 3.*1,two,3"),
-        ("X-Coordinate,Y-Coordinate,Diameter\n1,2\n", "line 2: three finite numbers"),
-        ("X-Coordinate,Y-Coordinate,Diameter\n1,nan,3\n", "line 2: three finite numbers"),
-        ("X-Coordinate,Y-Coordinate,Diameter\n1,2,inf\n", "line 2: three finite numbers"),
-        (b"X-Coordinate,Y-Coordinate,Diameter\n\xff,2,3\n", "cannot be read as CSV"),
-        ('X-Coordinate,Y-Coordinate,Diameter\n"' + "9" * 200_000, "cannot be read as CSV"),
-    ],
-)
-def test_a_malformed_csv_is_named_with_what_is_wrong(tmp_path, content, words):
-    path = tmp_path / "broken.csv"
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(UserError, match=rf"broken\.csv.*{words}"):
-        read_coordinates_csv(path)
 
 
 # Protein ids
@@ -222,10 +169,15 @@ def test_two_names_for_one_image_are_refused(tmp_path):
         read_split(data_root(tmp_path, images, on_disk=["a.mrc"]), "train")
 
 
-@pytest.mark.parametrize("name", ["../val/a.jpg", "b/../../a.jpg", "/etc/a.jpg", "..\\val\\a.jpg"])
-def test_a_file_name_that_leaves_the_folder_is_refused(tmp_path, name):
-    root = data_root(tmp_path, {name: boxes(CENTRES)}, on_disk=["a.jpg"])
-    with pytest.raises(UserError, match=r"images\[0\]: file_name '.*' leaves the split's folder"):
+@pytest.mark.parametrize(
+    "name",
+    ["../val/a.jpg", "b/../../a.jpg", "/etc/a.jpg", "..\\val\\a.jpg", "a" * 300 + ".jpg",
+     "a\x00b.jpg", "\ud800.jpg"],
+)  # fmt: skip
+def test_a_file_name_that_leaves_the_folder_or_is_none_is_refused(tmp_path, name):
+    root = data_root(tmp_path, {"b.jpg": boxes(CENTRES), "a.jpg": boxes(CENTRES)})
+    change_json(root, lambda content: content["images"][1].update(file_name=name))
+    with pytest.raises(UserError, match=r"instances_train\.json: images\[1\]: file_name"):
         read_split(root, "train")
 
 
@@ -241,7 +193,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, link):
         read_split(root, "train")
 
 
-# What is counted, and refused above a share
+# What is counted, and refused above a fraction
 
 
 def test_annotated_images_that_are_not_there_are_counted_and_refused_above_a_tenth(tmp_path):
@@ -249,7 +201,7 @@ def test_annotated_images_that_are_not_there_are_counted_and_refused_above_a_ten
     root = data_root(tmp_path, images, on_disk=list(images)[2:])
     assert read_split(root, "train").n_images_missing == 2
     (root / "train" / "02.jpg").unlink()
-    with pytest.raises(UserError, match=r"17 of 20 annotated .*missing: 00\.jpg, 01\.jpg, 02\.jpg"):
+    with pytest.raises(UserError, match=r"17 of 20 .*00\.jpg, 01\.jpg, 02\.jpg"):
         read_split(root, "train")
 
 
@@ -268,14 +220,11 @@ def test_images_without_annotation_are_counted_and_refused_above_a_half(tmp_path
         read_split(root, "train")
 
 
-def test_boxes_of_unknown_images_are_counted_and_refused_above_a_tenth(tmp_path):
+def test_boxes_of_images_that_are_not_listed_are_counted(tmp_path):
     root = data_root(tmp_path, {"a.jpg": boxes([CENTRES[0]] * 20)})
-    change_json(root, lambda c: [box.update(image_id=5) for box in c["annotations"][:2]])
+    change_json(root, lambda content: content["annotations"][0].update(image_id=5))
     split = read_split(root, "train")
-    assert split.n_annotations_orphaned == 2 and len(split.micrographs[0].centres_px) == 18
-    change_json(root, lambda c: c["annotations"][2].pop("image_id"))
-    with pytest.raises(UserError, match="3 of 20 annotations name an image_id"):
-        read_split(root, "train")
+    assert split.n_annotations_orphaned == 1 and len(split.micrographs[0].centres_px) == 19
 
 
 @pytest.mark.parametrize("listed", [[[0, 0, 0, 0]], []])
@@ -299,87 +248,6 @@ def test_a_folder_without_images_is_refused(tmp_path):
         read_split(root, "train")
 
 
-# Malformed JSON
-
-
-def change_image(**values):
-    return lambda content: content["images"][0].update(values)
-
-
-def change_box(box):
-    return lambda content: content["annotations"][1].update(bbox=box)
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda c: c.pop("images"), "'images' must be a list of objects"),
-        (lambda c: c.update(annotations={"0": []}), "'annotations' must be a list of objects"),
-        (lambda c: c["annotations"].append(7), "'annotations' must be a list of objects"),
-        (change_image(file_name=None), r"images\[0\] has no 'file_name'"),
-        (change_image(file_name="."), r"images\[0\] has no 'file_name'"),
-        (change_image(id="0"), "'id' must be an integer of its own"),
-        (lambda c: c["images"].append({**c["images"][0], "file_name": "b"}), "'id' must be"),
-        (lambda c: c["images"].append({**c["images"][0], "id": 9}), r"'a\.jpg' stands twice"),
-        (change_image(width=0), "'width' must be a positive number of px"),
-        (change_image(height="320"), "'height' must be a positive number of px"),
-        (change_image(height=float("inf")), "'height' must be a positive number of px"),
-        (change_box([1, 2, 3]), r"annotations\[1\]: 'bbox' must be four finite numbers"),
-        (change_box("1 2 3 4"), r"annotations\[1\]: 'bbox' must be four finite numbers"),
-        (change_box([1, 2, None, 4]), r"annotations\[1\]: 'bbox' must be four finite numbers"),
-        (change_box([1, 2, True, 4]), r"annotations\[1\]: 'bbox' must be four finite numbers"),
-        (change_box([1, float("nan"), 3, 4]), r"annotations\[1\]: 'bbox' must be four finite"),
-        (change_box([1, 10**400, 3, 4]), r"annotations\[1\]: 'bbox' must be four finite"),
-        (lambda c: c["annotations"][1].pop("bbox"), r"annotations\[1\]: 'bbox' must be four"),
-    ],
-)
-def test_malformed_json_is_named_with_the_place_and_what_is_wrong(tmp_path, change, words):
-    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
-    change_json(root, change)
-    with pytest.raises(UserError, match=rf"instances_train\.json.*{words}"):
-        read_split(root, "train")
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"images": [}', "\ufeff{}", "[" * 100_000])
-def test_a_file_that_is_no_coco_json_is_refused(tmp_path, text):
-    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
-    (root / "annotations" / "instances_train.json").write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"instances_train\.json"):
-        read_split(root, "train")
-
-
-# Centres and the image
-
-
-def micrograph(centres_px, size_px=None):
-    centres = np.array(centres_px, dtype=float)
-    diameters = np.full(len(centres), 20.0)
-    return Micrograph("a.jpg", "a.jpg", centres, diameters, size_px, 0, None)
-
-
-def test_the_first_pixel_is_inside_and_the_height_is_not():
-    corners = [[0, 0], [99.9, 199.9], [100, 50], [50, 200], [-0.1, 50], [50, -0.1]]
-    many = micrograph([*corners, *[[50, 50]] * 40])
-    assert inside(many, (100, 200)).tolist() == [True] * 2 + [False] * 4 + [True] * 40
-
-
-def test_centres_far_outside_are_refused_with_the_numbers():
-    shrunk = micrograph([[50, 60], [3000, 40], [-20, 3838]])
-    with pytest.raises(UserError) as error:
-        inside(shrunk, (100, 200))
-    for words in ("2 of 3 centres", "200 x 100 px", "x 3838, y 3000", "y -20", "another scale"):
-        assert words in str(error.value)
-
-
-def test_a_single_stray_centre_is_no_reason_to_refuse():
-    assert inside(micrograph([[50, 60], [500, 60]]), (100, 200)).tolist() == [True, False]
-
-
-def test_another_image_size_than_annotated_is_refused_with_both_sizes():
-    with pytest.raises(UserError, match="annotated as 3838 x 3710 px, but the image has 200 x 100"):
-        inside(micrograph([[50, 60]], size_px=(3710, 3838)), (100, 200))
-
-
 # Splits and hashes
 
 
@@ -400,7 +268,7 @@ def test_the_hashes_follow_annotations_and_images_and_nothing_else(tmp_path):
     second = read_split(root, "train")
     assert second.annotations_hash == first.annotations_hash
     assert second.images_hash != first.images_hash
-    change_json(root, change_box([1, 2, 3, 4]))
+    change_json(root, lambda content: content["annotations"][1].update(bbox=[1, 2, 3, 4]))
     third = read_split(root, "train")
     assert third.annotations_hash != first.annotations_hash
     assert third.images_hash == second.images_hash
@@ -416,21 +284,6 @@ def test_the_real_data_set_is_read_whole_and_its_csvs_agree(empiar10017):
         assert all(set(m.diameters_px) == {108} for m in found.micrographs)
         assert found.n_images_unannotated == found.n_images_missing == 0
         for m in found.micrographs:
-            rows = read_coordinates_csv(empiar10017 / "particle_coordinates" / f"{m.path.stem}.csv")
-            listed = {tuple(row) for row in np.rint(m.centres_px[:, ::-1]).tolist()}
-            assert listed == {tuple(row) for row in np.rint(rows[:, :2]).tolist()}
-
-
-@pytest.mark.parametrize("name", ["a" * 300 + ".jpg", "a\x00b.jpg", "\ud800.jpg"])
-def test_a_name_that_no_file_can_have_is_a_clear_error(tmp_path, name):
-    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
-    change_json(root, lambda content: content["images"][0].update(file_name=name))
-    with pytest.raises(UserError, match="cannot be that of a file"):
-        read_split(root, "train")
-
-
-def test_a_coordinate_or_diameter_that_is_no_size_in_px_is_a_clear_error(tmp_path):
-    for row in ("1e300,5,20", "5,5,1e300"):
-        (tmp_path / "a.csv").write_text(f"X-Coordinate,Y-Coordinate,Diameter\n{row}\n")
-        with pytest.raises(UserError, match=r"a\.csv, line 2: three finite numbers are needed"):
-            read_coordinates_csv(tmp_path / "a.csv")
+            path = empiar10017 / "particle_coordinates" / f"{m.path.stem}.csv"
+            by_csv = np.rint(read_csv_of_one(path).centres_px)
+            assert sorted(np.rint(m.centres_px).tolist()) == sorted(by_csv.tolist())

@@ -1,3 +1,5 @@
+import sys
+
 import mrcfile
 import numpy as np
 import pytest
@@ -335,3 +337,10 @@ def test_a_file_that_would_be_handed_to_another_program_is_not_opened(tmp_path):
 def test_another_format_than_the_suffix_says_is_read_all_the_same(tmp_path, kind):
     Image.fromarray((COUNTS // 8).astype(np.uint8)).save(tmp_path / "a.jpg", kind)
     np.testing.assert_array_equal(read_micrograph(tmp_path / "a.jpg"), COUNTS // 8)
+
+
+def test_a_grey_jpeg_has_the_same_pixels_without_simplejpeg(tmp_path, monkeypatch):
+    Image.fromarray(smooth_noise((64, 48))).save(tmp_path / "a.jpg")
+    fast = read_micrograph(tmp_path / "a.jpg")
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    assert np.array_equal(read_micrograph(tmp_path / "a.jpg"), fast)

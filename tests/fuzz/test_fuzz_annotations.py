@@ -18,7 +18,7 @@ def read_and_plan(root, split):
     """Read a split, its sizes too, and look which particles lie inside."""
     listed = annotations.read_split(root, split)
     records, sizes = image_sizes.read_headers(listed, None, [], False, 0, 0)
-    return image_sizes.largest_margin({split: records}, {split: sizes})
+    return image_sizes.distances_to_edge(records, sizes)
 
 
 def coco(draw, folder):

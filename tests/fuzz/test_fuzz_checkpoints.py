@@ -14,6 +14,7 @@ from picking.active_learning import iterations
 from picking.active_learning.initial_weights import new_network, read_initial_weights
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import picker
+from picking.detection.thresholds import kept_threshold
 from picking.pu_learning import log
 from picking.pu_learning.state import State
 from picking.runs.checkpoints import load_checkpoint
@@ -100,7 +101,7 @@ def of_bytes(draw, folder, original, name, read):
 
 def load_picker(path):
     found = picker.load_picker(path, CPU)
-    threshold, _ = picker.kept_threshold(found)
+    threshold, _ = kept_threshold(found)
     assert isinstance(found.network, nn.Module) and 0 <= threshold <= 1
 
 

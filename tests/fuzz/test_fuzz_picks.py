@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from picking.formats.coordinate_formats import (
-    Picks,
-    box_text,
-    cbox_text,
-    coco_text,
-    csv_text,
-    star_text,
-)
+from picking.formats.coco import coco_text
 from picking.formats.coordinates import read_picks, write_picks
+from picking.formats.cryoppp_csv import csv_text
+from picking.formats.picks import Picks
+from picking.formats.star import box_text, cbox_text, star_text
 
 from .mutators import damaged_json, damaged_text
 from .oracle import ENDS, REFUSAL, outcome, run_cases, short

@@ -8,19 +8,18 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-import pick_particles
 from picking import files
 from picking.active_learning import iterations
 from picking.active_learning.analysis.comparison import summarise
 from picking.active_learning.analysis.runs import read_runs
 from picking.active_learning.analysis.tables import report
-from picking.detection import peaks
-from picking.formats.coordinate_formats import Picks
+from picking.detection import output
+from picking.formats.picks import Picks
 from picking.runs import folder as runs
 from picking.stores.segmentation import SegmentationStore
 
 from . import originals
-from .mutators import damaged_array, damaged_bytes, damaged_json, damaged_text, damaged_tree
+from .mutators import damaged_bytes, damaged_json, damaged_text, damaged_tree
 from .oracle import ENDS, outcome, run_cases, short
 
 CPU = torch.device("cpu")
@@ -71,38 +70,29 @@ def labelled_set(draw, folder):
 
 def found_picks(draw, folder):
     """scored/*.npz of a folder of picks."""
-    path = folder / "a.jpg.npz"
+    micrograph, path = folder / "a.jpg", output.scored(folder, "a.jpg")
+    micrograph.touch()
     picks = Picks("a.jpg", np.ones((5, 2)), np.full(5, 0.5), np.full(5, 20.0), (30, 40))
-    peaks.save_picks(path, picks)
-    if draw(st.booleans()):
-        path.write_bytes(draw(damaged_bytes(path.read_bytes(), hot=300)))
-    else:
-        arrays = dict(np.load(path))
-        key = draw(st.sampled_from(sorted(arrays)))
-        if draw(st.integers(0, 5)):
-            arrays[key] = draw(damaged_array(arrays[key]))
-        else:
-            del arrays[key]
-        np.savez(path, **arrays)
+    output.save_picks(folder, picks, micrograph)
+    path.write_bytes(draw(damaged_bytes(path.read_bytes(), hot=300)))
 
     def use():
-        picks = peaks.load_picks(path, "a.jpg", (30, 40))
+        output.not_done(folder, {"a.jpg": micrograph})
+        picks = output.load_picks(folder, "a.jpg", (30, 40))
         assert picks.centres_px.shape == (len(picks.scores), 2)
         assert picks.scores.shape == picks.diameters_px.shape
-        assert ((picks.scores >= 0) & (picks.scores <= 1)).all()
-        assert np.isfinite(picks.centres_px).all()
 
     return outcome(use, [path.name])
 
 
 def manifest(draw, folder):
     arguments = {"checkpoint": "hash", "threshold": 0.5, "formats": ["star"], "one_file": False}
-    output = folder / "picks"
-    output.mkdir()
-    pick_particles.open_output(output, arguments, resume=False)
-    path = output / "manifest.json"
+    picks = folder / "picks"
+    picks.mkdir()
+    output.open_output(picks, arguments, resume=False)
+    path = picks / "manifest.json"
     path.write_bytes(draw(damaged_json(path.read_bytes())))
-    return outcome(lambda: pick_particles.open_output(output, arguments, True), [output.name])
+    return outcome(lambda: output.open_output(picks, arguments, True), [picks.name])
 
 
 def analysis(draw, folder):

@@ -164,3 +164,7 @@ def test_keeping_apart_clears_exactly_what_is_nearer():
     points = grid_points((120, 150))
     nearest = np.linalg.norm(points[:, :, None] - centres, axis=-1).min(axis=2)
     np.testing.assert_array_equal(grid, nearest >= 25)
+
+
+def test_grid_points_are_coprime_with_the_blocks_of_a_jpeg():
+    assert np.gcd(GRID_STEP_PX, 8) == 1

@@ -1,4 +1,4 @@
-"""Windows about a few picks: where they lie, the share of positives among them, their store."""
+"""Windows about a few picks: where they lie, the fraction of positives among them, their store."""
 
 import itertools
 import math
@@ -11,23 +11,23 @@ from scipy.spatial import cKDTree
 
 from picking.errors import UserError
 from picking.files import write_json
-from picking.formats.annotations import Micrograph, Split
-from picking.formats.coordinates import Picks
+from picking.formats.annotations import Split
+from picking.formats.picks import Picks
 from picking.preprocessing import counts
-from picking.preprocessing.cutting import filling
+from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,
     WindowSettings,
     place_priors,
-    plan_windows,
     read_splits,
     splits_of_picks,
 )
 from picking.stores.journal import Journal
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore
-from picking.stores.writer import fill_split
+from picking.stores.writer import write_split
 from tests.fixtures.data_sets import some_centres
+from tests.fixtures.plans import record as record_of
 
 SIZE_PX = (480, 640)
 DIAMETER_PX = 40.0
@@ -39,13 +39,11 @@ def settings(**changes):
 
 
 def record(name, centres_px, folder=Path("none")):
-    centres = np.array(centres_px, dtype=float).reshape(-1, 2)
-    diameters = np.full(len(centres), DIAMETER_PX)
-    return Micrograph(folder / name, name, centres, diameters, None, 0, None)
+    return record_of(name, centres_px, folder, DIAMETER_PX)
 
 
 def plan(centres_px, split="train", size_px=SIZE_PX, **changes):
-    return plan_windows(split, [record("a.png", centres_px)], [size_px], settings(**changes))[0]
+    return settings(**changes).plan_split(split, [record("a.png", centres_px)], [size_px])[0]
 
 
 def picks(name, centres_px):
@@ -83,12 +81,14 @@ def test_there_is_one_window_about_each_pick():
 
 
 def test_unlabeled_windows_cover_the_whole_micrograph_evenly():
-    found = plan([(100, 100)], per_micrograph=20_000).windows_px
-    count, _, _ = np.histogram2d(*found.T, bins=(4, 5), range=[(0, n) for n in SIZE_PX])
+    windows_px = plan([(100, 100)], per_micrograph=20_000).windows_px
+    count, _, _ = np.histogram2d(*windows_px.T, bins=(4, 5), range=[(0, n) for n in SIZE_PX])
     assert count.sum() == 20_000
     np.testing.assert_allclose(count, 1000, atol=5 * 1000**0.5)
     # up to the very edges, where a window hangs over
-    assert (found.min(axis=0) < 1).all() and (found.max(axis=0) > np.array(SIZE_PX) - 2).all()
+    assert (windows_px.min(axis=0) < 1).all() and (
+        windows_px.max(axis=0) > np.array(SIZE_PX) - 2
+    ).all()
 
 
 def test_windows_stay_on_the_micrograph_and_picks_beyond_it_are_counted():
@@ -112,12 +112,12 @@ def test_a_window_as_large_as_the_micrograph_is_refused(size_px):
 
 def test_every_micrograph_has_windows_of_its_own_and_so_has_every_seed():
     centres, sizes = [(100, 100), (300, 200)], [SIZE_PX] * 3
-    together = plan_windows("train", [record(n, centres) for n in "abc"], sizes, settings())
-    backwards = plan_windows("train", [record(n, centres) for n in "cb"], sizes[:2], settings())
+    together = settings().plan_split("train", [record(n, centres) for n in "abc"], sizes)
+    backwards = settings().plan_split("train", [record(n, centres) for n in "cb"], sizes[:2])
     for one, other in ((together[1], backwards[1]), (together[2], backwards[0])):
         np.testing.assert_array_equal(one.windows_px, other.windows_px)
-    other_seed = plan_windows("train", [record("a", centres)], sizes[:1], settings(seed=1))
-    other_split = plan_windows("val", [record("a", centres)], sizes[:1], settings())
+    other_seed = settings(seed=1).plan_split("train", [record("a", centres)], sizes[:1])
+    other_split = settings().plan_split("val", [record("a", centres)], sizes[:1])
     for one, other in itertools.combinations([*together, *other_seed, *other_split], 2):
         assert not (one.windows_px == other.windows_px).any()
 
@@ -125,12 +125,12 @@ def test_every_micrograph_has_windows_of_its_own_and_so_has_every_seed():
 # The priors
 
 
-def test_the_shares_are_what_counting_places_near_particles_and_near_no_pick_gives():
+def test_the_priors_are_what_counting_places_near_particles_and_near_no_pick_gives():
     particles = some_centres(np.random.default_rng(1), 50, SIZE_PX, margin_px=20, apart_px=41)
     n, n_picked, reach_px = 200_000, 20, POSITIVE_RADIUS * DIAMETER_PX
-    found = plan(particles[:1], per_micrograph=n).windows_px
-    near = cKDTree(particles).query(found)[0] <= reach_px
-    picked = cKDTree(particles[:n_picked]).query(found)[0] <= reach_px
+    windows_px = plan(particles[:1], per_micrograph=n).windows_px
+    near = cKDTree(particles).query(windows_px)[0] <= reach_px
+    picked = cKDTree(particles[:n_picked]).query(windows_px)[0] <= reach_px
     priors = place_priors(settings(expected_particles=50), [SIZE_PX], [n_picked])
     for name, counted in (
         ("actual", picked.mean()), ("pool", near.mean()), ("unlabeled", near[~picked].mean())
@@ -139,7 +139,7 @@ def test_the_shares_are_what_counting_places_near_particles_and_near_no_pick_giv
         assert counted == pytest.approx(prior, abs=4 * math.sqrt(prior / n)), name
 
 
-def test_the_share_grows_with_the_particles_and_falls_with_the_area():
+def test_the_prior_grows_with_the_particles_and_falls_with_the_area():
     def pool(n, sizes_px):
         priors = place_priors(settings(expected_particles=n), sizes_px, [0] * len(sizes_px))
         assert priors["pool_prior"] == priors["unlabeled_prior"] and not priors["actual_prior"]
@@ -151,7 +151,7 @@ def test_the_share_grows_with_the_particles_and_falls_with_the_area():
     assert pool(10, [(960, 640)]) == pytest.approx(one / 2)
 
 
-def test_without_an_expected_number_only_the_picked_share_is_known():
+def test_without_an_expected_number_only_the_picked_fraction_is_known():
     priors = place_priors(settings(), [SIZE_PX] * 2, [10, 0])
     wanted = 10 * math.pi * 10**2 / (480 * 640) / 2
     assert priors.pop("actual_prior") == pytest.approx(wanted)
@@ -175,33 +175,33 @@ def test_an_impossible_number_of_particles_is_refused(n):
 def test_a_fifth_of_the_picked_micrographs_is_held_out_and_the_unpicked_are_trains(tmp_path):
     paths = image_files(tmp_path, [f"{i:02}.png" for i in range(12)])
     for n_picked, n_val in ((2, 1), (4, 1), (10, 2)):
-        found = [picks(path.name, [(100, 50 + i)]) for i, path in enumerate(paths[:n_picked])]
-        splits = splits_of_picks(paths, found, DIAMETER_PX, None, "x", 42)
+        picked = [picks(path.name, [(100, 50 + i)]) for i, path in enumerate(paths[:n_picked])]
+        splits = splits_of_picks(paths, picked, DIAMETER_PX, None, "x", 42)
         train, val = names_of(splits["train"]), names_of(splits["val"])
-        assert len(val) == n_val and set(val) <= {one.name for one in found}
+        assert len(val) == n_val and set(val) <= {one.name for one in picked}
         assert sorted(train + val) == [path.name for path in paths]
         for one in splits["train"].micrographs:
-            wanted = [each for each in found if each.name == one.name]
+            wanted = [each for each in picked if each.name == one.name]
             assert one.centres_px.tolist() == (wanted[0].centres_px.tolist() if wanted else [])
 
 
 def test_the_micrographs_named_for_validation_are_held_out_even_without_picks(tmp_path):
     paths = image_files(tmp_path, ["a.png", "b.png", "c.png", "d.png"])
-    found = [picks("a.png", [(9, 9)]), picks("c.png", [(7, 8)])]
-    splits = splits_of_picks(paths, found, DIAMETER_PX, ["c.png", "d.png"], "x", 42)
+    picked = [picks("a.png", [(9, 9)]), picks("c.png", [(7, 8)])]
+    splits = splits_of_picks(paths, picked, DIAMETER_PX, ["c.png", "d.png"], "x", 42)
     assert names_of(splits["train"]) == ["a.png", "b.png"]
     assert names_of(splits["val"]) == ["c.png"]  # nothing tells windows of d apart
     for val, lacking in ((["b.png", "d.png"], "val"), (["a.png", "c.png"], "train")):
         with pytest.raises(UserError, match=f"no pick on the 2 micrographs of split '{lacking}'"):
-            splits_of_picks(paths, found, DIAMETER_PX, val, "x", 42)
+            splits_of_picks(paths, picked, DIAMETER_PX, val, "x", 42)
 
 
 @pytest.mark.parametrize("centres", [[], [(9, 9)]])
 def test_picks_on_fewer_than_two_micrographs_are_refused(tmp_path, centres):
     paths = image_files(tmp_path, ["a.png", "b.png"])
-    found = [picks("a.png", centres), picks("b.png", [])]
+    picked = [picks("a.png", centres), picks("b.png", [])]
     with pytest.raises(UserError, match=f"picks lie on {len(centres)} .*, but two are needed"):
-        splits_of_picks(paths, found, DIAMETER_PX, None, "x", 42)
+        splits_of_picks(paths, picked, DIAMETER_PX, None, "x", 42)
 
 
 def test_neither_the_order_of_micrographs_nor_that_of_files_of_picks_matters(tmp_path):
@@ -220,7 +220,7 @@ def test_neither_the_order_of_micrographs_nor_that_of_files_of_picks_matters(tmp
         assert one[name].annotations_hash == other[name].annotations_hash
         assert one[name].images_hash == other[name].images_hash
         members = (splits[name].micrographs for splits in (one, other))
-        plans = [plan_windows(name, each, [SIZE_PX] * n, settings()) for each in members]
+        plans = [settings().plan_split(name, each, [SIZE_PX] * n) for each in members]
         for a, b in zip(*plans, strict=True):
             np.testing.assert_array_equal(a.labelled_px, b.labelled_px)
             np.testing.assert_array_equal(a.windows_px, b.windows_px)
@@ -264,13 +264,15 @@ def blobs(centres_px, size_px, sigma_px):
 
 def store_of(folder, records, chosen, sizes_px):
     """Fill a store of one split from the plan of these micrographs."""
-    plans = plan_windows("train", records, sizes_px, chosen)
+    plans = chosen.plan_split("train", records, sizes_px)
     (folder / "train").mkdir(parents=True)
     journal = Journal(folder / ".journal", {"splits": ["train"]})
-    assert not fill_split([filling(folder / "train", plans, journal)], n_workers=0)
+    assert not write_split([patch_writer(folder / "train", plans, journal)], n_workers=0)
     listed = {"train": Split("train", tuple(records), "x", "", "", 0, 0, 0)}
-    parts = counts.describe_windows({"train": plans}, listed, {"train": []}, chosen)
-    write_json(folder / "metadata.json", {"content_hash": journal.content_hash(), **parts})
+    noted = {"train": journal.noted("train")}
+    parts = counts.count_splits(chosen, {"train": plans}, noted, listed, {"train": []})
+    description = chosen.description(journal.content_hash())
+    write_json(folder / "metadata.json", {**description, **parts})
     return PatchStore(folder, "train"), plans
 
 
@@ -301,6 +303,8 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
     store, plans = store_of(tmp_path / "store", records, chosen, [SIZE_PX] * 3)
 
     assert store.patches.shape == (3 * 50 + 5, 32, 32)
+    n_bytes = sum(np.load(path).nbytes for path in (tmp_path / "store/train").glob("*.npy"))
+    assert n_bytes == len(store) * chosen.row_bytes  # what the disk is asked for
     wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
     assert store.windows == wanted
     np.testing.assert_array_equal(store.label.astype(bool), store.labeled)

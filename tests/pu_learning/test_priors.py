@@ -5,31 +5,11 @@ import pytest
 import torch
 
 from picking.errors import UserError
-from picking.preprocessing.counts import split_priors
 from picking.pu_learning.inputs import Patches, open_input
 from picking.pu_learning.priors import best_bin_estimate, resolve_priors
 from tests.fixtures.pu_runs import config_with, tiny_network
 
 # The estimate from scores
-
-
-def test_priors_of_the_default_plan_are_those_of_the_table():
-    # 1,000 particles, 30 % hidden, as many negatives as particles.
-    priors = split_priors(n_labeled=700, n_hidden=300, n_negative=1000)
-    assert priors == {
-        "actual_prior": 0.35,
-        "pool_prior": 0.5,
-        "unlabeled_prior": pytest.approx(3 / 13),
-    }
-
-
-def test_priors_without_a_denominator_are_none():
-    assert split_priors(5, 0, 0) == {
-        "actual_prior": 1.0,
-        "pool_prior": 1.0,
-        "unlabeled_prior": None,
-    }
-    assert set(split_priors(0, 0, 0).values()) == {None}
 
 
 def brute_force(p, u, delta, gamma):

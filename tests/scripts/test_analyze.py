@@ -1,6 +1,7 @@
 """The analysis script: its files, its tables, and what it refuses."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -11,6 +12,7 @@ from picking.active_learning.analysis.comparison import summarise
 from picking.active_learning.analysis.plots import STYLES
 from picking.active_learning.analysis.runs import read_runs
 from picking.active_learning.analysis.tables import report
+from picking.active_learning.strategies import STRATEGIES
 from picking.errors import UserError, run_script
 from tests.fixtures.run_folders import RISING, SLOW, metrics_of, write_run
 
@@ -53,13 +55,9 @@ def test_without_arguments_the_runs_of_the_default_folder_are_compared(
     write_comparison(root)
     printed = analyze()
     assert {path.name for path in root.iterdir() if path.is_file()} == FILES
-    for words in (
-        "target: F1 0.5950, the full-data baseline: 0.5950, 2 seeds",
-        "uncertainty: HOLDS: the target is reached with 39.0% of the images",
-        "random seed 43: iterations 0-3 of 10 complete",
-        "TEST: F1 of pixels",
-    ):
+    for words in ("F1 0.5950, the full-data baseline", "random seed 43: iterations 0-3 of 10"):
         assert words in printed
+    assert "TEST" in printed
     assert max(map(len, printed.splitlines())) <= 100
 
 
@@ -68,9 +66,13 @@ def test_the_summary_is_strict_json_and_says_what_the_terminal_says(tmp_path, an
     printed = analyze("--experiments-dir", tmp_path, "--minutes-per-image", 6)
     summary = strict(tmp_path / "comparison_summary.json")
     assert summary["minutes_per_image"] == 6
-    for found in summary["verdicts"].values():
-        assert found["words"] in " ".join(printed.split())
     assert len(summary["runs"]) == 8
+    judged = {label: one["verdict"] for label, one in summary["verdicts"].items()}
+    assert judged == {
+        "random": "does not hold", "entropy": "holds", "uncertainty": "holds"
+    }  # fmt: skip
+    for label, one in judged.items():
+        assert re.search(rf"^{label} +{one} +0.5950 ", printed, re.MULTILINE)
 
 
 @pytest.mark.parametrize("flags", [(), ("--target-f1", 0.45)])
@@ -89,8 +91,6 @@ def test_both_pictures_are_drawn_whether_or_not_there_is_a_target(tmp_path, anal
 
 
 def test_every_strategy_has_a_colour_of_its_own():
-    from picking.active_learning.strategies import STRATEGIES
-
     assert STYLES.keys() == STRATEGIES.keys()
     assert len({colour for colour, _ in STYLES.values()}) == len(STYLES)
 
@@ -142,7 +142,7 @@ def test_a_baseline_alone_is_nothing_to_compare(tmp_path, analyze):
         (("--minutes-per-image", "inf"), "--minutes-per-image is inf"),
     ],
 )
-def test_figures_that_make_no_sense_are_refused(tmp_path, analyze, flags, words):
+def test_numbers_that_make_no_sense_are_refused(tmp_path, analyze, flags, words):
     write_run(tmp_path, "random", RISING)
     with pytest.raises(UserError, match=words):
         analyze("--experiments-dir", tmp_path, *flags)

@@ -8,9 +8,8 @@ import pytest
 from PIL import Image
 
 from picking.detection import matching
-from picking.formats.annotations import Micrograph
-from picking.formats.coordinates import Picks
-from picking.preprocessing.plan import PlanSettings, plan_split
+from picking.formats.picks import Micrograph, Picks
+from picking.preprocessing.plan import PatchSettings
 from tests.fixtures import active_runs, pu_runs
 from tests.fixtures.data_sets import write_data_set
 from tests.fixtures.patch_stores import changed_annotations, done, metadata_of
@@ -186,9 +185,9 @@ def test_five_thousand_particles_on_a_micrograph_are_planned_and_matched_one_by_
         -8, 8, (5000, 2)
     )
     diameters = np.full(5000, 30.0)
-    record = Micrograph(None, "a.jpg", centres, diameters, None, 0, None)
-    settings = PlanSettings(32, 0.3, 1.0, 42, "disjoint", 0, False, 0.0)
-    (planned,) = plan_split("train", [record], [size_px], settings, 0)
+    record = Micrograph("a.jpg", centres, diameters * np.nan, diameters, None, path=None)
+    settings = PatchSettings(32, 0.3, 1.0, 42, "disjoint", 0, False, 0.0)
+    (planned,) = settings.plan_split("train", [record], [size_px], 0)
     assert (len(planned.labelled_px), len(planned.hidden_px)) == (3500, 1500)
     assert len(planned.negatives_px) == 5000
     picks = Picks(

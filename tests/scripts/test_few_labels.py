@@ -23,7 +23,8 @@ from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
 from tests.fixtures.data_sets import some_centres
-from tests.fixtures.patch_stores import content, damage, note_reads
+from tests.fixtures.patch_stores import content, damage
+from tests.fixtures.plans import note_reads
 from tests.fixtures.pu_runs import call, results_of
 
 SIZE_PX, DIAMETER_PX = (400, 480), 36
@@ -157,12 +158,6 @@ def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, 
             np.testing.assert_allclose(at, wanted, atol=0.01)
         middle = rows[:][:, 28:36, 28:36].mean(axis=(1, 2))
         assert middle[rows.labeled].max() < np.median(middle[~rows.labeled])  # a disk is there
-
-
-def test_shards_make_the_windows_of_one_process(data, store, tmp_path):
-    for shard in (("--shard", "3/3"), ("--shard", "1/3"), ()):  # nobody runs the second
-        preprocess(data, tmp_path / "store", *EXPECTED, *shard)
-    assert content(tmp_path / "store") == content(store)
 
 
 def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):

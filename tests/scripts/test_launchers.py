@@ -2,13 +2,19 @@
 
 import json
 import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
 
 import pytest
 
 from picking.simulation import dataset
+from tests.fixtures import ROOT
 from tests.fixtures.launching import assert_stops, copy_project, executable, launch_in, options
+
+LAUNCHERS = ["run_full_training.sh", "run_active_learning_comparison.sh", "run_tests.sh"]
 
 
 @pytest.fixture
@@ -120,13 +126,28 @@ def test_help_names_every_option(launch):
     assert launch.calls() == []
 
 
-def test_the_tests_are_ruff_mypy_and_pytest_and_stop_at_the_first_that_fails(launch):
+def tools(calls):
+    """The tools that run_tests.sh called."""
+    return ["importlinter" if call[0] == "-c" else call[1] for call in calls]
+
+
+def test_the_tests_are_every_check_and_stop_at_the_first_that_fails(launch):
     assert launch("run_tests.sh", "tests/test_x.py", "-k", "a or b").returncode == 0
     calls = launch.calls()
-    assert [call[1] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
+    assert tools(calls) == ["ruff", "ruff", "mypy", "importlinter", "pytest"]
     assert calls[-1] == ["-m", "pytest", "tests/test_x.py", "-k", "a or b"]
-    assert launch("run_tests.sh", FAIL="mypy", STATUS="1").returncode == 1
-    assert [call[1] for call in launch.calls()] == ["ruff", "ruff", "mypy"]
+    assert launch("run_tests.sh", FAIL="importlinter", STATUS="1").returncode == 1
+    assert tools(launch.calls()) == ["ruff", "ruff", "mypy", "importlinter"]
+
+
+def test_import_linter_finds_an_import_that_runs_upwards(repository):
+    (repository / "picking" / "files.py").write_text("import picking.training.loop")
+    (repository / "picking" / "training" / "loop.py").write_text("")
+    shutil.copy(ROOT / "pyproject.toml", repository)
+    code = re.search('"[$]PYTHON" -c "(.*)"', (repository / "run_tests.sh").read_text())[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True)
+    assert done.returncode == 1
+    assert b"picking.files -> picking.training.loop" in done.stdout
 
 
 def test_continuous_integration_runs_the_same_tests(launch, tmp_path):
@@ -160,13 +181,35 @@ def test_a_python_of_the_users_is_used_untouched(launch, repository):
     assert not any("pip" in call for call in launch.calls())
 
 
-def test_a_python_that_lacks_packages_is_refused_with_their_names(launch, tmp_path):
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_python_that_lacks_packages_is_refused_with_all_their_names(launch, tmp_path, launcher):
     bare = executable(tmp_path / "bare", f'#!/bin/sh\nexec "{sys.executable}" -I -S "$@"\n')
-    for launcher in ("run_full_training.sh", "run_tests.sh"):
-        done = launch(launcher, PYTHON=str(bare))
-        assert done.returncode == 2
-        assert f"PYTHON={bare} lacks torch, torchvision, numpy" in done.stderr
-        assert done.stderr.count("\n") == 1
+    needed = re.findall(r"^[\w.-]+", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert {"torch", "simplejpeg", "scikit-learn"} <= set(needed)
+    if launcher == "run_tests.sh":
+        dev = re.findall(r"^[\w.-]+", (ROOT / "requirements-dev.txt").read_text(), re.MULTILINE)
+        assert {"pytest", "ruff", "import-linter"} <= set(dev)
+        needed += dev
+    done = launch(launcher, PYTHON=str(bare))
+    assert done.returncode == 2
+    assert f"PYTHON={bare} lacks {', '.join(needed)}: install requirements.txt" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_check_follows_the_requirements(repository):
+    def check():
+        command = "source ./environment.sh; use_environment requirements.txt requirements-dev.txt"
+        return subprocess.run(
+            ["bash", "-c", command], cwd=repository, env={**os.environ, "PYTHON": sys.executable},
+            capture_output=True, text=True,
+        )  # fmt: skip
+
+    assert check().returncode == 0
+    with (repository / "requirements.txt").open("a") as file:
+        file.write("no-such_package>=1.0  # new\n")
+    done = check()
+    assert done.returncode == 2
+    assert "lacks no-such_package:" in done.stderr
 
 
 def test_a_python_that_is_not_there_is_refused(launch):
@@ -188,49 +231,73 @@ mkdir -p .venv/bin && cp "$FAKE" .venv/bin/python
 
 @pytest.fixture
 def fresh(launch, tmp_path):
-    """Run the tests' launcher as on a fresh machine; return what happened and all calls."""
+    """Run a launcher as on a fresh machine; return what happened and all calls."""
     path = executable(tmp_path / "bin" / "python3", SYSTEM_PYTHON).parent
     for version in range(10, 14):
         executable(path / f"python3.{version}", "#!/bin/sh\nexit 1\n")
 
-    def run(**environment):
+    def run(launcher="run_tests.sh", **environment):
         path_variable = f"{path}{os.pathsep}{os.environ['PATH']}"
         fake = str(tmp_path / "fake")
-        done = launch("run_tests.sh", PYTHON="", PATH=path_variable, FAKE=fake, **environment)
+        done = launch(launcher, PYTHON="", PATH=path_variable, FAKE=fake, **environment)
         return done, [" ".join(call) for call in launch.calls()]
 
     return run
 
 
+PIP = "-m pip install --quiet --disable-pip-version-check "
+
+
 def installs(calls):
-    return [call for call in calls if "-m pip install" in call]
+    """The arguments of each call of pip install."""
+    return [call.removeprefix(PIP) for call in calls if call.startswith(PIP)]
 
 
-def test_the_environment_is_made_once_and_filled_again_when_the_requirements_change(
-    fresh, repository
-):
-    done, calls = fresh()
+def test_the_environment_is_made_once_and_filled_again_when_requirements_change(fresh, repository):
+    done, calls = fresh("run_full_training.sh")
     assert done.returncode == 0
     assert "system -m venv --clear .venv" in calls
-    assert [call.endswith("-r requirements.txt") for call in installs(calls)] == [True]
-    done, calls = fresh()
+    assert installs(calls) == ["-r requirements.txt"]
+    for file in ("requirements-dev.txt", "requirements.txt"):  # the tests need more
+        done, calls = fresh()
+        assert done.returncode == 0
+        assert installs(calls) == [f"-r {file}"]
+        assert not any("venv" in call for call in calls)
+        assert installs(fresh()[1]) == installs(fresh("run_full_training.sh")[1]) == []
+        with (repository / "requirements.txt").open("a") as requirements:
+            requirements.write("another\n")
+
+
+def test_torch_comes_from_the_index_that_is_named(fresh):
+    index = "https://example.org/cpu"
+    done, calls = fresh("run_full_training.sh", TORCH_INDEX=index)
     assert done.returncode == 0
-    assert [call.split()[1] for call in calls] == ["ruff", "ruff", "mypy", "pytest"]
-    with (repository / "requirements.txt").open("a") as file:
-        file.write("another\n")
-    done, calls = fresh()
-    assert len(installs(calls)) == 1
-    assert not any("venv" in call for call in calls)
+    bounds = re.findall("^torch.*$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    assert len(bounds) == 2
+    assert installs(calls) == [f"--index-url {index} {' '.join(bounds)}", "-r requirements.txt"]
+    assert "6 GB" not in done.stdout
+    done, calls = fresh("run_full_training.sh", TORCH_INDEX=index)
+    assert installs(calls) == []
+    assert "TORCH_INDEX is not used" in done.stdout
 
 
-def test_an_install_that_failed_is_told_and_tried_again(fresh):
-    done, calls = fresh(FAIL="pip install", STATUS="1")
+def test_six_gigabytes_are_announced_only_where_torch_comes_with_cuda(fresh, repository, tmp_path):
+    uname = executable(tmp_path / "bin" / "uname", "#!/bin/sh\necho Linux x86_64\n")
+    assert "6 GB" in fresh()[0].stdout
+    shutil.rmtree(repository / ".venv")
+    executable(uname, "#!/bin/sh\necho Darwin arm64\n")
+    assert "6 GB" not in fresh()[0].stdout
+
+
+@pytest.mark.parametrize("torch_index", ["", "https://example.org/cpu"])
+def test_an_install_that_failed_is_told_and_tried_again(fresh, torch_index):
+    done, calls = fresh(FAIL="pip install", STATUS="1", TORCH_INDEX=torch_index)
     assert done.returncode == 2
-    assert "installing requirements.txt failed" in done.stderr
+    assert done.stderr.startswith("error: installing ")
     assert len(installs(calls)) == 1
     done, calls = fresh()
     assert done.returncode == 0
-    assert len(installs(calls)) == 1
+    assert installs(calls) == ["-r requirements.txt -r requirements-dev.txt"]
 
 
 def test_half_an_environment_is_made_anew(fresh, repository):

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,8 +13,8 @@ from scipy.spatial import cKDTree
 import preprocess_coco_full_dataset as script
 from picking.formats import micrographs
 from picking.formats.micrographs import write_mrc
-from picking.preprocessing import counts
 from picking.preprocessing.cutting import cut_patches
+from picking.preprocessing.plan import PatchSettings
 from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore
 from tests.fixtures.data_sets import N_PARTICLES, SIZE_PX, SPLITS
 from tests.fixtures.patch_stores import (
@@ -129,23 +130,19 @@ def test_the_printed_lines_are_those_that_users_know(preprocessed):
         assert lines in preprocessed.printed
 
 
-def test_large_counts_are_printed_with_commas(capsys):
-    rows = np.zeros((516_142, 2))
+def test_large_counts_are_printed_with_commas():
     plan = SimpleNamespace(
-        labelled_px=np.zeros((1_204_331, 2)), hidden_px=rows, n_negative=857_378,
-        n_negatives_wanted=857_378, n_outside=0, micrograph=SimpleNamespace(n_zero_area=0),
+        labelled_px=np.zeros((1_204_331, 2)), hidden_px=np.zeros((516_142, 2)),
+        n_negative=857_378, n_negatives_wanted=857_378,
     )  # fmt: skip
-    split = SimpleNamespace(
-        name="train", n_images_unannotated=0, n_images_missing=0, n_annotations_orphaned=0
-    )
-    counts.print_patches(split, [plan], [], SimpleNamespace(top_up=False, neg_rule="far"))
-    assert capsys.readouterr().out == (
-        "\nProcessing train split\n"
-        "Total images: 1\n"
-        "  Positive patches: 1,204,331\n"
-        "  Unlabeled patches: 1,373,520 (516,142 hidden positives, 857,378 negatives)\n"
-        "  Actual prior (π): 0.4672   in the unlabeled set: 0.3758   in the pool: 0.6674\n"
-    )
+    settings = PatchSettings(128, 0.3, 1.0, 42, "far", 0, False, 0.0)
+    assert settings.lines("train", [plan]) == [
+        "Processing train split",
+        "Total images: 1",
+        "  Positive patches: 1,204,331",
+        "  Unlabeled patches: 1,373,520 (516,142 hidden positives, 857,378 negatives)",
+        "  Actual prior (π): 0.4672   in the unlabeled set: 0.3758   in the pool: 0.6674",
+    ]
 
 
 def test_the_shortage_and_what_was_left_out_are_printed(own_data, tmp_path):
@@ -169,10 +166,11 @@ def test_the_shortage_and_what_was_left_out_are_printed(own_data, tmp_path):
         assert words in result.out
 
 
-def test_the_margin_is_the_largest_that_no_centre_enters(preprocessed, data_set):
+def test_the_margin_is_the_largest_that_no_centre_of_train_enters(preprocessed, data_set):
     nearest = min(
         min(centres.min(), (np.array(SIZE_PX) - centres).min())
-        for centres in data_set.centres_px.values()
+        for name, centres in data_set.centres_px.items()
+        if name.startswith("train")
     )
     assert metadata_of(preprocessed.output)["annotated_margin_px"] == nearest == 7
     assert "Annotated margin: 7 px (auto)" in preprocessed.printed
@@ -180,6 +178,30 @@ def test_the_margin_is_the_largest_that_no_centre_enters(preprocessed, data_set)
         store = PatchStore(preprocessed.output, split)
         negatives = store.centre[store.label == 0]
         assert (negatives >= 7).all() and (negatives <= np.array(SIZE_PX) - 7).all()
+
+
+@pytest.mark.parametrize("tasks", [["patches"], ["segmentation"]])
+def test_annotations_of_val_change_nothing_in_train(own_data, tmp_path, tasks):
+    """The margin is train's: one particle at the edge in val moved train's negatives and masks."""
+    of_masks = ("--seg-size", "64", "--seg-ignore-margin", "--tasks", *tasks)
+
+    def make(name, *options):
+        folders = (tmp_path / name, "--seg-output-dir", tmp_path / name)
+        result = preprocess(own_data, *folders, *of_masks, *options)
+        assert (result.status, result.err) == (0, "")
+        return content(tmp_path / name), metadata_of(tmp_path / name), result.out
+
+    with mock.patch.object(script, "write_mask_montage"):
+        before, _, _ = make("before")
+        with changed_annotations(own_data, "val") as listed:
+            listed["annotations"][0]["bbox"] = [-7, -7, 20, 20]
+        after, metadata, printed = make("after")
+        assert metadata["annotated_margin_px"] == 7
+        assert "Annotated margin: 7 px (auto)\n  Note: 1 particles of val " in printed
+        of_train = {name for name in before if name.startswith("train/")}
+        assert of_train and all(before[name] == after[name] for name in of_train)
+        _, metadata, _ = make("val alone", "--splits", "val")
+        assert metadata["annotated_margin_px"] == 3
 
 
 def test_hard_negatives_are_tagged_and_only_in_train(data_set, tmp_path):
@@ -275,15 +297,15 @@ def test_the_real_plan_has_the_known_counts_margin_and_distances(
     make_plans = script.make_plans
 
     def kept(*args, **kwargs):
-        made["plans"], margin_px = make_plans(*args, **kwargs)
-        return made["plans"], margin_px
+        made["all"] = make_plans(*args, **kwargs)
+        return made["all"]
 
     monkeypatch.setattr(script, "make_plans", kept)
     result = preprocess(empiar10017, tmp_path / "store", "--dry-run", patch=128)
     assert (result.status, result.err) == (0, "")
     assert "Annotated margin: 131 px (auto)" in result.out
     for split, n_images, n in (("train", 6, 3696), ("val", 2, 1299), ("test", 4, 2665)):
-        plans = made["plans"]["patches"][split]
+        plans = made["all"][1]["patches"][split]
         assert len(plans) == n_images and f"Processing {split} split" in result.out
         assert sum(len(p.labelled_px) + len(p.hidden_px) for p in plans) == n
         for one in plans:

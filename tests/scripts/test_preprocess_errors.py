@@ -14,6 +14,7 @@ from PIL import Image
 from picking.preprocessing.cutting import cut_patches
 from picking.stores.patches import PatchStore
 from tests.fixtures.patch_stores import (
+    BOTH,
     PATCH_PX,
     changed_annotations,
     content,
@@ -21,6 +22,7 @@ from tests.fixtures.patch_stores import (
     done,
     metadata_of,
     preprocess,
+    segment,
 )
 
 
@@ -110,7 +112,7 @@ MISTAKES = {
     "broken JSON": (
         write("annotations/instances_val.json", '{"images": ['), (), "is not valid JSON"
     ),
-    "another JSON": (write("annotations/instances_val.json", "[1, 2]"), (), "a COCO file is"),
+    "another JSON": (write("annotations/instances_val.json", "[1, 2]"), (), "val.json .*COCO"),
     "a malformed box": (
         change_json("val", lambda c: c["annotations"][4].update(bbox=[1, 2, 3])), (),
         r"annotations\[4\]: 'bbox' must be four finite numbers",
@@ -131,21 +133,30 @@ MISTAKES = {
     "output among the images": (None, ("--output-dir", "{root}/val/x"), "among the micrographs"),
     "output in the data's place": (None, ("--output-dir", "{root}"), "among the micrographs"),
     "output where a file is": (None, ("--output-dir", "{root}/train/train_00.jpg"), "among the"),
+    "a tiny image": (None, ("--seg-size", "15"), "--seg-size is 15"),
+    "no tile": (None, ("--seg-tiles", "0"), "--seg-tiles is 0"),
+    "images among the images": (
+        None, ("--tasks", "segmentation", "--seg-output-dir", "{root}/val/x"),
+        "--seg-output-dir .*/val/x is among the micrographs",
+    ),
+    "one folder for both": (
+        None, ("--tasks", *BOTH, "--output-dir", "{root}/../x", "--seg-output-dir", "{root}/../x"),
+        "are both .*/x: ",
+    ),
     "output below a file": (None, ("--output-dir", "/dev/null/x"), "a file is in its place"),
 }  # fmt: skip
 
 
-def test_unreadable_images_are_named_and_counted_and_stop_it(own_data, tmp_path):
-    for name in ("train_00", "train_02"):
-        damage(own_data / "train" / f"{name}.jpg")
-    result = preprocess(own_data, tmp_path / "store")
+@pytest.mark.parametrize("tasks", [["patches"], ["segmentation"], BOTH])
+def test_unreadable_images_are_named_and_counted_and_stop_it(own_data, tmp_path, tasks):
+    for name in ("train_00", "val_01"):
+        damage(own_data / name.split("_")[0] / f"{name}.jpg")
+    result = segment(own_data, tmp_path, tasks=tasks)
     assert result.status == 2
     assert re.fullmatch(
-        r"error: 2 of 5 micrographs cannot be read: .*train_00\.jpg cannot be decoded.*; "
-        r".*train_02\.jpg .*--skip-unreadable\n",
-        result.err,
+        r"error: 2 of 5 .*train_00\.jpg .*; .*val_01\.jpg .*--skip-unreadable\n", result.err
     )
-    assert not (tmp_path / "store" / "metadata.json").exists()
+    assert not list(tmp_path.glob("*/metadata.json"))
 
 
 def test_an_image_without_a_readable_header_is_named_before_anything_is_cut(own_data, tmp_path):
@@ -173,13 +184,8 @@ def test_skipping_an_unreadable_image_is_as_if_it_were_not_there(own_data, tmp_p
 
 
 def test_a_skipped_image_that_set_the_margin_moves_the_negatives_of_every_split(own_data, tmp_path):
-    """Only `val_01` comes near the edge; the margin of all splits follows from it."""
-    for folder, name in (("train", "train_00"), ("val", "val_01")):
-        with changed_annotations(own_data, folder) as listed:
-            image = next(i["id"] for i in listed["images"] if i["file_name"] == f"{name}.jpg")
-            first = next(a for a in listed["annotations"] if a["image_id"] == image)
-            first["bbox"] = [-8, 100, 20, 20] if name == "val_01" else [90, 100, 20, 20]
-    damage(own_data / "val" / "val_01.jpg")
+    """Only `train_00` comes near the edge; the margin of all splits follows from it."""
+    damage(own_data / "train" / "train_00.jpg")
     done(own_data, tmp_path / "store", "--skip-unreadable")
     margin_px = metadata_of(tmp_path / "store")["annotated_margin_px"]
     assert margin_px > 7
@@ -194,13 +200,14 @@ def test_a_skipped_image_that_set_the_margin_moves_the_negatives_of_every_split(
         assert store.centre[store.label == 0].min() >= margin_px
 
 
+@pytest.mark.parametrize(("task", "what"), [("patches", "patch"), ("segmentation", "mask")])
 def test_a_split_of_unreadable_images_only_is_refused_even_when_they_are_skipped(
-    own_data, tmp_path
+    own_data, tmp_path, task, what
 ):
     for path in (own_data / "train").iterdir():
         damage(path)
-    result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
-    assert result.status == 2 and "split 'train' yields no patch" in result.err
+    result = segment(own_data, tmp_path, "--skip-unreadable", tasks=[task])
+    assert result.status == 2 and f"split 'train' yields no {what}" in result.err
 
 
 @pytest.mark.parametrize(("spoil", "options", "words"), MISTAKES.values(), ids=MISTAKES)

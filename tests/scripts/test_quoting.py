@@ -1,4 +1,4 @@
-"""Nothing that a name or an option holds is ever run: by the launchers, their jobs, the scripts."""
+"""Nothing that a name or an option holds is ever run, by the launchers or the scripts."""
 
 import ast
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.fixtures import ROOT
 from tests.fixtures.launching import copy_project, launch_in, options
-from tests.scripts.test_active_learning_launcher import SCRIPT, as_slurm_runs, slurm
+from tests.scripts.test_active_learning_launcher import SCRIPT
 
 # A shell would take these apart, expand or run them if they were not quoted
 NAMES = [
@@ -57,31 +57,19 @@ def test_names_reach_the_training_as_they_are(launch, repository, tmp_path, name
     assert sorted(repository.rglob("*")) == before
 
 
-def test_names_reach_the_comparison_and_slurms_jobs_as_they_are(launch, repository, tmp_path, name):
+def test_names_reach_the_comparison_as_they_are(launch, repository, tmp_path, name):
     out = tmp_path / name / name
-    arguments = [
-        "--data-root", tmp_path / name, "--config", tmp_path / name / f"{name}.yaml",
-        "--output-dir", out, "--strategies", "random", "--slurm-options", f"--comment={name}",
-    ]  # fmt: skip
     before = sorted(repository.rglob("*"))
-    done = launch(SCRIPT, *arguments, "--gpus", "none", "--", "--set", name)
+    done = launch(
+        SCRIPT, "--data-root", tmp_path / name, "--config", tmp_path / name / f"{name}.yaml",
+        "--output-dir", out, "--strategies", "random", "--gpus", "none", "--", "--set", name,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     cut, train, compare = launch.calls()
     assert options(cut)["--data-root"] == shown(tmp_path / name)
     assert options(train)["--config"] == shown(tmp_path / name / f"{name}.yaml")
     assert options(train)["--output-dir"] == options(compare)["--experiments-dir"] == shown(out)
     assert shown(name) in train
-
-    done, _ = slurm(
-        launch, tmp_path, *arguments, "--gpus", "none", "--slurm", "submit", "--", "--set", name
-    )
-    assert done.returncode == 0, done.stderr
-    words = "|".join(f"--comment={name}".split())
-    assert (tmp_path / "submitted").read_text().count(f"|{words}|") == 3
-    script = out / "slurm.sh"
-    assert as_slurm_runs(launch, script, "data") == [cut]
-    assert as_slurm_runs(launch, script, "runs", task=0) == [train]
-    assert as_slurm_runs(launch, script, "analysis") == [compare]
     assert sorted(repository.rglob("*")) == before
 
 
@@ -102,15 +90,9 @@ def test_no_script_starts_a_shell_runs_text_or_makes_a_temporary_file_of_a_known
                 called.add(ast.unparse(node.func))
                 assert "shell" not in {keyword.arg for keyword in node.keywords}, path
     never = {
-        "os.system",
-        "os.popen",
-        "eval",
-        "exec",
-        "tempfile.mktemp",
-        "pickle.load",
-        "pickle.loads",
-    }
-    never |= {"subprocess.Popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
+        "os.system", "os.popen", "eval", "exec", "tempfile.mktemp", "pickle.load", "pickle.loads",
+        "subprocess.Popen", "subprocess.getoutput", "subprocess.getstatusoutput",
+    }  # fmt: skip
     assert not never & called
     assert not [name for name in called if name.startswith(("os.exec", "os.spawn"))]
     assert "subprocess.run" in called  # what is looked for is found

@@ -1,4 +1,4 @@
-"""Strategies compared: the target, every figure of comparison_summary.json."""
+"""Strategies compared: all that comparison_summary.json holds."""
 
 from typing import Any
 
@@ -15,29 +15,32 @@ from picking.active_learning.analysis.curves import (
     savings,
 )
 from picking.active_learning.analysis.runs import (
-    Curve,
     Group,
+    LearningCurve,
     Run,
     comparable,
+    counterpart,
     f1_of,
     groups,
     labels,
-    partner,
+    n_seeds,
     progress,
 )
-from picking.active_learning.analysis.verdicts import HYPOTHESIS, NO_TARGET, n_seeds, verdicts
+from picking.active_learning.analysis.verdicts import HYPOTHESIS, UNKNOWN, verdict
 from picking.errors import UserError
 
 LEVELS = (0.90, 0.95, 0.98, 1.00)  # of the full-data F1
-FULL_POOL = 5172  # images of the data set that the config's target_f1 was measured on
+FULL_POOL = 5172  # training images of CryoTransformer, to which the config's target_f1 applies
+NO_TARGET = "run --strategy full, or give --target-f1"
 REFERENCES = ("random", "random_stratified")
 
 
 def summarise(runs: list[Run], target_f1: float | None, minutes_per_image: float) -> dict[str, Any]:
-    """Return the content of comparison_summary.json, from `read_runs`.
+    """Return the content of comparison_summary.json.
 
-    Validation is what targets, levels and verdicts are judged on; `test` is None unless every
-    compared iteration has an F1 there. Raises `UserError` when no iteration can be compared.
+    runs: from `read_runs`. target_f1: given by the user, or None. Targets, levels and verdicts are
+    judged on validation; `test` is None unless every compared iteration has an F1 on test. Raises
+    `UserError` when no iteration can be compared.
     """
     named = labels(runs)
     missing = [text for run in runs if (text := progress(run, named[run.name]))]
@@ -56,7 +59,7 @@ def summarise(runs: list[Run], target_f1: float | None, minutes_per_image: float
             "'python train_active_learning_fixed.py --strategy random'"
         )
     pool = active[0].first.iterations[0]
-    validation = compare(active, full, "val", target_f1, minutes_per_image)
+    validation = compare_strategies(active, full, "val", target_f1, minutes_per_image)
     assert validation is not None
     return {
         "pool": {"images": pool["num_pool"], "particles": pool["num_particles_pool"]},
@@ -75,16 +78,26 @@ def summarise(runs: list[Run], target_f1: float | None, minutes_per_image: float
         "missing": missing,
         "left_out": left_out,
         "validation": validation,
-        "test": compare(active, full, "test", None, minutes_per_image),
+        "test": compare_strategies(active, full, "test", None, minutes_per_image),
         "hypothesis": HYPOTHESIS,
-        "verdicts": verdicts(active, validation),
+        "verdicts": {
+            group.label: verdict(
+                {seed: run.curve("val") for seed, run in group.runs.items()},
+                validation["strategies"][group.label]["target"]["f1"],
+                pool["num_pool"],
+            )
+            for group in active
+        },
     }
 
 
-def compare(
+def compare_strategies(
     active: list[Group], full: list[Group], split: str, given: float | None, minutes: float
 ) -> dict[str, Any] | None:
-    """Return every strategy's figures on a split, or None where some iteration has no F1 there."""
+    """Return what each strategy reached on `val` or `test`; None if an F1 on test is missing.
+
+    given: the target F1 of the command line; minutes: to label an image.
+    """
     runs = [run for group in active for run in group.runs.values()]
     if split == "test" and any(f1_of(m, split) is None for run in runs for m in run.iterations):
         return None
@@ -102,7 +115,7 @@ def compare(
     strategies = {}
     for group in active:
         own = curves[group.label]
-        partners = {name: partner(active, group, name) for name in REFERENCES}
+        others = {name: counterpart(active, group, name) for name in REFERENCES}
         base = baseline(full, group.first.model, split)
         goal = target(group, given, base, split)
         strategies[group.label] = {
@@ -118,14 +131,14 @@ def compare(
             ],
             "area": over_seeds(areas[group.label]),
             "levels_of": "the full-data baseline" if base else "the target",
-            "levels": levels(group, curves, partners["random"], goal["f1"], base, minutes),
+            "levels": levels(group, curves, others["random"], goal["f1"], base, minutes),
             "against": {
                 name: {
                     "reference": other.label,
                     "area": paired(areas[group.label], areas[other.label]),
                     "f1": over_images(own, pool, curves[other.label]),
                 }
-                for name, other in partners.items()
+                for name, other in others.items()
                 if other
             },
         }
@@ -133,19 +146,22 @@ def compare(
 
 
 def over_images(
-    own: dict[int, Curve], pool: int, other: dict[int, Curve] | None = None
+    own: dict[int, LearningCurve], pool: int, other: dict[int, LearningCurve] | None = None
 ) -> list[dict[str, Any]]:
-    """Return F1 at every number of images over the seeds that have it, minus that of ``other``."""
+    """Return F1 at each number of images, over the seeds that have it; with ``other``, F1 minus it.
 
-    def at(curves: dict[int, Curve], n: float) -> dict[int, float]:
+    own, other: curves by seed; pool: its images.
+    """
+
+    def at(curves: dict[int, LearningCurve], n: float) -> dict[int, float]:
         return {s: float(c.f1[c.images == n][0]) for s, c in curves.items() if n in c.images}
 
     rows = []
     for n in sorted({float(n) for curve in own.values() for n in curve.images}):
-        found = over_seeds(at(own, n)) if other is None else paired(at(own, n), at(other, n))
+        f1 = over_seeds(at(own, n)) if other is None else paired(at(own, n), at(other, n))
         clicks = [float(c.particles[c.images == n][0]) for c in own.values() if n in c.images]
-        if found["n"]:
-            rows.append({"images": int(n), "share": n / pool} | found)
+        if f1["n"]:
+            rows.append({"images": int(n), "share": n / pool} | f1)
             if other is None:
                 rows[-1]["particles"] = float(np.mean(clicks))
     return rows
@@ -153,29 +169,31 @@ def over_images(
 
 def levels(
     group: Group,
-    curves: dict[str, dict[int, Curve]],
+    curves: dict[str, dict[int, LearningCurve]],
     random: Group | None,
     target_f1: float | None,
     base: dict[str, Any] | None,
     minutes: float,
 ) -> list[dict[str, Any]]:
-    """Return data needed and saved for the target and for shares of the full-data F1.
+    """Return the data needed and saved to reach the target and `LEVELS` of the full-data F1.
 
-    Without a full-data baseline they are shares of the target.
+    Without a full-data baseline, `LEVELS` are of the target. curves: by label, then by seed;
+    random: the group of `random` with the same settings; base: from `baseline`; minutes: to label
+    an image.
     """
     metrics, own = group.first.iterations[0], curves[group.label]
     pool, all_particles = metrics["num_pool"], metrics["num_particles_pool"]
     whole = base["mean"] if base else target_f1
     wanted = {} if target_f1 is None else {"target": target_f1}
-    wanted |= {} if whole is None else {f"{share:.0%}": share * whole for share in LEVELS}
+    wanted |= {} if whole is None else {f"{part:.0%}": part * whole for part in LEVELS}
     everything = {"at": pool, "at_most": False, "searched_to": pool}
     rows = []
     for name, level in wanted.items():
-        found = {s: crossing(c.images, c.f1, level) for s, c in own.items()}
+        there = {s: crossing(c.images, c.f1, level) for s, c in own.items()}
         others = curves[random.label] if random else {}
         theirs = {s: crossing(c.images, c.f1, level) for s, c in others.items()}
-        to_random = {s: saving(found[s], theirs[s], pool) for s in found if s in theirs}
-        to_all = {s: saving(found[s], everything, pool) for s in found}
+        to_random = {s: saving(there[s], theirs[s], pool) for s in there if s in theirs}
+        to_all = {s: saving(there[s], everything, pool) for s in there}
         rows.append(
             {
                 "level": name,
@@ -192,21 +210,21 @@ def levels(
 def baseline(full: list[Group], model: tuple, split: str) -> dict[str, Any] | None:
     """Return F1 of the full-data runs of a network, over seeds; None without such runs.
 
-    Of several groups the one with the highest validation F1 counts, the hardest one to match.
+    Of several groups, that with the highest validation F1 counts.
     """
 
-    def figures(group: Group, split: str) -> dict[str, Any]:
+    def last_f1(group: Group, split: str) -> dict[str, Any]:
         last = {seed: f1_of(run.iterations[-1], split) for seed, run in group.runs.items()}
         return over_seeds({seed: f1 for seed, f1 in last.items() if f1 is not None})
 
     same = [group for group in full if group.first.model == model]
-    best = max(same, key=lambda group: figures(group, "val")["mean"], default=None)
-    found = figures(best, split) if best else None
-    return found | {"n_settings": len(same)} if found and found["n"] else None
+    best = max(same, key=lambda group: last_f1(group, "val")["mean"], default=None)
+    f1 = last_f1(best, split) if best else None
+    return f1 | {"n_settings": len(same)} if f1 and f1["n"] else None
 
 
 def target(group: Group, given: float | None, base: dict | None, split: str) -> dict[str, Any]:
-    """Return the F1 to reach, or None, and where it comes from; test has a baseline's only."""
+    """Return the F1 to reach, or None, and its source; on test only a baseline gives one."""
     if given is not None:
         return {"f1": given, "source": "given by --target-f1"}
     if base:
@@ -217,4 +235,4 @@ def target(group: Group, given: float | None, base: dict | None, split: str) -> 
     if split == "val" and group.first.iterations[0]["num_pool"] == FULL_POOL:
         f1 = max(run.config.active_learning.target_f1 for run in group.runs.values())
         return {"f1": f1, "source": f"target_f1 of config.json, for the {FULL_POOL:,} images"}
-    return {"f1": None, "source": f"cannot be told: {NO_TARGET}"}
+    return {"f1": None, "source": f"{UNKNOWN}: {NO_TARGET}"}

@@ -1,6 +1,6 @@
 """Statistics of learning curves: data needed, area, savings, means and differences over seeds.
 
-Nothing is extrapolated: what no complete iteration has shown is None, with what was seen so far.
+Nothing is extrapolated: a level that no complete iteration has reached is None.
 """
 
 import collections
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from picking.active_learning.analysis.runs import Curve
+from picking.active_learning.analysis.runs import LearningCurve
 
 CONFIDENCE = 0.95
 
@@ -18,22 +18,23 @@ CONFIDENCE = 0.95
 def crossing(x: np.ndarray, f1: np.ndarray, level: float) -> dict[str, Any]:
     """Return where a curve first reaches ``level``, interpolated between neighbouring points.
 
-    x and f1 are (n,), x ascending. ``at`` is None where no point reaches the level, and x[0] with
-    ``at_most`` where the first does; ``searched_to`` is the last x.
+    x and f1 are (n,), x ascending. ``at`` is None where no point reaches the level. Where the first
+    point does, it is x[0], and ``at_most`` is True. ``searched_to`` is the last x.
     """
     reached = np.flatnonzero(f1 >= level)
-    found: dict[str, Any] = {"at": None, "at_most": False}
+    at, at_most = None, False
     if len(reached) and reached[0] == 0:
-        found = {"at": float(x[0]), "at_most": True}
+        at, at_most = float(x[0]), True
     elif len(reached):
         k = reached[0]
         part = (level - f1[k - 1]) / (f1[k] - f1[k - 1])
-        found["at"] = float(x[k - 1] + part * (x[k] - x[k - 1]))
-    return {**found, "searched_to": float(x[-1]), "best_f1": float(f1.max())}
+        at = float(x[k - 1] + part * (x[k] - x[k - 1]))
+    end, best = float(x[-1]), float(f1.max())
+    return {"at": at, "at_most": at_most, "searched_to": end, "best_f1": best}
 
 
 def area(x: np.ndarray, f1: np.ndarray, low: float, high: float) -> float:
-    """Return the mean height of a curve between two x within it: trapezia over their width."""
+    """Return the mean height of a curve between ``low`` and ``high``, by the trapezium rule."""
     inside = (x > low) & (x < high)
     x_s = np.concatenate([[low], x[inside], [high]])
     f1_s = np.interp(x_s, x, f1)
@@ -41,19 +42,19 @@ def area(x: np.ndarray, f1: np.ndarray, low: float, high: float) -> float:
 
 
 def over_seeds(values: dict[int, float]) -> dict[str, Any]:
-    """Return mean, standard deviation (n - 1) and the mean's 95% t interval of a figure by seed.
+    """Return mean, standard deviation (n - 1) and 95% t interval of the mean, of values by seed.
 
-    Deviation and interval are None with fewer than two seeds, the mean with none.
+    Deviation and interval are None for fewer than two seeds, the mean for none.
     """
     x = np.array(list(values.values()), float)
-    found: dict[str, Any] = {"n": len(x), "mean": None, "deviation": None, "interval": None}
+    summary: dict[str, Any] = {"n": len(x), "mean": None, "deviation": None, "interval": None}
     if len(x):
-        found["mean"] = float(x.mean())
+        summary["mean"] = float(x.mean())
     if len(x) > 1:
-        found["deviation"] = float(x.std(ddof=1))
-        half = stdtrit(len(x) - 1, (1 + CONFIDENCE) / 2) * found["deviation"] / math.sqrt(len(x))
-        found["interval"] = [float(x.mean() - half), float(x.mean() + half)]
-    return {**found, "by_seed": {str(seed): float(value) for seed, value in values.items()}}
+        summary["deviation"] = float(x.std(ddof=1))
+        half = stdtrit(len(x) - 1, (1 + CONFIDENCE) / 2) * summary["deviation"] / math.sqrt(len(x))
+        summary["interval"] = [float(x.mean() - half), float(x.mean() + half)]
+    return {**summary, "by_seed": {str(seed): float(value) for seed, value in values.items()}}
 
 
 def paired(one: dict[int, float], other: dict[int, float]) -> dict[str, Any]:
@@ -61,20 +62,20 @@ def paired(one: dict[int, float], other: dict[int, float]) -> dict[str, Any]:
     return over_seeds({seed: one[seed] - other[seed] for seed in one if seed in other})
 
 
-def mean_curve(curves: dict[int, Curve]) -> Curve:
-    """Return the mean over seeds where every seed has an iteration of as many images."""
+def mean_curve(curves: dict[int, LearningCurve]) -> LearningCurve:
+    """Return the mean over seeds, at the numbers of images that every seed has."""
     images = set.intersection(*(set(curve.images) for curve in curves.values()))
     kept = [np.isin(curve.images, list(images)) for curve in curves.values()]
     rows = list(zip(curves.values(), kept, strict=True))
-    return Curve(
+    return LearningCurve(
         np.array(sorted(images)),
         np.mean([curve.particles[keep] for curve, keep in rows], axis=0),
         np.mean([curve.f1[keep] for curve, keep in rows], axis=0),
     )
 
 
-def common_range(curves: list[Curve]) -> tuple[float, float] | None:
-    """Return the images that every curve of two points or more covers, or None."""
+def common_range(curves: list[LearningCurve]) -> tuple[float, float] | None:
+    """Return the range of images that all curves of two points or more cover, or None."""
     long = [curve.images for curve in curves if len(curve.images) > 1]
     low = max((x[0] for x in long), default=0.0)
     high = min((x[-1] for x in long), default=0.0)
@@ -82,9 +83,9 @@ def common_range(curves: list[Curve]) -> tuple[float, float] | None:
 
 
 def saving(own: dict[str, Any], other: dict[str, Any], pool: int) -> dict[str, Any]:
-    """Return images saved between two crossings: a number, a bound of it, or None and why.
+    """Return the images saved between two crossings: a number, a bound, or None and why.
 
-    ``other`` is random's of the same seed, or the pool where everything is labelled.
+    own: of a strategy; other: of `random` with the same seed, or the whole pool.
     """
     unknown = {"images": None, "bound": None}
     if own["at"] is None:
@@ -102,49 +103,44 @@ def saving(own: dict[str, Any], other: dict[str, Any], pool: int) -> dict[str, A
 
 
 def savings(by_seed: dict[int, dict], minutes_per_image: float) -> dict[str, Any]:
-    """Return the mean of `saving` over seeds, as a bound where any is one, and its hours."""
+    """Return the mean of `saving` over seeds, a bound where one of them is, and its hours."""
     images = {seed: one["images"] for seed, one in by_seed.items()}
     bounds = {one["bound"] for one in by_seed.values()}
     counts = collections.Counter(one["why"] for one in by_seed.values() if one["why"])
     n = len(by_seed)
     whys = [f"{why} ({c} of {n} seeds)" if c < n else why for why, c in sorted(counts.items())]
-    found: dict[str, Any] = {
-        "images": None,
-        "hours": None,
-        "bound": None,
-        "why": "; ".join(whys) or None,
-    }
-    told = bool(by_seed) and None not in bounds and not {"at least", "at most"} <= bounds
-    if told:
-        found["bound"] = next(iter(bounds - {"exactly"}), "exactly")
-        found["images"] = over_seeds(images)
-        found["hours"] = found["images"]["mean"] * minutes_per_image / 60
-    elif not by_seed:
-        found["why"] = "no common seed"
-    return {**found, "by_seed": {str(seed): one for seed, one in by_seed.items()}}
+    mean: dict[str, Any] = {"images": None, "hours": None, "bound": None}
+    why = "; ".join(whys) or None
+    if not by_seed:
+        why = "no common seed"
+    elif None not in bounds and not {"at least", "at most"} <= bounds:
+        mean["bound"] = next(iter(bounds - {"exactly"}), "exactly")
+        mean["images"] = over_seeds(images)
+        mean["hours"] = mean["images"]["mean"] * minutes_per_image / 60
+    return {**mean, "why": why, "by_seed": {str(seed): one for seed, one in by_seed.items()}}
 
 
-def needed(curves: dict[int, Curve], level: float, axis: str, whole: int) -> dict[str, Any]:
-    """Return where the mean curve and every seed's reach a level.
+def needed(curves: dict[int, LearningCurve], level: float, axis: str, whole: int) -> dict[str, Any]:
+    """Return where the mean curve and each seed's curve reach a level.
 
-    axis: `images` or `particles`, of which the pool has ``whole``: shares are of that.
+    axis: `images` or `particles`; whole: how many of them the pool has.
     """
 
-    def find(curve: Curve) -> dict[str, Any]:
-        found = crossing(getattr(curve, axis), curve.f1, level)
-        told = found["at"] is not None and whole > 0
+    def find(curve: LearningCurve) -> dict[str, Any]:
+        there = crossing(getattr(curve, axis), curve.f1, level)
+        reached = there["at"] is not None and whole > 0
         return {
-            **found,
-            "share": found["at"] / whole if told else None,
-            "searched_share": found["searched_to"] / whole if whole else None,
+            **there,
+            "share": there["at"] / whole if reached else None,
+            "searched_share": there["searched_to"] / whole if whole else None,
         }
 
     mean = mean_curve(curves)
     by_seed = {seed: find(curve) for seed, curve in curves.items()}
-    told = all(one["at"] is not None and not one["at_most"] for one in by_seed.values())
+    exact = all(one["at"] is not None and not one["at_most"] for one in by_seed.values())
     return {
         "mean_curve": find(mean) if len(mean.f1) else None,
         "n_reached": sum(one["at"] is not None for one in by_seed.values()),
-        "over_seeds": over_seeds({s: one["at"] for s, one in by_seed.items()}) if told else None,
+        "over_seeds": over_seeds({s: one["at"] for s, one in by_seed.items()}) if exact else None,
         "by_seed": {str(seed): one for seed, one in by_seed.items()},
     }

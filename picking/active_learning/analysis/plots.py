@@ -4,11 +4,12 @@ import io
 from pathlib import Path
 from typing import Any
 
+from picking.active_learning.analysis.runs import n_seeds
 from picking.active_learning.analysis.verdicts import LIMIT
 from picking.files import write_atomically
 
-# One colour and marker for each strategy in every picture; hues that colour-blind readers can tell
-# apart (after Okabe and Ito, and Tol), the foreground variants lighter than what they vary.
+# Colour and marker of a strategy in every picture: hues that colour-blind readers can tell apart
+# (Okabe and Ito; Tol), the foreground variants in a lighter shade.
 STYLES = {
     "random": ("#000000", "o"),
     "random_stratified": ("#808080", "s"),
@@ -21,7 +22,6 @@ STYLES = {
     "foreground_margin": ("#7FCEB9", "^"),
     "hybrid": ("#CC79A7", "P"),
     "diversity": ("#E69F00", "v"),
-    "coreset": ("#B3A125", "v"),
     "typiclust": ("#999933", "X"),
     "bald": ("#882255", "D"),
     "badge": ("#AA4499", "X"),
@@ -33,31 +33,31 @@ RED = "#B2182B"
 
 
 def draw_comparison(summary: dict[str, Any], path: Path) -> None:
-    """Draw F1 on validation against the share of images and against particles labelled."""
+    """Draw F1 on validation against the fraction of labelled images and labelled particles."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
     strategies = summary["validation"]["strategies"]
     figure = Figure(figsize=(13, 6.2), dpi=110, layout="constrained")
-    by_share, by_particles = figure.subplots(1, 2, sharey=True)
-    for axis, x in ((by_share, "share"), (by_particles, "particles")):
-        for label, figures in strategies.items():
-            _draw_curve(axis, x, label, figures, _style(strategies, label))
+    by_images, by_particles = figure.subplots(1, 2, sharey=True)
+    for axis, x in ((by_images, "share"), (by_particles, "particles")):
+        for label, strategy in strategies.items():
+            _draw_curve(axis, x, label, strategy, _style(strategies, label))
         for name, f1, colour, dashes in _horizontal_lines(strategies):
             axis.axhline(f1, color=colour, ls=dashes, lw=1.4, label=name, zorder=1)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.margins(x=0.02)
-    by_share.axvline(LIMIT, color=RED, lw=1, ls=":", zorder=1)
-    by_share.annotate(
+    by_images.axvline(LIMIT, color=RED, lw=1, ls=":", zorder=1)
+    by_images.annotate(
         f" {LIMIT:.0%} of the images", (LIMIT, 0.02), xycoords=("data", "axes fraction"),
         color=RED, fontsize=9,
     )  # fmt: skip
-    by_share.xaxis.set_major_formatter(PercentFormatter(1))
+    by_images.xaxis.set_major_formatter(PercentFormatter(1))
     by_particles.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     pool = summary["pool"]
-    by_share.set(
-        xlabel=f"labelled share of the {pool['images']:,} images",
+    by_images.set(
+        xlabel=f"labelled fraction of the {pool['images']:,} images",
         ylabel=f"F1 of pixels at 0.5, {summary['val_images']:,} validation images",
         title="By images",
     )
@@ -65,11 +65,10 @@ def draw_comparison(summary: dict[str, Any], path: Path) -> None:
         xlabel=f"labelled particles (clicks), of {pool['particles']:,}", title="By clicks"
     )
     figure.suptitle(
-        "Mean over seeds; bands from the lowest to the highest seed; dotted: not every seed is "
-        "there yet",
+        "Mean over seeds; bands from the lowest to the highest seed; dotted: some seeds only",
         fontsize=10,
     )
-    handles, names = by_share.get_legend_handles_labels()
+    handles, names = by_images.get_legend_handles_labels()
     figure.legend(
         handles,
         names,
@@ -81,15 +80,14 @@ def draw_comparison(summary: dict[str, Any], path: Path) -> None:
     _write(figure, path)
 
 
-def _draw_curve(axis: Any, x: str, label: str, figures: dict, style: dict[str, Any]) -> None:
-    """Draw one strategy: the mean where every seed is, dotted where only some are."""
-    n, rows = len(figures["seeds"]), figures["f1"]
+def _draw_curve(axis: Any, x: str, label: str, strategy: dict, style: dict[str, Any]) -> None:
+    """Draw the mean of one strategy's seeds, dotted where only some have come so far."""
+    n, rows = len(strategy["seeds"]), strategy["f1"]
     whole = [row for row in rows if row["n"] == n]
-    seeds = "1 seed" if n == 1 else f"{n} seeds"
     across = [row[x] for row in whole]
     axis.plot(
         across, [row["mean"] for row in whole], color=style["colour"], ls=style["line"], lw=2,
-        marker=style["marker"], ms=5.5, label=f"{label} ({seeds})",
+        marker=style["marker"], ms=5.5, label=f"{label} ({n_seeds(n)})",
     )  # fmt: skip
     ends = [sorted(row["by_seed"].values()) for row in whole]
     axis.fill_between(
@@ -108,12 +106,11 @@ def _draw_curve(axis: Any, x: str, label: str, figures: dict, style: dict[str, A
 def _horizontal_lines(strategies: dict[str, Any]) -> list[tuple[str, float, str, str]]:
     """Return name, F1, colour and dashes of every baseline and target, each once."""
     lines = {}
-    for figures in strategies.values():
-        base, goal = figures["full_data_f1"], figures["target"]["f1"]
+    for strategy in strategies.values():
+        base, goal = strategy["full_data_f1"], strategy["target"]["f1"]
         if base:
             same = "baseline and target" if base["mean"] == goal else "baseline"
-            seeds = "1 seed" if base["n"] == 1 else f"{base['n']} seeds"
-            text = f"full-data {same} {base['mean']:.4f} ({seeds})"
+            text = f"full-data {same} {base['mean']:.4f} ({n_seeds(base['n'])})"
             lines[text] = (text, base["mean"], "#444444", "--")
         if goal is not None and not (base and base["mean"] == goal):
             text = f"target {goal:.4f}"
@@ -124,8 +121,8 @@ def _horizontal_lines(strategies: dict[str, Any]) -> list[tuple[str, float, str,
 def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
     """Draw how many images and particles each strategy needs for each level of validation F1.
 
-    A bar is where the mean curve first gets there, dots are single seeds. A hatched bar with an
-    arrow never got there: it ends at the last share seen and means `more than`.
+    A bar ends where the mean curve first reaches the level; dots are single seeds. A hatched bar
+    with an arrow did not reach it: more data than that are needed.
     """
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -143,9 +140,8 @@ def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
             for i, name in enumerate(names):
                 x = i - 0.41 + (place + 0.5) * width
                 if name in by_name and by_name[name][key]["mean_curve"]:
-                    share = key == "images"
-                    whole = summary["pool"]["images"] if share else 1
-                    _draw_bar(axis, x, width * 0.92, by_name[name][key], whole, share, style)
+                    whole = summary["pool"]["images"] if key == "images" else None
+                    _draw_bar(axis, x, width * 0.92, by_name[name][key], whole, style)
         axis.grid(axis="y", alpha=0.25)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -161,7 +157,7 @@ def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
     panels[0].axhline(LIMIT, color=RED, lw=1, ls=":", zorder=1)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[1].yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    panels[0].set_ylabel(f"share of the {summary['pool']['images']:,} images")
+    panels[0].set_ylabel(f"fraction of the {summary['pool']['images']:,} images")
     panels[1].set_ylabel(f"particles (clicks), of {summary['pool']['particles']:,}")
     panels[1].set_xlabel("level of validation F1")
     figure.suptitle(
@@ -188,14 +184,14 @@ def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
 
 
 def _draw_bar(
-    axis: Any, x: float, width: float, level: dict, whole: int, share: bool, style: dict
+    axis: Any, x: float, width: float, level: dict, whole: int | None, style: dict
 ) -> None:
-    """Draw what one strategy needs for one level, divided by ``whole``."""
+    """Draw what one strategy needs for one level, as a fraction of ``whole`` if given."""
     mean = level["mean_curve"]
     reached = mean["at"] is not None
-    height = (mean["at"] if reached else mean["searched_to"]) / whole
-    number = f"{height:.0%}" if share else f"{height:,.0f}"
-    if not share and height >= 10_000:
+    height = (mean["at"] if reached else mean["searched_to"]) / (whole or 1)
+    number = f"{height:.0%}" if whole else f"{height:,.0f}"
+    if not whole and height >= 10_000:
         number = f"{height / 1000:,.0f}k"
     if reached:
         axis.bar(x, height, width, color=style["colour"], alpha=style["alpha"])
@@ -206,7 +202,7 @@ def _draw_bar(
             alpha=style["alpha"],
         )  # fmt: skip
         text = f"↑\n>{number}"
-    ends = [one["at"] / whole for one in level["by_seed"].values() if one["at"] is not None]
+    ends = [one["at"] / (whole or 1) for one in level["by_seed"].values() if one["at"] is not None]
     if len(level["by_seed"]) > 1:
         axis.plot([x] * len(ends), ends, ls="", marker="o", ms=4, mfc="white", mec="black", mew=0.8)
     axis.annotate(
@@ -217,21 +213,21 @@ def _draw_bar(
 
 def _levels(strategies: dict[str, Any]) -> list[str]:
     """Return the levels' names from the lowest; 100% is left out where it is the target."""
-    found: dict[str, float] = {}
-    for figures in strategies.values():
-        by_name = {row["level"]: row["f1"] for row in figures["levels"]}
+    levels: dict[str, float] = {}
+    for strategy in strategies.values():
+        by_name = {row["level"]: row["f1"] for row in strategy["levels"]}
         if by_name and by_name["target"] == by_name["100%"]:
             del by_name["100%"]
-        found = {**by_name, **found}
-    return sorted(found, key=lambda name: found[name])
+        levels = {**by_name, **levels}
+    return sorted(levels, key=lambda name: levels[name])
 
 
 def _tick(strategies: dict[str, Any], name: str) -> str:
-    """Return a level's tick: its name, and its F1 where that is one for all strategies."""
+    """Return a level's name, with its F1 where that is the same for all strategies."""
     rows = [
-        (row["f1"], figures["levels_of"])
-        for figures in strategies.values()
-        for row in figures["levels"]
+        (row["f1"], strategy["levels_of"])
+        for strategy in strategies.values()
+        for row in strategy["levels"]
         if row["level"] == name
     ]
     title = name if name == "target" else f"{name} of {rows[0][1].removeprefix('the ')}"

@@ -1,4 +1,4 @@
-"""Active-learning runs as their folders tell them: what is complete, what is missing, groups."""
+"""Run folders of active learning: what is complete, what is missing, what can be compared."""
 
 import collections
 import dataclasses
@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from picking.active_learning.strategies import strategy_name
 from picking.config import ActiveConfig, config_from_dict, plain
 from picking.errors import UserError
 from picking.files import read_json
 
 COUNTS = ("num_labeled", "num_pool", "num_particles_labeled", "num_particles_pool", "val_images")
-# What may differ between runs that are compared: the data are compared by their content.
+# What may differ between repetitions; data are compared by content, not by path
 NO_SETTINGS = (
     "active_learning.strategy",
     "active_learning.iterations",
-    "active_learning.full_epochs",  # those of full are in training.epochs
+    "active_learning.full_epochs",  # a run of full has them in training.epochs
     "active_learning.target_f1",
     "training.seed",
     "training.compile",
@@ -27,8 +28,8 @@ MODEL = ("model.name", "model.width", "model.depth")
 
 
 @dataclasses.dataclass(frozen=True)
-class Curve:
-    """F1 (n,) against images labelled (n,) and particles labelled (n,)."""
+class LearningCurve:
+    """F1 (n,) against the numbers of labelled images (n,) and labelled particles (n,)."""
 
     images: np.ndarray
     particles: np.ndarray
@@ -43,12 +44,12 @@ class Run:
     config: ActiveConfig
     input_hash: str | None  # None before the first iteration is complete
     iterations: list[dict]
-    set_aside: list[int]  # complete iterations behind one that is missing
+    unused: list[int]  # complete iterations after a missing one
 
     @property
     def strategy(self) -> str:
-        """The strategy's name."""
-        return self.config.active_learning.strategy
+        """The strategy, under the one name that `STRATEGIES` has it under."""
+        return strategy_name(self.config.active_learning.strategy)
 
     @property
     def seed(self) -> int:
@@ -57,7 +58,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that repetitions have in common, besides strategy and data, by dotted key."""
+        """What repetitions have in common besides strategy and data, by dotted key."""
         sections = plain(self.config)
         return {
             f"{section}.{key}": value
@@ -71,13 +72,13 @@ class Run:
         """Network, width and depth."""
         return tuple(self.settings[key] for key in MODEL)
 
-    def curve(self, split: str) -> Curve:
-        """Return the curve on `val` or `test`; iterations without an F1 there are left out."""
-        told = [m for m in self.iterations if f1_of(m, split) is not None]
-        return Curve(
-            np.array([m["num_labeled"] for m in told], float),
-            np.array([m["num_particles_labeled"] for m in told], float),
-            np.array([f1_of(m, split) for m in told], float),
+    def curve(self, split: str) -> LearningCurve:
+        """Return the curve on `val` or `test`, without iterations that have no F1 there."""
+        known = [m for m in self.iterations if f1_of(m, split) is not None]
+        return LearningCurve(
+            np.array([m["num_labeled"] for m in known], float),
+            np.array([m["num_particles_labeled"] for m in known], float),
+            np.array([f1_of(m, split) for m in known], float),
         )
 
 
@@ -95,7 +96,7 @@ class Group:
 
 
 def f1_of(metrics: dict, split: str) -> float | None:
-    """Return F1 at 0.5 on `val` or `test`; None where it has no denominator or no split."""
+    """Return F1 at 0.5 on `val` or `test`; None where it is undefined or not measured."""
     return metrics["f1_score"] if split == "val" else (metrics.get("test") or {}).get("f1_score")
 
 
@@ -125,8 +126,8 @@ def _read_run(path: Path) -> Run:
         if not isinstance(input_hash, str):
             raise UserError(f"{path.with_name('run.json')} has no input_hash: copy it again")
     complete = [p.parent.name[10:] for p in path.parent.glob("iteration_*/metrics.json")]
-    set_aside = sorted(int(k) for k in complete if k.isdecimal() and int(k) >= len(iterations))
-    return Run(path.parent.name, config, input_hash, iterations, set_aside)
+    unused = sorted(int(k) for k in complete if k.isdecimal() and int(k) >= len(iterations))
+    return Run(path.parent.name, config, input_hash, iterations, unused)
 
 
 def _read_iteration(path: Path, before: list[dict]) -> dict:
@@ -134,7 +135,7 @@ def _read_iteration(path: Path, before: list[dict]) -> dict:
     metrics = read_json(path)
     advice = "copy the file again, or move the run elsewhere"
     if not isinstance(metrics, dict) or not isinstance(metrics.get("test") or {}, dict):
-        raise UserError(f"{path} is damaged (no figures by name): {advice}")
+        raise UserError(f"{path} is damaged (no metrics by name): {advice}")
     for key in COUNTS:
         if type(metrics.get(key)) is not int or metrics[key] < 0:
             raise UserError(
@@ -161,8 +162,8 @@ def progress(run: Run, label: str) -> str | None:
     n, planned = len(run.iterations), n_planned(run)
     done = "no iteration" if n == 0 else "iteration 0" if n == 1 else f"iterations 0-{n - 1}"
     text = f"{label} seed {run.seed}: {done} of {planned} complete"
-    if run.set_aside:
-        text += f"; {', '.join(map(str, run.set_aside))} not used because iteration {n} is missing"
+    if run.unused:
+        text += f"; {', '.join(map(str, run.unused))} not used because iteration {n} is missing"
     without = [k for k, m in enumerate(run.iterations) if m["f1_score"] is None]
     if without:
         text += f"; no F1 in {', '.join(map(str, without))}"
@@ -175,11 +176,11 @@ def n_planned(run: Run) -> int:
 
 
 def comparable(runs: list[Run]) -> tuple[list[Run], dict[str, str]]:
-    """Return the runs that can be compared, and why each of the others is left out, by name.
+    """Return the runs that can be compared, and why each other one is left out, by name.
 
-    Runs on other data (input hash, pool or validation size) are no repetitions and no rivals: the
-    data of most runs are analysed, of most iterations where that is equal. Of two runs with the
-    same settings and seed the one with more iterations counts.
+    Only runs on the same data (input hash, sizes of pool and validation) can be compared: those on
+    the data that most runs have, or of several such, most iterations. Of runs with the same
+    settings and seed, the one with most iterations counts.
     """
     left_out: dict[str, str] = {}
     began = [run for run in runs if run.iterations]
@@ -211,14 +212,14 @@ def _describe_data(run: Run) -> str:
 
 
 def labels(runs: list[Run]) -> dict[str, str]:
-    """Return a label for each run's name: strategy, and what differs from most of the runs."""
+    """Return a label for each run, by name: its strategy, and what differs from most runs."""
     default = Run("", ActiveConfig(), None, [], []).settings
     active = [run for run in runs if run.strategy != "full"]
     common = dict(default)
     for key, value in default.items():
         counts = collections.Counter(run.settings[key] for run in active)
         common[key] = max(counts, key=lambda v: (counts[v], v == value), default=value)
-    found = {}
+    named = {}
     for run in runs:
         keys = MODEL if run.strategy == "full" else list(default)
         differing = [
@@ -226,21 +227,26 @@ def labels(runs: list[Run]) -> dict[str, str]:
             else f"{key.split('.')[1]}={run.settings[key]}"
             for key in keys if run.settings[key] != common[key]
         ]  # fmt: skip
-        found[run.name] = run.strategy + (f" ({', '.join(differing)})" if differing else "")
-    return found
+        named[run.name] = run.strategy + (f" ({', '.join(differing)})" if differing else "")
+    return named
 
 
 def groups(runs: list[Run], named: dict[str, str]) -> list[Group]:
     """Return the runs that have an F1, grouped: random first, then by label; seeds in order."""
-    found: dict[tuple, dict[int, Run]] = collections.defaultdict(dict)
+    by_settings: dict[tuple, dict[int, Run]] = collections.defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.seed):
         if len(run.curve("val").f1):
-            found[run.strategy, tuple(sorted(run.settings.items()))][run.seed] = run
-    listed = [Group(named[min(run.name for run in g.values())], g) for g in found.values()]
+            by_settings[run.strategy, tuple(sorted(run.settings.items()))][run.seed] = run
+    listed = [Group(named[min(run.name for run in g.values())], g) for g in by_settings.values()]
     return sorted(listed, key=lambda group: (group.first.strategy != "random", group.label))
 
 
-def partner(active: list[Group], group: Group, strategy: str) -> Group | None:
-    """Return the other group that differs from ``group`` by its strategy only, if there is one."""
+def counterpart(active: list[Group], group: Group, strategy: str) -> Group | None:
+    """Return the group of another strategy with the same settings, or None."""
     same = (g for g in active if g.first.settings == group.first.settings and g is not group)
     return next((g for g in same if g.first.strategy == strategy), None)
+
+
+def n_seeds(n: int) -> str:
+    """Return a number of seeds in words."""
+    return "1 seed" if n == 1 else f"{n} seeds"

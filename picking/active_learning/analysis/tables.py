@@ -1,13 +1,15 @@
-"""A comparison of strategies as plain text for a terminal of 100 columns."""
+"""A comparison of strategies as tables for a terminal of 100 columns."""
 
 import textwrap
 from typing import Any
+
+from picking.active_learning.analysis.verdicts import LIMIT
 
 WIDTH = 100
 
 
 def report(summary: dict[str, Any]) -> str:
-    """Return what comparison_summary.json holds, as tables and sentences."""
+    """Return the tables of what comparison_summary.json holds."""
     pool, minutes = summary["pool"], summary["minutes_per_image"]
     n_runs = sum(run["compared"] for run in summary["runs"])
     lines = [
@@ -16,12 +18,11 @@ def report(summary: dict[str, Any]) -> str:
     ]
     for title, split in (("VALIDATION", summary["validation"]), ("TEST", summary["test"])):
         lines += ["", f"{title}: F1 of pixels at 0.5; ± standard deviation over seeds"]
-        lines += _split(split) if split else ["not every compared iteration has figures of it"]
+        lines += _split(split) if split else ["not every compared iteration has an F1 on it"]
     lines += ["", f"SAVED at the target on validation, at {minutes:g} minutes an image"]
     lines += _savings(summary["validation"]["strategies"])
     lines += ["", f"HYPOTHESIS: {summary['hypothesis']}; judged on validation"]
-    for found in summary["verdicts"].values():
-        lines += _wrapped(found["words"])
+    lines += _verdicts(summary["verdicts"])
     if summary["missing"]:
         lines += ["", "NOT COMPLETE, only complete iterations count"]
         for text in summary["missing"]:
@@ -40,8 +41,8 @@ def _split(split: dict[str, Any]) -> list[str]:
     # Where the target comes from, once if it is the same for all
     goals = {
         ("" if goal["f1"] is None else f"F1 {goal['f1']:.4f}, ") + goal["source"]: label
-        for label, figures in reversed(strategies.items())
-        for goal in [figures["target"]]
+        for label, strategy in reversed(strategies.items())
+        for goal in [strategy["target"]]
     }
     for text, label in reversed(goals.items()):
         lines += _wrapped(f"target{'' if len(goals) == 1 else f' of {label}'}: {text}")
@@ -49,16 +50,16 @@ def _split(split: dict[str, Any]) -> list[str]:
     # The curves
     area = "area" if covered is None else f"area {covered[0]:.0%}-{covered[1]:.0%}"
     rows = [["strategy", "seeds", "covers", "best F1", area, "area minus random's [95%]"]]
-    for label, figures in strategies.items():
-        low, high = figures["covered"]
-        against = figures["against"].get("random")
+    for label, strategy in strategies.items():
+        low, high = strategy["covered"]
+        against = strategy["against"].get("random")
         rows.append(
             [
                 label,
-                str(len(figures["seeds"])),
+                str(len(strategy["seeds"])),
                 f"{low:.0%}-{high:.0%}",
-                _mean(figures["best_f1"]),
-                _mean(figures["area"]),
+                _mean(strategy["best_f1"]),
+                _mean(strategy["area"]),
                 _difference(against["area"]) if against else "",
             ]
         )
@@ -66,12 +67,12 @@ def _split(split: dict[str, Any]) -> list[str]:
 
     # Data needed
     first = next(iter(strategies.values()))
-    names = list(dict.fromkeys(row["level"] for f in strategies.values() for row in f["levels"]))
+    names = list(dict.fromkeys(row["level"] for s in strategies.values() for row in s["levels"]))
     whole = "full" if first["full_data_f1"] else "target"
     for axis, title in (("images", "images needed"), ("particles", "particles needed")):
         rows = [[title, *(name if name == "target" else f"{name} of {whole}" for name in names)]]
-        for label, figures in strategies.items():
-            cells = {row["level"]: _needed(row[axis], axis) for row in figures["levels"]}
+        for label, strategy in strategies.items():
+            cells = {row["level"]: _needed(row[axis], axis) for row in strategy["levels"]}
             rows.append([label, *(cells.get(name, "") for name in names)])
         lines += ["", *_table(rows)] if names else []
     return lines
@@ -80,8 +81,8 @@ def _split(split: dict[str, Any]) -> list[str]:
 def _savings(strategies: dict[str, Any]) -> list[str]:
     rows = [["strategy", "images against random", "hours", "images against all", "hours"]]
     notes = []
-    for label, figures in strategies.items():
-        row = next((row for row in figures["levels"] if row["level"] == "target"), None)
+    for label, strategy in strategies.items():
+        row = next((row for row in strategy["levels"] if row["level"] == "target"), None)
         if row is None:
             continue
         cells = [label]
@@ -90,11 +91,27 @@ def _savings(strategies: dict[str, Any]) -> list[str]:
         rows.append(cells)
         against = row["saved_against_random"] or row["saved_against_everything"]
         why = against["why"]
-        if row["saved_against_random"] is None and figures["strategy"] != "random":
+        if row["saved_against_random"] is None and strategy["strategy"] != "random":
             why = f"{why}; no random run" if why else "no random run with the same settings"
         if why:
             notes += _wrapped(f"{label}: {why}")
     return [*_table(rows), *notes] if len(rows) > 1 else ["cannot be told without a target"]
+
+
+def _verdicts(verdicts: dict[str, Any]) -> list[str]:
+    rows = [["strategy", "verdict", "target", f"F1 at {LIMIT:.0%} [95%]", "seeds that reach it"]]
+    for label, judged in verdicts.items():
+        at, target, reached = judged["f1_at_limit"], judged["target"], judged["n_seeds_reached"]
+        rows.append(
+            [
+                label,
+                judged["verdict"],
+                "-" if target is None else f"{target:.4f}",
+                "-" if at["mean"] is None else f"{at['mean']:.4f}{_interval(at, '.4f')}",
+                "-" if reached is None else f"{reached} of {judged['n_seeds']}",
+            ]
+        )
+    return _table(rows)
 
 
 def _saved(saved: dict[str, Any] | None) -> list[str]:
@@ -109,34 +126,39 @@ def _saved(saved: dict[str, Any] | None) -> list[str]:
 
 
 def _needed(level: dict[str, Any], axis: str) -> str:
-    """Return where the mean curve reaches a level: ≤ the first set has it, > it never did."""
+    """Return where the mean curve reaches a level: ≤ if the first set does, > if none did."""
     mean = level["mean_curve"]
     if mean is None:
         return "-"
     sign = "> " if mean["at"] is None else "≤ " if mean["at_most"] else ""
     if axis == "images":
-        share = mean["searched_share"] if mean["at"] is None else mean["share"]
-        return f"{sign}{share:.1%}"
+        fraction = mean["searched_share"] if mean["at"] is None else mean["share"]
+        return f"{sign}{fraction:.1%}"
     return f"{sign}{mean['searched_to'] if mean['at'] is None else mean['at']:,.0f}"
 
 
-def _mean(figure: dict[str, Any]) -> str:
-    if figure["mean"] is None:
+def _mean(metric: dict[str, Any]) -> str:
+    if metric["mean"] is None:
         return "-"
-    deviation = "" if figure["deviation"] is None else f" ±{figure['deviation']:.4f}"
-    return f"{figure['mean']:.4f}{deviation}"
+    deviation = "" if metric["deviation"] is None else f" ±{metric['deviation']:.4f}"
+    return f"{metric['mean']:.4f}{deviation}"
 
 
-def _difference(figure: dict[str, Any]) -> str:
-    if figure["mean"] is None:
+def _difference(metric: dict[str, Any]) -> str:
+    if metric["mean"] is None:
         return "-"
-    interval = figure["interval"]
-    text = "" if interval is None else f" [{interval[0]:+.4f}, {interval[1]:+.4f}]"
-    return f"{figure['mean']:+.4f}{text}"
+    return f"{metric['mean']:+.4f}{_interval(metric, '+.4f')}"
+
+
+def _interval(metric: dict[str, Any], form: str) -> str:
+    if metric["interval"] is None:
+        return ""
+    low, high = metric["interval"]
+    return f" [{low:{form}}, {high:{form}}]"
 
 
 def _table(rows: list[list[str]]) -> list[str]:
-    """Return rows as lines: the first column left, shortened where it would pass `WIDTH`."""
+    """Return rows as lines of at most `WIDTH`, for which the first column is shortened."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     first = min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:]))
     lines = []

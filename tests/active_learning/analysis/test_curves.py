@@ -14,8 +14,8 @@ from picking.active_learning.analysis.curves import (
     saving,
     savings,
 )
-from picking.active_learning.analysis.runs import Curve
-from tests.fixtures.run_folders import POOL, RISING, SLOW, figures, level, summary_of, write_run
+from picking.active_learning.analysis.runs import LearningCurve
+from tests.fixtures.run_folders import POOL, RISING, SLOW, level, strategy_of, summary_of, write_run
 
 X = np.array([10.0, 20, 40])
 
@@ -83,7 +83,8 @@ def test_areas_are_compared_over_what_every_run_covers(tmp_path):
 
 
 def test_runs_that_share_no_range_have_no_area():
-    one, other = (Curve(np.array(x), np.array(x), np.array([0.1, 0.2])) for x in ([1, 2], [3, 4]))
+    f1 = np.array([0.1, 0.2])
+    one, other = (LearningCurve(np.array(x), np.array(x), f1) for x in ([1, 2], [3, 4]))
     assert common_range([one, one]) == (1, 2)
     assert common_range([one, other]) is None
 
@@ -117,8 +118,8 @@ def test_seeds_that_agree_have_an_interval_without_width():
 
 
 def test_the_mean_curve_ends_where_the_first_seed_ends():
-    long = Curve(np.array([1.0, 2, 3]), np.array([10.0, 20, 30]), np.array([0.2, 0.4, 0.9]))
-    short = Curve(np.array([1.0, 2]), np.array([20.0, 40]), np.array([0.4, 0.6]))
+    long = LearningCurve(np.array([1.0, 2, 3]), np.array([10.0, 20, 30]), np.array([0.2, 0.4, 0.9]))
+    short = LearningCurve(np.array([1.0, 2]), np.array([20.0, 40]), np.array([0.4, 0.6]))
     mean = mean_curve({1: long, 2: short})
     assert mean.images.tolist() == [1, 2]
     assert mean.particles.tolist() == [15, 30]
@@ -131,7 +132,7 @@ def test_differences_to_both_random_baselines_are_by_seed_and_share(tmp_path):
         write_run(tmp_path, "random_stratified", [f1 + 0.01 for f1 in SLOW], seed)
     for seed in (2, 3, 4):
         write_run(tmp_path, "entropy", [f1 + 0.01 * seed for f1 in SLOW[:5]], seed)
-    against = figures(tmp_path, "entropy", 0.7)["against"]
+    against = strategy_of(tmp_path, "entropy", 0.7)["against"]
     assert against["random"]["area"]["by_seed"] == pytest.approx({"2": 0.02, "3": 0.03})
     rows = against["random_stratified"]["f1"]
     assert [row["share"] for row in rows] == [0.1, 0.2, 0.3, 0.4, 0.5]
@@ -147,19 +148,19 @@ def test_the_target_is_the_mean_of_the_full_data_runs_of_the_same_network(tmp_pa
     for seed, f1 in ((1, 0.70), (2, 0.74)):
         write_run(tmp_path, "full", [f1], seed, training__epochs=100)
     write_run(tmp_path, "full", [0.6], name="weak", training__epochs=1)
-    found = figures(tmp_path, "random")
+    found = strategy_of(tmp_path, "random")
     assert found["target"]["f1"] == pytest.approx(0.72)
     assert found["target"]["source"] == (
         "the full-data baseline: 0.7200, 2 seeds, the best of 2 settings"
     )
     assert level(found, "90%")["f1"] == pytest.approx(0.9 * 0.72)
-    assert figures(tmp_path, "random (unet)")["target"]["f1"] is None
+    assert strategy_of(tmp_path, "random (unet)")["target"]["f1"] is None
 
 
 def test_a_given_target_goes_before_the_baseline_which_keeps_its_levels(tmp_path):
     write_run(tmp_path, "random", RISING)
     write_run(tmp_path, "full", [0.72])
-    found = figures(tmp_path, "random", 0.65)
+    found = strategy_of(tmp_path, "random", 0.65)
     assert found["target"] == {"f1": 0.65, "source": "given by --target-f1"}
     assert level(found)["images"]["mean_curve"]["at"] == pytest.approx(50)
     assert level(found, "100%")["images"]["mean_curve"]["at"] == pytest.approx(90)
@@ -167,12 +168,12 @@ def test_a_given_target_goes_before_the_baseline_which_keeps_its_levels(tmp_path
 
 def test_the_full_data_set_without_a_baseline_has_the_configured_target(tmp_path):
     write_run(tmp_path, "random", [0.5], images=[517], pool=5172)
-    assert figures(tmp_path, "random")["target"]["f1"] == 0.7303
+    assert strategy_of(tmp_path, "random")["target"]["f1"] == 0.7303
 
 
 def test_other_data_without_a_baseline_have_no_target(tmp_path):
     write_run(tmp_path, "random", RISING)
-    found = figures(tmp_path, "random")
+    found = strategy_of(tmp_path, "random")
     assert found["target"] == {
         "f1": None,
         "source": "cannot be told: run --strategy full, or give --target-f1",
@@ -187,19 +188,19 @@ def test_savings_are_what_random_of_the_same_seed_needed_more(tmp_path):
     for seed, f1s in ((1, RISING), (2, [f1 + 0.02 for f1 in RISING])):
         write_run(tmp_path, "random", SLOW, seed)
         write_run(tmp_path, "entropy", f1s, seed)
-    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
     # Random gets to 0.65 with 80 images; entropy with 50 (seed 1) and 40 + 10 * 3 / 5 (seed 2)
     assert [one["images"] for one in saved["by_seed"].values()] == pytest.approx([30, 34])
     assert saved["bound"] == "exactly"
     assert saved["hours"] == pytest.approx(32 * 5 / 60)
-    everything = level(figures(tmp_path, "entropy", 0.65))["saved_against_everything"]
+    everything = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_everything"]
     assert everything["images"]["mean"] == pytest.approx(POOL - (50 + 46) / 2)
 
 
 def test_savings_against_a_random_that_never_gets_there_are_a_lower_bound(tmp_path):
     write_run(tmp_path, "random", SLOW[:7])
     write_run(tmp_path, "entropy", RISING)
-    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
     assert saved["bound"] == "at least"
     assert saved["images"]["mean"] == pytest.approx(70 - 50)
     assert saved["why"] == "random never reached it within 70.0%"
@@ -208,7 +209,7 @@ def test_savings_against_a_random_that_never_gets_there_are_a_lower_bound(tmp_pa
 def test_a_random_that_was_not_followed_far_enough_tells_nothing(tmp_path):
     write_run(tmp_path, "random", SLOW[:3])
     write_run(tmp_path, "entropy", RISING)
-    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
     assert (saved["images"], saved["hours"], saved["bound"]) == (None, None, None)
     assert saved["why"] == "random never reached it within 30.0%"
 
@@ -216,7 +217,7 @@ def test_a_random_that_was_not_followed_far_enough_tells_nothing(tmp_path):
 def test_a_strategy_that_never_gets_there_saves_no_number(tmp_path):
     write_run(tmp_path, "random", RISING)
     write_run(tmp_path, "entropy", SLOW[:6])
-    found = level(figures(tmp_path, "entropy", 0.65))
+    found = level(strategy_of(tmp_path, "entropy", 0.65))
     assert found["saved_against_random"]["images"] is None
     assert found["saved_against_everything"]["images"] is None
     assert found["saved_against_random"]["why"] == "not reached within 60.0%"
@@ -247,7 +248,7 @@ def test_where_one_seed_of_two_never_gets_there_no_mean_is_given(tmp_path):
     for seed, n in ((1, 10), (2, 3)):
         write_run(tmp_path, "random", SLOW, seed)
         write_run(tmp_path, "entropy", RISING[:n], seed)
-    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
     assert (saved["images"], saved["why"]) == (None, "not reached within 30.0% (1 of 2 seeds)")
     assert saved["by_seed"]["1"]["images"] == pytest.approx(30)
 
@@ -255,13 +256,13 @@ def test_where_one_seed_of_two_never_gets_there_no_mean_is_given(tmp_path):
 def test_seeds_that_differ_from_randoms_save_nothing_that_could_be_paired(tmp_path):
     write_run(tmp_path, "random", SLOW, 1)
     write_run(tmp_path, "entropy", RISING, 2)
-    saved = level(figures(tmp_path, "entropy", 0.65))["saved_against_random"]
+    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
     assert (saved["images"], saved["why"]) == (None, "no common seed")
 
 
 def test_particles_are_counted_beside_images(tmp_path):
     write_run(tmp_path, "random", RISING, particles_per_image=20)
-    found = level(figures(tmp_path, "random", 0.65))["particles"]["mean_curve"]
+    found = level(strategy_of(tmp_path, "random", 0.65))["particles"]["mean_curve"]
     assert found["at"] == pytest.approx(50 * 20)
     assert found["share"] == pytest.approx(50 * 20 / (POOL * 50))
 
@@ -270,7 +271,7 @@ def test_test_figures_are_there_only_where_every_compared_run_has_them(tmp_path)
     tested = [f1 - 0.1 for f1 in RISING]
     write_run(tmp_path, "random", RISING, test_f1s=tested)
     write_run(tmp_path, "full", [0.7], test_f1s=[0.6])
-    found = figures(tmp_path, "random", 0.65, split="test")
+    found = strategy_of(tmp_path, "random", 0.65, split="test")
     assert found["target"]["f1"] == pytest.approx(0.6)  # --target-f1 is a figure of validation
     assert found["best_f1"]["mean"] == pytest.approx(0.63)
     write_run(tmp_path, "entropy", RISING)

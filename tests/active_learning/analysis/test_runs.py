@@ -50,6 +50,13 @@ def test_a_copy_of_a_run_does_not_count_as_another_seed(tmp_path):
     assert "same settings and seed as random_seed42" in summary["left_out"]["a_copy"]
 
 
+def test_coreset_is_compared_as_diversity(tmp_path):
+    write_run(tmp_path, "coreset", RISING, 1)
+    write_run(tmp_path, "diversity", RISING, 2)
+    strategies = summary_of(tmp_path, 0.7)["validation"]["strategies"]
+    assert {label: one["seeds"] for label, one in strategies.items()} == {"diversity": [1, 2]}
+
+
 def test_incomplete_runs_say_what_is_missing_and_count_as_far_as_they_are(tmp_path):
     write_run(tmp_path, "random", RISING)
     write_run(tmp_path, "uncertainty", RISING[:4])
@@ -100,7 +107,7 @@ def test_a_damaged_metrics_file_is_named(tmp_path, key, value):
 
 
 @pytest.mark.parametrize("key", ["f1_score", "num_labeled", "val_images"])
-def test_a_metrics_file_without_a_figure_is_named(tmp_path, key):
+def test_a_metrics_file_without_a_key_is_named(tmp_path, key):
     path = metrics_of(write_run(tmp_path, "random", RISING[:2]), 0)
     metrics = json.loads(path.read_text())
     del metrics[key]

@@ -1,0 +1,138 @@
+"""Picks against the truth: read it, match it, print how good the picks are and write it down."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from picking.detection import matching
+from picking.detection.report import (
+    draw_outcome,
+    draw_pr_curve,
+    table_text,
+    threshold_rows,
+    write_table,
+)
+from picking.files import make_folder, write_json
+from picking.formats.coordinates import match_names, read_picks
+from picking.formats.frames import check_frame
+from picking.formats.micrographs import read_micrograph
+from picking.formats.paths import Paths, expand
+from picking.formats.picks import Picks, select
+
+Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
+
+
+def read_truth(
+    patterns: Sequence[str],
+    frame: str | None,
+    paths: Paths,
+    sizes_px: Sizes,
+    diameter_px: float | None,
+) -> list[Picks]:
+    """Return the true particles; where micrographs are given, of those alone.
+
+    Raises `UserError` when most of them fit the micrographs better upside down.
+    """
+    files = expand(patterns)
+    truth = read_picks(files, sizes_px, frame, only_known=bool(sizes_px))
+    check_frame(truth, paths, files, frame, "--truth-frame", diameter_px)
+    return truth
+
+
+def match_all(
+    picks: Sequence[Picks], truth: Sequence[Picks], margin_px: int | None, diameter_px: float | None
+) -> tuple[list[matching.Outcome], int]:
+    """Match the picks of every micrograph that has truth too; return the margin in px as well.
+
+    margin_px: what is nearer to an edge does not count; None: the widest that no true particle
+    enters. diameter_px: of particles where the truth states none.
+    """
+    pairs, without_picks, without_truth = match_names(picks, truth)
+    for names, lacking in ((without_picks, "picks"), (without_truth, "truth")):
+        if names:
+            print(f"Left out for want of {lacking}: {len(names)} micrographs (e.g. {names[0]})")
+    if margin_px is None:
+        margin_px = _widest_margin(pairs)
+    return [_match(some, true, margin_px, diameter_px) for some, true in pairs], margin_px
+
+
+def _match(
+    picks: Picks, truth: Picks, margin_px: int, diameter_px: float | None
+) -> matching.Outcome:
+    """Match by the diameters that the truth states, by the one given only where it states none."""
+    radius_px = None
+    if diameter_px is not None and not np.isfinite(truth.diameters_px).all():
+        radius_px = diameter_px / 2
+    return matching.match_picks(picks, truth, margin_px, radius_px)
+
+
+def _widest_margin(pairs: Sequence[tuple[Picks, Picks]]) -> int:
+    """Return the widest margin that no true particle enters, in px; 0 where a size is unknown."""
+    centres = [(t.centres_px, p.size_px or t.size_px) for p, t in pairs if len(t.centres_px)]
+    known = [(c, size) for c, size in centres if size is not None]
+    if not known or len(known) < len(centres):
+        return 0
+    return int(min(min(c.min(), (np.array(size) - c).min()) for c, size in known))
+
+
+def report_counts(
+    picks: Sequence[Picks],
+    outcomes: Sequence[matching.Outcome],
+    threshold: float | None,
+    output: Path | None,
+) -> None:
+    """Print the counts against the threshold and write them to thresholds.csv in ``output``."""
+    rows = threshold_rows(picks, outcomes, threshold)
+    print(table_text(rows, threshold))
+    if output is not None:
+        write_table(rows, output / "thresholds.csv")
+
+
+def report_quality(
+    picks: Sequence[Picks],
+    outcomes: Sequence[matching.Outcome],
+    margin_px: int,
+    threshold: float | None,
+    paths: Paths,
+    output: Path | None,
+) -> None:
+    """Print precision, recall, F1 and AP; with ``output`` write them and their curve there."""
+    ids = {name: path.parent.name for name, path in paths.items() if path.parent.name.isdigit()}
+    report = matching.pick_metrics(outcomes, threshold, ids)
+    ranked = matching.has_scores(outcomes) and any(len(one.scores) for one in picks)
+    if ranked:
+        report_counts(picks, outcomes, threshold, output)
+    at = "all picks" if threshold is None else f"threshold {threshold:.4f}"
+    print(f"\n{report['n_micrographs']} micrographs, inside a margin of {margin_px} px, {at}:")
+    for name in ("precision", "recall", "f1", "ap"):
+        value, interval = report[name], report["intervals"].get(name)
+        print(f"  {name:<10}", "-" if value is None else f"{value:.3f}", end="")
+        print(f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    if output is None:
+        return
+    write_json(output / "evaluation.json", {"margin_px": margin_px, **report})
+    if ranked:
+        draw_pr_curve({"picks": matching.pr_curve(outcomes)}, output / "pr_curve.png")
+
+
+def draw_outcomes(
+    outcomes: Sequence[matching.Outcome],
+    threshold: float | None,
+    diameter_px: float | None,
+    paths: Paths,
+    folder: Path,
+) -> None:
+    """Draw true, false and missed picks over each micrograph that is given, a PNG each.
+
+    diameter_px: as `match_all` had it.
+    """
+    make_folder(folder)
+    for outcome in outcomes:
+        name = outcome.truth.name
+        if name in paths:
+            called = outcome.picks.scores >= (-math.inf if threshold is None else threshold)
+            # Matched anew without the picks below the threshold, which may hold other particles
+            shown = _match(select(outcome.picks, called), outcome.truth, 0, diameter_px)
+            draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")

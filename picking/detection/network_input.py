@@ -1,0 +1,143 @@
+"""How a checkpoint's network wants a micrograph, and its scores of one that is prepared so."""
+
+import dataclasses
+import math
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
+from picking.errors import UserError
+from picking.files import is_number
+from picking.formats.micrographs import (
+    MOST_PX,
+    image_size,
+    read_micrograph,
+    read_scaled,
+    scale_micrograph,
+)
+from picking.stores.masks import RESIZES, working_size
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchInput:
+    """Of a classifier: patches of the micrograph, scaled to what the network sees.
+
+    diameter_px: of the particles that it was trained on, where known.
+    """
+
+    patch_size_px: int
+    input_size_px: int
+    diameter_px: float | None
+
+    def score(
+        self, path: Path, network: nn.Module, precision: str, device: torch.device
+    ) -> ScoreMap:
+        """Return the scores of windows of a patch's size all over the micrograph."""
+        image = read_micrograph(path)
+        sizes_px = self.patch_size_px, self.input_size_px
+        return classifier_map(network, image, *sizes_px, precision, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowInput:
+    """Of a U-Net that learned from windows about picks: the micrograph at one scale.
+
+    side_px: of what the network sees at once. scale: px of that per px of the micrograph.
+    diameter_px: of the particles there. disk: of what it learned about a pick, in diameters.
+    """
+
+    side_px: int
+    scale: float
+    diameter_px: float
+    disk: float
+
+    def score(
+        self, path: Path, network: nn.Module, precision: str, device: torch.device
+    ) -> ScoreMap:
+        """Return the score of every pixel of the scaled micrograph."""
+        size_px = image_size(path)
+        height, width = (max(1, round(n * self.scale)) for n in size_px)
+        if height * width > MOST_PX:
+            raise UserError(
+                f"{path} would be scaled to {width:,} x {height:,} px for such small "
+                "particles: check --diameter"
+            )
+        # As windows are made: not `read_scaled`, whose JPEGs come out a little different
+        scaled = scale_micrograph(read_micrograph(path), (height, width))
+        return segmentation_map(network, scaled, self.side_px, size_px, precision, device)
+
+
+@dataclasses.dataclass(frozen=True)
+class TileInput:
+    """Of a U-Net that learned from masks: the micrograph as tiles, see picking/stores/masks.py.
+
+    disk: diameter of the disks in those masks, in diameters of the particle.
+    """
+
+    side_px: int
+    tiles: int
+    resize: str
+    disk: float
+    diameter_px: None = None
+
+    def score(
+        self, path: Path, network: nn.Module, precision: str, device: torch.device
+    ) -> ScoreMap:
+        """Return the score of every pixel of the micrograph at the size of its tiles."""
+        size_px = image_size(path)
+        scaled = read_scaled(path, working_size(size_px, self.side_px, self.tiles, self.resize))
+        return segmentation_map(network, scaled, self.side_px, size_px, precision, device)
+
+
+Input = PatchInput | WindowInput | TileInput
+# What a checkpoint must say of its input
+OF_PATCHES = {"patch_size_px": int, "input_size_px": int}
+OF_WINDOWS = {**OF_PATCHES, "scale": float, "diameter_px": float, "reach_px": float}
+OF_TILES = {"side_px": int, "tiles": int, "resize": str, "disk": float}
+
+
+def input_of(checkpoint: dict[str, Any], source: str) -> Input:
+    """Return how a checkpoint's network wants its input; errors name ``source``.
+
+    Raises `UserError` when it is no model to pick with, when the input is not described, and when
+    a number there is absurd.
+    """
+    said = checkpoint.get("input")
+    said = dict(said) if isinstance(said, dict) else {}
+    if checkpoint["kind"] == "pu_classifier":
+        config = checkpoint.get("config")
+        of_data = config.get("data") if isinstance(config, dict) else None
+        said["input_size_px"] = of_data.get("input_size_px") if isinstance(of_data, dict) else None
+        kinds = OF_WINDOWS if "scale" in said else OF_PATCHES
+    elif checkpoint["kind"] == "segmentation":
+        kinds = OF_TILES
+    else:
+        raise UserError(f"{source} is no model to pick with: give best_model.pt of a run")
+    for key, kind in kinds.items():
+        if not isinstance(said.get(key), kind) or isinstance(said[key], bool):
+            raise UserError(
+                f"checkpoint {source} does not say how its input was prepared (input.{key}): it is "
+                "of an older version; train again"
+            )
+    sides_px = [said.get(key, 1) for key in ("patch_size_px", "side_px", "tiles")]
+    sizes = [said.get(key, 1.0) for key in ("scale", "diameter_px", "reach_px", "disk")]
+    if (
+        min(sides_px) < 1
+        or math.prod(sides_px) ** 2 > MOST_PX
+        or not all(is_number(size) and size > 0 for size in sizes)
+        or said.get("resize", RESIZES[0]) not in RESIZES
+    ):
+        raise UserError(
+            f"checkpoint {source} is damaged (input: {reprlib.repr(said)}): use another, or train "
+            "again"
+        )
+    if kinds is OF_TILES:
+        return TileInput(**{key: said[key] for key in kinds})
+    if kinds is OF_PATCHES:
+        return PatchInput(said["patch_size_px"], said["input_size_px"], said.get("diameter_px"))
+    disk = 2 * said["reach_px"] / (said["scale"] * said["diameter_px"])
+    return WindowInput(said["input_size_px"], said["scale"], said["diameter_px"], disk)

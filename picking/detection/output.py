@@ -1,0 +1,140 @@
+"""The folder that picks go into: how it was begun, which micrographs are done, the summary.
+
+scored/<micrograph>.npz holds a micrograph's picks at any threshold, and of which file they are. It
+is written last of a micrograph's files, so what is there is done.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picking.config import differing_keys
+from picking.errors import UserError
+from picking.files import (
+    DAMAGED_ARRAY,
+    make_folder,
+    read_arrays,
+    read_json,
+    remove_half_written,
+    sha256,
+    write_atomically,
+    write_json,
+)
+from picking.formats.paths import Paths
+from picking.formats.picks import Picks
+
+
+def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
+    """Begin in an empty folder, or check that it was begun with the same; call while locked."""
+    manifest = folder / "manifest.json"
+    # What a process left that was killed while it wrote its first file is no beginning
+    no_beginning = {folder / ".lock", *folder.glob(".*.tmp")}
+    there = sorted(path.name for path in folder.iterdir() if path not in no_beginning)
+    if there and not (resume and manifest.exists()):
+        advice = "choose another folder" if not manifest.exists() else "go on with --resume"
+        raise UserError(f"--output {folder} is not empty (it holds {there[0]}): {advice}")
+    if there:
+        began = read_json(manifest)
+        if not isinstance(began, dict):
+            raise UserError(f"{manifest} is damaged: choose another folder")
+        differing = differing_keys(began, arguments)
+        if differing:
+            raise UserError(
+                f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "
+                "choose another folder"
+            )
+    remove_half_written(folder, *folder.glob("*/"))
+    write_json(manifest, arguments)
+
+
+def not_done(folder: Path, micrographs: Paths) -> list[str]:
+    """Return the names of the micrographs that are still to be picked, and print how many are done.
+
+    To be picked again is what another file was picked of under this name.
+    """
+    left, replaced = [], []
+    for name, path in micrographs.items():
+        saved = scored(folder, name)
+        if not saved.exists():
+            left.append(name)
+        elif not _is_of(saved, path):
+            left.append(name)
+            replaced.append(name)
+    if len(left) < len(micrographs):
+        done = len(micrographs) - len(left)
+        print(f"{done} of {len(micrographs)} micrographs are done already")
+    if replaced:
+        print(
+            f"Picking again what is another file than the one picked under its name, or may be: "
+            f"{len(replaced)} micrographs (e.g. {replaced[0]})"
+        )
+    return left
+
+
+def scored(folder: Path, name: str) -> Path:
+    """Return where the picks of a micrograph are kept at any threshold."""
+    return folder / "scored" / f"{name}.npz"
+
+
+def save_picks(folder: Path, picks: Picks, micrograph: Path) -> None:
+    """Write centres, scores and diameters of a micrograph, and which file they are of."""
+    make_folder(folder / "scored")
+    status = micrograph.stat()
+    of_file = (str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes()))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        centres_px=picks.centres_px,
+        scores=picks.scores,
+        diameters_px=picks.diameters_px,
+        of_file=np.array(of_file),
+    )
+    write_atomically(scored(folder, picks.name), buffer.getvalue())
+
+
+def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:
+    """Return what `save_picks` wrote of the micrograph called ``name``."""
+    saved = _read(scored(folder, name))
+    return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
+
+
+def _is_of(path: Path, micrograph: Path) -> bool:
+    """Return whether saved picks are of this very file; of a copy with another time, too."""
+    saved = _read(path).get("of_file")
+    if saved is None:  # of an older version, which did not say
+        return False
+    n_bytes, time_ns, checksum = saved.tolist()
+    status = micrograph.stat()
+    if n_bytes != str(status.st_size):
+        return False
+    return time_ns == str(status.st_mtime_ns) or checksum == sha256(micrograph.read_bytes())
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays; raises `UserError` when the file is damaged."""
+    try:
+        saved = read_arrays(path)
+        if len({len(saved[key]) for key in ("centres_px", "scores", "diameters_px")}) > 1:
+            raise ValueError("the arrays do not belong together")
+    except DAMAGED_ARRAY as error:
+        raise UserError(
+            f"{path} is damaged ({error}): delete it and go on with --resume"
+        ) from error
+    return saved
+
+
+def write_summary(path: Path, picks: Sequence[Picks]) -> None:
+    """Write a CSV with a line for each micrograph: picks, median score, median diameter."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px"])
+    for one in picks:
+        medians = ["", ""]
+        if len(one.scores):
+            medians = [f"{np.median(v):.4g}" for v in (one.scores, one.diameters_px)]
+        writer.writerow([one.name, len(one.scores), *medians])
+    write_atomically(path, text.getvalue())

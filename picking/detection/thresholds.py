@@ -1,0 +1,93 @@
+"""The threshold from which a candidate is a pick: chosen once, kept beside the checkpoint.
+
+<checkpoint>.threshold.json holds it with the checksum of the weights that it was chosen for: what
+is chosen later does not change the checkpoint, so folders of picks that were begun with it go on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from picking.detection import matching
+from picking.detection.picker import Picker
+from picking.errors import UserError
+from picking.files import is_number, read_json, sha256, write_json
+from picking.formats.picks import Picks
+
+
+def threshold_file(checkpoint: Path) -> Path:
+    """Return where the threshold of a checkpoint is kept."""
+    return checkpoint.with_name(f"{checkpoint.stem}.threshold.json")
+
+
+def kept_threshold(picker: Picker) -> tuple[float, str]:
+    """Return the threshold to pick with, and a word on where it comes from.
+
+    The one that was chosen for picking, else that of training. Raises `UserError` when there is
+    none, or when the one that was chosen belongs to other weights.
+    """
+    path, chosen = threshold_file(picker.path), "the checkpoint's, chosen for picking"
+    if path.exists():
+        kept = read_json(path)
+        if not isinstance(kept, dict) or not is_number(kept.get("threshold")):
+            raise UserError(f"{path} is damaged: choose the threshold again")
+        if kept.get("checkpoint") != picker.checksum:
+            raise UserError(
+                f"the threshold in {path} was chosen for other weights than {picker.path} holds "
+                "now: choose it again with --choose-threshold, give --threshold, or delete it"
+            )
+        return float(kept["threshold"]), chosen
+    if "pick_threshold" in picker.thresholds:  # as older versions kept it
+        return picker.thresholds["pick_threshold"], chosen
+    if "threshold" in picker.thresholds:
+        source = "the checkpoint's, of training: --choose-threshold finds a better one"
+        return picker.thresholds["threshold"], source
+    raise UserError(
+        f"checkpoint {picker.path} has no threshold: give --threshold, or choose one on "
+        "validation micrographs with --choose-threshold"
+    )
+
+
+def keep_threshold(picker: Picker, threshold: float, chosen_on: dict[str, Any]) -> None:
+    """Write the threshold beside the checkpoint, unless that was replaced meanwhile."""
+    if sha256(picker.path.read_bytes()) != picker.checksum:
+        raise UserError(
+            f"checkpoint {picker.path} was replaced while the threshold was chosen: choose it "
+            "again once training is done"
+        )
+    path = threshold_file(picker.path)
+    kept = {"threshold": threshold, "checkpoint": picker.checksum, "chosen_on": chosen_on}
+    write_json(path, kept)
+    print(f"Threshold {threshold:.4f} is kept in {path}")
+
+
+def folder_to_lock(checkpoint: Path) -> Path:
+    """Return the folder of the checkpoint's run, which training locks, or the checkpoint's own."""
+    run = checkpoint.parent.parent
+    return run if (run / "config.yaml").exists() else checkpoint.parent
+
+
+def best_threshold(
+    outcomes: Sequence[matching.Outcome], precision: float | None
+) -> tuple[float, dict[str, Any]]:
+    """Return the threshold of the highest F1, or of a precision, and the metrics there."""
+    threshold = matching.choose_threshold(matching.pr_curve(outcomes), precision)
+    metrics = matching.pick_metrics(outcomes, threshold, n_bootstrap=0)
+    return threshold, {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
+
+
+def threshold_for_count(picks: Sequence[Picks], expected_particles: float) -> float:
+    """Return the threshold that leaves so many picks a micrograph on average.
+
+    Raises `UserError` when there are fewer candidates.
+    """
+    scores = np.sort(np.concatenate([one.scores for one in picks]))[::-1]
+    n_wanted = max(1, round(expected_particles * len(picks)))
+    if n_wanted > len(scores):
+        raise UserError(
+            f"--expected-particles {expected_particles:g}: there are only {len(scores):,} "
+            f"candidates on {len(picks):,} micrographs: ask for fewer, or train longer"
+        )
+    return float(scores[n_wanted - 1])

@@ -1,0 +1,177 @@
+"""Command line of preprocessing: a data set, or micrographs with a few picks of one's own."""
+
+import argparse
+
+from picking.errors import UserError
+from picking.formats.annotations import SPLITS
+from picking.formats.paths import diameter_in_px
+from picking.preprocessing.negatives import RULES
+from picking.preprocessing.windows import WINDOW_PX
+from picking.stores.masks import RESIZES
+
+PATCH_SIZE_PX = 128
+
+# What only one of the two sources uses
+OF_DATA_SETS = ("splits", "hide_ratio", "neg_per_pos", "neg_rule", "annotated_margin", "top_up",
+                "hard_negatives")  # fmt: skip
+OF_PICKS = ("labels", "frame", "windows_per_micrograph", "diameter", "pixel_size",
+            "expected_particles", "val_micrographs")  # fmt: skip
+
+
+def add_patch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of patches."""
+    add = parser.add_argument_group("patches").add_argument
+    add(
+        "--patch-size",
+        type=int,
+        help=f"side of a patch in px of the micrograph, default {PATCH_SIZE_PX}; of a window in px "
+        f"after scaling, default {WINDOW_PX}",
+    )
+    add("--hide-ratio", type=float, default=0.3, help="fraction of the positives that is hidden "
+        "among the unlabeled")  # fmt: skip
+    add("--neg-per-pos", type=float, default=1.0, help="negatives wanted per particle")
+    add(
+        "--neg-rule",
+        choices=RULES,
+        default="far",
+        help="far: max(patch, 1.5 mean diameters) from every particle; disjoint: the patch meets "
+        "no particle",
+    )
+    add(
+        "--annotated-margin",
+        default="auto",
+        metavar="PX|auto",
+        help="draw no negative this near to an edge, where annotators list no particle; auto: the "
+        "largest margin that no centre in train enters (of the first split, in a store without "
+        "train)",
+    )
+    add("--top-up", action="store_true", help="micrographs with room make up for those without")
+    add(
+        "--hard-negatives",
+        type=float,
+        nargs="?",
+        const=0.25,
+        default=0.0,
+        metavar="FRACTION",
+        help="in train, this fraction of the negatives is just off a particle or looks unusual "
+        "(ice, carbon edge); 0.25 when none is given",
+    )
+
+
+def add_mask_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of images with masks."""
+    add = parser.add_argument_group("segmentation").add_argument
+    add("--seg-size", type=int, default=768, help="side of an image, in px")
+    add(
+        "--resize",
+        choices=RESIZES,
+        default="stretch",
+        help="stretch: each axis fills the square; pad: one scale for both, the rest is ignored",
+    )
+    add(
+        "--seg-tiles",
+        type=int,
+        default=1,
+        metavar="N",
+        help="cut each micrograph into N x N images of --seg-size; 1: the whole is one image",
+    )
+    add(
+        "--seg-disk",
+        type=float,
+        default=1.0,
+        metavar="FRACTION",
+        help="diameter of the disks in masks, in diameters of the particle; 0.6 keeps particles "
+        "that touch apart, which helps picking",
+    )
+    add(
+        "--seg-ignore-margin",
+        action="store_true",
+        help="masks ignore what lies within the annotated margin, where particles are not listed",
+    )
+
+
+def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of micrographs with a few picks."""
+    group = parser.add_argument_group("instead of --data-root, a few picks of one's own")
+    add = group.add_argument
+    add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
+    add("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
+    add("--frame", choices=("jpeg", "mrc"), help="of --labels, if not their format's")
+    add(
+        "--unlabeled",
+        choices=("windows",),
+        default="windows",
+        help="what is not labelled: windows anywhere on the micrographs",
+    )
+    add("--windows-per-micrograph", type=int, default=500, metavar="N")
+    add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
+    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; needed with Å")
+    add(
+        "--expected-particles",
+        type=float,
+        metavar="N",
+        help="particles on a micrograph, about; without it training estimates their share",
+    )
+    add(
+        "--val-micrographs",
+        nargs="+",
+        metavar="FILE",
+        help="those to choose the checkpoint on; default: a fifth of those with picks",
+    )
+
+
+def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Check the arguments and set those that follow from others, ``patch_size`` and diameter_px.
+
+    Raises `UserError` for the first that does not fit.
+    """
+    lacking = [
+        flag
+        for flag, given in (("--labels", args.labels), ("--diameter", args.diameter))
+        if not given
+    ]
+    foreign = OF_DATA_SETS if args.micrographs else OF_PICKS
+    idle = [name for name in foreign if getattr(args, name) != parser.get_default(name)]
+    if args.patch_size is None:
+        args.patch_size = WINDOW_PX if args.micrographs else PATCH_SIZE_PX
+    limits = [getattr(args, f"max_images_{split}") for split in SPLITS]
+    for valid, message in (
+        (
+            (args.data_root is None) != (args.micrographs is None),
+            "give --data-root, a data set, or --micrographs with --labels, picks of your own",
+        ),
+        (
+            not idle,
+            f"--{'-'.join(idle[0].split('_')) if idle else ''} has no meaning with "
+            f"{'--micrographs' if args.micrographs else '--data-root'}: leave it out",
+        ),
+        (not args.micrographs or not lacking, f"--micrographs needs {' and '.join(lacking)} too"),
+        (
+            not args.micrographs or args.tasks == ["patches"],
+            "picks of some particles make no masks: leave --tasks segmentation out",
+        ),
+        (args.patch_size >= 8, f"--patch-size is {args.patch_size}: choose 8 px or more"),
+        (0 <= args.hide_ratio < 1, f"--hide-ratio is {args.hide_ratio}: choose 0 to below 1"),
+        (0 <= args.neg_per_pos <= 100, f"--neg-per-pos is {args.neg_per_pos}: choose 0 to 100"),
+        (0 <= args.hard_negatives <= 1, f"--hard-negatives is {args.hard_negatives}: choose 0-1"),
+        (args.seg_size >= 16, f"--seg-size is {args.seg_size}: choose 16 px or more"),
+        (0.1 <= args.seg_disk <= 1, f"--seg-disk is {args.seg_disk}: choose 0.1 to 1"),
+        (args.seg_tiles >= 1, f"--seg-tiles is {args.seg_tiles}: choose 1 or more"),
+        (
+            args.windows_per_micrograph >= 1,
+            f"--windows-per-micrograph is {args.windows_per_micrograph}: choose 1 or more",
+        ),
+        (args.num_workers >= 0, f"--num-workers is {args.num_workers}: choose 0 or more"),
+        (
+            all(n is None or n > 0 for n in limits),
+            "--max-images-... must be 1 or more; leave a split out with --splits",
+        ),
+        (
+            args.annotated_margin == "auto" or args.annotated_margin.isdecimal(),
+            f"--annotated-margin is '{args.annotated_margin}': give whole px or 'auto'",
+        ),
+    ):
+        if not valid:
+            raise UserError(message)
+    if args.micrographs:
+        args.diameter_px = diameter_in_px(args.diameter, args.pixel_size)

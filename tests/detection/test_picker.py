@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from picking.detection.network_input import PatchInput, TileInput, WindowInput
+from picking.detection.picker import load_picker, pick
+from picking.errors import UserError
+from tests.fixtures.pickers import TILES, classifier_content, know, write_checkpoint
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def networks_that_know(monkeypatch):
+    know(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "active_run"}, "no model to pick with"),
+        ({"config": {"data": 3}}, "unknown key|must be a section"),
+        ({"config": []}, "holds no configuration"),
+        ({"threshold": 7.0}, "threshold is not from 0 to 1"),
+        ({"threshold": "high"}, "threshold is not from 0 to 1"),
+        ({"pick_threshold": -1.0}, "pick_threshold is not from 0 to 1"),
+        ({"input": None}, "does not say how its input was prepared"),
+        ({"input": {**TILES, "side_px": 95}}, "halved"),
+        ({"input": {**TILES, "tiles": 10**6}}, "damaged"),
+        ({"input": {**TILES, "resize": "fold"}}, "damaged"),
+        ({"input": {**TILES, "disk": -1.0}}, "damaged"),
+        ({"network": {}}, "another architecture"),
+        ({"network": {"other": torch.zeros(1)}}, "another architecture"),
+        ({"kind": "pu_classifier", "input": {"patch_size_px": 32}, "config": 3}, "input_size_px"),
+        (classifier_content("unet", patch_size_px=32), "not what its input says"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself_is_refused(tmp_path, changes, words):
+    path = write_checkpoint(tmp_path / "some.pt", **changes)
+    with pytest.raises(UserError, match=words) as error:
+        load_picker(path, CPU)
+    assert "some.pt" in str(error.value)
+
+
+def test_windows_are_scaled_by_the_diameter_of_these_micrographs_and_nothing_else_is(tmp_path):
+    wants = {"patch_size_px": 64, "scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
+    write_checkpoint(tmp_path / "unet.pt", **classifier_content("unet", **wants))
+    picker = load_picker(tmp_path / "unet.pt", CPU)
+    assert picker.input == WindowInput(32, 0.5, 40.0, disk=0.5)
+    assert picker.for_diameter(80).input == WindowInput(32, 0.25, 40.0, disk=0.5)
+    for changes in ({}, classifier_content(patch_size_px=64)):
+        picker = load_picker(write_checkpoint(tmp_path / "other.pt", **changes), CPU)
+        assert isinstance(picker.input, PatchInput | TileInput)
+        assert picker.for_diameter(80) is picker
+
+
+def test_scores_that_are_not_finite_are_refused(tmp_path):
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x * torch.nan
+
+    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    picker = load_picker(write_checkpoint(tmp_path / "some.pt"), CPU)._replace(network=Broken())
+    with pytest.raises(UserError, match=r"a\.png are not finite"):
+        pick(picker, tmp_path / "a.png", 20)

@@ -1,0 +1,95 @@
+import json
+
+import pytest
+
+from picking.errors import UserError
+from picking.formats.coco import read_coco
+from tests.fixtures.data_sets import boxes, coco
+
+CENTRES = [(40.0, 50.0), (100.0, 200.0), (250.5, 300.25)]
+
+
+def read(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return read_coco(path)
+
+
+def test_iscrowd_and_area_are_not_looked_at_and_boxes_without_area_are_counted(tmp_path):
+    content = coco({"a.jpg": [*boxes(CENTRES), [0, 0, 0, 0], [30, 30, 0, 12]], "b.jpg": []})
+    for box in content["annotations"]:
+        box.update(iscrowd=1, area=0)
+        del box["id"], box["category_id"]
+    (first, second), n_orphaned = read(tmp_path, content)
+    assert first.centres_px.tolist() == [list(centre) for centre in CENTRES]
+    assert (first.n_zero_area, len(second.centres_px), n_orphaned) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [1, 0], [-7, 90071992547], [0.5, 2], ["0001", "b"]])
+def test_image_ids_may_be_any_numbers_or_texts(tmp_path, ids):
+    content = coco({"a.jpg": boxes(CENTRES), "b.jpg": boxes(CENTRES[:1])})
+    for image in content["images"]:
+        image["id"] = ids[image["id"]]
+    for box in content["annotations"]:
+        box["image_id"] = ids[box["image_id"]]
+    records, _ = read(tmp_path, content)
+    assert [(r.name, len(r.centres_px)) for r in records] == [("a.jpg", 3), ("b.jpg", 1)]
+
+
+@pytest.mark.parametrize("image_id", [5, None, [1], "0"])
+def test_boxes_of_unknown_images_are_counted_and_refused_above_a_tenth(tmp_path, image_id):
+    content = coco({"a.jpg": boxes([CENTRES[0]] * 20)})
+    for n, box in enumerate(content["annotations"][:3]):
+        if n == 2:
+            (record,), n_orphaned = read(tmp_path, content)
+            assert (len(record.centres_px), n_orphaned) == (18, 2)
+        box["image_id"] = image_id
+    with pytest.raises(UserError, match="3 of 20 annotations name an image_id"):
+        read(tmp_path, content)
+
+
+def change_image(**values):
+    return lambda content: content["images"][0].update(values)
+
+
+def change_box(**values):
+    return lambda content: content["annotations"][1].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda c: c.pop("images"), "'images' must be a list"),
+        (lambda c: c.update(annotations={"0": []}), "'annotations' must be a list"),
+        (lambda c: c["annotations"].append(7), "'annotations' must be a list"),
+        (change_image(file_name=None), r"images\[0\] has no 'file_name'"),
+        (change_image(file_name="."), r"images\[0\] has no 'file_name'"),
+        (change_image(id=None), r"images\[0\] .*'id'"),
+        (change_image(id=[1]), r"images\[0\] .*'id'"),
+        (lambda c: c["images"].append({**c["images"][0], "file_name": "b"}), r"images\[1\] .*'id'"),
+        (lambda c: c["images"].append({**c["images"][0], "id": 9}), r"'a\.jpg' stands twice"),
+        (change_image(width=0), "'width' must be"),
+        (change_image(height="320"), "'height' must be"),
+        (change_image(height=0.5), "'height' must be"),
+        (change_image(height=float("inf")), "'height' must be"),
+        (change_image(height=10**400), "'height' must be"),
+        *((change_box(bbox=box), r"annotations\[1\]: 'bbox'") for box in (
+            [1, 2, 3], "1 2 3 4", [1, 2, None, 4], [1, 2, True, 4], [1, float("nan"), 3, 4],
+            [1, 10**400, 3, 4], ["1", "2", "3", "4"], None,
+        )),
+        *((change_box(score=score), r"annotations\[1\]: 'score'") for score in (
+            "high", float("inf"), [0.5], True,
+        )),
+    ],
+)  # fmt: skip
+def test_malformed_json_is_named_with_the_place(tmp_path, change, words):
+    content = coco({"a.jpg": boxes(CENTRES)})
+    change(content)
+    with pytest.raises(UserError, match=rf"a\.json.*{words}"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"images": [}', "\ufeff{}", "[" * 100_000])
+def test_a_file_that_is_no_coco_json_is_refused(tmp_path, text):
+    with pytest.raises(UserError, match=r"a\.json"):
+        read(tmp_path, text)

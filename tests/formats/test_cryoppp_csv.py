@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from picking.errors import UserError
+from picking.formats.cryoppp_csv import read_csv, read_csv_of_one
+from tests.fixtures.data_sets import write_csv
+
+HEADER = "X-Coordinate,Y-Coordinate,Diameter\n"
+
+
+def test_further_columns_their_order_and_their_case_do_not_matter(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "\ufeffX-Coordinate, diameter ,Y-COORDINATE,Class\r\n2.5,20,1.5,a\r\n\r\n", encoding="utf-8"
+    )
+    (picks,) = read_csv(path)
+    assert (picks.name, picks.centres_px.tolist()) == ("a", [[1.5, 2.5]])
+    assert picks.diameters_px.tolist() == [20] and np.isnan(picks.scores).all()
+
+
+def test_of_one_micrograph_all_rows_count_whatever_they_name_or_score(tmp_path):
+    path = tmp_path / "a.csv"
+    header = "X-Coordinate,Y-Coordinate,Diameter,Micrograph,Score\n"
+    path.write_text(f"{header}2,1,20,one,high\n3,5,20,two,-\n8,9,0,one,1\n")
+    picks = read_csv_of_one(path)
+    assert picks.centres_px.tolist() == [[1, 2], [5, 3]] and picks.n_zero_area == 1
+
+
+def test_rows_without_a_diameter_are_no_picks(tmp_path):
+    write_csv(tmp_path / "a.csv", [(1, 2)], diameter_px=0)
+    (picks,) = read_csv(tmp_path / "a.csv")
+    assert (picks.name, len(picks.centres_px)) == ("a", 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "no column x-coordinate, y-coordinate, diameter"),
+        ("X-Coordinate,Y-Coordinate\n1,2\n", "no column diameter"),
+        (HEADER + "1,2,3\n1,two,3\n", "line 3.*1,two,3"),
+        (HEADER + "1,2\n", "line 2"),
+        (HEADER + "1,nan,3\n", "line 2"),
+        (HEADER + "1,2,inf\n", "line 2"),
+        (HEADER + "1e300,5,20\n", "line 2"),
+        (HEADER + "5,5,1e300\n", "line 2"),
+        (HEADER.encode() + b"\xff,2,3\n", "cannot be read as CSV"),
+        (HEADER + '"' + "9" * 200_000, "cannot be read as CSV"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_csv, read_csv_of_one])
+def test_a_malformed_csv_is_named_with_what_is_wrong(tmp_path, content, words, read):
+    path = tmp_path / "broken.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=rf"broken\.csv.*{words}"):
+        read(path)
+
+
+@pytest.mark.parametrize("score", ["high", "inf", "1e300"])
+def test_a_score_that_is_no_number_is_refused(tmp_path, score):
+    (tmp_path / "a.csv").write_text(f"{HEADER.strip()},Score\n1,2,3,{score}\n")
+    with pytest.raises(UserError, match=r"a\.csv: column Score"):
+        read_csv(tmp_path / "a.csv")

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from picking.errors import UserError
+from picking.formats.picks import Picks, inside, select, turn
+
+
+def picks_at(centres_px, size_px=None):
+    n = len(centres_px)
+    return Picks("a.jpg", np.array(centres_px, float), np.arange(n) / n, np.full(n, 20.0), size_px)
+
+
+def test_the_first_pixel_is_inside_and_the_height_is_not():
+    corners = [[0, 0], [99.9, 199.9], [100, 50], [50, 200], [-0.1, 50], [50, -0.1]]
+    many = picks_at([*corners, *[[50, 50]] * 40])
+    assert inside(many, (100, 200)).tolist() == [True] * 2 + [False] * 4 + [True] * 40
+
+
+def test_centres_far_outside_are_refused_with_the_numbers():
+    shrunk = picks_at([[50, 60], [3000, 40], [-20, 3838]])
+    with pytest.raises(UserError) as error:
+        inside(shrunk, (100, 200))
+    for words in ("2 of 3 centres", "200 x 100 px", "x 3838, y 3000", "y -20"):
+        assert words in str(error.value)
+
+
+def test_a_single_stray_centre_is_no_reason_to_refuse():
+    assert inside(picks_at([[50, 60], [500, 60]]), (100, 200)).tolist() == [True, False]
+
+
+def test_another_image_size_than_stated_is_refused_with_both_sizes():
+    with pytest.raises(UserError, match="3838 x 3710 px, but the image has 200 x 100"):
+        inside(picks_at([[50, 60]], size_px=(3710, 3838)), (100, 200))
+
+
+def test_a_selection_keeps_what_belongs_together():
+    picks = picks_at([[1, 2], [3, 4], [5, 6]])
+    few = select(picks, picks.scores > 0.3)
+    assert few.centres_px.tolist() == [[3, 4], [5, 6]]
+    assert few.scores.tolist() == picks.scores[1:].tolist() and len(few.diameters_px) == 2
+
+
+def test_turned_twice_picks_are_where_they_were():
+    picks = picks_at([[10, 20], [30.5, 40]], size_px=(100, 200))
+    assert turn(picks).centres_px.tolist() == [[90, 20], [69.5, 40]]
+    assert turn(turn(picks)).centres_px.tolist() == picks.centres_px.tolist()
+    with pytest.raises(UserError, match=r"a\.jpg: its height is unknown"):
+        turn(picks_at([[1, 2]]))
