@@ -13,7 +13,7 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
     python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
 
 The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
-against the threshold in thresholds.csv; summary.csv; and with --evaluate json and
+against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
 pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
 """
 
