@@ -64,7 +64,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
     add("--resume", action="store_true", help="go on in --output; what is done stays")
-    add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best in --checkpoint")
+    add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best beside --checkpoint")
     add("--precision", type=float, help="choose the threshold that has this precision instead")
     add(
         "--expected-particles",
