@@ -151,7 +151,7 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
     Here torch is imported, which takes seconds: so what is wrong on the command line is said first.
     """
     from picking.detection.picker import load_picker
-    from picking.runs.folder import select_device
+    from picking.runs.devices import select_device
 
     picker = load_picker(args.checkpoint, select_device(args.device))
     diameter_px = diameter_in_px(args.diameter, args.pixel_size, picker.input.diameter_px)

@@ -20,7 +20,7 @@ from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
 from picking.preprocessing.montage import write_montage
 from picking.preprocessing.windows import POSITIVE_RADIUS
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content, damage
@@ -254,7 +254,7 @@ def test_mistakes_are_named_in_one_sentence(data, tmp_path, changed, words):
 
 
 def test_the_run_says_what_it_is_chosen_by_and_its_checkpoint_how_to_scale(run):
-    best = runs.load_checkpoint(run / "checkpoints/best_model.pt")
+    best = load_checkpoint(run / "checkpoints/best_model.pt")
     wanted = {"patch_size_px": 64, "scale": 20 / 36, "diameter_px": 36.0, "reach_px": 5.0}
     assert best["input"] == wanted
     log, results = (run / "training.log").read_text(), results_of(run)
