@@ -324,19 +324,12 @@ def train_one_epoch(
         r_minus = negative_risk(z_p.detach(), z_u.detach(), unlabeled_prior, loss_config.surrogate)
 
         # FixMatch: pseudo-labels from the weak views teach the strong ones
+        z_t = z_u
         if settings.ema_teacher and state.average is not None:
             with torch.no_grad(), autocast(settings.precision, device):
-                z_t = state.average(weak[n_p:]).float().flatten()
-                z_t = distributed.from_all(z_t)
-                q = weak_probability(data.unlabeled(z_t, near))
-        else:
-            q = weak_probability(z_u)
-        if loss_config.distribution_alignment:
-            state.adaptive[2].lerp_(q.mean(), 0.001)
-            q = align_distribution(q, state.adaptive[2], unlabeled_prior)
-        threshold: float | Tensor = loss_config.consistency_threshold
-        if loss_config.adaptive_threshold:
-            threshold, state.adaptive[:2] = adaptive_threshold(q, state.adaptive[:2])
+                z_t = distributed.from_all(state.average(weak[n_p:]).float().flatten())
+            z_t = data.unlabeled(z_t, near)
+        q, threshold = pseudo_labels(config, state, z_t)
         consistency, mask = fixmatch_consistency(z_u, z_s, threshold, pseudo_probability=q)
         loss = objective + weight * consistency
 
@@ -352,6 +345,23 @@ def train_one_epoch(
                 state.save(last_path(folder))
         raise_if_stopped()
     loop.require_finite(state)
+
+
+def pseudo_labels(config: PUConfig, state: State, z_t: Tensor) -> tuple[Tensor, float | Tensor]:
+    """Return the probabilities (n,) that FixMatch teaches, and the confidence to count from.
+
+    z_t: logits (n,) of weak views of the unlabeled, by the network or its average. Moves the
+    running means in state.adaptive.
+    """
+    assert state.priors is not None
+    q, threshold = weak_probability(z_t), config.loss.consistency_threshold
+    if config.loss.distribution_alignment:
+        state.adaptive[2].lerp_(q.mean(), 0.001)
+        q = align_distribution(q, state.adaptive[2], state.priors.unlabeled_prior)
+    if not config.loss.adaptive_threshold:
+        return q, threshold
+    adapted, state.adaptive[:2] = adaptive_threshold(q, state.adaptive[:2])
+    return q, adapted
 
 
 def length_of_run(config: PUConfig, steps_per_epoch: int) -> tuple[int, int]:
