@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import train_pu_fixed_full as script
-from picking import errors, files
+from picking import files
 from picking.files import locked
 from picking.pu_learning import train as training
 from picking.pu_learning.state import State
@@ -173,12 +173,12 @@ def test_a_run_in_use_is_refused_and_says_by_whom(store, tmp_path, monkeypatch):
 # Signals: an epoch has 5 steps; last.pt is saved anyway after the 2nd and the 4th
 
 
-def stop(capsys, store, folder, name, n, number, times=1):
+def stop(capsys, store, folder, name, n, number):
     """Train, and send a signal at the ``n``-th call of a function of the script."""
     argv = [*map(str, ["script", *arguments(store, folder)])]
     with tiny_network(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", argv)
-        signal_at(patch, training, name, n, number, times)
+        signal_at(patch, training, name, n, number)
         return leave(script.main, capsys)
 
 
@@ -212,18 +212,6 @@ def test_a_signal_amid_the_figures_of_an_epoch_waits_until_they_are_kept(
         last = load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
         assert (last["progress"]["epoch"], last["progress"]["batch"]) == (1, 0)
         assert_same_run(train(store, tmp_path / name, "--resume"), finished_run)
-
-
-def test_a_second_signal_waits_for_nothing_but_an_echo_of_the_first_is_none(
-    store, tmp_path, capsys, monkeypatch
-):
-    echoed = stop(capsys, store, tmp_path / "echo", "nnpu_risk", 3, signal.SIGTERM, times=2)
-    monkeypatch.setattr(errors, "ECHO_S", 0)
-    at_once = stop(capsys, store, tmp_path / "again", "nnpu_risk", 3, signal.SIGTERM, times=2)
-    for left, name, step in ((echoed, "echo", 3), (at_once, "again", 2)):
-        assert left.status == 143 and left.err.count("\n") == 1
-        last = load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
-        assert last["progress"]["step"] == step
 
 
 def test_what_is_not_finite_is_not_saved_on_a_signal(store, tmp_path, capsys, monkeypatch):
