@@ -335,7 +335,6 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
     n = n_p + args.steps * n_u  # an epoch is a pass over the unlabeled
     patches = noise(folder / "patches.npy", n, SCALES[args.scale]["patch_px"])
     sampler = PUBatchSampler(np.arange(n) < n_p, settings.batch_size, ratio, settings.seed)
-    (folder / "checkpoints").mkdir(exist_ok=True)  # the script saves its state there
     network = build_network(config).to(device)
     now = State(
         network=network,
@@ -343,12 +342,14 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
         optimizer=loop.new_optimizer(network, config.optimizer),
         totals=torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=device),
         adaptive=torch.full((3,), 0.5, device=device),
-        priors=Priors(0.5, "config", 0.5, "config"),
     )
+    now.priors = Priors(0.5, "config", 0.5, "config")
+
+    last = folder / "last.pt"
 
     def epoch(model: nn.Module, loader: Any) -> None:
         sampler.set_epoch(now.progress.epoch)
-        pu_training.train_one_epoch(config, now, model, loader, sampler, ENDLESS, folder)
+        pu_training.train_one_epoch(config, now, model, loader, sampler, ENDLESS, last)
         loop.end_epoch(now)
 
     side_px = config.data.input_size_px

@@ -19,6 +19,14 @@ from picking.training.loop import Progress
 logger = logging.getLogger(__name__)
 
 N_SHOWN = 4  # queried images in TensorBoard
+# The name in metrics.jsonl -> TensorBoard's
+EPOCH_TAGS = {
+    "loss": "Loss/Train",
+    "consistency_loss": "Loss/Consistency",
+    "mask_rate": "Mask Rate/Total",
+    "lr": "Train/Learning Rate",
+    "iteration": "Train/Iteration",
+}
 VAL_TAGS = {
     "f1_score": "Val/F1",
     "precision": "Val/Precision",
@@ -38,27 +46,27 @@ def log_start(
     device: torch.device,
 ) -> None:
     """Log what is about to be run, and how training goes on from one iteration to the next."""
-    settings, model = config.active_learning, config.model
+    settings, model, training = config.active_learning, config.model, config.training
     how = {
         "warm": "from the last iteration's best weights",
         "scratch": "from new weights",
         "shrink_perturb": "from the last iteration's best weights, shrunk and perturbed",
     }
     _, world_size = distributed.place()
-    logger.info(f"Strategy: {settings.strategy}   seed {config.training.seed}")
-    logger.info(f"Device: {device}, {world_size} process(es)")
-    logger.info(f"Network: {model.name}, width {model.width}, depth {model.depth}")
-    logger.info(
-        f"Pool: {len(train_store):,} images of {train_store.size_px} px in {train_store.folder}, "
-        f"{train_store.n_particles.sum():,} particles"
-    )
-    logger.info(f"Validation: {len(val_store):,} images in {val_store.folder}")
     test = f"{len(test_store):,} images in {test_store.folder}" if test_store else "none"
-    logger.info(f"Test: {test}")
+    logger.info(
+        f"Strategy: {settings.strategy}   seed {training.seed}\n"
+        f"Device: {device}, {world_size} process(es)\n"
+        f"Network: {model.name}, width {model.width}, depth {model.depth}\n"
+        f"Pool: {len(train_store):,} images of {train_store.size_px} px in {train_store.folder}, "
+        f"{train_store.n_particles.sum():,} particles\n"
+        f"Validation: {len(val_store):,} images in {val_store.folder}\n"
+        f"Test: {test}"
+    )
     if settings.strategy != FULL:
-        logger.info(f"Labelled images: {', '.join(f'{n:,}' for n in counts)}")
-        logger.info(f"Each iteration trains {how[settings.start]}; no early stopping")
         logger.info(
+            f"Labelled images: {', '.join(f'{n:,}' for n in counts)}\n"
+            f"Each iteration trains {how[settings.start]}; no early stopping\n"
             f"Target: F1 {settings.target_f1:.4f} on the full data set; on other data what "
             "--strategy full reaches"
         )
@@ -70,7 +78,7 @@ def log_start(
             f"one, strong views of strength {consistency.strength:g}"
         )
     logger.info(
-        f"{config.training.epochs} epochs of batches of {config.training.batch_size}, AdamW and "
+        f"{training.epochs} epochs of batches of {training.batch_size}, AdamW and "
         f"cosine anew in every iteration, lr {config.optimizer.lr:g}"
     )
 
@@ -91,32 +99,23 @@ def log_iteration_start(
     )
 
 
-def log_epoch(board: SummaryWriter, metrics: dict, n_epochs: int, is_best: bool) -> None:
-    """Log an epoch's line and write its scalars."""
+def log_epoch(board: SummaryWriter | None, metrics: dict, n_epochs: int, is_best: bool) -> None:
+    """Log an epoch's line and write its scalars, where there is a board."""
     k, epoch, val = metrics["iteration"], metrics["epoch"], metrics["val"]
+    if board is not None:
+        for values, tags in ((metrics, EPOCH_TAGS), (val or {}, VAL_TAGS)):
+            for name, tag in tags.items():
+                if values.get(name) is not None:
+                    board.add_scalar(tag, values[name], k * n_epochs + epoch)
+        board.flush()  # before last.pt counts the epoch
     line = f"  Epoch {epoch}/{n_epochs}  loss {metrics['loss']:.4f}  "
-    at = k * n_epochs + epoch
-    board.add_scalar("Loss/Train", metrics["loss"], at)
     if "consistency_loss" in metrics:
-        consistency, mask_rate = metrics["consistency_loss"], metrics["mask_rate"]
-        line += f"consistency {consistency:.4f}  mask rate {mask_rate:.1%}  "
-        board.add_scalar("Loss/Consistency", consistency, at)
-        board.add_scalar("Mask Rate/Total", mask_rate, at)
+        line += f"consistency {metrics['consistency_loss']:.4f}  "
+        line += f"mask rate {metrics['mask_rate']:.1%}  "
     line += f"lr {metrics['lr']:.2e}"
-    board.add_scalar("Train/Learning Rate", metrics["lr"], at)
-    board.add_scalar("Train/Iteration", k, at)
     if val is not None:
-        line += "".join(
-            f"  {name} {shown(val[key])}"
-            for name, key in (
-                ("val F1", "f1_score"), ("precision", "precision"), ("recall", "recall"),
-                ("IoU", "iou"), ("AP", "ap"),
-            )
-        )  # fmt: skip
-        for name, tag in VAL_TAGS.items():
-            if val[name] is not None:
-                board.add_scalar(tag, val[name], at)
-    board.flush()  # before last.pt counts the epoch
+        line += f"  val F1 {shown(val['f1_score'])}  precision {shown(val['precision'])}"
+        line += f"  recall {shown(val['recall'])}  IoU {shown(val['iou'])}  AP {shown(val['ap'])}"
     logger.info(line + ("  *** best ***" if is_best else ""))
     if epoch == n_epochs and val is not None:
         fraction = called_fraction(val)
@@ -139,28 +138,27 @@ def called_fraction(metrics: dict) -> float:
     return metrics["recall"] * metrics["base_rate"] / metrics["precision"]
 
 
-def log_iteration_end(board: SummaryWriter, metrics: dict) -> None:
+def log_iteration_end(board: SummaryWriter | None, metrics: dict) -> None:
     """Log and plot what an iteration reached, against the fraction of labelled images."""
-    k = metrics["iteration"]
-    line = (
+    k, test = metrics["iteration"], metrics["test"]
+    logger.info(
         f"Iteration {k} complete: val F1 {shown(metrics['f1_score'])} with "
         f"{metrics['data_fraction']:.1%} of the images, best epoch {metrics['best_epoch']}, "
         f"{metrics['train_seconds']:.0f} s of training"
+        + (f"; test F1 {shown(test['f1_score'])}" if test else "")
     )
+    if board is None:
+        return
     percent = round(100 * metrics["data_fraction"])
-    for where, part in (("val", metrics), ("test", metrics["test"])):
-        if part is None or part["f1_score"] is None:
-            continue
-        board.add_scalar(f"Iteration/{where} F1", part["f1_score"], k)
-        board.add_scalar(f"Labelled share (percent)/{where} F1", part["f1_score"], percent)
-    if metrics["test"] is not None:
-        line += f"; test F1 {shown(metrics['test']['f1_score'])}"
+    for where, part in (("val", metrics), ("test", test)):
+        if part is not None and part["f1_score"] is not None:
+            board.add_scalar(f"Iteration/{where} F1", part["f1_score"], k)
+            board.add_scalar(f"Labelled share (percent)/{where} F1", part["f1_score"], percent)
     board.flush()
-    logger.info(line)
 
 
 def log_query(
-    board: SummaryWriter,
+    board: SummaryWriter | None,
     k: int,
     strategy: str,
     store: SegmentationStore,
@@ -175,7 +173,7 @@ def log_query(
     """Log what was queried; write scores, images and the overlap with other strategies.
 
     rows: int64 (n,), the unlabelled images; chosen: positions in it; scores: (n,); shared: the
-    other strategies' names with the share of the query that they would have chosen too.
+    other strategies' names with the fraction of the query that they would have chosen too.
     """
     new = rows[chosen]
     logger.info(
@@ -186,12 +184,14 @@ def log_query(
     names = ", ".join(store.names[i] for i in new[:3])
     logger.info(f"  {names}{', ...' if len(new) > 3 else ''}")
     if shared:
-        parts = ", ".join(f"{name} {share:.0%}" for name, share in shared.items())
+        parts = ", ".join(f"{name} {part:.0%}" for name, part in shared.items())
         logger.info(f"  Others would have chosen of these: {parts}")
+    if board is None:
+        return
     board.add_histogram("Query/Scores of the pool", scores, k)
     board.add_histogram("Query/Scores of the queried", scores[chosen], k)
-    for name, share in shared.items():
-        board.add_scalar(f"Query overlap/{name}", share, k)
+    for name, part in shared.items():
+        board.add_scalar(f"Query overlap/{name}", part, k)
     panel = query_panel(store, new[:N_SHOWN], network, device)
     board.add_image("Query/Image, prediction, uncertainty, truth", panel, k, dataformats="HW")
 

@@ -66,16 +66,11 @@ def query(
 
     new = unlabelled[chosen]
     everything = np.concatenate([labelled, new])
-    rank, _ = distributed.place()
-    if rank == 0:
+    if distributed.is_first():
         write_labelled(run, k + 1, store, everything, new, scores[chosen])
     shared = {}
     if settings.compare_queries:
         others = [other for other in strategies.STRATEGIES if other != name]
         shared = strategies.overlaps(pool, chosen, others, training.seed, k)
-    if board is not None:
-        log_query(
-            board, k, name, store, unlabelled, chosen, scores, shared, network,
-            seconds, device,
-        )  # fmt: skip
+    log_query(board, k, name, store, unlabelled, chosen, scores, shared, network, seconds, device)
     return seconds

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
-from picking.active_learning import strategies
+from picking.active_learning import log, strategies
 from picking.active_learning.initial_weights import begin_iteration, read_initial_weights
 from picking.active_learning.iterations import (
     FULL,
@@ -31,12 +31,6 @@ from picking.active_learning.iterations import (
     save_best,
     save_last,
     write_labelled,
-)
-from picking.active_learning.log import (
-    log_epoch,
-    log_iteration_end,
-    log_iteration_start,
-    log_start,
 )
 from picking.active_learning.queries import query
 from picking.active_learning.unlabeled import (
@@ -54,7 +48,7 @@ from picking.runs.devices import use_deterministic_kernels
 from picking.runs.folder import add_metrics, keep_metrics, open_run
 from picking.runs.log import open_log
 from picking.runs.tensorboard import open_board
-from picking.seeds import stream, stream_seed
+from picking.seeds import stream
 from picking.stores.segmentation import (
     CryoEMSegmentationDataset,
     SegmentationBatch,
@@ -144,7 +138,7 @@ def run(args: argparse.Namespace) -> None:
         if not left:
             logger.info(f"This run is finished: nothing to do in {folder}")
             return
-        log_start(config, *splits, counts, device)
+        log.log_start(config, *splits, counts, device)
         if rank == left[0] == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
             drawn = strategies.initial_set(n_pool, counts[0], config.training.seed)
             first = drawn if given is None else given
@@ -155,9 +149,9 @@ def run(args: argparse.Namespace) -> None:
         for k in left:
             distributed.wait_for_all()  # for what the first process wrote for it
             state = begin_iteration(config, folder, k, device)
-            if rank == 0 and board is None:
-                board = open_board(folder, k * config.training.epochs + state.progress.epoch)
-                stack.callback(board.close)
+            if k == left[0]:
+                n_done = k * config.training.epochs + state.progress.epoch
+                board = stack.enter_context(open_board(folder, n_done))
             run_iteration(config, folder, k, state, counts, splits, args.num_workers, board)
         logger.info(
             f"Finished {folder}; compare runs with: python analyze_active_learning_results.py"
@@ -228,7 +222,7 @@ def run_iteration(
     """
     device, network, store = state.totals.device, state.network, splits.train
     labelled = read_labelled(folder, k, store)
-    log_iteration_start(k, counts, labelled, store, state.progress)
+    log.log_iteration_start(k, counts, labelled, store, state.progress)
     with reading_workers():
         train(config, folder, state, splits, labelled, n_workers, board)
     distributed.wait_for_all()
@@ -259,9 +253,9 @@ def run_iteration(
         metrics["query_seconds"] = query(
             config, folder, k, network, store, labelled, n_new, device, board
         )
-    if board is not None:
+    if distributed.is_first():
         write_json(folder_of(folder, k) / "metrics.json", metrics)  # last: it says "complete"
-        log_iteration_end(board, metrics)
+    log.log_iteration_end(board, metrics)
 
 
 def train(
@@ -291,9 +285,7 @@ def train(
     n_steps = math.ceil(len(labelled) / training.batch_size)
     batches: list = []  # of the epoch under way, so that workers last the iteration
     loader = batch_loader(dataset, batches, n_workers, device)
-    if board is not None:
-        n_before = progress.iteration * training.epochs + progress.epoch
-        keep_metrics(folder / "metrics.jsonl", n_before)
+    keep_metrics(folder / "metrics.jsonl", progress.iteration * training.epochs + progress.epoch)
 
     while progress.epoch < training.epochs:
         raise_if_stopped()
@@ -310,8 +302,6 @@ def train(
         is_best = val is not None and loop.note_best(
             progress, (val["f1_score"] or 0.0, val["ap"] or 0.0)
         )
-        if board is None:
-            continue
         metrics = {
             "iteration": progress.iteration,
             "epoch": epoch,
@@ -320,7 +310,7 @@ def train(
             "lr": learning_rate(config, epoch * n_steps - 1, training.epochs * n_steps),
             "val": val,
         }
-        log_epoch(board, metrics, training.epochs, is_best)
+        log.log_epoch(board, metrics, training.epochs, is_best)
         # last.pt is written last: until then a killed run does this epoch again
         if val is not None and is_best:
             save_best(folder, state, plain(config), pool, val)
@@ -363,20 +353,17 @@ def train_one_epoch(
     """
     training, progress, device = config.training, state.progress, state.totals.device
     terms = loss_terms(config)
-    generator = torch.Generator(device)
     model.train()
-    loop.begin_epoch(state)
 
     title = f"Iteration {progress.iteration} epoch {progress.epoch + 1}"
-    for batch in loop.progress_bar(loader, title, n_steps, progress.batch):
+    for batch in loop.batches_left(state, loader, title, n_steps):
         step = progress.epoch * n_steps + progress.batch  # of this iteration
         loop.set_rate(state.optimizer, learning_rate(config, step, training.epochs * n_steps))
-        # Streams of their own for every step: nothing depends on what was drawn before
         where = (progress.iteration, progress.epoch, progress.batch)
-        generator.manual_seed(stream_seed(training.seed, "warp", *where))
+        generator = loop.generator(device, training.seed, "warp", *where)
         x, masks = to_input(batch, config, generator, device)
         if consistency_weight:
-            generator.manual_seed(stream_seed(training.seed, "pool views", *where))
+            generator = loop.generator(device, training.seed, "pool views", *where)
             weak, strong, inside = unlabeled_views(batch, config, generator, device)
             keep = running_statistics_kept(model)
             with torch.no_grad(), keep, autocast(training.precision, device):
@@ -401,8 +388,6 @@ def train_one_epoch(
 
         loop.take_step(state, loss, config.optimizer.grad_clip)
         state.totals[0] += loss.detach()
-        raise_if_stopped()
-    loop.require_finite(state)
 
 
 def to_input(

@@ -1,7 +1,8 @@
 """What a run learns from: patches, or windows about a few picks; and how a network scores them.
 
 `open_input` decides which of the two a store holds. Nothing else asks: both classes have the same
-methods, so that training, priors, log and checkpoints are written once.
+methods, so that training, priors, log and checkpoints are written once. P are the labelled rows of
+a batch, which come first, U the others; z are logits, (n,).
 """
 
 import dataclasses
@@ -26,21 +27,25 @@ from picking.training.scoring import autocast
 
 
 @dataclasses.dataclass(frozen=True)
-class Patches:
-    """Patches of known class, some of them labelled; a network has one logit for each.
+class _Rows:
+    """Rows of a store; a batch to learn from is ``input[rows]``.
 
-    side_px: of what the network sees. A batch to learn from is ``input[rows]``, P first.
+    side_px: of what the network sees. truth_known: whether the class of U is known too. note: for
+    the log.
     """
 
     store: PatchStore
     side_px: int
     augmentation: AugmentationConfig
-
     truth_known: ClassVar[bool] = True
-    note: ClassVar[str] = ""  # for the log
+    note: ClassVar[str] = ""
 
     def __len__(self) -> int:
         return len(self.store)
+
+
+class Patches(_Rows):
+    """Patches of known class, some of them labelled; a network has one logit for each."""
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return a copy of these rows' patches, uint8 (n, p, p)."""
@@ -68,7 +73,7 @@ class Patches:
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return weak views of a batch, strong views of its U, and what `split` needs: nothing.
 
-        patches: uint8 (B, p, p), ``n_p`` of P first. Returns float32 (B, 1, s, s) and
+        patches: uint8 (B, p, p), ``n_p`` of P. Returns float32 (B, 1, s, s) and
         (B - n_p, 1, s, s), on the generator's device.
         """
         seen = self._shrunk(patches, generator.device)
@@ -79,8 +84,7 @@ class Patches:
         self, patches: Any, n_p: int, generator: torch.Generator
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the weak views of `views`, and what `split` needs."""
-        seen = self._shrunk(patches, generator.device)
-        return weak_view(seen, generator, self.augmentation), ()
+        return weak_view(self._shrunk(patches, generator.device), generator, self.augmentation), ()
 
     def split(self, z_p: Tensor, z_u: Tensor, near: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits of what is labelled and of what is not, given those of P and U."""
@@ -90,13 +94,9 @@ class Patches:
         """Return which of the logits of U, weak or strong, are of what is not labelled."""
         return z_u
 
-    def logits(
-        self, network: nn.Module, patches: np.ndarray, device: torch.device, precision: str
-    ) -> Tensor:
-        """Return the logits of patches as stored, uint8 (B, p, p): (B,)."""
-        seen = self._shrunk(patches, device)
-        with autocast(precision, device):
-            return network(to_float(seen))
+    def logits(self, network: nn.Module, patches: np.ndarray, device: torch.device) -> Tensor:
+        """Return the logits (B,) of patches as stored, uint8 (B, p, p)."""
+        return network(to_float(self._shrunk(patches, device)))
 
     def _shrunk(self, patches: Tensor | np.ndarray, device: torch.device) -> Tensor:
         """Bring uint8 (B, p, p) to the device and, by block means, to uint8 (B, s, s)."""
@@ -122,18 +122,13 @@ class Patches:
         return 0.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Windows:
+class Windows(_Rows):
     """Windows about a few picks and of anywhere; a U-Net has a logit for every place of a crop.
 
     Places near a pick are labelled, in any window; the class of the others is not known. See
     picking/preprocessing/windows.py. A window is at least twice as wide as ``side_px``, the crop
-    that the network sees. A batch to learn from is ``input[rows]``, windows about picks first.
+    that the network sees. P are the windows about picks.
     """
-
-    store: PatchStore
-    side_px: int
-    augmentation: AugmentationConfig
 
     truth_known: ClassVar[bool] = False
     note: ClassVar[str] = (
@@ -143,9 +138,6 @@ class Windows:
         "errors there: AUC is below what it would be against the truth, and precision, F1 and ECE "
         "say nothing of picking. pick_particles.py --evaluate does, on a micrograph picked in full"
     )
-
-    def __len__(self) -> int:
-        return len(self.store)
 
     def __getitem__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of these rows' windows and places near a pick, two of uint8 (n, S, S)."""
@@ -179,7 +171,7 @@ class Windows:
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return weak views of a batch, strong views of its U, and what `split` needs.
 
-        batch: windows and places near a pick, two of uint8 (B, S, S), ``n_p`` about picks first.
+        batch: windows and places near a pick, two of uint8 (B, S, S), ``n_p`` of P.
         Returns float32 (B, 1, s, s) and (B - n_p, 1, s, s), place for place the same; and where P
         and U are near a pick, bool (n_p, s, s) and (B - n_p, s, s).
         """
@@ -187,8 +179,9 @@ class Windows:
             torch.as_tensor(part).to(generator.device, non_blocking=True) for part in batch
         )
         weak, strong, near = window_views(
-            windows, picked, n_p, self.side_px, self._reach_px, generator, self.augmentation
-        )
+            windows, picked, n_p, self.side_px, self.store.windows["reach_px"], generator,
+            self.augmentation,
+        )  # fmt: skip
         return weak, strong, (near[:n_p], near[n_p:])
 
     def weak_views(
@@ -201,30 +194,22 @@ class Windows:
     def split(self, z_p: Tensor, z_u: Tensor, near: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the logits of places near a pick, and of the places of U near none.
 
-        z_p, z_u: of the windows about picks and of the others, (n,). near: of each, bool (n,).
+        near: of P and of U, bool (n,).
         """
-        near_p, near_u = near
-        return torch.cat([z_p[near_p], z_u[near_u]]), self.unlabeled(z_u, near)
+        return torch.cat([z_p[near[0]], z_u[near[1]]]), self.unlabeled(z_u, near)
 
     def unlabeled(self, z_u: Tensor, near: Sequence[Tensor]) -> Tensor:
         """Return the logits, weak or strong, of the places of U that are near no pick."""
         return z_u[~near[1]]
 
-    def logits(
-        self, network: nn.Module, windows: np.ndarray, device: torch.device, precision: str
-    ) -> Tensor:
-        """Return the logits of the middles, px [S // 2, S // 2], of windows uint8 (B, S, S): (B,).
+    def logits(self, network: nn.Module, windows: np.ndarray, device: torch.device) -> Tensor:
+        """Return the logits (B,) of the middles, px [S // 2, S // 2], of windows uint8 (B, S, S).
 
         The middle comes to lie at px [s // 2, s // 2] of a crop.
         """
         middle = slice(start := windows.shape[-1] // 2 - self.side_px // 2, start + self.side_px)
         seen = torch.as_tensor(windows).to(device, non_blocking=True)[:, middle, middle]
-        with autocast(precision, device):
-            return network(to_float(seen))[:, 0, self.side_px // 2, self.side_px // 2]
-
-    @property
-    def _reach_px(self) -> float:
-        return self.store.windows["reach_px"]
+        return network(to_float(seen))[:, 0, self.side_px // 2, self.side_px // 2]
 
     @torch.no_grad()
     def held_out(
@@ -236,7 +221,7 @@ class Windows:
         of them is scored at a random place near its pick. Processes score a part each and get all.
         """
         network.eval()
-        labeled, reach = self.store.labeled[rows], int(self._reach_px)
+        labeled, reach = self.store.labeled[rows], int(self.store.windows["reach_px"])
         offsets = np.argwhere(np.ones((2 * reach + 1,) * 2)) - reach
         offsets = offsets[(offsets**2).sum(axis=1) <= reach**2]
         rng = stream(settings.seed, "estimate", "places")
@@ -248,13 +233,12 @@ class Windows:
             windows = self.store[rows[part]]
             for i in np.flatnonzero(labeled[part]):
                 windows[i] = np.roll(windows[i], moved[rows[part][i]], axis=(0, 1))
-            z = self.logits(network, windows, device, "fp32")
-            scores[part] = torch.sigmoid(z.double())
+            scores[part] = torch.sigmoid(self.logits(network, windows, device).double())
         distributed.add_up(scores)
         middle = self.store.patch_size_px // 2
         near_none = self.store.picked[rows, middle, middle] == 0
-        found = scores.cpu().numpy()
-        return found[labeled], found[~labeled & near_none]
+        probability = scores.cpu().numpy()
+        return probability[labeled], probability[~labeled & near_none]
 
     def threshold(self, probability: np.ndarray) -> float:
         """Return 0.5: the best one against labels is no use where most are not labelled."""
@@ -294,7 +278,8 @@ def score(
     for start in distributed.share_of_batches(n, size):
         raise_if_stopped()
         rows = slice(start, start + size)
-        z = data.logits(network, data.store[rows], device, settings.precision)
+        with autocast(settings.precision, device):
+            z = data.logits(network, data.store[rows], device)
         probability[rows] = torch.sigmoid(z.double())
     distributed.add_up(probability)
     if not torch.isfinite(probability).all():

@@ -76,7 +76,7 @@ def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
     n_unlabeled = t["n_unlabeled"]
     n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
 
-    def share(part: float, whole: float) -> float | None:
+    def fraction(part: float, whole: float) -> float | None:
         return part / whole if whole else None
 
     return {
@@ -84,9 +84,9 @@ def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
         "pu_loss": t["pu_loss"] / n_steps,
         "consistency_loss": t["consistency_loss"] / n_steps,
         "mask_rate": t["n_masked"] / n_unlabeled,
-        "mask_rate_positive": share(t["n_masked_positive"], t["n_pseudo_positive"]),
-        "mask_rate_negative": share(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
-        "pseudo_positive_share": share(t["n_masked_positive"], t["n_masked"]),
+        "mask_rate_positive": fraction(t["n_masked_positive"], t["n_pseudo_positive"]),
+        "mask_rate_negative": fraction(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
+        "pseudo_positive_share": fraction(t["n_masked_positive"], t["n_masked"]),
         "mean_probability": t["sum_of_q"] / n_unlabeled,
         "clipped_step_share": t["n_clipped"] / n_steps,
         "predicted_positive_share": t["n_called_positive"] / n_unlabeled,
@@ -142,29 +142,27 @@ def log_epoch(metrics: dict, n_epochs: int, kept: bool, progress: Progress) -> N
 
     kept: whether its weights are; they may fall short of the best, by a standard error at most.
     """
-    val = metrics["val"]
-    logger.info(f"Epoch {metrics['epoch']}/{n_epochs}")
-    logger.info(f"  Train Loss: {metrics['train_loss']:.4f}")
-    logger.info(f"    - PU Loss: {metrics['pu_loss']:.4f}")
-    logger.info(f"    - Consistency Loss: {metrics['consistency_loss']:.4f}")
-    logger.info(f"  Consistency Mask Rate: {_percent(metrics['mask_rate'])}")
+    val, auc = metrics["val"], metrics["val"]["auc"]
+    best = ""
+    if kept and progress.best_epoch == metrics["epoch"]:
+        best = f"  *** New best model! AUC: {auc:.4f} ***\n"
+    elif kept:
+        of_best = f"within a standard error of the best {progress.best[0]:.4f}"
+        best = f"  *** Model kept: AUC {auc:.4f}, {of_best} ***\n"
     logger.info(
+        f"Epoch {metrics['epoch']}/{n_epochs}\n"
+        f"  Train Loss: {metrics['train_loss']:.4f}\n"
+        f"    - PU Loss: {metrics['pu_loss']:.4f}\n"
+        f"    - Consistency Loss: {metrics['consistency_loss']:.4f}\n"
+        f"  Consistency Mask Rate: {_percent(metrics['mask_rate'])}\n"
         f"    - of pseudo-positives {_percent(metrics['mask_rate_positive'])}, of pseudo-negatives "
         f"{_percent(metrics['mask_rate_negative'])}; clipped steps "
-        f"{_percent(metrics['clipped_step_share'])}"
+        f"{_percent(metrics['clipped_step_share'])}\n"
+        f"\n"
+        f"  Val AUC: {auc:.4f}\n"
+        f"  Val Precision: {_number(val['precision'])}\n"
+        f"  Val Recall: {_number(val['recall'])}\n{best}"
     )
-    logger.info("")
-    logger.info(f"  Val AUC: {val['auc']:.4f}")
-    logger.info(f"  Val Precision: {_number(val['precision'])}")
-    logger.info(f"  Val Recall: {_number(val['recall'])}")
-    if kept and progress.best_epoch == metrics["epoch"]:
-        logger.info(f"  *** New best model! AUC: {val['auc']:.4f} ***")
-    elif kept:
-        logger.info(
-            f"  *** Model kept: AUC {val['auc']:.4f}, within a standard error of the best "
-            f"{progress.best[0]:.4f} ***"
-        )
-    logger.info("")
 
 
 def warning_signs(
@@ -184,46 +182,47 @@ def warning_signs(
     if truth_known:
         highest_mask_rate, lowest_fraction = 0.95, 0.01
         lowest_f1 = trivial_f1(val["ap_base_rate"])
-    signs = []
-    if last["epoch"] > config.loss.rampup_epochs:
-        if last["mask_rate"] < 0.20:
-            signs.append(
-                f"mask rate {_percent(last['mask_rate'])} is under 20%: few pseudo-labels count; "
-                "lower loss.consistency_threshold"
-            )
-        if last["mask_rate"] > highest_mask_rate:
-            signs.append(
-                f"mask rate {_percent(last['mask_rate'])} is over 95%: wrong pseudo-labels count "
-                "too; raise loss.consistency_threshold"
-            )
-    if last["epoch"] - best_epoch >= PLATEAU_EPOCHS and val["auc"] < 1:
-        signs.append(
-            f"validation AUC has not improved for {last['epoch'] - best_epoch} epochs: try another "
-            "optimizer.lr, or stop here"
-        )
-    fraction = val["predicted_positive_share"]
-    if not lowest_fraction <= fraction <= 0.99:
-        signs.append(
-            f"{_percent(fraction)} of validation are called positive: the model predicts one "
-            "class; check loss.prior and optimizer.lr"
-        )
-    if last["logit_std"] < 0.05:
-        signs.append(
-            f"logits deviate by {last['logit_std']:.3f} only: the model does not tell patches "
-            "apart; check the data's montage and optimizer.lr"
-        )
-    if (val["f1"] or 0.0) <= lowest_f1:
-        signs.append(
-            f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
-            f"({lowest_f1:.4f}): train longer, or check loss.prior"
-        )
+    ramped, n_stale = last["epoch"] > config.loss.rampup_epochs, last["epoch"] - best_epoch
+    mask_rate, fraction = last["mask_rate"], val["predicted_positive_share"]
     clipped = [metrics["clipped_step_share"] for metrics in recent[-3:]]
-    if len(clipped) == 3 and min(clipped) > 0.25:
-        signs.append(
-            f"over 25% of the steps of three epochs were clipped: the unlabeled prior "
-            f"({unlabeled_prior:.2f}) is too high, or the model overfits"
-        )
-    return signs
+    signs = [
+        (
+            ramped and mask_rate < 0.20,
+            f"mask rate {_percent(mask_rate)} is under 20%: few pseudo-labels count; lower "
+            "loss.consistency_threshold",
+        ),
+        (
+            ramped and mask_rate > highest_mask_rate,
+            f"mask rate {_percent(mask_rate)} is over 95%: wrong pseudo-labels count too; raise "
+            "loss.consistency_threshold",
+        ),
+        (
+            n_stale >= PLATEAU_EPOCHS and val["auc"] < 1,
+            f"validation AUC has not improved for {n_stale} epochs: try another optimizer.lr, or "
+            "stop here",
+        ),
+        (
+            not lowest_fraction <= fraction <= 0.99,
+            f"{_percent(fraction)} of validation are called positive: the model predicts one "
+            "class; check loss.prior and optimizer.lr",
+        ),
+        (
+            last["logit_std"] < 0.05,
+            f"logits deviate by {last['logit_std']:.3f} only: the model does not tell patches "
+            "apart; check the data's montage and optimizer.lr",
+        ),
+        (
+            (val["f1"] or 0.0) <= lowest_f1,
+            f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
+            f"({lowest_f1:.4f}): train longer, or check loss.prior",
+        ),
+        (
+            len(clipped) == 3 and min(clipped) > 0.25,
+            "over 25% of the steps of three epochs were clipped: the unlabeled prior "
+            f"({unlabeled_prior:.2f}) is too high, or the model overfits",
+        ),
+    ]
+    return [sign for shows, sign in signs if shows]
 
 
 def success_criteria(val: dict, test: dict | None) -> list[dict]:
@@ -244,7 +243,7 @@ def success_criteria(val: dict, test: dict | None) -> list[dict]:
         criteria += [(name, None, None) for name in on_test]
     else:
         at = test["at_val_threshold"]
-        shares = (test["predicted_positive_share"], at["predicted_positive_share"])
+        called = (test["predicted_positive_share"], at["predicted_positive_share"])
         balanced = at["balanced_accuracy"]
         low_auc = (test["intervals"]["auc"] or [test["auc"]])[0]
         values = (test["auc"], at["precision"], at["recall"], balanced, low_auc)
@@ -252,7 +251,7 @@ def success_criteria(val: dict, test: dict | None) -> list[dict]:
             test["auc"] > 0.75,
             (at["precision"] or 0) > 0.70,
             at["recall"] > 0.70,
-            all(0.01 <= share <= 0.99 for share in shares) and balanced > 0.55,
+            all(0.01 <= fraction <= 0.99 for fraction in called) and balanced > 0.55,
             low_auc > FAILED_ATTEMPT_AUC,
         )
         criteria += zip(on_test, values, met, strict=True)

@@ -35,7 +35,7 @@ class State(loop.State):
 
     average: nn.Module | None
     adaptive: Tensor
-    priors: Priors | None = None
+    priors: Priors = dataclasses.field(init=False)  # resolved, or loaded
 
     def save(self, path: Path) -> None:
         """Write last.pt."""
@@ -49,24 +49,23 @@ class State(loop.State):
                 "totals": self.totals,
                 "adaptive": self.adaptive,
                 "progress": dataclasses.asdict(self.progress),
-                "priors": dataclasses.asdict(self.priors) if self.priors else None,
+                "priors": dataclasses.asdict(self.priors),
             },
         )
 
+    def save_every(self, n_steps: int, path: Path) -> None:
+        """Write last.pt after every ``n_steps`` of the run, unless a loss was not finite."""
+        if self.progress.step % n_steps == 0:
+            loop.require_finite(self)
+            self.save(path)
+
     def save_best(
-        self,
-        path: Path,
-        network: nn.Module,
-        config: dict,
-        wants: dict,
-        threshold: float,
-        val: dict,
+        self, path: Path, network: nn.Module, config: dict, wants: dict, threshold: float, val: dict
     ) -> None:
         """Write best_model.pt: the weights of ``network`` and all that is needed to use them.
 
         wants: how patches are made of a micrograph, `wants` of an input.
         """
-        assert self.priors is not None
         save_checkpoint(
             path,
             {
@@ -112,11 +111,15 @@ def uses_average(config: PUConfig) -> bool:
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, highest_decay: float, step: int) -> None:
-    """Move the average's weights to the network's, by 1 - min(highest, (1 + t) / (10 + t)).
+def update_average(state: State, highest_decay: float, step: int) -> None:
+    """Move the weights of the average, if one is kept, to the network's.
 
-    Buffers, batch norm's statistics, are copied.
+    By 1 - min(highest, (1 + t) / (10 + t)), t being the step; buffers, batch norm's statistics, are
+    copied.
     """
+    average, network = state.average, state.network
+    if average is None:
+        return
     decay = min(highest_decay, (1 + step) / (10 + step))
     for old, new in zip(average.parameters(), network.parameters(), strict=True):
         old.lerp_(new, 1 - decay)

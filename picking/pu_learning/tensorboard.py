@@ -38,7 +38,7 @@ VAL_TAGS = {
 
 
 def write_epoch(
-    board: SummaryWriter,
+    board: SummaryWriter | None,
     metrics: dict,
     unlabeled_prior: float,
     store: PatchStore,
@@ -47,8 +47,10 @@ def write_epoch(
 ) -> None:
     """Write an epoch's scalars and, of a new best model, curve, histograms and worst patches.
 
-    store: the validation split; probability: float (n,), its scores.
+    board: None writes nothing. store: the validation split; probability: float (n,), its scores.
     """
+    if board is None:
+        return
     epoch = metrics["epoch"]
     for source, tags in ((metrics, TRAIN_TAGS), (metrics["val"], VAL_TAGS)):
         for name, tag in tags.items():

@@ -7,9 +7,8 @@ import dataclasses
 import logging
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -20,18 +19,8 @@ from picking.errors import UserError, raise_if_stopped
 from picking.files import locked, read_json, write_json
 from picking.metrics import classification
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
+from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, evaluate_split, open_input, score
-from picking.pu_learning.log import (
-    STEP_METRICS,
-    epoch_metrics,
-    log_end,
-    log_epoch,
-    log_split,
-    log_start,
-    results,
-    step_metrics,
-    warning_signs,
-)
 from picking.pu_learning.priors import resolve_priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import State, load_best, update_average, uses_average
@@ -95,33 +84,21 @@ def run(args: argparse.Namespace) -> None:
         if finished:
             logger.info("This run is finished: nothing to do")
             if rank == 0:
-                log_end(read_json(folder / "results.json"), folder)
+                log.log_end(read_json(folder / "results.json"), folder)
             return
 
         # 3. Network, optimiser and, on --resume, where they stood
-        require_size(lambda: build_network(config))
-        torch.manual_seed(stream_seed(config.training.seed, "init"))
-        network = distributed.with_shared_statistics(build_network(config).to(device), device)
-        state = State(
-            network=network,
-            average=copy.deepcopy(network).eval() if uses_average(config) else None,
-            optimizer=loop.new_optimizer(network, config.optimizer),
-            totals=torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=device),
-            adaptive=torch.full((3,), 0.5, device=device),
-        )
+        state = new_state(config, device)
         if args.resume and last_path(folder).exists():
             state.load(last_path(folder), device)
             logger.info(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
-        if state.priors is None:
+        else:
             state.priors = resolve_priors(config, train_data, device)
         _, n_steps = length_of_run(config, len(sampler))
-        log_start(config, sampler, state.priors, replaced_prior, device, n_steps)
+        log.log_start(config, sampler, state.priors, replaced_prior, device, n_steps)
         if train_data.note:
             logger.info(train_data.note)
-        board = None
-        if rank == 0:
-            board = open_board(folder, state.progress.epoch)
-            stack.callback(board.close)
+        board = stack.enter_context(open_board(folder, state.progress.epoch))
 
         # 4. Epochs
         loader = batch_loader(train_data, sampler, args.num_workers, device)
@@ -131,20 +108,20 @@ def run(args: argparse.Namespace) -> None:
         # 5. The best checkpoint, on validation and, once, on test
         distributed.wait_for_all()
         best = load_best(best_path(folder), device)
-        load_weights(network, best["network"], best_path(folder))
+        load_weights(state.network, best["network"], best_path(folder))
         settings, threshold = config.training, best["threshold"]
-        report = {"val": evaluate_split(network, val_data, threshold, settings, device)}
+        report = {"val": evaluate_split(state.network, val_data, threshold, settings, device)}
         if "test" in train_data.store.metadata["splits"]:
             test_data = open_input(store_folder, "test", config)
-            report["test"] = evaluate_split(network, test_data, threshold, settings, device)
+            report["test"] = evaluate_split(state.network, test_data, threshold, settings, device)
         if board is not None:
             last_epoch = read_metrics(folder / "metrics.jsonl", state.progress.epoch)[-1]
-            content = results(
+            content = log.results(
                 report, best, state, n_steps, last_epoch["mask_rate"], val_data.truth_known
             )
             write_hyperparameters(board, config, content)
             write_json(folder / "results.json", content)  # last: it says "finished"
-            log_end(content, folder)
+            log.log_end(content, folder)
     distributed.end()
 
 
@@ -159,6 +136,20 @@ def resolve_config(args: argparse.Namespace) -> tuple[PUConfig, float | None]:
         loss = dataclasses.replace(config.loss, prior="pool")
         config = dataclasses.replace(config, loss=loss)
     return config, replaced_prior
+
+
+def new_state(config: PUConfig, device: torch.device) -> State:
+    """Return what a run starts from, without its priors."""
+    require_size(lambda: build_network(config))
+    torch.manual_seed(stream_seed(config.training.seed, "init"))
+    network = distributed.with_shared_statistics(build_network(config).to(device), device)
+    return State(
+        network=network,
+        average=copy.deepcopy(network).eval() if uses_average(config) else None,
+        optimizer=loop.new_optimizer(network, config.optimizer),
+        totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64, device=device),
+        adaptive=torch.full((3,), 0.5, device=device),
+    )
 
 
 def require_both_classes(store: PatchStore) -> None:
@@ -194,24 +185,22 @@ def train(
 
     loader: batches of the ``sampler``. board: TensorBoard's writer, None but in the first process.
     """
-    progress, settings = state.progress, config.training
-    device, val_store = state.totals.device, val_data.store
-    n_epochs, total_steps = length_of_run(config, len(sampler))
+    progress, settings, val_store = state.progress, config.training, val_data.store
+    n_epochs, n_steps = length_of_run(config, len(sampler))
     model = loop.trained(state.network, settings.compile)
-    recent: list[dict] = []  # epochs, as many as the warning signs look at
-    if sampler.rank == 0:
-        recent = keep_metrics(folder / "metrics.jsonl", progress.epoch)
+    evaluated: Any = state.average if settings.ema_decay else state.network
+    metrics_path, last = folder / "metrics.jsonl", last_path(folder)
+    unlabeled_prior = state.priors.unlabeled_prior
+    recent = keep_metrics(metrics_path, progress.epoch)
 
     while progress.epoch < n_epochs and not stale(state, config):
         raise_if_stopped()
         sampler.set_epoch(progress.epoch, progress.batch)
-        evaluated = state.average if settings.ema_decay else state.network
-        assert evaluated is not None
-        with loop.saving_on_stop(state, lambda: state.save(last_path(folder))):
-            train_one_epoch(config, state, model, loader, sampler, total_steps, folder)
+        with loop.saving_on_stop(state, lambda: state.save(last)):
+            train_one_epoch(config, state, model, loader, sampler, n_steps, last)
             distributed.take_buffers_of_first(evaluated)
-            probability = score(evaluated, val_data, settings, device)
-        trained = epoch_metrics(state.totals.tolist())
+            probability = score(evaluated, val_data, settings, state.totals.device)
+        trained = log.epoch_metrics(state.totals.tolist())
         loop.end_epoch(state)
 
         threshold = val_data.threshold(probability)
@@ -220,55 +209,25 @@ def train(
         )
         del val["intervals"]
         kept = loop.note_best(progress, (val["auc"],), val_data.slack(val))
-        rate = learning_rate(config, progress.step - 1, total_steps)
+        rate = learning_rate(config, progress.step - 1, n_steps)
         place = {"epoch": progress.epoch, "step": progress.step}
         recent = [*recent[-2:], {**place, **trained, "val": val, "lr": rate}]
-        if board is not None:
-            keep_epoch(
-                config, state, evaluated, val_data, probability, recent, n_epochs, kept, folder,
-                board,
-            )  # fmt: skip
+        log.log_epoch(recent[-1], n_epochs, kept, progress)
+        for sign in log.warning_signs(
+            recent, progress.best_epoch, config, unlabeled_prior, val_data.truth_known
+        ):
+            logger.warning(f"  WARNING: {sign}")
+        write_epoch(board, recent[-1], unlabeled_prior, val_store, probability, kept)
+        # last.pt is written last: until then a killed run does this epoch again
+        if kept:
+            best = best_path(folder)
+            state.save_best(best, evaluated, plain(config), val_data.wants, threshold, val)
+        add_metrics(metrics_path, recent[-1])
+        state.save(last)
     if progress.epoch < n_epochs:
         logger.info(
             f"Early stopping: no better validation AUC in {settings.early_stopping_patience} epochs"
         )
-
-
-def keep_epoch(
-    config: PUConfig,
-    state: State,
-    evaluated: nn.Module,
-    val_data: Input,
-    probability: np.ndarray,
-    recent: list[dict],
-    n_epochs: int,
-    kept: bool,
-    folder: Path,
-    board: SummaryWriter,
-) -> None:
-    """Log and save what an epoch reached; only the first process does.
-
-    evaluated: the network that was scored, or its average. probability: float64 (n,), its scores of
-    ``val_data``. recent: metrics of up to three epochs, this one last. n_epochs: of the run. kept:
-    whether the weights of this epoch are.
-    """
-    assert state.priors is not None
-    metrics, progress = recent[-1], state.progress
-    unlabeled_prior, val_store = state.priors.unlabeled_prior, val_data.store
-    log_epoch(metrics, n_epochs, kept, progress)
-    for sign in warning_signs(
-        recent, progress.best_epoch, config, unlabeled_prior, val_data.truth_known
-    ):
-        logger.warning(f"  WARNING: {sign}")
-    write_epoch(board, metrics, unlabeled_prior, val_store, probability, kept)
-    # last.pt is written last: until then a killed run does this epoch again
-    if kept:
-        threshold = metrics["val"]["at_val_threshold"]["threshold"]
-        state.save_best(
-            best_path(folder), evaluated, plain(config), val_data.wants, threshold, metrics["val"]
-        )
-    add_metrics(folder / "metrics.jsonl", metrics)
-    state.save(last_path(folder))
 
 
 def train_one_epoch(
@@ -277,74 +236,66 @@ def train_one_epoch(
     model: nn.Module,
     loader: DataLoader,
     sampler: PUBatchSampler,
-    total_steps: int,
-    folder: Path,
+    n_steps: int,
+    last: Path,
 ) -> None:
     """Take the steps that are left of an epoch; add up `STEP_METRICS` in state.totals.
 
     model: calls state.network, compiled or shared. loader: batches of the ``sampler``, P first.
-    total_steps: of the run. folder: of the run, for last.pt amid the epoch.
+    n_steps: of the run. last: where the state is saved amid the epoch.
     """
-    loss_config, settings, progress = config.loss, config.training, state.progress
-    assert state.priors is not None
-    prior, unlabeled_prior = state.priors.prior, state.priors.unlabeled_prior
-    data: Any = loader.dataset
-    device, n_p, n_u = state.totals.device, sampler.n_pos_per_process, sampler.n_unl_per_process
-    ramp = min(1.0, (progress.epoch + 1) / max(1, loss_config.rampup_epochs))
-    weight = loss_config.lambda_consistency * ramp
-    generator = torch.Generator(device)
+    settings, loss, priors = config.training, config.loss, state.priors
+    data, device = cast(Input, loader.dataset), state.totals.device
+    weight, n_p = consistency_weight(config, state.progress.epoch), sampler.n_pos_per_process
     model.train()
-    loop.begin_epoch(state)
 
-    title = f"Epoch {progress.epoch + 1}"
-    for batch in loop.progress_bar(loader, title, len(sampler), progress.batch):
-        step = progress.step
-        if step >= total_steps:
-            break
-        # Streams of their own for every step: nothing depends on what was drawn before
+    title = f"Epoch {state.progress.epoch + 1}"
+    for batch in loop.batches_left(state, loader, title, len(sampler), n_steps):
+        step = state.progress.step
         torch.manual_seed(stream_seed(settings.seed, "dropout", step, sampler.rank))
-        generator.manual_seed(stream_seed(settings.seed, "views", step, sampler.rank))
-        loop.set_rate(state.optimizer, learning_rate(config, step, total_steps))
+        generator = loop.generator(device, settings.seed, "views", step, sampler.rank)
+        loop.set_rate(state.optimizer, learning_rate(config, step, n_steps))
 
         # One forward on [P weak, U weak, U strong], so that batch norm sees one distribution
         weak, strong, near = data.views(batch, n_p, generator)
         with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
-        # Of windows, `near` says which places are labelled; all parts are of the global batch
-        parts = (*z.float().split([n_p, n_u, n_u]), *near)
-        z_p, z_u, z_s, *near = (distributed.from_all(part.flatten()) for part in parts)
-        z_p, z_u = data.split(z_p, z_u, near)
-        z_s = data.unlabeled(z_s, near)
+        # Of windows, `places` says which are labelled; all parts are of the global batch
+        parts = (*z.float().split([n_p, len(strong), len(strong)]), *near)
+        z_p, z_u, z_s, *places = (distributed.from_all(part.flatten()) for part in parts)
+        z_p, z_u = data.split(z_p, z_u, places)
 
         # nnPU: `objective` is differentiated, `risk` is reported
-        objective, risk = nnpu_risk(
-            z_p, z_u, prior, unlabeled_prior,
-            loss_config.surrogate, loss_config.beta, loss_config.gamma,
-        )  # fmt: skip
-        r_minus = negative_risk(z_p.detach(), z_u.detach(), unlabeled_prior, loss_config.surrogate)
+        prior, prior_u = priors.prior, priors.unlabeled_prior
+        objective, risk = nnpu_risk(z_p, z_u, prior, prior_u, loss.surrogate, loss.beta, loss.gamma)
+        r_minus = negative_risk(z_p.detach(), z_u.detach(), prior_u, loss.surrogate)
 
-        # FixMatch: pseudo-labels from the weak views teach the strong ones
+        # FixMatch: pseudo-labels from the weak views, by the average if that teaches
         z_t = z_u
-        if settings.ema_teacher and state.average is not None:
-            with torch.no_grad(), autocast(settings.precision, device):
-                z_t = distributed.from_all(state.average(weak[n_p:]).float().flatten())
-            z_t = data.unlabeled(z_t, near)
+        if settings.ema_teacher:
+            z_t = data.unlabeled(teacher_logits(config, state, weak[n_p:]), places)
         q, threshold = pseudo_labels(config, state, z_t)
+        z_s = data.unlabeled(z_s, places)
         consistency, mask = fixmatch_consistency(z_u, z_s, threshold, pseudo_probability=q)
-        loss = objective + weight * consistency
+        consistency = weight * consistency
 
-        loop.take_step(state, loss, config.optimizer.grad_clip)
-        if state.average is not None:
-            update_average(state.average, state.network, settings.ema_decay or 0.999, step)
-        state.totals += step_metrics(
-            risk, weight * consistency, mask, q, clipped=r_minus < -loss_config.beta, z_u=z_u
-        )
-        if progress.step % settings.checkpoint_every_steps == 0:
-            loop.require_finite(state)
-            if sampler.rank == 0:
-                state.save(last_path(folder))
-        raise_if_stopped()
-    loop.require_finite(state)
+        loop.take_step(state, objective + consistency, config.optimizer.grad_clip)
+        update_average(state, settings.ema_decay or 0.999, step)
+        state.totals += log.step_metrics(risk, consistency, mask, q, r_minus < -loss.beta, z_u)
+        state.save_every(settings.checkpoint_every_steps, last)
+
+
+def consistency_weight(config: PUConfig, epoch: int) -> float:
+    """Return the weight of FixMatch's loss in an epoch, from 0: it rises along a ramp."""
+    ramp = min(1.0, (epoch + 1) / max(1, config.loss.rampup_epochs))
+    return config.loss.lambda_consistency * ramp
+
+
+def teacher_logits(config: PUConfig, state: State, weak: Tensor) -> Tensor:
+    """Return what the average says of all processes' weak views, (n, 1, s, s) here: (m,)."""
+    assert state.average is not None
+    with torch.no_grad(), autocast(config.training.precision, weak.device):
+        return distributed.from_all(state.average(weak).float().flatten())
 
 
 def pseudo_labels(config: PUConfig, state: State, z_t: Tensor) -> tuple[Tensor, float | Tensor]:
@@ -353,7 +304,6 @@ def pseudo_labels(config: PUConfig, state: State, z_t: Tensor) -> tuple[Tensor, 
     z_t: logits (n,) of weak views of the unlabeled, by the network or its average. Moves the
     running means in state.adaptive.
     """
-    assert state.priors is not None
     q, threshold = weak_probability(z_t), config.loss.consistency_threshold
     if config.loss.distribution_alignment:
         state.adaptive[2].lerp_(q.mean(), 0.001)
@@ -406,6 +356,6 @@ def evaluate_checkpoint(args: argparse.Namespace) -> None:
         }
         write_json(output, content)
         with open_log():
-            log_split(args.split, report)
+            log.log_split(args.split, report)
         print(f"Wrote {output}")
     distributed.end()

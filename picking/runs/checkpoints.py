@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, require_stored, write_atomically
+from picking.runs import distributed
 
 DAMAGED = (*DAMAGED_ARRAY, IndexError, AttributeError, AssertionError)
 MOST_WEIGHTS = 1_000_000_000  # of a network: 4 GB, a hundred times those of our largest
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Save a checkpoint so that a killed process never leaves half of one."""
+    """Save a checkpoint, whole or not at all; of several processes only the first does."""
+    if not distributed.is_first():
+        return
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())

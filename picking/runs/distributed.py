@@ -1,8 +1,8 @@
 """Processes that work on one run together, as torchrun starts them; alone, a process is one of 1.
 
 Every process trains on its share of each batch and scores its share of what is scored, and gets
-what all of them found: so all go the same way, with the numbers of one. Only the first, rank 0,
-writes; the others wait for it where they read that.
+the results of all: so all go the same way, with the numbers of one. Only the first, rank 0, writes;
+the others wait for it where they read that.
 """
 
 import os
@@ -51,6 +51,11 @@ def end() -> None:
 def place() -> tuple[int, int]:
     """Return this process's rank and the world size, (0, 1) outside torchrun."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes."""
+    return place()[0] == 0
 
 
 def wait_for_all() -> None:

@@ -30,6 +30,7 @@ from picking.files import (
     write_atomically,
     write_json,
 )
+from picking.runs import distributed
 
 # Where data lie; whether they are the same data their content hash says
 PLACES = {"data.dir", "data.train_dir", "data.val_dir", "data.test_dir"}
@@ -127,7 +128,8 @@ def read_metrics(path: Path, n_epochs: int) -> list[dict]:
 def keep_metrics(path: Path, n_epochs: int) -> list[dict]:
     """Cut from metrics.jsonl what a killed run left behind its ``n_epochs``; return those."""
     history = read_metrics(path, n_epochs)
-    write_atomically(path, "".join(json.dumps(m, allow_nan=False) + "\n" for m in history))
+    if distributed.is_first():
+        write_atomically(path, "".join(json.dumps(m, allow_nan=False) + "\n" for m in history))
     return history
 
 
@@ -135,7 +137,10 @@ def add_metrics(path: Path, metrics: dict) -> None:
     """Add an epoch's line to metrics.jsonl; it is on disk before the checkpoint that counts it.
 
     A line torn by a kill or a full disk stands behind those counted, where `keep_metrics` cuts.
+    Of several processes only the first adds it.
     """
+    if not distributed.is_first():
+        return
     line = json.dumps(metrics, allow_nan=False) + "\n"
     with naming(path), path.open("a") as file:
         file.write(line)

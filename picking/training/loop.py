@@ -2,13 +2,10 @@
 
 A script's loop reads ::
 
-    begin_epoch(state)
-    for batch in progress_bar(...):
+    for batch in batches_left(state, loader, title, n_batches):
         set_rate(state.optimizer, cosine(...))
         loss = ...
         take_step(state, loss, grad_clip)
-        raise_if_stopped()
-    require_finite(state)
 """
 
 import contextlib
@@ -22,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from picking.config import ActiveOptimizerConfig, OptimizerConfig
-from picking.errors import Stopped, UserError
+from picking.errors import Stopped, UserError, raise_if_stopped
 from picking.runs import distributed
 from picking.runs.checkpoints import all_finite
+from picking.seeds import stream_seed
 
 CHECK_FINITE_EVERY = 50  # steps; looking at every loss would make a GPU wait
 
@@ -60,7 +58,12 @@ class State:
 
     def __post_init__(self) -> None:
         self.weights = list(self.network.parameters())  # looked for once, not in every step
-        begin_epoch(self)
+        self.begin_epoch()
+
+    def begin_epoch(self) -> None:
+        """Begin to time steps and to look for numbers that are not finite."""
+        self.first_bad = torch.full((), -1, device=self.totals.device)
+        self.since = time.monotonic()
 
 
 def new_optimizer(
@@ -92,19 +95,29 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def progress_bar(batches: Iterable, title: str, n_batches: int, n_done: int) -> Iterable:
-    """Return ``batches`` behind a tqdm bar, on the first process's terminal only."""
+def batches_left(
+    state: State, batches: Iterable, title: str, n_batches: int, n_steps: float = math.inf
+) -> Iterator[Any]:
+    """Yield the batches that are left of an epoch, a step each; between two it may be stopped.
+
+    title, n_batches: of the epoch, for the first process's progress bar. n_steps: of the run.
+    Raises `Stopped`, or `UserError` after a loss or gradient that was not finite.
+    """
     from tqdm import tqdm
 
-    rank, _ = distributed.place()
-    off = True if rank else None
-    return tqdm(batches, title, n_batches, initial=n_done, disable=off, leave=False)
+    state.begin_epoch()
+    off, n_done = None if distributed.is_first() else True, state.progress.batch
+    for batch in tqdm(batches, title, n_batches, initial=n_done, disable=off, leave=False):
+        if state.progress.step >= n_steps:
+            break
+        yield batch
+        raise_if_stopped()
+    require_finite(state)
 
 
-def begin_epoch(state: State) -> None:
-    """Begin to time steps and to look for numbers that are not finite."""
-    state.first_bad = torch.full((), -1, device=state.totals.device)
-    state.since = time.monotonic()
+def generator(device: torch.device, seed: int, *names: str | int) -> torch.Generator:
+    """Return a generator of its own for a use in a step: nothing depends on earlier draws."""
+    return torch.Generator(device).manual_seed(stream_seed(seed, *names))
 
 
 def take_step(state: State, loss: Tensor, grad_clip: float) -> None:

@@ -80,7 +80,7 @@ def patch_by_patch(network, image, scores, patch_px, input_px):
     cells = np.argwhere(np.ones(scores.logits.shape, dtype=bool))
     patches = cut_patches(image, scores.positions_px(cells), patch_px)
     with torch.no_grad():
-        z = Patches(patches, input_px, None).logits(network, patches, CPU, "fp32")
+        z = Patches(patches, input_px, None).logits(network, patches, CPU)
     return z.numpy().reshape(scores.logits.shape)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_the_average_moves_by_its_decay_and_copies_the_buffers():
     network.running_mean.fill_(5)
     for step, decay in ((0, 0.1), (8, 0.5), (10_000, 0.9)):
         nn.init.constant_(average.weight, 1)
-        update_average(average, network, 0.9, step)
+        update_average(SimpleNamespace(average=average, network=network), 0.9, step)
         assert average.weight.tolist() == pytest.approx([2 - decay] * 3)
         assert average.running_mean.tolist() == [5] * 3
 
