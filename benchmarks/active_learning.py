@@ -205,7 +205,7 @@ def full_size(args: argparse.Namespace) -> None:
     def score_batch() -> None:
         score_pool(
             network, images, np.arange(args.batch_size), device, batch_size=args.batch_size,
-            precision_context=lambda: autocast(training.precision, device),
+            precision=training.precision,
         )  # fmt: skip
 
     seconds = {}

@@ -8,7 +8,7 @@ their batch, so memory grows with the pool only by the numbers kept.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from picking.errors import UserError, raise_if_stopped
 from picking.runs import distributed
 from picking.training.augment import to_float
+from picking.training.scoring import autocast
 
 AMBIGUOUS = 0.2  # a pixel is ambiguous where |2p - 1| is below this
 FOREGROUND = 0.2  # a pixel is foreground where p is above this
 # The same limits as logits, so that no map of p is needed for them: |2p - 1| = tanh(|z| / 2).
 AMBIGUOUS_LOGIT = 2 * math.atanh(AMBIGUOUS)
 FOREGROUND_LOGIT = math.log(FOREGROUND / (1 - FOREGROUND))
-
-PrecisionContext = Callable[[], contextlib.AbstractContextManager]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,15 +62,14 @@ def score_pool(
     device: torch.device,
     *,
     batch_size: int,
-    precision_context: PrecisionContext = contextlib.nullcontext,
+    precision: str = "fp32",
     extras: frozenset[str] = frozenset(),
 ) -> PoolScores:
     """Run the network over some images of a store and keep their scores and features.
 
     Of several processes each runs it over its share, in the batches of one, and gets all scores.
-    The network is used in eval mode and left in the mode it had. Its deepest block must be named
-    `bottleneck` and, for `badge`, its last 1x1 convolution `head`. Pass the plain module: hooks do
-    not see into a compiled one.
+    Pass the plain network, whose deepest block is named `bottleneck` and its last 1x1 convolution
+    `head`: hooks do not see into a compiled one. It is left in eval mode.
 
     Args:
         network: (B, 1, S, S) standardised images -> (B, 1, S, S) logits, on ``device``.
@@ -79,29 +77,29 @@ def score_pool(
         rows: int64 (n,), which of them to score; at least one.
         device: where the network lies.
         batch_size: images a batch.
-        precision_context: makes the autocast context for the network; scores are float32 always.
+        precision: of the network, see `autocast`; scores are float32 always.
         extras: `bald` (mutual information between prediction and the 8 symmetries of the square,
-            at 8 forward passes) and `badge` (the gradient embedding of the
-            `head`).
+            at 8 forward passes) and `badge` (the gradient embedding of the `head`).
 
     Raises:
-        UserError: when a score is not finite, or the network lacks a module that is needed.
+        UserError: when a score is not finite.
     """
     rows = np.asarray(rows, dtype=np.int64)
     mine = distributed.share_of_places(len(rows), batch_size)
     kept: dict[str, np.ndarray] = {}
-    with _eval_mode(network), _taps(network, "badge" in extras) as tapped:
+    network.eval()
+    with _taps(network, "badge" in extras) as tapped:
         for start in range(0, len(mine), batch_size):
             raise_if_stopped()
             batch = slice(start, start + batch_size)
             of_batch = rows[mine[batch]]
             x = to_float(torch.from_numpy(np.asarray(images[of_batch])).to(device))
-            with precision_context():
+            with autocast(precision, device):
                 z = network(x)
             # Taken out before the symmetries below pass the same hooks.
             numbers = pixel_scores(z) | tapped
             if "bald" in extras:
-                numbers["bald"] = _bald(network, x, z, precision_context)
+                numbers["bald"] = _bald(network, x, z, precision)
             for name, value in numbers.items():
                 if name not in kept:
                     kept[name] = np.empty((len(mine), *value.shape[1:]), np.float32)
@@ -114,8 +112,8 @@ def pixel_scores(z: Tensor) -> dict[str, Tensor]:
     """Return the scores of a batch by name, (B,) float32 each, from logits (B, 1, H, W).
 
     `uncertainty` is the mean over pixels of min(p, 1-p), `entropy` that of H(p) in nats, `margin`
-    the share of ambiguous pixels, |2p-1| < 0.2. With `foreground_` before it, each is taken over
-    foreground pixels alone, p > 0.2, and 0 where there is none. `foreground` is their share,
+    the fraction of ambiguous pixels, |2p-1| < 0.2. With `foreground_` before it, each is taken over
+    foreground pixels alone, p > 0.2, and 0 where there is none. `foreground` is their fraction,
     `positive` that of pixels with p >= 0.5.
     """
     z = z.float().flatten(1)
@@ -148,7 +146,7 @@ def _entropy(magnitude: Tensor, smaller: Tensor) -> Tensor:
     return F.softplus(-magnitude).addcmul_(magnitude, smaller)
 
 
-def _bald(network: nn.Module, x: Tensor, z: Tensor, precision_context: PrecisionContext) -> Tensor:
+def _bald(network: nn.Module, x: Tensor, z: Tensor, precision: str) -> Tensor:
     """Mean over pixels of H(mean p) - mean H(p) over the 8 symmetries of the square, (B,).
 
     ``x`` and the logits ``z`` of the image as it lies are (B, 1, S, S). Gal et al. 2017, with the
@@ -157,7 +155,7 @@ def _bald(network: nn.Module, x: Tensor, z: Tensor, precision_context: Precision
     p_sum, entropy_sum = torch.zeros_like(x), torch.zeros_like(x)
     for view in range(8):
         if view:
-            with precision_context():
+            with autocast(precision, x.device):
                 z = network(_turn(x, view))
             z = _turn_back(z, view)
         magnitude = z.float().abs()
@@ -180,17 +178,6 @@ def _turn_back(x: Tensor, view: int) -> Tensor:
 
 
 @contextlib.contextmanager
-def _eval_mode(network: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@contextlib.contextmanager
 def _taps(network: nn.Module, with_badge: bool) -> Iterator[dict[str, Tensor]]:
     """Yield a dictionary that each forward pass fills with the batch's `features` and `badge`.
 
@@ -204,25 +191,15 @@ def _taps(network: nn.Module, with_badge: bool) -> Iterator[dict[str, Tensor]]:
     def embed_gradient(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         tapped["badge"] = _gradient_embedding(inputs[0], output)
 
-    hooks = [(_module(network, "bottleneck"), pool_features)]
+    hooks = [(network.get_submodule("bottleneck"), pool_features)]
     if with_badge:
-        hooks.append((_module(network, "head"), embed_gradient))
+        hooks.append((network.get_submodule("head"), embed_gradient))
     handles = [module.register_forward_hook(hook) for module, hook in hooks]
     try:
         yield tapped
     finally:
         for handle in handles:
             handle.remove()
-
-
-def _module(network: nn.Module, name: str) -> nn.Module:
-    found = dict(network.named_modules()).get(name)
-    if found is None:
-        raise UserError(
-            f"{type(network).__name__} has no module named '{name}', which scoring a pool needs: "
-            f"use a network of models/unet.py or name its layers so"
-        )
-    return found
 
 
 def _gradient_embedding(h: Tensor, z: Tensor) -> Tensor:

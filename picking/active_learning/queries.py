@@ -15,7 +15,6 @@ from picking.active_learning.pool_scores import PoolScores, score_pool
 from picking.config import ActiveConfig
 from picking.runs import distributed
 from picking.stores.segmentation import SegmentationStore
-from picking.training.scoring import autocast
 
 
 def query(
@@ -48,7 +47,7 @@ def query(
         return score_pool(
             network, store.images, rows, device,
             batch_size=training.eval_batch_size,
-            precision_context=lambda: autocast(training.precision, device),
+            precision=training.precision,
             extras=strategy.extras if rows is unlabelled else frozenset(),
         )  # fmt: skip
 

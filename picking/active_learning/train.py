@@ -245,7 +245,7 @@ def run_iteration(
         "train_seconds": state.progress.train_seconds,
         "val_images": len(splits.val),
         "test_images": len(test) if test else None,
-        "test": evaluate(config, network, test, device) if test else None,
+        "test": evaluate_pixels(network, test, config.training, device) if test else None,
         "query_seconds": None,
     }
     if k + 1 < len(counts):
@@ -289,13 +289,13 @@ def train(
 
     while progress.epoch < training.epochs:
         raise_if_stopped()
-        batches[:] = batches_left(config, progress, len(labelled), unlabeled if weight else None)
+        batches[:] = positions_left(config, progress, len(labelled), unlabeled if weight else None)
         epoch, val = progress.epoch + 1, None
         with loop.saving_on_stop(state, lambda: save_last(folder, state)):
             train_one_epoch(config, state, model, loader, n_steps, weight)
             distributed.take_buffers_of_first(state.network)
             if epoch == training.epochs or epoch % training.evaluate_every_epochs == 0:
-                val = evaluate(config, state.network, splits.val, device)
+                val = evaluate_pixels(state.network, splits.val, training, device)
         means = dict(zip(STEP_METRICS, (state.totals / n_steps).tolist(), strict=True))
         loop.end_epoch(state)
         # AP decides while nothing is called a particle yet and F1 stands at 0
@@ -318,7 +318,7 @@ def train(
         save_last(folder, state)
 
 
-def batches_left(
+def positions_left(
     config: ActiveConfig, progress: loop.Progress, n_labelled: int, unlabeled: np.ndarray | None
 ) -> list:
     """Return this process's batches that are left of an epoch: positions among the labelled.
@@ -427,11 +427,3 @@ def learning_rate(config: ActiveConfig, step: int, n_steps: int) -> float:
     """Return the rate of a step: half a cosine from lr to lr * final_lr_share."""
     highest = config.optimizer.lr
     return loop.cosine(step, n_steps, highest, highest * config.optimizer.final_lr_share)
-
-
-def evaluate(
-    config: ActiveConfig, network: nn.Module, store: SegmentationStore, device: torch.device
-) -> dict[str, float | None]:
-    """Return the metrics over all pixels of a split."""
-    training = config.training
-    return evaluate_pixels(network, store, training.eval_batch_size, training.precision, device)

@@ -5,6 +5,7 @@ import contextlib
 import torch
 from torch import nn
 
+from picking.config import ActiveTrainingConfig
 from picking.errors import raise_if_stopped
 from picking.metrics import pixels
 from picking.runs import distributed
@@ -24,8 +25,7 @@ def autocast(precision: str, device: torch.device) -> contextlib.AbstractContext
 def evaluate_pixels(
     network: nn.Module,
     store: SegmentationStore,
-    batch_size: int,
-    precision: str,
+    settings: ActiveTrainingConfig,
     device: torch.device,
 ) -> dict[str, float | None]:
     """Return `pixels.pixel_metrics` over all pixels of a split, streamed a batch at a time.
@@ -33,12 +33,12 @@ def evaluate_pixels(
     Every process counts its share of the images; counts add up to those of one, exactly.
     """
     network.eval()
-    counts = pixels.new_counts(device)
+    counts, batch_size = pixels.new_counts(device), settings.eval_batch_size
     for start in distributed.share_of_batches(len(store), batch_size):
         raise_if_stopped()
         images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
         masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
-        with autocast(precision, device):
+        with autocast(settings.precision, device):
             z = network(to_float(images))
         pixels.add(counts, z, masks)
     distributed.add_up(counts)

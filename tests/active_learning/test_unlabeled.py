@@ -313,7 +313,7 @@ def test_with_every_image_labelled_it_is_off_and_the_log_says_so_once(seg_store,
     ("name", "n", "place"),
     [
         ("pixel_consistency", 5, "1 after epoch 1, batch 1"),  # amid the first of two
-        ("evaluate", 5, "1 after epoch 1, batch 2"),
+        ("evaluate_pixels", 5, "1 after epoch 1, batch 2"),
     ],
 )
 def test_a_run_stopped_amid_an_epoch_ends_as_if_never_stopped(

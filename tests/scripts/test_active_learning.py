@@ -98,7 +98,7 @@ def test_metrics_are_the_best_models_on_validation(finished, seg_store):
         config = config_from_dict(best["config"], "", ActiveConfig)
         network = initial_weights.new_network(config, "init", 0)
         network.load_state_dict(best["network"])
-        again = training.evaluate(config, network, store, CPU)
+        again = training.evaluate_pixels(network, store, config.training, CPU)
         assert again == {key: figures[key] for key in again}
 
 
