@@ -130,7 +130,7 @@ def loading(n: int, folder: Path) -> Callable[[], object]:
 
     def job() -> None:
         store = PatchStore(folder / "patches", "train")
-        sampler = PUBatchSampler(store, 32)
+        sampler = PUBatchSampler(store.labeled, 32)
         for epoch in range(200):
             sampler.set_epoch(epoch)
             for rows in sampler:

@@ -19,7 +19,7 @@ from picking.training.networks import build_network
 
 logger = logging.getLogger(__name__)
 
-# Ash and Adams 2020: a share of what was learned, and some of a new start
+# Ash and Adams 2020: a fraction of what was learned, and some of a new start
 SHRINK, PERTURB = 0.4, 0.1
 GATES = "gates."  # the layers of an Attention U-Net that a U-Net has not
 
@@ -97,21 +97,16 @@ def read_initial_weights(
     path: a best_model.pt of PU learning with a U-Net or of segmentation. Attention gates that it
     has not are the network's own; all else must fit, or it is a `UserError` that says what differs.
     """
-    checkpoint = load_checkpoint(path)
-    use = "use best_model.pt of a segmentation run, or of PU learning with model.backbone=unet"
-    theirs: Any
-    if checkpoint["kind"] == "pu_classifier":
-        theirs = config_from_dict(checkpoint.get("config"), f"checkpoint {path}", PUConfig).model
-        if theirs.backbone != "unet":
-            raise UserError(
-                f"active_learning.initial_weights: {path} is a {theirs.backbone}, not a U-Net: "
-                f"{use}"
-            )
-    elif checkpoint["kind"] == "segmentation":
-        saved = config_from_dict(checkpoint.get("config"), f"checkpoint {path}", ActiveConfig)
-        theirs = saved.model
-    else:
-        raise UserError(f"active_learning.initial_weights: {path} is no trained model: {use}")
+    checkpoint, theirs, backbone = load_checkpoint(path), None, None
+    if kind := {"pu_classifier": PUConfig, "segmentation": ActiveConfig}.get(checkpoint["kind"]):
+        config: Any = config_from_dict(checkpoint.get("config"), f"checkpoint {path}", kind)
+        theirs, backbone = config.model, getattr(config.model, "backbone", "unet")
+    if backbone != "unet":
+        what = f"a {backbone}, not a U-Net" if backbone else "no trained model"
+        raise UserError(
+            f"active_learning.initial_weights: {path} is {what}: use best_model.pt of a "
+            "segmentation run, or of PU learning with model.backbone=unet"
+        )
 
     needed = {key: getattr(theirs, key) for key in ("width", "depth")}
     if getattr(theirs, "name", None) == "attention_unet":

@@ -106,14 +106,12 @@ def log_start(
 
     replaced_prior: the number that loss.prior was before --use-data-prior.
     """
-    logger.info(f"Device: {device}, {sampler.world_size} process(es)")
-    logger.info(
-        f"Patches: {len(sampler.positive):,} labelled positives, {len(sampler.unlabeled):,} "
-        f"unlabeled; {sampler.n_pos_per_batch} + {sampler.n_unl_per_batch} in every batch"
-    )
-    logger.info(f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)")
     chosen = config.loss
     logger.info(
+        f"Device: {device}, {sampler.world_size} process(es)\n"
+        f"Patches: {len(sampler.positive):,} labelled positives, {len(sampler.unlabeled):,} "
+        f"unlabeled; {sampler.n_pos_per_batch} + {sampler.n_unl_per_batch} in every batch\n"
+        f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)\n"
         f"Prior (π_T): {priors.prior:.4f} from {priors.prior_source} (loss.prior: {chosen.prior})"
     )
     if replaced_prior is not None:
@@ -125,16 +123,16 @@ def log_start(
         f"Prior of the unlabeled (π_U): {priors.unlabeled_prior:.4f} from "
         f"{priors.unlabeled_prior_source} (loss.unlabeled_prior: {chosen.unlabeled_prior})"
     )
-    if config.loss.one_prior:
+    if chosen.one_prior:
         logger.info(
             "WARNING: loss.one_prior uses one prior for both; where the unlabeled set has another "
             "share of positives, that moves the decision threshold"
         )
     logger.info(
         f"Early stopping: after {config.training.early_stopping_patience} epochs without a better "
-        "validation AUC; trained from scratch"
+        "validation AUC; trained from scratch\n"
+        "Config:\n" + yaml.safe_dump(plain(config), sort_keys=False)
     )
-    logger.info("Config:\n" + yaml.safe_dump(plain(config), sort_keys=False))
 
 
 def log_epoch(metrics: dict, n_epochs: int, kept: bool, progress: Progress) -> None:
@@ -231,31 +229,30 @@ def success_criteria(val: dict, test: dict | None) -> list[dict]:
     Precision and recall are at the validation threshold. ``met`` is None where the test split
     is missing or has one class only.
     """
-    on_test = (
+    criteria = [("validation AUC > 0.80", val["auc"], val["auc"] > 0.80)]
+    on_test: list[tuple] = [(None, None)] * 5
+    if test is not None and test["auc"] is not None:
+        at = test["at_val_threshold"]
+        precision, recall, balanced = at["precision"], at["recall"], at["balanced_accuracy"]
+        called = (test["predicted_positive_share"], at["predicted_positive_share"])
+        has_both = all(0.01 <= fraction <= 0.99 for fraction in called)
+        low_auc = (test["intervals"]["auc"] or [test["auc"]])[0]
+        on_test = [
+            (test["auc"], test["auc"] > 0.75),
+            (precision, (precision or 0) > 0.70),
+            (recall, recall > 0.70),
+            (balanced, has_both and balanced > 0.55),
+            (low_auc, low_auc > FAILED_ATTEMPT_AUC),
+        ]
+    names = (
         "test AUC > 0.75",
         "test precision > 0.70",
         "test recall > 0.70",
         "no collapse (1 to 99% called positive, balanced accuracy > 0.55)",
         f"clearly better than {FAILED_ATTEMPT_AUC} (lower end of the AUC's interval)",
     )
-    criteria: list[tuple] = [("validation AUC > 0.80", val["auc"], val["auc"] > 0.80)]
-    if test is None or test["auc"] is None:
-        criteria += [(name, None, None) for name in on_test]
-    else:
-        at = test["at_val_threshold"]
-        called = (test["predicted_positive_share"], at["predicted_positive_share"])
-        balanced = at["balanced_accuracy"]
-        low_auc = (test["intervals"]["auc"] or [test["auc"]])[0]
-        values = (test["auc"], at["precision"], at["recall"], balanced, low_auc)
-        met = (
-            test["auc"] > 0.75,
-            (at["precision"] or 0) > 0.70,
-            at["recall"] > 0.70,
-            all(0.01 <= fraction <= 0.99 for fraction in called) and balanced > 0.55,
-            low_auc > FAILED_ATTEMPT_AUC,
-        )
-        criteria += zip(on_test, values, met, strict=True)
-    return [dict(zip(("criterion", "value", "met"), item, strict=True)) for item in criteria]
+    criteria += [(name, *pair) for name, pair in zip(names, on_test, strict=True)]
+    return [{"criterion": name, "value": value, "met": met} for name, value, met in criteria]
 
 
 def results(
@@ -304,14 +301,12 @@ def log_end(content: dict, folder: Path) -> None:
     if content["success_criteria"]:
         low, high = TARGET_MASK_RATE
         rate = _percent(content["mask_rate"])
-        logger.info(f"  {'Mask rate':<12} {rate}    target {low:.0%} to {high:.0%}")
-        logger.info("")
+        logger.info(f"  {'Mask rate':<12} {rate}    target {low:.0%} to {high:.0%}\n")
         logger.info("Success criteria (precision and recall at the validation threshold)")
     for item in content["success_criteria"]:
         met = {True: "met", False: "NOT met", None: "no test data"}[item["met"]]
         logger.info(f"  {met:<13} {_number(item['value']):<6}   {item['criterion']}")
-    logger.info("")
-    logger.info(f"Results: {folder / 'results.json'}")
+    logger.info(f"\nResults: {folder / 'results.json'}")
     logger.info(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
 
@@ -330,8 +325,7 @@ def log_split(split: str, report: dict) -> None:
     logger.info(f"  {'AUC':<18}{_number(report['auc'])} {_interval(intervals['auc'])}")
     base = f"(base rate {_number(report['ap_base_rate'])})"
     logger.info(f"  {'AP':<18}{_number(report['ap'])} {_interval(intervals['ap'])} {base}")
-    logger.info(f"  {'ECE':<18}{_number(report['ece'])}")
-    logger.info("")
+    logger.info(f"  {'ECE':<18}{_number(report['ece'])}\n")
 
 
 def _number(value: float | None) -> str:

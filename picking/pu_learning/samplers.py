@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ class PUBatchSampler:
     ``n_pos_per_process`` of P, then ``n_unl_per_process`` of U.
 
     Args:
-        dataset: has a boolean array ``labeled`` (n,), true for P; or is that array.
+        labeled: bool (n,), true for P.
         batch_size: of the global batch.
         ratio: p and u, labelled to unlabeled.
         seed: of the run.
@@ -34,20 +33,19 @@ class PUBatchSampler:
         world_size: how many processes there are.
 
     Raises:
-        UserError: when a batch would lack P or U, the dataset has none, or the processes cannot
-            share the batch equally.
+        UserError: when a batch would lack P or U, there are none, or the processes cannot share the
+            batch equally.
     """
 
     def __init__(
         self,
-        dataset: Any,
+        labeled: np.ndarray,
         batch_size: int,
         ratio: Sequence[float] = (1, 4),
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ):
-        labeled = np.asarray(getattr(dataset, "labeled", dataset), dtype=bool)
         self.positive = np.flatnonzero(labeled)
         self.unlabeled = np.flatnonzero(~labeled)
         self.n_pos_per_batch, self.n_unl_per_batch = split_batch(batch_size, ratio)
@@ -59,8 +57,8 @@ class PUBatchSampler:
         if self.n_pos_per_batch % world_size or self.n_unl_per_batch % world_size:
             raise UserError(
                 f"{world_size} processes cannot share the {self.n_pos_per_batch} labelled and "
-                f"{self.n_unl_per_batch} unlabeled patches of a batch equally: "
-                f"choose another batch size"
+                f"{self.n_unl_per_batch} unlabeled patches of a batch equally: choose another "
+                "batch size"
             )
         self.n_pos_per_process = self.n_pos_per_batch // world_size
         self.n_unl_per_process = self.n_unl_per_batch // world_size
@@ -73,38 +71,24 @@ class PUBatchSampler:
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Choose the epoch, from 0, and the batch in it that the next iteration starts at."""
-        if epoch < 0 or not 0 <= start_batch <= len(self):
-            raise ValueError(f"no batch {start_batch} of {len(self)} in epoch {epoch}")
         self.epoch, self.start_batch = epoch, start_batch
 
     def __iter__(self) -> Iterator[np.ndarray]:
         n_pos, n_unl = self.n_pos_per_batch, self.n_unl_per_batch
         first_step = self.epoch * len(self) + self.start_batch
-        of_positive = _draws(
-            self.positive, n_pos, first_step * n_pos, self.seed, "sampler", "positive"
-        )
-        of_unlabeled = _draws(
-            self.unlabeled, n_unl, self.start_batch * n_unl, self.seed, "sampler", "unl", self.epoch
-        )
-        my_pos = slice(self.rank * self.n_pos_per_process, (self.rank + 1) * self.n_pos_per_process)
-        my_unl = slice(self.rank * self.n_unl_per_process, (self.rank + 1) * self.n_unl_per_process)
+        of_p = ("sampler", "positive")
+        of_positive = _draws(self.positive, n_pos, first_step * n_pos, self.seed, *of_p)
+        of_u, start = ("sampler", "unl", self.epoch), self.start_batch * n_unl
+        of_unlabeled = _draws(self.unlabeled, n_unl, start, self.seed, *of_u)
         for _ in range(self.start_batch, len(self)):
-            yield np.concatenate([next(of_positive)[my_pos], next(of_unlabeled)[my_unl]])
+            parts = (np.split(next(of), self.world_size) for of in (of_positive, of_unlabeled))
+            yield np.concatenate([part[self.rank] for part in parts])
 
 
 def split_batch(batch_size: int, ratio: Sequence[float]) -> tuple[int, int]:
     """Return how many of P and of U a batch holds: int(batch_size·p/(p+u)) and the rest."""
-    try:
-        p, u = (float(part) for part in ratio)
-        valid = 0 < p < math.inf and 0 < u < math.inf
-    except (TypeError, ValueError):
-        valid = False
-    if not valid:
-        raise UserError(
-            f"the batch ratio must be two positive numbers, labelled and unlabeled as in [1, 4], "
-            f"but is {ratio!r}"
-        )
-    n_pos = int(batch_size * p / (p + u))
+    p, u = ratio
+    n_pos = int(batch_size * p / (p + u)) if min(ratio) > 0 else 0
     n_unl = batch_size - n_pos
     if n_pos < 1 or n_unl < 1:
         raise UserError(

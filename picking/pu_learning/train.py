@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     train_data, val_data = (open_input(store_folder, name, config) for name in ("train", "val"))
     require_both_classes(val_data.store)
     sampler = PUBatchSampler(
-        train_data.store,
+        train_data.store.labeled,
         config.training.batch_size,
         config.data.batch_ratio,
         seed=config.training.seed,

@@ -45,7 +45,7 @@ def use_patches(folder):
         store = PatchStore(folder, split)
         assert store.patches.dtype == np.uint8 and store[: len(store)].ndim == 3
         assert len(store.names) > store.micrograph.max(initial=-1)
-        next(iter(PUBatchSampler(store, 10)))
+        next(iter(PUBatchSampler(store.labeled, 10)))
         np.bincount(store.label), [store.ids[i] for i in store.micrograph]
 
 

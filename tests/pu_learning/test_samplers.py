@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -28,7 +26,7 @@ def epochs(sampler, *numbers):
 )
 def test_every_batch_holds_exactly_its_labelled_and_its_unlabeled(batch_size, ratio, n_pos, n_unl):
     labeled = flags(31, 217)
-    sampler = PUBatchSampler(SimpleNamespace(labeled=labeled), batch_size, ratio)
+    sampler = PUBatchSampler(labeled, batch_size, ratio)
     assert (sampler.n_pos_per_batch, sampler.n_unl_per_batch) == (n_pos, n_unl)
     batches = epochs(sampler, 0, 1)
     assert len(batches) == 2 * len(sampler) == 2 * -(-217 // n_unl)
@@ -116,9 +114,9 @@ def test_a_batch_too_small_for_the_ratio_names_both():
         PUBatchSampler(flags(3, 9), 0)
 
 
-@pytest.mark.parametrize("ratio", [[1, 0], [1], [1, 2, 3], [-1, 4], ["a", 4], 4, [float("nan"), 1]])
-def test_a_ratio_that_is_not_two_positive_numbers_is_an_error(ratio):
-    with pytest.raises(UserError, match="two positive numbers"):
+@pytest.mark.parametrize("ratio", [[1, 0], [0, 0], [-4, 4], [1, -4]])
+def test_a_ratio_of_no_positive_numbers_is_an_error(ratio):
+    with pytest.raises(UserError, match="needs at least one of each"):
         PUBatchSampler(flags(3, 9), 10, ratio)
 
 
@@ -126,12 +124,6 @@ def test_a_ratio_that_is_not_two_positive_numbers_is_an_error(ratio):
 def test_a_data_set_without_labelled_or_unlabeled_patches_is_an_error(n_positive, n_unlabeled):
     with pytest.raises(UserError, match=f"{n_positive} labelled and {n_unlabeled} unlabeled"):
         PUBatchSampler(flags(n_positive, n_unlabeled), 10)
-
-
-def test_a_start_beyond_the_epoch_is_refused():
-    sampler = PUBatchSampler(flags(3, 9), 10)
-    with pytest.raises(ValueError, match="no batch 3 of 2"):
-        sampler.set_epoch(0, 3)
 
 
 def test_a_data_loader_takes_it_as_its_batch_sampler():

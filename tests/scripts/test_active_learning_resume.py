@@ -178,11 +178,6 @@ def test_a_labelled_set_of_another_store_is_refused(tmp_path):
     [
         ("focal_dice", 5, signal.SIGTERM, "1 after epoch 1, batch 1"),  # amid the first of two
         ("evaluate_pixels", 5, signal.SIGINT, "1 after epoch 1, batch 2"),  # not yet validated
-            "evaluate_pixels",
-            5,
-            signal.SIGINT,
-            "1 after epoch 1, batch 2",
-        ),  # trained, not yet validated
         ("plain", 3, signal.SIGTERM, "0 after epoch 1"),  # amid writing what an epoch reached
     ],
 )
