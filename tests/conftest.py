@@ -88,6 +88,22 @@ def finished_run(store, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def seg_store(tmp_path_factory):
+    """A segmentation store of tiny images."""
+    from tests.fixtures import active_runs
+
+    return active_runs.write_store(tmp_path_factory.mktemp("seg_store"))
+
+
+@pytest.fixture(scope="session")
+def active_run(seg_store, tmp_path_factory):
+    """The folder of one uninterrupted run of active learning on it."""
+    from tests.fixtures import active_runs
+
+    return active_runs.learn(seg_store, tmp_path_factory.mktemp("active_run"))
+
+
+@pytest.fixture(scope="session")
 def empiar10017():
     """The folder of twelve real micrographs; skips where it is not."""
     default = ROOT / "../shared/data/empiar-10017"

@@ -11,7 +11,7 @@ import pytest
 
 from picking import errors
 from picking.errors import UserError, raise_if_stopped, run_script
-from tests.fixtures import ROOT
+from tests.fixtures import ROOT, run_python
 from tests.fixtures.stopping import WORDS, leave
 
 
@@ -137,5 +137,5 @@ def test_a_message_is_one_line_of_bounded_length_whatever_stood_in_the_file():
 
 def test_names_that_are_not_utf_8_are_printed():
     code = "from picking.errors import run_script; run_script(lambda: print('caf\\udce9'))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    result = run_python("-c", code)
     assert (result.returncode, result.stdout, result.stderr) == (0, "caf\\udce9\n", "")

@@ -3,7 +3,6 @@
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -14,7 +13,7 @@ import pytest
 from picking import parallel
 from picking.errors import UserError
 from picking.parallel import ordered_map, reading_workers
-from tests.fixtures import ROOT, active_runs, pu_runs
+from tests.fixtures import active_runs, pu_runs, run_python
 from tests.fixtures.patch_stores import content, done
 
 
@@ -46,18 +45,6 @@ def test_an_error_of_ours_while_workers_read_keeps_its_traceback():
         raise RuntimeError("shapes differ")
 
 
-@pytest.mark.parametrize("wrong", ["was killed", "has read nothing for 30 minutes"])
-def test_what_torch_says_of_its_workers_is_one_sentence_that_says_how_to_go_on(wrong):
-    says = {
-        "was killed": "DataLoader worker (pid 7) is killed by signal: Killed. ",
-        "has read nothing for 30 minutes": "DataLoader timed out after 1800 seconds",
-    }
-    words = f"{wrong}.*--num-workers.*--resume"
-    with pytest.raises(UserError, match=words) as error, reading_workers():
-        raise RuntimeError(says[wrong])
-    assert "\n" not in str(error.value)
-
-
 STOPPED = """
 import os, signal, sys, time
 from picking.errors import run_script
@@ -75,9 +62,7 @@ run_script(lambda: list(ordered_map(signal_all, range(50), 2, "Waiting")))
 
 
 def test_a_signal_to_parent_and_workers_ends_in_one_sentence_and_no_traceback():
-    ended = subprocess.run(
-        [sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True
-    )
+    ended = run_python("-c", STOPPED)
     assert (ended.returncode, ended.stderr.count("\n")) == (143, 1), ended.stderr
 
 
@@ -101,15 +86,7 @@ def test_spawned_workers_give_the_same_store_and_the_same_weights(
     data_set, store, finished_run, tmp_path
 ):
     images, out = active_runs.write_store(tmp_path / "images"), tmp_path / "spawned"
-    ended = subprocess.run(
-        [sys.executable, "-c", SPAWNS, data_set.root, store, images, out],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "OMP_NUM_THREADS": "1",
-        },
-        capture_output=True, text=True,
-    )  # fmt: skip
+    ended = run_python("-c", SPAWNS, data_set.root, store, images, out)
     assert ended.returncode == 0, ended.stderr
     assert content(out / "store") == done(data_set.root, tmp_path / "store", "--splits", "val")
     pu_runs.assert_same_run(out / "run", finished_run)

@@ -21,8 +21,8 @@ class PUBatchSampler:
     The order depends on the seed, the epoch and the position in it, on nothing drawn before: call
     ``set_epoch`` before each epoch, and with ``start_batch`` to go on in the middle of one.
 
-    With several processes, each yields its own equal part of the same global batches:
-    ``n_pos_per_process`` of P, then ``n_unl_per_process`` of U.
+    With several processes, each yields its own equal part of the same global batches, first
+    ``n_pos_per_process`` of P.
 
     Args:
         labeled: bool (n,), true for P.
@@ -61,7 +61,6 @@ class PUBatchSampler:
                 "batch size"
             )
         self.n_pos_per_process = self.n_pos_per_batch // world_size
-        self.n_unl_per_process = self.n_unl_per_batch // world_size
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.set_epoch(0)
 
@@ -75,13 +74,11 @@ class PUBatchSampler:
 
     def __iter__(self) -> Iterator[np.ndarray]:
         n_pos, n_unl = self.n_pos_per_batch, self.n_unl_per_batch
-        first_step = self.epoch * len(self) + self.start_batch
-        of_p = ("sampler", "positive")
-        of_positive = _draws(self.positive, n_pos, first_step * n_pos, self.seed, *of_p)
-        of_u, start = ("sampler", "unl", self.epoch), self.start_batch * n_unl
-        of_unlabeled = _draws(self.unlabeled, n_unl, start, self.seed, *of_u)
-        for _ in range(self.start_batch, len(self)):
-            parts = (np.split(next(of), self.world_size) for of in (of_positive, of_unlabeled))
+        start, first_step = self.start_batch, self.epoch * len(self) + self.start_batch
+        positive = _draws(self.positive, n_pos, first_step * n_pos, self.seed, "positive")
+        unlabeled = _draws(self.unlabeled, n_unl, start * n_unl, self.seed, "unl", self.epoch)
+        for _ in range(start, len(self)):
+            parts = (np.split(next(draws), self.world_size) for draws in (positive, unlabeled))
             yield np.concatenate([part[self.rank] for part in parts])
 
 
@@ -103,11 +100,11 @@ def _draws(
 ) -> Iterator[np.ndarray]:
     """Cut an endless chain of permutations into (size,) pieces, from its element ``start`` on."""
     number, used = divmod(start, len(indices))
-    left = stream(seed, *names, number).permutation(indices)[used:]
+    left = stream(seed, "sampler", *names, number).permutation(indices)[used:]
     while True:
         while len(left) < size:
             number += 1
-            more = stream(seed, *names, number).permutation(indices)
+            more = stream(seed, "sampler", *names, number).permutation(indices)
             left = np.concatenate([left, more])
         yield left[:size]
         left = left[size:]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from models import UNETS, PUClassifier
+from models import UNETS
 from picking.active_learning import initial_weights
 from picking.active_learning import train as training
 from picking.config import ActiveConfig, PUConfig, plain
@@ -16,15 +16,14 @@ from tests.fixtures.active_runs import (
     learn,
     learn_until_save,
     refused,
-    write_store,
 )
 
 ONE = ["active_learning.iterations=2", "training.epochs=1"]
 
 
-@pytest.fixture(scope="module")
-def seg_store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("seg_store"))
+def small(name="attention_unet", width=4, depth=2):
+    model = dataclasses.replace(ActiveConfig().model, name=name, width=width, depth=depth)
+    return dataclasses.replace(ActiveConfig(), model=model)
 
 
 def network_of(name, width=4, depth=2):
@@ -42,13 +41,17 @@ def pu_checkpoint(path, width=4, depth=2, **changes):
     return path, weights
 
 
-def segmentation_checkpoint(path, name="attention_unet", width=4):
-    weights = network_of(name, width).state_dict()
-    model = dataclasses.replace(ActiveConfig().model, name=name, width=width, depth=2)
-    config = plain(dataclasses.replace(ActiveConfig(), model=model))
-    content = {"kind": "segmentation", "config": config, "network": weights}
-    save_checkpoint(path, content)
+def segmentation_checkpoint(path, name="attention_unet", **changes):
+    weights = network_of(name).state_dict()
+    content = {"kind": "segmentation", "config": plain(small(name)), "network": weights}
+    save_checkpoint(path, {**content, **changes})
     return path, weights
+
+
+def without_a_gate(path):
+    weights = network_of("attention_unet").state_dict()
+    del weights["gates.0.w_g.0.weight"]
+    segmentation_checkpoint(path, network=weights)
 
 
 def starts_of(monkeypatch, *learnt, **more):
@@ -68,12 +71,7 @@ def test_a_pu_unets_weights_land_and_only_the_gates_are_new(seg_store, tmp_path,
     path, weights = pu_checkpoint(tmp_path / "pu.pt")
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, overrides=overrides)
-    new = initial_weights.new_network(
-        dataclasses.replace(
-            ActiveConfig(), model=dataclasses.replace(ActiveConfig().model, width=4, depth=2)
-        ),
-        "init", 0,
-    ).state_dict()  # fmt: skip
+    new = initial_weights.new_network(small(), "init", 0).state_dict()
     gates = {key for key in new if key.startswith("gates.")}
     assert gates and begun[0].keys() == weights.keys() | gates
     for key, value in begun[0].items():
@@ -81,40 +79,51 @@ def test_a_pu_unets_weights_land_and_only_the_gates_are_new(seg_store, tmp_path,
     assert not torch.equal(begun[0]["head.weight"], new["head.weight"])
     log = (run / "training.log").read_text()
     assert log.count(f"Starting from {path}\n") == 1 and "Initialized new model" not in log
-    assert "Warm-starting from previous iteration" in log  # iteration 1 goes on from its own
 
 
-@pytest.mark.parametrize("name", ["attention_unet", "unet"])
-def test_a_segmentation_runs_weights_land_whole(seg_store, tmp_path, monkeypatch, name):
-    path, weights = segmentation_checkpoint(tmp_path / "seg.pt", name)
+@pytest.mark.parametrize(
+    ("saved", "model"),
+    [("attention_unet", "attention_unet"), ("unet", "unet"), ("unet", "attention_unet")],
+)
+def test_a_segmentation_runs_weights_land(seg_store, tmp_path, monkeypatch, saved, model):
+    path, weights = segmentation_checkpoint(tmp_path / "seg.pt", saved)
     overrides = ["training.epochs=1", f"active_learning.initial_weights={path}"]
-    flags = ("--strategy", "full", "--model", name, "--run-name", "full")
+    flags = ("--strategy", "full", "--model", model, "--run-name", "full")
     _, begun = starts_of(monkeypatch, seg_store, tmp_path, *flags, overrides=overrides, run="full")
-    assert begun[0].keys() == weights.keys()
-    assert all(torch.equal(value, weights[key]) for key, value in begun[0].items())
-
-
-def test_a_unet_that_segments_starts_an_attention_unet(seg_store, tmp_path, monkeypatch):
-    path, weights = segmentation_checkpoint(tmp_path / "seg.pt", "unet")
-    overrides = [*ONE, f"active_learning.initial_weights={path}"]
-    _, begun = starts_of(monkeypatch, seg_store, tmp_path, overrides=overrides)
     assert all(torch.equal(begun[0][key], value) for key, value in weights.items())
+    assert begun[0].keys() - weights.keys() == {
+        key for key in begun[0] if saved != model and key.startswith("gates.")
+    }
 
 
-@pytest.mark.parametrize("flag", ["--no-warmstart", "--shrink-perturb"])
-def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch, flag):
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ((), "Warm-starting from previous iteration: "),
+        (("--no-warmstart",), "Initialized new model"),
+        (("--shrink-perturb",), "(shrunk to 0.4, plus 0.1 of a new model)"),
+    ],
+)
+def test_an_iteration_goes_on_from_the_last_ones_best_weights_unless_told_otherwise(
+    seg_store, tmp_path, monkeypatch, flags, line
+):
     path, weights = pu_checkpoint(tmp_path / "pu.pt")
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
-    flags = (flag, "--run-name", "run")
+    flags = (*flags, "--run-name", "run")
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, *flags, overrides=overrides, run="run")
-    best = load_checkpoint(run / "iteration_0" / "best_model.pt")
-    model = dataclasses.replace(ActiveConfig().model, width=4, depth=2)
-    fresh = initial_weights.new_network(dataclasses.replace(ActiveConfig(), model=model), "init", 1)
-    key = "head.weight"
-    new = fresh.state_dict()[key]
-    expected = new if flag == "--no-warmstart" else 0.4 * best["network"][key] + 0.1 * new
-    torch.testing.assert_close(begun[1][key], expected)
-    assert torch.equal(begun[0][key], weights[key])
+    assert torch.equal(begun[0]["head.weight"], weights["head.weight"])
+    assert line in (run / "training.log").read_text()
+    best = load_checkpoint(run / "iteration_0" / "best_model.pt")["network"]
+    fresh = initial_weights.new_network(small(), "init", 1)
+    parameters, fresh = dict(fresh.named_parameters()), fresh.state_dict()
+    for key, value in begun[1].items():
+        expected = fresh[key] if "--no-warmstart" in flags else best[key]
+        if "--shrink-perturb" in flags and key in parameters:  # not batch norm's statistics
+            expected = 0.4 * best[key] + 0.1 * fresh[key]
+        torch.testing.assert_close(value, expected)
+    # The optimiser starts anew: AdamW has counted the steps of iteration 1 only
+    optimizer = load_checkpoint(run / "last.pt")["optimizer"]
+    assert {int(part["step"]) for part in optimizer["state"].values()} == {2}
 
 
 @pytest.mark.parametrize(
@@ -150,6 +159,12 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
         (lambda path: pu_checkpoint(path, network=None), (), "is damaged"),
         (lambda path: pu_checkpoint(path, config=[]), (), "holds no configuration"),
         (lambda path: path.write_text("no weights"), (), "cannot be read"),
+        (
+            lambda path: pu_checkpoint(path, config=plain(PUConfig())),
+            (),
+            "is a resnet18, not a U-Net: use best_model.pt",
+        ),
+        (without_a_gate, (), "is of another architecture"),
     ],
 )
 def test_a_misfit_is_refused_naming_the_file_before_a_folder_is_made(
@@ -160,25 +175,7 @@ def test_a_misfit_is_refused_naming_the_file_before_a_folder_is_made(
     overrides = [f"active_learning.initial_weights={path}"]
     message = refused(seg_store, tmp_path / "e", *flags, overrides=overrides)
     assert str(path) in message and words in message
-    assert [found.name for found in (tmp_path / "e").iterdir()] == ["tiny.yaml"]
-
-
-def test_a_classifier_is_refused(seg_store, tmp_path):
-    path = tmp_path / "resnet.pt"
-    content = {"kind": "pu_classifier", "config": plain(PUConfig())}
-    save_checkpoint(path, {**content, "network": PUClassifier().state_dict()})
-    overrides = [f"active_learning.initial_weights={path}"]
-    message = refused(seg_store, tmp_path, overrides=overrides)
-    assert f"{path} is a resnet18, not a U-Net: use best_model.pt" in message
-
-
-def test_some_gates_without_the_others_are_refused(seg_store, tmp_path):
-    path, _ = segmentation_checkpoint(tmp_path / "seg.pt")
-    content = load_checkpoint(path)
-    del content["network"]["gates.0.w_g.0.weight"]
-    save_checkpoint(path, content)
-    overrides = [f"active_learning.initial_weights={path}"]
-    assert "another architecture" in refused(seg_store, tmp_path, overrides=overrides)
+    assert [path.name for path in (tmp_path / "e").iterdir()] == ["tiny.yaml"]
 
 
 def test_resume_needs_the_file_in_iteration_0_only_and_the_same_path(seg_store, tmp_path):

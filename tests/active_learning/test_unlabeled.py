@@ -1,7 +1,6 @@
 """Consistency on the pool: the loss, which images join, and that nobody reads their labels."""
 
 import copy
-import json
 import re
 import shutil
 import signal
@@ -28,14 +27,14 @@ from picking.training.warps import two_views, warp
 from tests.fixtures.active_runs import (
     arguments,
     assert_same_run,
+    epochs_of,
     labelled_of,
     learn,
-    learn_until_save,
     refused,
-    write_store,
-)  # fmt: skip
+)
 from tests.fixtures.gpu import fake_gpu
 from tests.fixtures.images import generator
+from tests.fixtures.runs import one_thread
 from tests.fixtures.stopping import leave, signal_at
 from tests.training.test_warps import disks, noise_and_masks, only
 
@@ -43,17 +42,8 @@ ON = ["consistency.weight=0.5", "consistency.threshold=0.55", "consistency.ratio
 
 
 @pytest.fixture(scope="module")
-def seg_store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("seg_store"))
-
-
-@pytest.fixture(scope="module")
 def finished(seg_store, tmp_path_factory):
     return learn(seg_store, tmp_path_factory.mktemp("finished"), overrides=ON)
-
-
-def epochs_of(run):
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 # Batch norm
@@ -321,22 +311,12 @@ def test_a_run_stopped_amid_an_epoch_ends_as_if_never_stopped(
 ):
     argv = arguments(seg_store, tmp_path, overrides=ON)
     monkeypatch.setattr(sys, "argv", [*map(str, ["script", *argv])])
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         signal_at(patch, training, name, n, signal.SIGTERM)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # as `learn` does: more of them add up in another order
-        try:
-            assert leave(script.main, capsys).status == 143
-        finally:
-            torch.set_num_threads(threads)
+        assert leave(script.main, capsys).status == 143
     assert_same_run(learn(seg_store, tmp_path, "--resume", overrides=ON), finished)
     log = (tmp_path / "uncertainty" / "training.log").read_text()
     assert re.findall("Resumed iteration (.*)", log) == [place]
-
-
-def test_a_run_killed_between_epochs_ends_as_if_never_stopped(seg_store, tmp_path, finished):
-    learn_until_save(3, seg_store, tmp_path, overrides=ON)
-    assert_same_run(learn(seg_store, tmp_path, "--resume", overrides=ON), finished)
 
 
 def test_reading_workers_change_nothing(seg_store, tmp_path, finished):

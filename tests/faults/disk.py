@@ -1,7 +1,7 @@
 """Every stage on a disk that is too small, with less room and more, and then with enough.
 
     python -m tests.faults.disk                     # 40 amounts of room for each stage, minutes
-    python -m tests.faults.disk --amounts 3 --faults size --stages active
+    python -m tests.faults.disk --amounts 3 --faults size --stages "active learning, 0 workers"
 
 Two faults: "room" is a tmpfs in a mount namespace of its own, which needs root or user namespaces;
 "size" is a limit on the size of a file (ulimit -f), which needs nothing. For each amount a stage is
@@ -13,183 +13,60 @@ where something is wrong, 3 where the fault cannot be made here.
 
 import argparse
 import contextlib
-import gc
 import os
 import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import traceback
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from PIL import Image
-
-import analyze_active_learning_results
-import pick_particles
-import preprocess_coco_full_dataset
-import train_active_learning_fixed
-import train_pu_fixed_full
-from picking.errors import run_script
-from picking.runs.checkpoints import load_checkpoint
-from tests.fixtures import active_runs, pu_runs, run_folders
-from tests.fixtures.data_sets import DIAMETER_PX, write_data_set
+from tests.faults.same import curves, differences, files_in, not_whole
+from tests.faults.stages import all_stages, start, wait, write_inputs
 
 FAULTS = ("room", "size", "readonly")
+STAGES = (
+    "both, 0 workers", "PU training, 0 workers", "active learning, 0 workers", "picking",
+    "analysis",
+)  # fmt: skip
 DISK_BYTES = 64 << 20
 PAGE_BYTES = 4096
 
 
-class Stage(NamedTuple):
-    """A script: its command line for an output folder, and whether two outputs are the same."""
+class Disk:
+    """A folder ``out`` on the disk that is made too small; inputs and consoles lie elsewhere."""
 
-    main: Callable[[], None]
-    argv: Callable[[Path], list]
-    go_on: tuple[str, ...]  # what the same command needs more to go on
-    assert_same: Callable[[Path, Path], None]
+    def __init__(self, root: Path) -> None:
+        self.inputs, self.small, self.out = root / "inputs", root / "small", root / "small" / "out"
+        self.whole = root / "whole"
+        for folder in (self.inputs, self.small):
+            folder.mkdir()
+        write_inputs(self.inputs)
 
+    def call(self, name: str, largest_file: int | None = None) -> int:
+        """Run a stage in the folder; return its exit status, 0 or 2 with one sentence."""
 
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Return path -> bytes of all files, without locks."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+        def arm() -> None:
+            if largest_file is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
 
+        stage = all_stages(self.inputs, self.out)[name]
+        with tempfile.TemporaryDirectory() as folder:
+            status = wait(start(stage, Path(folder), stage.resume, arm))
+            said = (Path(folder) / "console").read_text()
+        assert status in (0, 2) and "Traceback" not in said, f"exit status {status}:\n{said}"
+        if status == 2:
+            errors = [line for line in said.splitlines() if line.startswith("error: ")]
+            words = ("is full", "GB are needed", "no permission", "too large")
+            one = len(errors) == 1 and errors[0] == said.splitlines()[-1]
+            assert one and any(word in errors[0] for word in words), said
+        return status
 
-def assert_same_files(one: Path, other: Path) -> None:
-    """The same files with the same bytes."""
-    a, b = files_of(one), files_of(other)
-    differing = [name for name in a.keys() | b.keys() if a.get(name) != b.get(name)]
-    assert not differing, f"differ: {sorted(differing)}"
-
-
-def assert_same_but_for_no_remains(assert_same: Callable, name: str) -> Callable:
-    """Compare runs called ``name``, of which nothing half written may remain."""
-
-    def compare(one: Path, other: Path) -> None:
-        assert_same(one / name, other / name)
-        assert not list(one.rglob("*.tmp"))
-        wanted = pu_runs.metrics_of(other / name)
-        shown = steps_shown(one / name)
-        assert shown == sorted(set(shown)) and len(shown) == len(wanted), f"events: {shown}"
-
-    return compare
-
-
-def steps_shown(run: Path) -> list[int]:
-    """Return the epochs of which TensorBoard shows the loss."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    return [scalar.step for scalar in EventAccumulator(str(run)).Reload().Scalars("Loss/Train")]
-
-
-def make_inputs(root: Path, names: list[str]) -> dict[str, Stage]:
-    """Write what these stages, or all, read into ``root``, which has room; return the stages."""
-    write_data_set(root / "data", {"train": 3, "val": 2, "test": 1})
-    seg_store = active_runs.write_store(root / "seg_store")
-    for strategy in ("random", "uncertainty"):
-        f1s = run_folders.RISING
-        run_folders.write_run(root / "comparison", strategy, f1s, test_f1s=f1s)
-    (root / "conf").mkdir()
-
-    def cut(out: Path) -> list:
-        return [
-            "--data-root", root / "data", "--tasks", "patches", "segmentation", "--output-dir",
-            out / "patches", "--seg-output-dir", out / "seg", "--patch-size", 32, "--seg-size", 64,
-            "--num-workers", 0,
-        ]  # fmt: skip
-
-    def pu(out: Path) -> list:
-        argv = pu_runs.arguments(root / "store" / "patches", root / "conf")
-        return [*argv, "--experiments-dir", out, "--set", "training.epochs=4"]
-
-    def active(out: Path) -> list:
-        argv = active_runs.arguments(seg_store, root / "conf", "--iterations", 2)
-        return [*argv, "--output-dir", out]
-
-    def pick(out: Path) -> list:
-        return [
-            "--checkpoint", root / "trained" / "uncertainty" / "iteration_1" / "best_model.pt",
-            "--micrographs", root / "data" / "train" / "*.jpg", "--diameter", f"{DIAMETER_PX}px",
-            "--output", out / "picks", "--formats", "star", "box", "csv", "coco", "--overlay",
-            "--heatmap", "--device", "cpu", "--threshold", 0.05,
-        ]  # fmt: skip
-
-    def analyse(out: Path) -> list:
-        return ["--experiments-dir", root / "comparison", "--output-dir", out / "analysis"]
-
-    resume = ("--resume",)
-    pu_same = assert_same_but_for_no_remains(pu_runs.assert_same_run, "run")
-    active_same = assert_same_but_for_no_remains(
-        lambda one, other: active_runs.assert_same_run(one, other, iterations=2), "uncertainty"
-    )
-    stages = {
-        "preprocess": Stage(preprocess_coco_full_dataset.main, cut, (), assert_same_files),
-        "pu": Stage(train_pu_fixed_full.main, pu, resume, pu_same),
-        "active": Stage(train_active_learning_fixed.main, active, resume, active_same),
-        "pick": Stage(pick_particles.main, pick, resume, assert_same_files),
-        "analyse": Stage(analyze_active_learning_results.main, analyse, (), assert_same_files),
-    }
-    names = names or list(stages)
-    for of, name, out in (("pu", "preprocess", "store"), ("pick", "active", "trained")):
-        if of in names:
-            status, said = call(stages[name], root / out)
-            assert status == 0, said
-    return {name: stages[name] for name in names}
-
-
-def call(stage: Stage, out: Path, *more: str, largest_file: int | None = None) -> tuple[int, str]:
-    """Run a stage in a process of its own; return its exit status and what it says on stderr."""
-    with tempfile.TemporaryFile() as said:
-        pid = os.fork()
-        if pid == 0:
-            _leave_by(stage, [*stage.argv(out), *more], said.fileno(), largest_file)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        said.seek(0)
-        return status, said.read().decode()
-
-
-def _leave_by(stage: Stage, argv: list, stderr: int, largest_file: int | None) -> None:
-    """Run a stage and end this process with its status."""
-    status = 1
-    try:
-        os.dup2(stderr, 2)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        if largest_file is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, resource.RLIM_INFINITY))
-        sys.argv = ["script", *map(str, argv)]
-        with pu_runs.tiny_network():
-            run_script(stage.main)
-    except SystemExit as left:
-        status = left.code
-    except BaseException:
-        traceback.print_exc()
-    gc.collect()  # files that are still open complain now
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
-
-
-def whole(out: Path) -> None:
-    """Raise when a file that readers open is not whole."""
-    for path in out.rglob("*"):
-        if path.name.startswith("."):
-            continue
-        if path.suffix == ".pt":
-            load_checkpoint(path)
-        elif path.suffix == ".json":
-            pu_runs.strict_json(path.read_text())
-        elif path.suffix == ".png":
-            Image.open(path).load()
-
-
-def require_sentence(said: str) -> None:
-    """Raise unless what a process says is one sentence about the disk."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    one = len(lines) == 1 and lines[0].startswith("error: ") and ":" in lines[0][7:]
-    words = ("is full", "GB are needed", "no permission", "too large")
-    assert one and any(word in said for word in words), f"not one sentence about the disk:\n{said}"
+    def require_same(self) -> None:
+        """Raise unless the folder holds what an undisturbed run leaves, TensorBoard included."""
+        assert not (differing := differences(self.out, self.whole)), f"differ: {differing}"
+        assert not (torn := not_whole(self.out, finished=True)), f"not whole: {torn}"
+        assert curves(self.out) == curves(self.whole), f"events: {curves(self.out)}"
 
 
 def bytes_in(folder: Path) -> tuple[int, int]:
@@ -209,61 +86,50 @@ def room_for(disk: Path, n_bytes: int):
     ballast.unlink()
 
 
-def try_amounts(name: str, stage: Stage, fault: str, n_amounts: int, reference: Path) -> int:
-    """Run a stage with one amount of room after another; print and return how many went wrong."""
-    all_bytes, largest = bytes_in(reference)
-    top = all_bytes if fault == "room" else largest
+def try_amount(disk: Disk, name: str, fault: str, amount: int) -> int:
+    """Run a stage with an amount of room, then with enough; return how it ended at first."""
+    disk.out.mkdir()
+    if fault == "room":
+        with room_for(disk.small, amount):
+            status = disk.call(name)
+    else:
+        status = disk.call(name, largest_file=amount)
+    assert not (torn := not_whole(disk.out, finished=status == 0)), f"not whole: {torn}"
+    assert disk.call(name) == 0
+    disk.require_same()
+    return status
+
+
+def try_read_only(disk: Disk, name: str, begun: bool) -> int:
+    """Run a stage in a folder that may only be read, new or done; return how it ended."""
+    shutil.copytree(disk.whole, disk.out) if begun else disk.out.mkdir()
+    before = {name: path.read_bytes() for name, path in files_in(disk.out).items()}
+    subprocess.run(["mount", "-o", "remount,ro", disk.small], check=True)
+    try:
+        status = disk.call(name)
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", disk.small], check=True)
+    assert begun or status == 2
+    assert {name: path.read_bytes() for name, path in files_in(disk.out).items()} == before
+    return status
+
+
+def try_all(disk: Disk, name: str, fault: str, n_amounts: int) -> int:
+    """Try a fault on a stage; print and return how many times it went wrong."""
+    all_bytes, largest = bytes_in(disk.whole)
+    top, n_stopped, wrong = all_bytes if fault == "room" else largest, 0, []
     amounts = [(i + 1) * top // (n_amounts + 1) for i in range(n_amounts)]
-    disk, n_stopped, wrong = reference.parents[1] / "small", 0, []
-    for amount in amounts:
-        out = disk / "out"
-        out.mkdir()
+    cases = {f"{amount:,} bytes": (try_amount, fault, amount) for amount in amounts}
+    if fault == "readonly":
+        cases = {"new": (try_read_only, False), "begun": (try_read_only, True)}
+    for case, (function, *arguments) in cases.items():
         try:
-            if fault == "room":
-                with room_for(disk, amount):
-                    status, said = call(stage, out)
-            else:
-                status, said = call(stage, out, largest_file=amount)
-            assert status in (0, 2), f"exit status {status}:\n{said}"
-            n_stopped += status == 2
-            if status == 2:
-                require_sentence(said)
-                whole(out)
-            begun = any(path.name != ".lock" for path in out.glob("*/*"))
-            status, said = call(stage, out, *(stage.go_on if begun else ()))
-            assert status == 0, f"going on: exit status {status}:\n{said}"
-            stage.assert_same(out, reference)
+            n_stopped += function(disk, name, *arguments) == 2
         except Exception as error:
-            wrong.append(f"{amount:,} bytes: {type(error).__name__}: {error}")
-        shutil.rmtree(out)
-    print(
-        f"{name} {fault}: {n_amounts} amounts up to {top:,} bytes, {n_stopped} stopped, "
-        f"{len(wrong)} wrong", flush=True
-    )  # fmt: skip
-    for text in wrong:
-        print("  " + text.replace("\n", "\n    "), flush=True)
-    return len(wrong)
-
-
-def try_read_only(name: str, stage: Stage, reference: Path) -> int:
-    """Run a stage in a folder that may only be read, new and done; return how many went wrong."""
-    disk, wrong = reference.parents[1] / "small", []
-    for begun in (False, True):
-        out = disk / "out"
-        shutil.copytree(reference, out) if begun else out.mkdir()
-        before = files_of(out)
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        try:
-            status, said = call(stage, out, *(stage.go_on if begun else ()))
-            if status != 0 or not begun:
-                assert status == 2, f"exit status {status}:\n{said}"
-                require_sentence(said)
-            assert files_of(out) == before
-        except Exception as error:
-            wrong.append(f"{'begun' if begun else 'new'}: {type(error).__name__}: {error}")
-        subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
-        shutil.rmtree(out)
-    print(f"{name} readonly: 2 folders, {len(wrong)} wrong", flush=True)
+            wrong.append(f"{case}: {type(error).__name__}: {error}")
+        shutil.rmtree(disk.out)
+    up_to = "2 folders" if fault == "readonly" else f"{n_amounts} amounts up to {top:,} bytes"
+    print(f"{name} {fault}: {up_to}, {n_stopped} stopped, {len(wrong)} wrong", flush=True)
     for text in wrong:
         print("  " + text.replace("\n", "\n    "), flush=True)
     return len(wrong)
@@ -289,31 +155,26 @@ def main() -> None:
     )
     parser.add_argument("--amounts", type=int, default=40)
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=FAULTS)
-    parser.add_argument("--stages", nargs="+", default=[], help="default: all")
+    parser.add_argument("--stages", nargs="+", default=STAGES, help="as of tests.faults.kill")
     args = parser.parse_args()
     needs_disk = {"room", "readonly"} & {*args.faults}
     if needs_disk and not os.environ.get("DISK_IN_NAMESPACE"):
         enter_own_namespace()
     n_wrong = 0
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        stages = make_inputs(root, args.stages)
-        small = root / "small"
-        small.mkdir()
+        disk = Disk(Path(folder))
         if needs_disk:
             options = f"size={DISK_BYTES}"
-            subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", small], check=True)
-        for name in stages:
-            reference = root / "reference" / name
-            status, said = call(stages[name], reference)
-            assert status == 0, said
-            for fault in args.faults:
-                if fault == "readonly":
-                    n_wrong += try_read_only(name, stages[name], reference)
-                else:
-                    n_wrong += try_amounts(name, stages[name], fault, args.amounts, reference)
+            command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk.small]
+            subprocess.run(command, check=True)
+        for name in args.stages:
+            disk.out.mkdir()
+            assert disk.call(name) == 0
+            shutil.rmtree(disk.whole, ignore_errors=True)
+            shutil.move(disk.out, disk.whole)
+            n_wrong += sum(try_all(disk, name, fault, args.amounts) for fault in args.faults)
         if needs_disk:
-            subprocess.run(["umount", small], check=True)
+            subprocess.run(["umount", disk.small], check=True)
     print(f"{n_wrong} wrong")
     sys.exit(1 if n_wrong else 0)
 

@@ -1,20 +1,13 @@
 """Full and read-only disks in short: `python -m tests.faults.disk` tries many amounts of room."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 
-from tests.fixtures import ROOT
+from tests.fixtures import run_python
 
 
 def try_disks(*options):
     """Run the script; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.disk", *map(str, options)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+    done = run_python("-m", "tests.faults.disk", *options)
     if done.returncode == 3:
         pytest.skip(done.stdout.strip())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -22,12 +15,11 @@ def try_disks(*options):
 
 
 def test_cutting_and_training_end_on_a_full_disk_in_one_sentence_and_go_on_once_there_is_room():
-    printed = try_disks(
-        "--faults", "room", "readonly", "--amounts", 1, "--stages", "preprocess", "active"
-    )
-    assert printed.count("1 stopped, 0 wrong") == printed.count("readonly: 2 folders, 0 wrong") == 2
+    stages = ("both, 0 workers", "active learning, 0 workers")
+    printed = try_disks("--faults", "room", "readonly", "--amounts", 1, "--stages", *stages)
+    assert printed.count("1 stopped, 0 wrong") == printed.count("2 stopped, 0 wrong") == 2
 
 
 def test_training_ends_at_a_limit_of_file_size_in_one_sentence_and_goes_on_without_it():
-    printed = try_disks("--faults", "size", "--amounts", 1, "--stages", "active")
+    printed = try_disks("--faults", "size", "--amounts", 1, "--stages", "PU training, 0 workers")
     assert "1 stopped, 0 wrong" in printed

@@ -4,8 +4,6 @@ The long ones are commands: `python -m tests.faults.kill --help`, `python -m tes
 """
 
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -13,7 +11,7 @@ import preprocess_coco_full_dataset
 from picking import files
 from tests.faults.same import files_in
 from tests.faults.stages import all_stages, command_of, write_inputs
-from tests.fixtures import ROOT
+from tests.fixtures import run_python
 from tests.fixtures.stopping import leave
 from tests.test_files import hold
 
@@ -29,14 +27,6 @@ HELD = {
 }
 
 
-def run_module(name, *arguments):
-    """Run one of the long versions in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", f"tests.faults.{name}", *map(str, arguments)],
-        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
-
-
 def test_what_is_killed_again_and_again_ends_as_if_never_killed():
     stages = (
         "patches, 2 workers",
@@ -45,13 +35,15 @@ def test_what_is_killed_again_and_again_ends_as_if_never_killed():
         "picking",
     )
     kinds = ("call", "write", "torn")  # the same moments every time
-    done = run_module("kill", "--kills", 8, "--stages", *stages, "--kinds", *kinds)
+    kill = ("-m", "tests.faults.kill", "--kills", 8)
+    done = run_python(*kill, "--stages", *stages, "--kinds", *kinds)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].split()[2] == "8"
 
 
 def test_twice_the_same_command_gives_the_same_bytes_however_python_hashes():
-    done = run_module("again", "--stages", "segmentation", "PU training", "active learning")
+    stages = ("segmentation", "PU training", "active learning")
+    done = run_python("-m", "tests.faults.again", "--stages", *stages)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(" 0 differ") == 3
 

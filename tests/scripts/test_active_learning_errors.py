@@ -14,11 +14,6 @@ from picking.stores.segmentation import CryoEMSegmentationDataset
 from tests.fixtures.active_runs import learn, refused, write_split, write_store
 
 
-@pytest.fixture(scope="module")
-def seg_store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("seg_store"))
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,7 +10,7 @@ from torch import nn
 from picking.runs import distributed
 from picking.runs.checkpoints import load_checkpoint
 from picking.training import networks
-from tests.fixtures import ROOT
+from tests.fixtures import run_python
 from tests.fixtures.active_runs import (
     arguments,
     labelled_of,
@@ -78,17 +76,6 @@ class Plain(nn.Module):
         return z if self.training else z + self.seen
 
 
-def torchrun(*argv):
-    """Run Python in two processes that find the project and these tests."""
-    path = str(ROOT)
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         *map(str, argv)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     "consistency", [[], [f"consistency.{key}" for key in ("weight=1", "threshold=0.5", "ratio=2")]]
 )
@@ -104,7 +91,8 @@ def test_two_processes_learn_and_query_as_one_and_only_the_first_writes(
     ]
     (tmp_path / "worker.py").write_text(WORKER)
     argv = arguments(store, tmp_path / "two", *flags, overrides=overrides)
-    done = torchrun(tmp_path / "worker.py", *argv)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2)
+    done = run_python(*torchrun, tmp_path / "worker.py", *argv)
     assert done.returncode == 0, done.stderr
     two = tmp_path / "two" / "hybrid"
     assert "cpu, 2 process(es)" in done.stdout

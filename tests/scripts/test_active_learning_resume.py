@@ -33,16 +33,6 @@ class Stopped(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.fixture(scope="module")
-def seg_store(tmp_path_factory):
-    return write_store(tmp_path_factory.mktemp("seg_store"))
-
-
-@pytest.fixture(scope="module")
-def finished(seg_store, tmp_path_factory):
-    return learn(seg_store, tmp_path_factory.mktemp("finished"))
-
-
 def learn_and_stop(module, name, number, *argv, written=True):
     """Run, but raise at the numberth call of a function that writes, before or after it wrote."""
     real, calls = getattr(module, name), []
@@ -78,17 +68,17 @@ def learn_and_stop(module, name, number, *argv, written=True):
     ],
 )
 def test_a_resumed_run_ends_as_if_never_stopped(
-    seg_store, tmp_path, finished, module, name, number, written
+    seg_store, tmp_path, active_run, module, name, number, written
 ):
     learn_and_stop(module, name, number, seg_store, tmp_path, written=written)
-    assert_same_run(learn(seg_store, tmp_path, "--resume"), finished)
+    assert_same_run(learn(seg_store, tmp_path, "--resume"), active_run)
 
 
-def test_a_run_stopped_again_and_again_ends_the_same(seg_store, tmp_path, finished):
+def test_a_run_stopped_again_and_again_ends_the_same(seg_store, tmp_path, active_run):
     flags = (seg_store, tmp_path, "--resume")
     for _ in range(6):
         learn_and_stop(training, "save_last", 1, *flags)
-    assert_same_run(learn(*flags), finished)
+    assert_same_run(learn(*flags), active_run)
     log = (tmp_path / "uncertainty" / "training.log").read_text()
     assert re.findall("Resumed iteration (.*)", log) == [
         "0 after epoch 1", "0 after epoch 2", "1 after epoch 1", "1 after epoch 2",
@@ -96,7 +86,7 @@ def test_a_run_stopped_again_and_again_ends_the_same(seg_store, tmp_path, finish
     ]  # fmt: skip
 
 
-def test_a_killed_process_is_gone_on_with(seg_store, tmp_path, finished):
+def test_a_killed_process_is_gone_on_with(seg_store, tmp_path, active_run):
     command = [sys.executable, script.__file__, *map(str, arguments(seg_store, tmp_path))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -106,7 +96,7 @@ def test_a_killed_process_is_gone_on_with(seg_store, tmp_path, finished):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert last.exists()
-    assert_same_run(learn(seg_store, tmp_path, "--resume"), finished)
+    assert_same_run(learn(seg_store, tmp_path, "--resume"), active_run)
 
 
 def test_tensorboard_shows_a_repeated_epoch_once(seg_store, tmp_path):
@@ -138,11 +128,11 @@ def test_a_changed_config_or_other_data_do_not_resume(seg_store, tmp_path):
         index.write_text(content)
 
 
-def test_the_same_data_under_another_path_resume(seg_store, tmp_path, finished):
+def test_the_same_data_under_another_path_resume(seg_store, tmp_path, active_run):
     learn_and_stop(training, "save_last", 1, seg_store, tmp_path)
     (tmp_path / "link").symlink_to(seg_store)
     run = learn(tmp_path / "link", tmp_path, "--resume")
-    assert (run / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
+    assert (run / "metrics.jsonl").read_text() == (active_run / "metrics.jsonl").read_text()
 
 
 def test_a_run_in_use_is_refused_and_says_by_whom(seg_store, tmp_path, monkeypatch):
@@ -182,7 +172,7 @@ def test_a_labelled_set_of_another_store_is_refused(tmp_path):
     ],
 )
 def test_a_signal_saves_what_the_last_whole_step_reached(
-    seg_store, tmp_path, finished, capsys, monkeypatch, name, n, number, place
+    seg_store, tmp_path, active_run, capsys, monkeypatch, name, n, number, place
 ):
     monkeypatch.setattr(sys, "argv", [*map(str, ["script", *arguments(seg_store, tmp_path)])])
     with pytest.MonkeyPatch.context() as patch:
@@ -191,6 +181,6 @@ def test_a_signal_saves_what_the_last_whole_step_reached(
     word, status = WORDS[number]
     assert left.status == status
     assert left.err.startswith(f"{word}: what was saved is kept; ") and left.err.count("\n") == 1
-    assert_same_run(learn(seg_store, tmp_path, "--resume"), finished)
+    assert_same_run(learn(seg_store, tmp_path, "--resume"), active_run)
     log = (tmp_path / "uncertainty" / "training.log").read_text()
     assert re.findall("Resumed iteration (.*)", log) == [place]

@@ -1,16 +1,13 @@
 """The training script in processes of its own: one that is killed, two that train as one."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
 from picking.runs.checkpoints import load_checkpoint
-from tests.fixtures import ROOT
+from tests.fixtures import run_python
 from tests.fixtures.pu_runs import arguments, assert_same_run, metrics_of, results_of, train
 
 # The script with a small network, for processes of their own
@@ -64,17 +61,6 @@ class Pointwise(nn.Module):
             return z + 10 * self.seen
         self.seen.copy_(z[0].detach())
         return z
-
-
-def run_python(*argv):
-    """Run Python in a process of its own that finds the project and these tests."""
-    path = str(ROOT)
-    return subprocess.run(
-        [sys.executable, *map(str, argv)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_a_killed_run_goes_on_and_ends_as_if_never_killed(store, tmp_path, finished_run):
