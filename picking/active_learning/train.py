@@ -335,7 +335,7 @@ def positions_left(
     if unlabeled is None:
         return batches
     n_joining = config.consistency.ratio * training.batch_size
-    return with_unlabeled(batches, unlabeled, n_joining, progress.batch, training.seed, *where)
+    return with_unlabeled(batches, unlabeled, n_joining, training.seed, (*where, progress.batch))
 
 
 def train_one_epoch(

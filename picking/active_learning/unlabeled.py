@@ -38,24 +38,18 @@ class WithUnlabeled(Dataset):
 
 
 def with_unlabeled(
-    batches: list[np.ndarray],
-    unlabeled: np.ndarray,
-    n: int,
-    first_step: int,
-    seed: int,
-    iteration: int,
-    epoch: int,
+    batches: list[np.ndarray], unlabeled: np.ndarray, n: int, seed: int, where: tuple[int, int, int]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return this process's batches of an epoch with the images that join each.
 
-    batches: positions of the labelled, of the steps from ``first_step`` on. unlabeled: int64 (u,),
-    u > 0, positions in the store; n of them join the whole batch, and each process has its share.
-    Each step draws by a stream of its own, none twice as long as there are n.
+    batches: positions of the labelled. unlabeled: int64 (u,), u > 0, positions in the store; n of
+    them join the whole batch, and each process has its share. where: iteration, epoch and step of
+    the first batch. Each step draws by a stream of its own, none twice as long as there are n.
     """
     rank, world_size = distributed.place()
     joined = []
-    for step, positions in enumerate(batches, first_step):
-        drawn = stream(seed, "pool", iteration, epoch, step).permutation(unlabeled)
+    for step, positions in enumerate(batches, where[2]):
+        drawn = stream(seed, "pool", *where[:2], step).permutation(unlabeled)
         joined.append((positions, np.split(np.resize(drawn, n), world_size)[rank]))
     return joined
 

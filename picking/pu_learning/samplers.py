@@ -18,8 +18,8 @@ class PUBatchSampler:
     goes on across epochs, so all of P is used before any repeats. (A batch that lies across two
     permutations may hold an index twice.)
 
-    The order depends on the seed, the epoch and the position in it, on nothing drawn before: call
-    ``set_epoch`` before each epoch, and with ``start_batch`` to go on in the middle of one.
+    The order depends on the seed, the epoch and the position in it alone: call ``set_epoch`` before
+    each epoch, and with ``start_batch`` to go on in the middle of one.
 
     With several processes, each yields its own equal part of the same global batches, first
     ``n_pos_per_process`` of P.
@@ -29,8 +29,7 @@ class PUBatchSampler:
         batch_size: of the global batch.
         ratio: p and u, labelled to unlabeled.
         seed: of the run.
-        rank: number of this process, from 0.
-        world_size: how many processes there are.
+        rank, world_size: which process this is, from 0, and how many there are.
 
     Raises:
         UserError: when a batch would lack P or U, there are none, or the processes cannot share the

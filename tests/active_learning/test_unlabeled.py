@@ -187,7 +187,7 @@ def test_on_a_gpu_nothing_waits_for_a_value():
 
 def drawn(n_unlabeled, n, n_steps=3, first_step=0, epoch=0):
     batches = [np.arange(2)] * n_steps
-    joined = with_unlabeled(batches, 5 + np.arange(n_unlabeled), n, first_step, 42, 1, epoch)
+    joined = with_unlabeled(batches, 5 + np.arange(n_unlabeled), n, 42, (1, epoch, first_step))
     assert all(positions.tolist() == [0, 1] for positions, _ in joined)
     return [rows.tolist() for _, rows in joined]
 

@@ -53,46 +53,53 @@ def test_a_first_set_that_is_none_is_refused(seg_store, tmp_path, content, words
     assert not (tmp_path / "e" / "uncertainty").exists()
 
 
-def test_a_store_that_is_not_there_names_the_script_that_makes_it(tmp_path):
-    assert "preprocess_coco_full_dataset.py" in refused(tmp_path / "no", tmp_path)
-
-
-def test_a_validation_store_of_another_size_is_refused(tmp_path):
-    store = write_store(tmp_path / "store")
+def with_images_of_32_px(store):
     shutil.rmtree(store / "val")
     write_split(store / "val", 2, size_px=32, seed=5, name="v")
-    assert "images of 32 px" in refused(store, tmp_path)
 
 
-def test_validation_images_inside_the_training_set_are_refused(tmp_path):
-    store = write_store(tmp_path / "store")
+def with_training_images_in_validation(store):
     shutil.rmtree(store / "val")
     shutil.copytree(store / "train", store / "val")
-    assert "validation" in refused(store, tmp_path)
-    # under other names, the pixels tell
-    index = json.loads((store / "val" / "index.json").read_text())
+
+
+def under_other_names(store):  # the pixels tell
+    with_training_images_in_validation(store)
+    change_images_of_validation(
+        store, lambda i: {"name": f"other{i}.jpg", "micrograph": f"other{i}.jpg"}
+    )
+
+
+def change_images_of_validation(store, changes):
+    path = store / "val" / "index.json"
+    index = json.loads(path.read_text())
     for i, entry in enumerate(index["images"]):
-        entry["name"] = entry["micrograph"] = f"other{i}.jpg"
-    (store / "val" / "index.json").write_text(json.dumps(index))
-    assert "validation" in refused(store, tmp_path)
+        entry.update(changes(i))
+    path.write_text(json.dumps(index))
 
 
-def test_validation_without_a_particle_is_refused(tmp_path):
+def with_a_mask_too_few(store):
+    np.save(store / "train" / "masks.npy", np.load(store / "train" / "masks.npy")[:-1])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (shutil.rmtree, "preprocess_coco_full_dataset.py"),
+        (with_images_of_32_px, "images of 32 px"),
+        (with_training_images_in_validation, "validation"),
+        (under_other_names, "validation"),
+        (
+            lambda store: change_images_of_validation(store, lambda i: {"n_particles": 0}),
+            "holds no particle",
+        ),
+        (with_a_mask_too_few, "masks"),
+    ],
+)
+def test_a_store_that_cannot_be_learned_from_is_refused(tmp_path, change, words):
     store = write_store(tmp_path / "store")
-    index = json.loads((store / "val" / "index.json").read_text())
-    for entry in index["images"]:
-        entry["n_particles"] = 0
-    (store / "val" / "index.json").write_text(json.dumps(index))
-    assert "holds no particle" in refused(store, tmp_path)
-
-
-def test_masks_and_images_that_differ_in_number_are_refused(tmp_path):
-    store = write_store(tmp_path / "store")
-    masks = np.load(store / "train" / "masks.npy")
-    np.save(store / "train" / "masks.npy", masks[:-1])
-    message = refused(store, tmp_path)
-    assert "10" in message
-    assert "9" in message
+    change(store)
+    assert words in refused(store, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(seg_store, tmp_path, monkeypatch):

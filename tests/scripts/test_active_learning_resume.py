@@ -13,11 +13,9 @@ from pathlib import Path
 import pytest
 
 import train_active_learning_fixed as script
-from picking import files
 from picking.active_learning import iterations, queries
 from picking.active_learning import train as training
 from picking.errors import UserError
-from picking.files import locked
 from tests.fixtures.active_runs import (
     arguments,
     assert_same_run,
@@ -133,13 +131,6 @@ def test_the_same_data_under_another_path_resume(seg_store, tmp_path, active_run
     (tmp_path / "link").symlink_to(seg_store)
     run = learn(tmp_path / "link", tmp_path, "--resume")
     assert (run / "metrics.jsonl").read_text() == (active_run / "metrics.jsonl").read_text()
-
-
-def test_a_run_in_use_is_refused_and_says_by_whom(seg_store, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCK_PATIENCE_S", 0)
-    with locked(tmp_path / "uncertainty"):
-        message = refused(seg_store, tmp_path)
-    assert f"uncertainty is in use by process {os.getpid()}" in message
 
 
 def test_a_labelled_set_of_another_store_is_refused(tmp_path):

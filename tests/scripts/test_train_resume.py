@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import re
 import signal
 import sys
@@ -11,8 +10,6 @@ import sys
 import pytest
 
 import train_pu_fixed_full as script
-from picking import files
-from picking.files import locked
 from picking.pu_learning import train as training
 from picking.pu_learning.state import State
 from picking.runs.checkpoints import load_checkpoint
@@ -161,13 +158,6 @@ def test_the_same_data_under_another_path_resume(store, tmp_path, finished_run):
     (tmp_path / "link").symlink_to(store)
     folder = train(tmp_path / "link", tmp_path, "--resume")
     assert metrics_of(folder) == metrics_of(finished_run)
-
-
-def test_a_run_in_use_is_refused_and_says_by_whom(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCK_PATIENCE_S", 0)
-    with locked(tmp_path / "run"):
-        assert f"run is in use by process {os.getpid()}" in refused(store, tmp_path)
-    train(store, tmp_path, overrides=["training.max_steps=1"])
 
 
 # Signals: an epoch has 5 steps; last.pt is saved anyway after the 2nd and the 4th
