@@ -310,7 +310,7 @@ def test_a_stack_of_volumes_without_sections_is_a_clear_error(tmp_path):
     content = bytearray(write(tmp_path / "a.mrc").read_bytes())
     content[36:40], content[88:92] = bytes(4), (401).to_bytes(4, "little")  # mz, ispg
     (tmp_path / "a.mrc").write_bytes(content)
-    with pytest.raises(UnreadableImage, match=r"a\.mrc cannot be read as MRC"):
+    with pytest.raises(UnreadableImage, match=r"a\.mrc cannot be read"):
         image_size(tmp_path / "a.mrc")
 
 
@@ -329,7 +329,7 @@ def test_an_image_larger_than_any_micrograph_is_refused_by_its_header(tmp_path):
 def test_a_file_that_would_be_handed_to_another_program_is_not_opened(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    with pytest.raises(UnreadableImage, match=r"a\.png cannot be read as an image"):
+    with pytest.raises(UnreadableImage, match=r"a\.png cannot be read"):
         image_size(tmp_path / "a.png")
 
 

@@ -163,7 +163,7 @@ def test_an_image_without_a_readable_header_is_named_before_anything_is_cut(own_
     damage(own_data / "val" / "val_01.jpg", header=True)
     result = preprocess(own_data, tmp_path / "store")
     assert result.status == 2 and "error: 1 of 2 micrographs cannot be read: " in result.err
-    assert "val_01.jpg cannot be read as an image" in result.err
+    assert "val_01.jpg cannot be read" in result.err
     assert not list((tmp_path / "store").glob("*/patches.npy"))
 
 

@@ -152,7 +152,7 @@ def test_what_was_skipped_once_stops_a_run_that_may_not_skip(own_data, tmp_path)
         result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
     assert result.status == 130 and "the same command goes on" in result.err
     result = preprocess(own_data, tmp_path / "store")
-    assert result.status == 2 and "train_01.jpg cannot be decoded" in result.err
+    assert result.status == 2 and "train_01.jpg cannot be read" in result.err
     went_on = done(own_data, tmp_path / "store", "--skip-unreadable")
     assert went_on == done(own_data, tmp_path / "at_once", "--skip-unreadable")
 

@@ -51,7 +51,7 @@ def test_unreadable_images_are_named_and_the_others_are_cut(tmp_path, images):
     images[1].path.unlink()
     done = cut(tmp_path / "store", plans)
     assert set(done.unreadable) == {"0.png", "1.png"}
-    assert "0.png cannot be decoded" in done.unreadable["0.png"]
+    assert "0.png cannot be read" in done.unreadable["0.png"]
     assert set(done.journal.done) == {("train", 2)}
     assert not (tmp_path / "store" / "train" / "index.npz").exists()
 
