@@ -1,9 +1,11 @@
 """Patches cut from a micrograph, and what writes them into a split of a patch store."""
 
+import abc
+import dataclasses
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,11 +23,23 @@ class Group(NamedTuple):
     is_labelled: bool
 
 
-class CutPlan(Plan, Protocol):
-    """A plan of rows that are cut about centres."""
+@dataclasses.dataclass(frozen=True)
+class CutPlan(Plan):
+    """Rows of ``patch_size_px`` that are cut about centres.
 
+    labelled_px: float64 (n, 2), centres (y, x) in px, as those of all groups.
+    """
+
+    patch_size_px: int
+    labelled_px: np.ndarray
+
+    @abc.abstractmethod
     def groups(self, noted: dict) -> list[Group]:
         """Return the rows in their order; noted: what the journal says of the micrograph."""
+
+    @abc.abstractmethod
+    def counts(self) -> dict:
+        """Return what metadata.json says of this micrograph beside its name."""
 
 
 def cut_patches(image: np.ndarray, centres_px: np.ndarray, patch_size_px: int) -> np.ndarray:

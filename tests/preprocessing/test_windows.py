@@ -13,8 +13,8 @@ from picking.errors import UserError
 from picking.files import write_json
 from picking.formats.annotations import Split
 from picking.formats.picks import Picks
-from picking.preprocessing import counts
 from picking.preprocessing.cutting import patch_writer
+from picking.preprocessing.metadata import count_splits
 from picking.preprocessing.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,
@@ -268,9 +268,9 @@ def store_of(folder, records, chosen, sizes_px):
     (folder / "train").mkdir(parents=True)
     journal = Journal(folder / ".journal", {"splits": ["train"]})
     assert not write_split([patch_writer(folder / "train", plans, journal)], n_workers=0)
-    listed = {"train": Split("train", tuple(records), "x", "", "", 0, 0, 0)}
+    listed = {"train": Split("train", tuple(records), "x", "", "")}
     noted = {"train": journal.noted("train")}
-    parts = counts.count_splits(chosen, {"train": plans}, noted, listed, {"train": []})
+    parts = count_splits(chosen, {"train": plans}, noted, listed, {"train": []})
     description = chosen.description(journal.content_hash())
     write_json(folder / "metadata.json", {**description, **parts})
     return PatchStore(folder, "train"), plans
@@ -304,7 +304,7 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
 
     assert store.patches.shape == (3 * 50 + 5, 32, 32)
     n_bytes = sum(np.load(path).nbytes for path in (tmp_path / "store/train").glob("*.npy"))
-    assert n_bytes == len(store) * chosen.row_bytes  # what the disk is asked for
+    assert n_bytes == sum(plan.n_bytes for plan in plans)  # what the disk is asked for
     wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
     assert store.windows == wanted
     np.testing.assert_array_equal(store.label.astype(bool), store.labeled)

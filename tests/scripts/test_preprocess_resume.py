@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import re
 import shutil
 import signal
@@ -15,7 +16,6 @@ from PIL import Image
 
 import preprocess_coco_full_dataset as script
 from picking import files
-from picking.stores import writer
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import SIZE_PX, write_csv, write_data_set
 from tests.fixtures.patch_stores import PATCH_PX, content, damage, done, preprocess
@@ -146,7 +146,7 @@ def test_after_an_unreadable_image_both_ways_that_the_error_names_go_on(
 def test_what_was_skipped_once_stops_a_run_that_may_not_skip(own_data, tmp_path):
     damage(own_data / "train" / "train_01.jpg")
     with (
-        mock.patch.object(script.counts, "count_splits", side_effect=KeyboardInterrupt),
+        mock.patch.object(script, "count_splits", side_effect=KeyboardInterrupt),
         mock.patch("os._exit", sys.exit),
     ):
         result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
@@ -165,12 +165,11 @@ def test_what_is_allocated_already_is_not_asked_of_the_disk_again(own_data, tmp_
     assert preprocess(own_data, tmp_path / "store").status == 0
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
 def test_a_disk_that_runs_full_is_a_sentence_and_the_next_run_goes_on(
-    own_data, tmp_path, monkeypatch, call
+    own_data, tmp_path, monkeypatch
 ):
     with monkeypatch.context() as patched:
-        patched.setattr(writer.os, call, no_room)
+        patched.setattr(os, "posix_fallocate", no_room)
         result = preprocess(own_data, tmp_path / "store")
     assert result.status == 2
     assert re.fullmatch(r"error: the disk is full at .*\n", result.err)

@@ -26,15 +26,6 @@ def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path, images, n_
     assert alone.journal.content_hash() == shared.journal.content_hash()
 
 
-def test_rows_written_in_several_parts_are_whole(tmp_path, images, monkeypatch):
-    plans = plan(images)
-    cut(tmp_path / "at_once", plans)
-    write = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[:999], offset))
-    cut(tmp_path / "in_parts", plans)
-    assert rows_of(tmp_path / "in_parts") == rows_of(tmp_path / "at_once")
-
-
 def test_a_micrograph_without_any_patch_is_no_stumbling_block(tmp_path, images):
     outside = record("1.png", [[-3.0, 5.0]], images[1].path.parent)
     plans = plan([images[0], outside, images[2]])
