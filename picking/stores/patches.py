@@ -52,7 +52,7 @@ class PatchStore:
                 self.picked = open_array(folder / split / "picked.npy")
             index = read_arrays(folder / split / "index.npz")
             self._check_arrays(index)
-        except (*DAMAGED_ARRAY, AttributeError) as error:
+        except (*DAMAGED_ARRAY, AttributeError, IndexError) as error:
             raise UserError(
                 f"patch store {folder / split} is damaged ({error}): delete it and make it again "
                 "with preprocess_coco_full_dataset.py"
@@ -76,21 +76,17 @@ class PatchStore:
 
     def _check_arrays(self, index: dict[str, np.ndarray]) -> None:
         """Raise ValueError unless patches, index and metadata.json fit together."""
-        shape, n = self.patches.shape, self.counts["n_patches"]
-        if self.patches.dtype != np.uint8 or len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"patches are {self.patches.dtype} of shape {shape}")
-        if self.picked is not None and (self.picked.dtype, self.picked.shape) != (np.uint8, shape):
-            raise ValueError(f"picked is {self.picked.dtype} of shape {self.picked.shape}")
-        if not shape[0] == len(index["label"]) == n:
-            raise ValueError(f"{shape[0]} patches, {len(index['label'])} rows, {n} expected")
+        n, side = self.counts["n_patches"], self.patches.shape[-1]
+        for name, array in (("patches", self.patches), ("picked", self.picked)):
+            if array is not None and (array.dtype, array.shape) != (np.uint8, (n, side, side)):
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not of {n} rows")
         for name, (kind, of_one) in INDEX.items():
             if index[name].dtype != kind or index[name].shape != (n, *of_one):
                 raise ValueError(f"{name} is {index[name].dtype} of shape {index[name].shape}")
-        for name, n_values in (
-            ("label", 2), ("tag", len(TAG_NAMES)), ("micrograph", len(self.names))
-        ):  # fmt: skip
-            if n and not 0 <= index[name].min() <= index[name].max() < n_values:
-                raise ValueError(f"{name} is not below {n_values} everywhere")
+        n_values = {"label": 2, "tag": len(TAG_NAMES), "micrograph": len(self.names)}
+        for name, end in n_values.items():
+            if n and not 0 <= index[name].min() <= index[name].max() < end:
+                raise ValueError(f"{name} is not below {end} everywhere")
 
     def __len__(self) -> int:
         return len(self.label)
