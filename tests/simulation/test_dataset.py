@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -17,7 +18,7 @@ from picking.errors import UserError
 from picking.formats.annotations import read_split
 from picking.formats.micrographs import raw_to_uint8, read_micrograph
 from picking.simulation import dataset as simulator
-from picking.simulation.dataset import plan_dataset, simulate_dataset
+from picking.simulation.dataset import Arguments, plan_dataset, simulate_dataset
 from picking.simulation.proteins import PROTEINS
 
 TINY = {
@@ -155,17 +156,13 @@ def test_another_seed_gives_other_micrographs(dataset, tmp_path):
 
 
 def test_proteins_come_in_the_proportion_asked_for_and_in_every_split():
-    arguments = {
-        "n_train": 150, "n_val": 15, "n_test": 15, "size_px": [192, 192], "n_proteins": 4,
-        "protein_ratio": 2.0, "pixel_size_angstrom": 4.0, "snr": [0.1, 0.2], "density": 1.0,
-        "n_unannotated": 0, "seed": 3,
-    }  # fmt: skip
-    plans = plan_dataset(arguments)
+    asked = Arguments(150, 15, 15, (192, 192), n_proteins=4, protein_ratio=2.0, seed=3)
+    plans = plan_dataset(asked)
     for split, counts in {"train": [80, 40, 20, 10], "val": [8, 4, 2, 1]}.items():
         names = [plan.protein.name for plan in plans if plan.split == split]
         assert [names.count(protein.name) for protein in PROTEINS[:4]] == counts
         assert names != sorted(names)
-    plans = plan_dataset(arguments | {"protein_ratio": 1.0})
+    plans = plan_dataset(replace(asked, protein_ratio=1.0))
     names = [plan.protein.name for plan in plans if plan.split == "train"]
     assert {names.count(protein.name) for protein in PROTEINS[:4]} == {37, 38}
 
