@@ -33,7 +33,6 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
     folder: one split of a patch store, with patches.npy and index.npz. On the micrograph positives
     are circles of the particle's diameter, negatives and windows are squares of the patch.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle, Rectangle
@@ -48,7 +47,6 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
     kinds = {kind: rows_of[kind] for kind in plans[0].kinds}
 
     figure = Figure(figsize=(16, 8), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic([["whole", kind] for kind in kinds])
 
     # The whole micrograph with all centres
@@ -95,8 +93,8 @@ def write_mask_montage(folder: Path, path: Path) -> None:
     folder: one split of a segmentation store, with images.npy, masks.npy and index.json. Of large
     images two opposite corners are shown in turn: there a wrong frame or scale shows most.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from scipy.ndimage import binary_erosion
 
     images = np.load(folder / "images.npy", mmap_mode="r")
     masks = np.load(folder / "masks.npy", mmap_mode="r")
@@ -104,7 +102,6 @@ def write_mask_montage(folder: Path, path: Path) -> None:
     n = min(MASK_ROWS * MASK_COLUMNS, len(images))
     rows, columns = -(-n // MASK_COLUMNS), min(n, MASK_COLUMNS)
     figure = Figure(figsize=(6 * columns, 6.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     corners = (slice(0, MAX_CORNER_PX), slice(-MAX_CORNER_PX, None))
     for k, i in enumerate(np.linspace(0, len(images) - 1, n).astype(int)):
@@ -112,9 +109,7 @@ def write_mask_montage(folder: Path, path: Path) -> None:
         image, mask = images[i][corner], masks[i][corner]
         picture = np.repeat(image[..., None], 3, axis=2)
         picture[mask == IGNORE, 1:] //= 2
-        particle = np.pad(mask == PARTICLE, 1)
-        inner = particle[:-2, 1:-1] & particle[2:, 1:-1] & particle[1:-1, :-2] & particle[1:-1, 2:]
-        picture[particle[1:-1, 1:-1] & ~inner] = OUTLINE
+        picture[(mask == PARTICLE) & ~binary_erosion(mask == PARTICLE)] = OUTLINE
         axis.imshow(picture)
         axis.set_title(f"{listed[i]['name']}: {listed[i]['n_particles']:,} particles", fontsize=9)
     for axis in axes:
