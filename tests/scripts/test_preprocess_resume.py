@@ -41,14 +41,6 @@ def no_room(*args):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_the_store_does_not_depend_on_the_number_of_workers(
-    data_set, preprocessed, tmp_path, n_workers
-):
-    here = done(data_set.root, tmp_path / "store", "--num-workers", n_workers)
-    assert here == {k: v for k, v in content(preprocessed.output).items() if not k.endswith(".png")}
-
-
 @pytest.mark.parametrize(
     ("end", "n_workers"), [(signal.SIGKILL, 0), (signal.SIGKILL, 2), (signal.SIGTERM, 2)]
 )
