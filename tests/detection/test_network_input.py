@@ -1,28 +1,11 @@
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 from picking.detection.network_input import PatchInput, TileInput, WindowInput, input_of
-from picking.errors import UserError
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
-    [
-        ({"kind": "pu_run"}, "no model to pick with"),
-        ({"kind": "segmentation"}, "side_px"),
-        ({"kind": "segmentation", "input": {"side_px": 8, "tiles": 1}}, "resize"),
-        ({"kind": "pu_classifier", "input": {}}, "patch_size_px"),
-    ],
-)
-def test_a_checkpoint_must_say_how_its_input_was_prepared(checkpoint, message):
-    with pytest.raises(UserError, match=message) as error:
-        input_of(checkpoint, "best.pt")
-    assert "best.pt" in str(error.value)
 
 
 def test_a_classifiers_input_size_is_that_of_its_config():

@@ -102,15 +102,15 @@ def test_a_curve_is_drawn_and_one_without_particles_or_picks_is_empty(tmp_path):
 # The table
 
 
-def test_each_row_holds_the_figures_at_its_threshold():
+def test_each_row_holds_the_metrics_at_its_threshold():
     other = picks_at([[20, 20]], [0.31], name="b.jpg")
     outcomes = [match_picks(PICKS, TRUTH), match_picks(other, picks_at([], [], name="b.jpg"))]
     rows = threshold_rows([PICKS, other], outcomes, chosen=0.31)
     assert len(rows) == 20 and [row["threshold"] for row in rows[:3]] == [0.05, 0.1, 0.15]
     for row in rows:
-        figures = pick_metrics(outcomes, row["threshold"], n_bootstrap=2)
-        assert row["picks"] == figures["n_picks"] and row["per_micrograph"] == row["picks"] / 2
-        assert [row[name] for name in TABLE[3:]] == [figures[name] for name in TABLE[3:]]
+        metrics = pick_metrics(outcomes, row["threshold"], n_bootstrap=2)
+        assert row["picks"] == metrics["n_picks"] and row["per_micrograph"] == row["picks"] / 2
+        assert [row[name] for name in TABLE[3:]] == [metrics[name] for name in TABLE[3:]]
     counts = {row["threshold"]: row["picks"] for row in rows}
     assert (counts[0.3], counts[0.31], counts[0.35], counts[0.95]) == (4, 4, 2, 0)
 

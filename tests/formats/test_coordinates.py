@@ -171,13 +171,6 @@ def test_picks_are_paired_in_the_truths_order_and_what_is_left_over_is_told():
     assert left_over == [["b.jpg"], ["x.mrc"]]
 
 
-def test_names_without_overlap_show_the_first_of_both_lists():
-    picks = [one_pick(f"p{i}.mrc") for i in range(9)]
-    with pytest.raises(UserError) as error:
-        match_names(picks, [one_pick("t.jpg")])
-    assert "of p0.mrc, p1.mrc, p2.mrc and 6 more; truth: t.jpg:" in str(error.value)
-
-
 def test_a_name_that_could_mean_two_micrographs_is_refused():
     truth = [one_pick("10017/x.jpg"), one_pick("10018/x.jpg")]
     assert len(match_names([one_pick("10018/x.jpg")], truth)[0]) == 1

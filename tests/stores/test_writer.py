@@ -17,15 +17,6 @@ def images(tmp_path):
     return records_on_disk(tmp_path / "images")
 
 
-@pytest.mark.parametrize("n_workers", [1, 2])
-def test_the_store_does_not_depend_on_the_number_of_workers(tmp_path, images, n_workers):
-    plans = plan(images, hard_fraction=0.5)
-    alone = cut(tmp_path / "alone", plans)
-    shared = cut(tmp_path / "shared", plans, n_workers)
-    assert rows_of(tmp_path / "alone") == rows_of(tmp_path / "shared")
-    assert alone.journal.content_hash() == shared.journal.content_hash()
-
-
 def test_a_micrograph_without_any_patch_is_no_stumbling_block(tmp_path, images):
     outside = record("1.png", [[-3.0, 5.0]], images[1].path.parent)
     plans = plan([images[0], outside, images[2]])
