@@ -56,10 +56,7 @@ def match_picks(
 
 
 def match(
-    picks_px: np.ndarray,
-    scores: np.ndarray,
-    truth_px: np.ndarray,
-    radius_px: float | np.ndarray,
+    picks_px: np.ndarray, scores: np.ndarray, truth_px: np.ndarray, radius_px: float | np.ndarray
 ) -> np.ndarray:
     """Match picks to particles one to one; return the particle of each pick or -1, int (n,).
 

@@ -75,9 +75,7 @@ def draw_outcome(image: np.ndarray, outcome: Outcome, path: Path) -> None:
 
 
 def threshold_rows(
-    picks: Sequence[Picks],
-    outcomes: Sequence[Outcome] | None = None,
-    chosen: float | None = None,
+    picks: Sequence[Picks], outcomes: Sequence[Outcome] | None = None, chosen: float | None = None
 ) -> list[dict[str, float | int | None]]:
     """Return how many picks there are at a range of thresholds, a row each, keys of `TABLE`.
 

@@ -14,12 +14,7 @@ from picking.preprocessing.plan import PatchPlan
 from picking.preprocessing.windows import WindowPlan
 
 ROWS, COLUMNS = 2, 6
-COLOURS = {
-    "labelled": "#2ca02c",
-    "hidden": "#1f77b4",
-    "negative": "#d62728",
-    "unknown": "#ff7f0e",
-}
+COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728", "unknown": "#ff7f0e"}
 SHOWN_UNKNOWN = 50  # on the micrograph; all of them would hide it
 MAX_SHOWN_PX = 1024  # the whole micrograph is shown at most this large
 MASK_ROWS, MASK_COLUMNS = 2, 3

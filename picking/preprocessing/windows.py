@@ -191,11 +191,7 @@ class WindowSettings:
         return {
             "patch_size_px": self.window_px,
             "content_hash": content_hash,
-            "windows": {
-                "scale": self.scale,
-                "diameter_px": self.diameter_px,
-                "reach_px": REACH_PX,
-            },
+            "windows": {"scale": self.scale, "diameter_px": self.diameter_px, "reach_px": REACH_PX},
         }
 
 

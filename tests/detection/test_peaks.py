@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from picking.detection.peaks import (
-    classifier_picks,
-    disk_mean,
-    peaks,
-    segmentation_picks,
-)
+from picking.detection.peaks import classifier_picks, disk_mean, peaks, segmentation_picks
 from picking.detection.score_map import ScoreMap
 
 DIAMETER_PX = 100.0
