@@ -284,8 +284,8 @@ def agreement(args: argparse.Namespace) -> None:
         false, n = {}, 0
         for picks, true in match_names(read_picks(files, sizes, only_known=True), truth)[0]:
             outcome = match_picks(picks, true, MARGIN_PX)
-            false[true.name] = outcome.picks.centres_px[outcome.found < 0]
-            n += len(outcome.found)
+            false[true.name] = outcome.picks.centres_px[outcome.matched < 0]
+            n += len(outcome.matched)
         return false, n
 
     theirs, _ = false_picks(expand([args.peer]))

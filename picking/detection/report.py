@@ -66,9 +66,9 @@ def draw_outcome(image: np.ndarray, outcome: Outcome, path: Path) -> None:
     Only what is inside the margin is drawn, since nothing else counts. For the picks above a
     threshold give the outcome of those alone.
     """
-    hit = outcome.found >= 0
+    hit = outcome.matched >= 0
     missed = np.ones(len(outcome.truth.centres_px), dtype=bool)
-    missed[outcome.found[hit]] = False
+    missed[outcome.matched[hit]] = False
     marks = [("missed", outcome.truth, missed), ("false", outcome.picks, ~hit)]
     marks.append(("true", outcome.picks, hit))
     _draw_overlay(image, marks, outcome.truth.name, path, False)

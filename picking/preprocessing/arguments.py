@@ -117,7 +117,7 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
         "--expected-particles",
         type=float,
         metavar="N",
-        help="particles on a micrograph, about; without it training estimates their share",
+        help="particles on a micrograph, about; without it training estimates their fraction",
     )
     add(
         "--val-micrographs",

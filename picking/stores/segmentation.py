@@ -15,7 +15,7 @@ from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, is_number, open_array, read_json
 from picking.stores.masks import RESIZES
 
-MAKE = "make it with preprocess_coco_full_dataset.py --tasks segmentation"
+MAKE = "make it, or finish it, with preprocess_coco_full_dataset.py --tasks segmentation"
 
 
 class SegmentationStore:
@@ -197,22 +197,12 @@ def require_separate(train: SegmentationStore, other: SegmentationStore, name: s
 
 
 def _require_finished(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"segmentation store {folder} is not there: {MAKE}")
-    if (folder / "index.json").is_file():
-        return
-    if (folder / "images.npy").is_file():
+    if not (folder / "index.json").is_file():
+        splits = sorted(path.parent for path in folder.glob("*/index.json"))
         raise UserError(
-            f"segmentation store {folder} is unfinished (no index.json): run the same "
-            "preprocess_coco_full_dataset.py again to finish it"
+            f"{folder} is not a finished split of a segmentation store (no index.json): "
+            + (f"give one of its splits, such as {splits[0]}" if splits else MAKE)
         )
-    splits = sorted(path.parent.name for path in folder.glob("*/index.json"))
-    if splits:
-        raise UserError(
-            f"{folder} holds the splits {', '.join(splits)}: give one of them, e.g. "
-            f"{folder / splits[0]}"
-        )
-    raise UserError(f"{folder} is not a split of a segmentation store (no index.json): {MAKE}")
 
 
 def _require_pairs(images: np.ndarray, masks: np.ndarray, where: str) -> None:

@@ -88,8 +88,8 @@ def test_the_radius_is_inclusive_and_by_default_half_of_each_particles_diameter(
     truth = picks_at([[100, 100], [200, 200]])
     truth.diameters_px[1] = 60
     picks = picks_at([[110, 100], [200, 230], [100, 110.01], [200, 169.9]])
-    assert match_picks(picks, truth).found.tolist() == [0, 1, -1, -1]
-    assert match_picks(picks, truth, radius_px=5).found.tolist() == [-1] * 4
+    assert match_picks(picks, truth).matched.tolist() == [0, 1, -1, -1]
+    assert match_picks(picks, truth, radius_px=5).matched.tolist() == [-1] * 4
     truth.diameters_px[1] = np.nan
     with pytest.raises(UserError, match=r"a\.jpg: the truth states no diameters: give --diameter"):
         match_picks(picks, truth)
@@ -125,7 +125,9 @@ def test_the_margin_follows_the_height_and_the_width():
         picks_at([[95, 150], [85, 195]], size_px=None), picks_at([], size_px=(100, 200)), 10
     )
     assert len(outcome.picks.centres_px) == 0
-    assert len(match_picks(picks_at([[85, 185]], size_px=(100, 200)), picks_at([]), 10).found) == 1
+    assert (
+        len(match_picks(picks_at([[85, 185]], size_px=(100, 200)), picks_at([]), 10).matched) == 1
+    )
     with pytest.raises(UserError, match="size is unknown, so nothing tells"):
         match_picks(picks_at([[9, 9]], size_px=None), picks_at([], size_px=None), 10)
 
@@ -150,7 +152,7 @@ def test_the_metrics_of_a_count_by_hand():
 
 def test_average_precision_is_scikit_learns_times_the_fraction_ever_found(rng):
     outcomes = [match_picks(*crowded(rng, name=f"{i}.jpg")) for i in range(4)]
-    hit = np.concatenate([each.found >= 0 for each in outcomes])
+    hit = np.concatenate([each.matched >= 0 for each in outcomes])
     scores = np.concatenate([each.picks.scores for each in outcomes])
     found = hit.sum() / sum(len(each.truth.centres_px) for each in outcomes)
     assert 0.3 < found < 1 and not hit.all()

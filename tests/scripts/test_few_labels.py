@@ -95,7 +95,7 @@ def no_pictures():
 
 
 def preprocess(data, output, *flags, **changed):
-    """Make a tiny store; return what was printed. ``changed`` goes before, None: no such flag."""
+    """Make a tiny store; return what was printed. ``changed`` overrides flags; None: no such flag."""
     given = {
         "micrographs": data.root / "jpg/*.jpg", "labels": data.root / "csv/*.csv",
         "diameter": f"{DIAMETER_PX}px", "output_dir": output, "patch_size": 64,
