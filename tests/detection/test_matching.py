@@ -253,11 +253,7 @@ def test_intervals_come_from_resampling_micrographs(rng):
         assert min(each) <= low and high <= max(each)
     assert pick_metrics(outcomes) == metrics
     assert pick_metrics(outcomes, seed=1)["intervals"] != metrics["intervals"]
-    assert pick_metrics(outcomes[:1])["intervals"] == {
-        "precision": None,
-        "recall": None,
-        "f1": None,
-    }
+    assert set(pick_metrics(outcomes[:1])["intervals"].values()) == {None}
     alike = pick_metrics([outcomes[0]] * 5)
     assert alike["intervals"]["f1"] == pytest.approx([alike["f1"]] * 2)
 

@@ -15,7 +15,6 @@ import pick_particles
 import preprocess_coco_full_dataset as script
 import train_pu_fixed_full
 from picking.errors import UserError
-from picking.formats import micrographs
 from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
 from picking.preprocessing.montage import write_montage
@@ -24,7 +23,6 @@ from picking.runs import folder as runs
 from picking.stores.patches import PatchStore
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content, damage
-from tests.fixtures.plans import note_reads
 from tests.fixtures.pu_runs import call, results_of
 
 SIZE_PX, DIAMETER_PX = (400, 480), 36
@@ -95,7 +93,7 @@ def no_pictures():
 
 
 def preprocess(data, output, *flags, **changed):
-    """Make a tiny store; return what was printed. ``changed`` overrides flags; None: no such flag."""
+    """Make a tiny store; return what was printed. ``changed`` overrides; None: no such flag."""
     given = {
         "micrographs": data.root / "jpg/*.jpg", "labels": data.root / "csv/*.csv",
         "diameter": f"{DIAMETER_PX}px", "output_dir": output, "patch_size": 64,
@@ -174,26 +172,6 @@ def test_neither_workers_nor_the_unit_of_the_diameter_change_a_window(data, stor
     preprocess(data, tmp_path / "a", *EXPECTED, num_workers=2)
     preprocess(data, tmp_path / "b", *EXPECTED, diameter="54A", pixel_size=1.5)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(store)
-
-
-def test_interrupted_and_repeated_it_ends_with_the_same_bytes(data, store, tmp_path, monkeypatch):
-    read, names = micrographs.read_micrograph, []
-
-    def stopping(path):
-        if len(names) == 2:
-            raise KeyboardInterrupt
-        names.append(path.name)
-        return read(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(micrographs, "read_micrograph", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            preprocess(data, tmp_path / "store", *EXPECTED)
-    assert "36.0 there, 40.0 now" in refused(data, tmp_path / "store", *EXPECTED, diameter="40px")
-    went_on = note_reads(monkeypatch)
-    preprocess(data, tmp_path / "store", *EXPECTED)
-    assert sorted(names + went_on) == [f"{n}.jpg" for n in NAMES]
-    assert content(tmp_path / "store") == content(store)
 
 
 @pytest.mark.parametrize(

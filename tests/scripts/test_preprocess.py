@@ -10,7 +10,6 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import preprocess_coco_full_dataset as script
-from picking.formats import micrographs
 from picking.formats.micrographs import write_mrc
 from picking.preprocessing.cutting import cut_patches
 from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore
@@ -206,21 +205,6 @@ def test_only_the_splits_that_were_asked_for_are_made(data_set, tmp_path):
     assert sorted(written) == [
         "metadata.json", "test/index.npz", "test/patches.npy", "val/index.npz", "val/patches.npy"
     ]  # fmt: skip
-
-
-def test_a_dry_run_prints_the_plan_decodes_nothing_and_writes_nothing(
-    data_set, preprocessed, tmp_path, monkeypatch
-):
-    def refuse(path):
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(micrographs, "read_micrograph", refuse)
-    before = content(data_set.root)
-    result = preprocess(data_set.root, tmp_path / "store", "--dry-run")
-    assert (result.status, result.err) == (0, "")
-    counts = preprocessed.printed[: preprocessed.printed.index("Store:")]
-    assert result.out.startswith(counts)
-    assert list(tmp_path.iterdir()) == [] and content(data_set.root) == before
 
 
 def test_mrc_micrographs_give_patches_in_the_frame_of_the_annotation(own_data, tmp_path):

@@ -118,11 +118,8 @@ def test_one_training_micrograph_has_lost_its_csv(dataset):
 
 def test_the_projects_own_reader_takes_the_set_with_its_protein_ids(dataset):
     train = read_split(dataset, "train")
-    assert {micrograph.empiar_id for micrograph in train.micrographs} == {
-        "SIM-001",
-        "SIM-002",
-        "SIM-003",
-    }
+    ids = {micrograph.empiar_id for micrograph in train.micrographs}
+    assert ids == {"SIM-001", "SIM-002", "SIM-003"}
     for micrograph in train.micrographs:
         assert micrograph.n_zero_area == 0
         diameter = {p.name: p.diameter_angstrom / 4 for p in PROTEINS}[micrograph.empiar_id]
@@ -229,24 +226,19 @@ def test_without_a_margin_boxes_hang_over_the_border_and_test_may_lack_its_json(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "flag"),
     [
-        ({"n_train": -1}, "numbers of micrographs"),
-        ({"n_train": 0, "n_val": 0, "n_test": 0}, "numbers of micrographs"),
-        ({"n_proteins": 99}, "--proteins 99"),
-        ({"protein_ratio": 0.5}, "--protein-ratio 0.5"),
-        ({"pixel_size_angstrom": 0.0}, "--pixel-size"),
-        ({"snr": (0.1, 0.05)}, "--snr"),
-        ({"snr": (0.0, 0.05)}, "--snr"),
-        ({"density": float("nan")}, "finite"),
-        ({"n_unannotated": 11}, "--unannotated"),
-        ({"seed": -1}, "--seed"),
-        ({"size_px": (8, 8)}, "--size"),
-        ({"size_px": (256, 256, 3)}, "--size"),
-        ({"annotation_margin": 2.0}, "--annotation-margin"),
+        ({"n_train": -1}, "micrographs"),
+        ({"n_train": 0, "n_val": 0, "n_test": 0}, "micrographs"),
+        ({"n_proteins": 99}, "--proteins"), ({"protein_ratio": 0.5}, "--protein-ratio"),
+        ({"pixel_size_angstrom": 0.0}, "--pixel-size"), ({"density": float("nan")}, "finite"),
+        ({"snr": (0.1, 0.05)}, "--snr"), ({"snr": (0.0, 0.05)}, "--snr"),
+        ({"n_unannotated": 11}, "--unannotated"), ({"seed": -1}, "--seed"),
+        ({"size_px": (8, 8)}, "--size"), ({"size_px": (256, 256, 3)}, "--size"),
+        ({"annotation_margin": 2.0}, "--annotation-margin"), ({"num_workers": -1}, "--num-workers"),
     ],
-)
-def test_arguments_out_of_range_are_named_and_nothing_is_written(wrong, message, tmp_path):
-    with pytest.raises(UserError, match=message):
+)  # fmt: skip
+def test_arguments_out_of_range_are_named_and_nothing_is_written(wrong, flag, tmp_path):
+    with pytest.raises(UserError, match=flag):
         simulate_dataset(tmp_path / "set", **(TINY | wrong))
     assert not (tmp_path / "set").exists()
