@@ -170,10 +170,10 @@ def pick_metrics(
             by_id.setdefault(ids.get(each.truth.name) or "unknown", []).append(each)
         per_id = {name: _summary(group, threshold) for name, group in sorted(by_id.items())}
         report["per_id"] = per_id
-        report["macro"] = {
-            name: _mean([metrics[name] for metrics in per_id.values()])
-            for name in ("precision", "recall", "f1", "ap")
-        }
+        report["macro"] = {}
+        for name in ("precision", "recall", "f1", "ap"):
+            known = [one[name] for one in per_id.values() if one[name] is not None]
+            report["macro"][name] = float(np.mean(known)) if known else None
     return report
 
 
@@ -234,8 +234,3 @@ def _summary(outcomes: Sequence[Outcome], threshold: float | None) -> dict[str, 
         **plain(rates(n_picks, n_found, n_truth)),
         "ap": pr_curve(outcomes).average_precision if has_scores(outcomes) else None,
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

@@ -156,13 +156,10 @@ class WindowSettings:
         """Return the lines on a split's windows that users look for."""
         counts = self.summary(plans, [])
         n_picked = sum(len(p.labelled_px) > 0 for p in plans)
-        if self.expected_particles is None:
-            known = "left to training to estimate"
-        else:
-            known = (
-                f"{counts['pool_prior']:.4f}; of those near no pick: "
-                f"{counts['unlabeled_prior']:.4f}"
-            )
+        pool, unlabeled = counts["pool_prior"], counts["unlabeled_prior"]
+        known = "left to training to estimate"
+        if self.expected_particles is not None:
+            known = f"{pool:.4f}; of those near no pick: {unlabeled:.4f}"
         return [
             f"Windows of {split} split",
             f"Total images: {len(plans)}, {n_picked} of them with picks",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from picking.errors import UserError
 from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
@@ -203,24 +204,15 @@ def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> li
             _write_csv(coordinates, listed, int(image.diameter_px), plan)
         if mrc:
             write_mrc(output / "mrc" / f"{plan.stem}.mrc", image.raw, plan.pixel_size_angstrom)
+        buffer = io.BytesIO()
+        Image.fromarray(raw_to_uint8(image.raw)).save(buffer, "JPEG", quality=JPEG_QUALITY)
         # The JPEG comes last and at once: where it is, the rest is too.
-        write_atomically(jpeg, _as_jpeg(raw_to_uint8(image.raw)))
+        write_atomically(jpeg, buffer.getvalue())
     if not plan.annotated:
         return [[0, 0, 0, 0]]
     particles = read_csv_of_one(coordinates)
-    centres, diameters = particles.centres_px.astype(int), particles.diameters_px.astype(int)
-    boxes = np.stack(
-        [centres.T[1] - diameters // 2, centres.T[0] - diameters // 2, diameters, diameters]
-    )
-    return boxes.T.tolist()
-
-
-def _as_jpeg(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
+    (y, x), side = particles.centres_px.T.astype(int), particles.diameters_px.astype(int)
+    return np.stack([x - side // 2, y - side // 2, side, side], axis=1).tolist()
 
 
 def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: Plan) -> None:

@@ -44,14 +44,13 @@ class PatchStore:
         self.windows: Any = self.metadata.get("windows")
         self.picked: Any = None
         try:
-            self._check_metadata()
             self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
             self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
             self.patches = open_array(folder / split / "patches.npy")
             if self.windows is not None:
                 self.picked = open_array(folder / split / "picked.npy")
             index = read_arrays(folder / split / "index.npz")
-            self._check_arrays(index)
+            self._check(index)
         except (*DAMAGED_ARRAY, AttributeError, IndexError) as error:
             raise UserError(
                 f"patch store {folder / split} is damaged ({error}): delete it and make it again "
@@ -60,23 +59,20 @@ class PatchStore:
         self.label, self.labeled, self.tag = index["label"], index["labeled"], index["tag"]
         self.micrograph, self.centre = index["micrograph"], index["centre"]
 
-    def _check_metadata(self) -> None:
-        """Raise one of `DAMAGED_ARRAY` unless metadata.json has what training reads of it."""
-        counts, windows = self.counts, self.windows
-        sizes = [] if windows is None else [windows[key] for key in WINDOW_KEYS]
-        micrographs, priors = counts["micrographs"], [counts.get(key) for key in PRIOR_KEYS]
+    def _check(self, index: dict[str, np.ndarray]) -> None:
+        """Raise one of `DAMAGED_ARRAY` unless patches, index and metadata.json fit together."""
+        micrographs, n, side = self.counts["micrographs"], len(index["label"]), self.patch_size_px
+        sizes = [self.windows[key] for key in WINDOW_KEYS] if self.windows is not None else []
+        priors = [self.counts.get(key) for key in PRIOR_KEYS]
         if not (
             isinstance(self.metadata["content_hash"], str)
-            and all(isinstance(m["name"], str) for m in micrographs)
+            and all(isinstance(name, str) for name in self.names)
             and all(isinstance(m["empiar_id"], str | None) for m in micrographs)
             and all(prior is None or is_number(prior) for prior in priors)
             and all(is_number(size) and size > 0 for size in sizes)
+            and n == self.counts["n_patches"]
         ):
             raise ValueError(f"metadata.json does not describe split {self.split}")
-
-    def _check_arrays(self, index: dict[str, np.ndarray]) -> None:
-        """Raise ValueError unless patches, index and metadata.json fit together."""
-        n, side = self.counts["n_patches"], self.patches.shape[-1]
         for name, array in (("patches", self.patches), ("picked", self.picked)):
             if array is not None and (array.dtype, array.shape) != (np.uint8, (n, side, side)):
                 raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not of {n} rows")
