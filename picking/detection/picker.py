@@ -12,12 +12,12 @@ from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import peaks
 from picking.detection.network_input import Input, PatchInput, WindowInput, input_of
 from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
-from picking.errors import UserError
+from picking.errors import UserError, raise_if_stopped
 from picking.files import sha256
 from picking.formats.micrographs import image_size, read_micrograph
 from picking.formats.picks import Picks
 from picking.runs import checkpoints
-from picking.runs.folder import load_checkpoint
+from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of
 
 
@@ -96,6 +96,7 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[ScoreMap, Pick
 
     Raises `UserError` when the file is no micrograph or the scores are not finite.
     """
+    raise_if_stopped()
     wants, how = picker.input, (picker.precision, picker.device)
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
