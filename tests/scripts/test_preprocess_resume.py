@@ -16,6 +16,7 @@ from PIL import Image
 
 import preprocess_coco_full_dataset as script
 from picking import files
+from picking.errors import UserError
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import SIZE_PX, write_csv, write_data_set
 from tests.fixtures.patch_stores import PATCH_PX, content, damage, done, preprocess
@@ -129,12 +130,8 @@ def test_after_an_unreadable_image_both_ways_that_the_error_names_go_on(
 
 def test_what_was_skipped_once_stops_a_run_that_may_not_skip(own_data, tmp_path):
     damage(own_data / "train" / "train_01.jpg")
-    with (
-        mock.patch.object(script, "count_splits", side_effect=KeyboardInterrupt),
-        mock.patch("os._exit", sys.exit),
-    ):
-        result = preprocess(own_data, tmp_path / "store", "--skip-unreadable")
-    assert result.status == 130 and "the same command goes on" in result.err
+    with mock.patch.object(script, "count_splits", side_effect=UserError("stopped")):
+        assert preprocess(own_data, tmp_path / "store", "--skip-unreadable").status == 2
     result = preprocess(own_data, tmp_path / "store")
     assert result.status == 2 and "train_01.jpg cannot be read" in result.err
     went_on = done(own_data, tmp_path / "store", "--skip-unreadable")
