@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from picking.detection.matching import Outcome, has_scores, pr_curve
-from picking.files import write_atomically
+from picking.files import write_atomically, write_saved
 from picking.formats.picks import Picks
 from picking.metrics.rates import PRCurve
 
@@ -46,9 +46,7 @@ def draw_pr_curve(curve: PRCurve, path: Path) -> None:
         axis.legend(loc="lower left", frameon=False)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
     axis.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: figure.savefig(file, format="png"))
 
 
 def draw_picks(image: np.ndarray, picks: Picks, path: Path) -> None:
@@ -162,6 +160,4 @@ def _draw_overlay(
     for text, colour in [(title, "white"), *(legend if len(marks) > 1 else [])]:
         draw.text((x_text, size[1] + strip_px / 2), text, fill=colour, font=font, anchor="lm")
         x_text += draw.textlength(text, font=font) + 24
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: canvas.save(file, "PNG"))

@@ -20,7 +20,6 @@ All numbers are of the validation micrographs of EMPIAR-10017.
 """
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from picking.files import write_atomically
+from picking.files import write_saved
 from picking.training.augment import STD_FLOOR_GREY, to_float
 from picking.training.scoring import autocast
 
@@ -67,9 +66,8 @@ class ScoreMap:
 
 def write_heatmap(scores: ScoreMap, path: Path) -> None:
     """Write the probabilities as a grey PNG, a pixel for each cell; white is 1."""
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(scores.probability() * 255).astype(np.uint8)).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    image = Image.fromarray(np.rint(scores.probability() * 255).astype(np.uint8))
+    write_saved(path, lambda file: image.save(file, "PNG"))
 
 
 # The classifier

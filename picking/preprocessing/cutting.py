@@ -2,14 +2,13 @@
 
 import abc
 import dataclasses
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from picking.files import write_atomically
+from picking.files import write_saved
 from picking.stores.journal import Journal
 from picking.stores.patches import TAG_PARTICLE
 from picking.stores.writer import Plan, SplitWriter
@@ -74,15 +73,13 @@ def patch_writer(folder: Path, plans: Sequence[CutPlan], journal: Journal) -> Sp
             return np.repeat(np.array(values, kind), [len(group.centres_px) for _, group in groups])
 
         tag = column([group.tag for _, group in groups], np.uint8)
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            label=(tag == TAG_PARTICLE).astype(np.uint8),
-            labeled=column([group.is_labelled for _, group in groups], np.bool_),
-            micrograph=column([i for i, _ in groups], np.int32),
-            centre=np.concatenate([group.centres_px for _, group in groups]).astype(np.float32),
-            tag=tag,
-        )
-        write_atomically(folder / "index.npz", buffer.getvalue())
+        index = {
+            "label": (tag == TAG_PARTICLE).astype(np.uint8),
+            "labeled": column([group.is_labelled for _, group in groups], np.bool_),
+            "micrograph": column([i for i, _ in groups], np.int32),
+            "centre": np.concatenate([g.centres_px for _, g in groups]).astype(np.float32),
+            "tag": tag,
+        }
+        write_saved(folder / "index.npz", lambda file: np.savez(file, **index))
 
     return SplitWriter(folder, journal, plans, "index.npz", write_index)

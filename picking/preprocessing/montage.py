@@ -1,13 +1,11 @@
 """Pictures of a split's patches and masks, so that a wrong frame or scale is seen at a glance."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from picking.files import read_json, write_atomically
+from picking.files import read_json, write_saved
 from picking.formats.micrographs import read_micrograph
 from picking.mask_values import IGNORE, PARTICLE
 from picking.preprocessing.plan import PatchPlan
@@ -79,7 +77,7 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
         )
         axes[kind].set_title(f"{kind}: {len(of_kind):,}", color=COLOURS[kind], fontsize=11)
         axes[kind].set_axis_off()
-    _save(figure, path)
+    write_saved(path, lambda file: figure.savefig(file, dpi=90, format="png"))
 
 
 def write_mask_montage(folder: Path, path: Path) -> None:
@@ -109,10 +107,4 @@ def write_mask_montage(folder: Path, path: Path) -> None:
         axis.set_title(f"{listed[i]['name']}: {listed[i]['n_particles']:,} particles", fontsize=9)
     for axis in axes:
         axis.set_axis_off()
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=90, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: figure.savefig(file, dpi=90, format="png"))

@@ -7,7 +7,6 @@ training micrograph has lost its CSV. `truth/<stem>.csv` lists every particle; i
 never for training.
 """
 
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from picking.errors import UserError
-from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
+from picking.files import locked, read_json, remove_half_written, write_json, write_saved
 from picking.formats.annotations import MAPPING_FILE, SPLITS
 from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.micrographs import raw_to_uint8, write_mrc
@@ -204,10 +203,9 @@ def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> li
             _write_csv(coordinates, listed, int(image.diameter_px), plan)
         if mrc:
             write_mrc(output / "mrc" / f"{plan.stem}.mrc", image.raw, plan.pixel_size_angstrom)
-        buffer = io.BytesIO()
-        Image.fromarray(raw_to_uint8(image.raw)).save(buffer, "JPEG", quality=JPEG_QUALITY)
         # The JPEG comes last and at once: where it is, the rest is too.
-        write_atomically(jpeg, buffer.getvalue())
+        shown = Image.fromarray(raw_to_uint8(image.raw))
+        write_saved(jpeg, lambda file: shown.save(file, "JPEG", quality=JPEG_QUALITY))
     if not plan.annotated:
         return [[0, 0, 0, 0]]
     particles = read_csv_of_one(coordinates)

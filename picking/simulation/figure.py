@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from picking.files import read_json, write_atomically
+from picking.files import read_json, write_saved
 from picking.formats.micrographs import raw_to_uint8
 from picking.simulation.ctf import Optics, ctf_zeros, radial_power
 from picking.simulation.dataset import Arguments, plan_dataset, simulate_planned
@@ -66,6 +66,4 @@ def draw_figure(output: Path, path: Path) -> None:
     palette = Image.new("P", (1, 1))
     palette.putpalette(greys + [level for colour in COLOURS.values() for level in colour])
     few = Image.open(buffer).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    few.save(buffer, "PNG", optimize=True)
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: few.save(file, "PNG", optimize=True))
