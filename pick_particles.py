@@ -38,7 +38,7 @@ from picking.detection.report import draw_picks
 from picking.errors import UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.frames import check_frame
+from picking.formats.frame_check import check_frame
 from picking.formats.micrographs import image_size, read_micrograph
 from picking.formats.paths import Paths, as_number, diameter_in_px, expand, find_micrographs
 from picking.formats.picks import select
@@ -65,24 +65,36 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
     add("--resume", action="store_true", help="go on in --output; what is done stays")
-    add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best beside --checkpoint")
-    add("--precision", type=float, help="choose the threshold that has this precision instead")
+    add(
+        "--choose-threshold",
+        nargs="+",
+        metavar="TRUTH",
+        help="true particles: find the threshold with the highest F1 and save it beside the "
+        "checkpoint",
+    )
+    add("--precision", type=float, help="with --choose-threshold: the lowest with this precision")
     add(
         "--expected-particles",
         type=float,
         metavar="N",
         help="where there is no truth: keep the threshold that picks N a micrograph on average",
     )
-    add("--evaluate", nargs="+", metavar="TRUTH", help="COCO, CSV, STAR, BOX or CBOX")
+    add("--evaluate", nargs="+", metavar="TRUTH", help="true particles: COCO, CSV, STAR, BOX, CBOX")
     add("--picks", nargs="+", metavar="FILE", help="evaluate these instead of picking")
     add(
         "--annotated-margin",
         default="auto",
         metavar="PX|auto",
-        help="what is nearer to an edge does not count; auto: the largest that no truth enters",
+        help="with --evaluate: ignore picks and particles within PX of an edge; auto: as wide as "
+        "possible without losing a true particle",
     )
-    add("--frame", choices=("jpeg", "mrc"), help="of --picks, if not what their format has")
-    add("--truth-frame", choices=("jpeg", "mrc"), help="of the truth, likewise")
+    add(
+        "--frame",
+        choices=("jpeg", "mrc"),
+        help="y axis of the --picks files: jpeg = from the top, mrc = from the file's first row; "
+        "default: by format",
+    )
+    add("--truth-frame", choices=("jpeg", "mrc"), help="the same of the TRUTH files")
     return parser
 
 

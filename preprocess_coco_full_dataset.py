@@ -11,7 +11,7 @@
 
     # what somebody picked by hand, and nothing known of the rest (picking/preprocessing/windows.py)
     python preprocess_coco_full_dataset.py --micrographs 'raw/*.mrc' --labels picks.star \
-        --unlabeled windows --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
+        --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
 
 The data root holds train/, val/ and test/ with micrographs, and annotations/instances_<split>.json
 or particle_coordinates/<stem>.csv. The same command continues a run that was interrupted, and
@@ -40,7 +40,7 @@ from picking.preprocessing.metadata import (
     total,
 )
 from picking.preprocessing.montage import write_mask_montage, write_montage
-from picking.preprocessing.plan import PatchSettings
+from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows import WindowSettings, read_splits
 from picking.stores.journal import Journal, require_made_from
 from picking.stores.masks import MaskSettings, mask_writer
@@ -60,9 +60,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--data-root", type=Path, help="the data set's top folder")
     add("--tasks", nargs="+", choices=TASKS, default=["patches"], help="default: patches")
-    add("--output-dir", type=Path, default=Path("data/cryotransformer_full_pu"), help="of patches")
-    add("--seg-output-dir", type=Path, default=Path("data/cryotransformer_preprocessed"))
-    add("--seed", type=int, default=42)
+    patches, masks = Path("data/cryotransformer_full_pu"), Path("data/cryotransformer_preprocessed")
+    add("--output-dir", type=Path, default=patches, help=f"of patches, windows; default: {patches}")
+    add("--seg-output-dir", type=Path, default=masks, help=f"of masks; default: {masks}")
+    add("--seed", type=int, default=42, help="of everything random; default: 42")
     add("--splits", nargs="+", choices=annotations.SPLITS, help="default: those that are there")
     for split in annotations.SPLITS:
         add(f"--max-images-{split}", type=int, metavar="N", help="only N images, drawn at random")

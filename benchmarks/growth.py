@@ -1,4 +1,4 @@
-"""How time and memory grow with the data: 1, 4 and 16 times as much, one core.
+"""How time and memory of each job grow with the data: 1, 4 and 16 times as much, one core.
 
     OMP_NUM_THREADS=1 python -m benchmarks.growth
 

@@ -1,12 +1,12 @@
-r"""What PU learning gives the first iterations of active learning, without a further label.
+r"""What a PU network's weights or picks give the first iterations of active learning.
 
     OMP_NUM_THREADS=1 python -m benchmarks.one_from_other \
         --data-root ../shared/data/empiar-10017 --seeds 0 1
 
 The labels are the tiles that active learning labels at the start, as its seed draws them. The
-particles in these tiles alone are given to PU + FixMatch as picks, and of the particles of the
-validation micrographs the same share, to choose its checkpoint on. What comes of it is the start of
-some arms of active learning (`ARMS`), all with the strategy random, so with the same tiles:
+particles in these tiles alone are given to PU + FixMatch as picks, and the same fraction of the
+particles of the validation micrographs, to choose its checkpoint on. What comes of it is the start
+of some arms of active learning (`ARMS`), all with the strategy random, so with the same tiles:
 
     scratch      new weights
     pu           the weights of the PU network; the attention gates are new

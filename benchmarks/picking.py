@@ -10,8 +10,8 @@
         --peer '../shared/data/empiar-10017/peer_picks/crYOLO/*.box'
     python -m benchmarks.picking figure        # docs/few_labels.png, of the runs that are there
 
-segmentation: a U-Net with all labels. few-labels: PU + FixMatch from shares of the labels of train,
-as picks; the validation micrographs have the same share for choosing the checkpoint. Both:
+segmentation: a U-Net with all labels. few-labels: PU + FixMatch from fractions of train's labels, as
+picks; the validation micrographs have the same fraction for choosing the checkpoint. Both:
 threshold with the highest F1 on the validation micrographs, annotated in full; test is picked once,
 at the end. What is finished is read, not run again. cost: seconds and peak memory a micrograph of
 each way to pick, every one in a process of its own, one after another: our U-Nets in tiles as they
@@ -136,7 +136,7 @@ def segment(args: argparse.Namespace, folder: Path, share: float, seed: int) -> 
 
 
 def learn_from_picks(args: argparse.Namespace, folder: Path, share: float, seed: int) -> dict:
-    """Draw a share of the labels, learn from them as picks, pick, evaluate."""
+    """Draw a fraction of the labels, learn from them as picks, pick, evaluate."""
     n_labels = write_labels(args.data_root, folder, share, seed, args.diameter)
     script(
         "preprocess_coco_full_dataset.py", "--micrographs", args.data_root / "train" / "*.jpg",
@@ -156,7 +156,7 @@ def learn_from_picks(args: argparse.Namespace, folder: Path, share: float, seed:
 
 
 def write_labels(root: Path, folder: Path, share: float, seed: int, diameter_px: float) -> int:
-    """Write a share of the labels of train, and of val, to picks.star; return how many of train."""
+    """Write a fraction of train's and val's labels to picks.star; return how many of train."""
     picks, n_train = [], 0
     for split in ("train", "val"):
         micrographs = annotations.read_split(root, split).micrographs

@@ -5,9 +5,9 @@
         --data-root ../shared/data/empiar-10017
     python -m benchmarks.pu_evidence figure     # docs/pu_evidence.png, of the runs there are
 
-A row is a variant of the training, named in VARIANTS with the share of positives that is hidden
+A row is a variant of the training, named in VARIANTS with the fraction of positives that is hidden
 and what it sets; the network is a narrow ResNet-18 on 64 px, 400 steps of 32 patches. Checkpoint
-and threshold are chosen on validation. Test figures are means over the seeds of training; 95%
+and threshold are chosen on validation. Test metrics are means over the seeds of training; 95%
 intervals and the difference to "all labels" resample the test micrographs, the same ones for all
 rows, and average over seeds in each resample. Finished runs are read, not run again.
 """
@@ -40,7 +40,7 @@ COMMON = (
 NO_FIXMATCH = "loss.lambda_consistency=0"
 ALL_NEGATIVE = "loss.unlabeled_prior=0"
 UPPER = "all labels"
-# name -> share of the positives that is hidden, what is set
+# name -> fraction of the positives that is hidden, what is set
 VARIANTS: dict[str, tuple[float, tuple[str, ...]]] = {
     UPPER: (0, (NO_FIXMATCH,)),
     "all labels, FixMatch": (0, ()),

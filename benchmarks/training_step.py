@@ -9,13 +9,13 @@ script/s: images a second of the scripts' own `train_one_epoch`, with loader, sa
 and optimiser, on a store of noise. bare/s: of the network alone, forward, backward and optimiser
 step on random numbers already in memory, as many views a step, in the same precision and layout.
 `ratio` is one to the other; on a CPU `CPU ratio` too, of the process's own seconds, which other
-work disturbs less (workers have theirs for themselves). `waits` is the share of the script's time
-in next(loader). The script in each of `WAYS` is also compared with the bare network in plain eager
-fp32 (x fp32, x tf32). Ways take turns; figures are medians over turns, ratios are made within one.
+work disturbs less (workers have theirs for themselves). `waits` is the fraction of its time in
+next(loader). The script in each of `WAYS` is also compared with the bare network in plain eager
+fp32 (x fp32, x tf32). Ways take turns; numbers are medians over turns, ratios are made within one.
 CUDA graphs keep their memory: leave `graphs` out (--ways) where batches are large.
 
-FLOPs are counted (torch.utils.flop_counter) and given as a share of what a large matmul reaches in
-the same precision. Intensity is FLOPs per byte that the operations of forward and backward read
+FLOPs are counted (torch.utils.flop_counter) and given as a fraction of what a large matmul reaches
+in the same precision. Intensity is FLOPs per byte that the operations of forward and backward read
 and write, each by itself as in eager mode; below the ridge, the rate of matmul over that of
 copying, memory is the limit.
 """

@@ -1,4 +1,4 @@
-"""Does a network find a protein that it was trained without? Simulated, one left out at a time.
+"""Transfer to a protein that was not in training: simulated, one left out at a time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.transfer --proteins SIM-001 SIM-003 --seeds 0 1
 

@@ -1,4 +1,4 @@
-"""How a checkpoint's network wants a micrograph."""
+"""How the checkpoint's network expects a micrograph, and the micrograph scaled to that."""
 
 import dataclasses
 import math
@@ -37,7 +37,8 @@ class WindowInput:
     """Of a U-Net that learned from windows about picks: the micrograph at one scale.
 
     side_px: of what the network sees at once. scale: px of that per px of the micrograph.
-    diameter_px: of the particles there. disk: of what it learned about a pick, in diameters.
+    diameter_px: of the particles there. disk: diameter of the labelled disk
+    around a pick, in particle diameters.
     """
 
     side_px: int
@@ -76,15 +77,15 @@ class TileInput:
         return read_scaled(path, size_px)
 
 
-Input = PatchInput | WindowInput | TileInput
+NetworkInput = PatchInput | WindowInput | TileInput
 # What a checkpoint must say of its input
 OF_PATCHES = {"patch_size_px": int, "input_size_px": int}
 OF_WINDOWS = {**OF_PATCHES, "scale": float, "diameter_px": float, "reach_px": float}
 OF_TILES = {"side_px": int, "tiles": int, "resize": str, "disk": float}
 
 
-def input_of(checkpoint: dict[str, Any], source: str) -> Input:
-    """Return how a checkpoint's network wants its input; errors name ``source``.
+def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
+    """Return how a checkpoint's network expects a micrograph; errors name ``source``.
 
     Raises `UserError` when it is no model to pick with, when the input is not described, and when
     a number there is absurd.

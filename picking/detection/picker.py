@@ -10,7 +10,7 @@ from torch import nn
 
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import peaks
-from picking.detection.network_input import Input, PatchInput, WindowInput, input_of
+from picking.detection.network_input import NetworkInput, PatchInput, WindowInput, input_of
 from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
 from picking.errors import UserError, raise_if_stopped
 from picking.files import sha256
@@ -30,7 +30,7 @@ class Picker(NamedTuple):
     path: Path
     checksum: str
     network: nn.Module
-    input: Input
+    input: NetworkInput
     thresholds: dict[str, float]
     precision: str
     device: torch.device

@@ -1,4 +1,4 @@
-"""What is shown of picks: the precision-recall curve, overlays, counts against the threshold."""
+"""Pictures and tables of picks: precision-recall curve, overlays, counts at thresholds."""
 
 import csv
 import io

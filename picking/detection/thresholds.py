@@ -1,7 +1,7 @@
 """The threshold from which a candidate is a pick: chosen once, kept beside the checkpoint.
 
-<checkpoint>.threshold.json holds it with the checksum of the weights that it was chosen for: what
-is chosen later does not change the checkpoint, so folders of picks that were begun with it go on.
+<checkpoint>.threshold.json holds it with the checksum of the weights that it was chosen for. The
+checkpoint file stays unchanged, so --resume still works after a new choice.
 """
 
 from collections.abc import Sequence

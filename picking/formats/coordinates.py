@@ -1,7 +1,7 @@
 """Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one record per micrograph, and back.
 
 Files of RELION, cryoSPARC, EMAN and crYOLO are in the MRC's frame; CryoPPP's CSV and COCO are in
-the JPEG's, as everything inside the project is. The frame is turned here, once on the way in and
+the JPEG's, as everything inside the project is. y is flipped here, once on the way in and
 once on the way out.
 """
 
@@ -15,7 +15,7 @@ from picking.files import write_atomically
 from picking.formats.coco import coco_text, read_coco
 from picking.formats.cryoppp_csv import csv_text, read_csv
 from picking.formats.micrographs import SUFFIXES
-from picking.formats.picks import Picks, inside, turn
+from picking.formats.picks import Picks, flip_y, inside
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 
 FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
@@ -41,7 +41,7 @@ def read_picks(
         paths: .star, .box, .cbox, .csv and .json files; a file without a column of micrographs is
             named after its micrograph.
         sizes_px: (height, width) of the micrographs, by file name, without which y cannot be
-            turned. Names in the files are looked up among these, whatever their folder and
+            flipped. Names in the files are looked up among these, whatever their folder and
             suffix, with or without cryoSPARC's leading number.
         frame: `jpeg` or `mrc`, what the files are in if that is not what `FRAMES` says.
         only_known: leave out picks of micrographs that are not in ``sizes_px``.
@@ -170,9 +170,9 @@ def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, fra
     known = dataclasses.replace(picks, name=name, size_px=size_px)
     if size_px is None:
         return known
-    turned = turn(known) if frame == "mrc" else known
-    inside(dataclasses.replace(turned, size_px=picks.size_px), size_px)
-    return turned
+    flipped = flip_y(known) if frame == "mrc" else known
+    inside(dataclasses.replace(flipped, size_px=picks.size_px), size_px)
+    return flipped
 
 
 def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
@@ -181,11 +181,13 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
         return csv_text(picks, [p.name for p in picks] if one_file else None)
     if name == "coco":
         return coco_text(picks)
-    turned = [turn(p) for p in picks]
+    flipped = [flip_y(p) for p in picks]
     if name == "star":
         paths = [PurePosixPath(p.name) for p in picks]
-        return star_text(turned, [str(path.with_name(f"{_stem(path.name)}.mrc")) for path in paths])
-    return box_text(turned[0]) if name == "box" else cbox_text(turned[0])
+        return star_text(
+            flipped, [str(path.with_name(f"{_stem(path.name)}.mrc")) for path in paths]
+        )
+    return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
 
 
 # Names

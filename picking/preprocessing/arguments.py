@@ -52,7 +52,7 @@ def add_patch_arguments(parser: argparse.ArgumentParser) -> None:
         "largest margin that no centre in train enters (of the first split, in a store without "
         "train)",
     )
-    add("--top-up", action="store_true", help="micrographs with room make up for those without")
+    add("--top-up", action="store_true", help="draw missing negatives from other micrographs")
     add(
         "--hard-negatives",
         type=float,
@@ -103,14 +103,25 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
     add("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
-    add("--frame", choices=("jpeg", "mrc"), help="of --labels, if not their format's")
+    add(
+        "--frame",
+        choices=("jpeg", "mrc"),
+        help="y axis of the --labels files: jpeg = from the top, mrc = from the file's first row; "
+        "default: by format",
+    )
     add(
         "--unlabeled",
         choices=("windows",),
         default="windows",
-        help="what is not labelled: windows anywhere on the micrographs",
+        help="what is not labelled: windows anywhere on the micrographs, the only choice",
     )
-    add("--windows-per-micrograph", type=int, default=500, metavar="N")
+    add(
+        "--windows-per-micrograph",
+        type=int,
+        default=500,
+        metavar="N",
+        help="unlabeled windows drawn from each; default: 500",
+    )
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
     add("--pixel-size", type=float, metavar="Å", help="of the micrographs; needed with Å")
     add(

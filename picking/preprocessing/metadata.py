@@ -1,11 +1,11 @@
-"""What metadata.json says of a store: what it is made from, and in numbers what it holds."""
+"""What metadata.json says of a store: what it is made from, and the counts of what it holds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from picking.files import sha256
 from picking.formats.annotations import Split
-from picking.preprocessing.plan import PatchSettings
+from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows import WindowSettings
 from picking.stores.masks import ImagePlan, MaskSettings, pixel_fractions
 
@@ -31,7 +31,7 @@ ARGUMENTS = {
 
 
 def made_from(kind: str, arguments: Mapping[str, Any], listed: dict[str, Split]) -> dict[str, Any]:
-    """Return what a store's content follows from; a store made from anything else is another.
+    """Return what a store's content follows from; if any of this changes, it must be made anew.
 
     kind: of `ARGUMENTS`; arguments: their values, with max_images_train and so on in place of
     ``splits`` and ``max_images``.

@@ -8,7 +8,7 @@ import numpy as np
 from picking.files import read_json, write_saved
 from picking.formats.micrographs import read_micrograph
 from picking.mask_values import IGNORE, PARTICLE
-from picking.preprocessing.plan import PatchPlan
+from picking.preprocessing.patch_plan import PatchPlan
 from picking.preprocessing.windows import WindowPlan
 
 ROWS, COLUMNS = 2, 6

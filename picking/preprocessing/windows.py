@@ -24,7 +24,7 @@ from picking.errors import UserError
 from picking.files import sha256
 from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
-from picking.formats.frames import check_frame
+from picking.formats.frame_check import check_frame
 from picking.formats.micrographs import UnreadableImage, image_size, scale_micrograph
 from picking.formats.paths import expand, find_micrographs
 from picking.formats.picks import Micrograph, Picks, inside
@@ -102,16 +102,12 @@ class WindowPlan(CutPlan):
 
 @dataclasses.dataclass(frozen=True)
 class WindowSettings:
-    """What decides windows, beside micrographs and picks; the script's --help explains it.
+    """What decides windows, beside micrographs and picks."""
 
-    window_px: side of a window, after scaling. diameter_px: of the particles, in px of
-    the micrograph. expected_particles: of a micrograph, or None.
-    """
-
-    window_px: int
-    diameter_px: float
-    per_micrograph: int
-    expected_particles: float | None
+    window_px: int  # side, after scaling
+    diameter_px: float  # of the particles, on the micrograph
+    per_micrograph: int  # windows anywhere
+    expected_particles: float | None  # on a micrograph
     seed: int
 
     @property
@@ -166,7 +162,7 @@ class WindowSettings:
             f"  Scale: {self.scale:.4f}; a particle becomes {PARTICLE_PX} px wide",
             f"  Picks: {counts['n_labeled']:,}, a window about each",
             f"  Unlabeled windows, anywhere: {counts['n_unlabeled']:,}",
-            f"  Share of positives among their places: {known}",
+            f"  Fraction of positives among their places: {known}",
         ]
 
     def summary(self, plans: Sequence[WindowPlan], noted: list[dict]) -> dict:
@@ -298,7 +294,7 @@ def _record(path: Path, picks: Picks | None, diameter_px: float) -> Micrograph:
 def place_priors(
     settings: WindowSettings, sizes_px: Sequence[tuple[int, int]], n_picks: Sequence[int]
 ) -> dict[str, float | None]:
-    """Return the priors of the places of windows drawn anywhere from micrographs, as of patches.
+    """Return the three priors for places instead of patches.
 
     sizes_px, n_picks: of each micrograph. ``actual_prior`` is the fraction near a pick,
     ``pool_prior`` that near a particle, ``unlabeled_prior`` that near a particle among those near

@@ -15,12 +15,12 @@ class Optics:
     """How a micrograph was taken; the defaults are a 300 kV microscope with a direct detector."""
 
     pixel_size_angstrom: float = 2.0
-    defocus_angstrom: float = 15000.0
+    defocus_angstrom: float = 15000.0  # underfocus
     voltage_kv: float = 300.0
-    cs_mm: float = 2.7
-    amplitude_contrast: float = 0.1
-    b_factor_angstrom2: float = 60.0
-    dose_per_angstrom2: float = 25.0
+    cs_mm: float = 2.7  # spherical aberration
+    amplitude_contrast: float = 0.1  # A, a fraction
+    b_factor_angstrom2: float = 60.0  # B of the envelope
+    dose_per_angstrom2: float = 25.0  # electrons
 
     @property
     def wavelength_angstrom(self) -> float:

@@ -66,20 +66,20 @@ class Arguments:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MicrographPlan:
     """What one micrograph will show; the rest follows from the seed and the file's name."""
 
     split: str
-    stem: str
+    stem: str  # file name without suffix
     protein: Protein
-    annotated: bool
-    size_px: tuple[int, int]
+    annotated: bool  # it has a CSV
+    size_px: tuple[int, int]  # height, width
     pixel_size_angstrom: float
     defocus_angstrom: float
-    snr: float
-    density: float
-    carbon: bool
-    n_crystals: int
+    snr: float  # per raw pixel
+    density: float  # number of particles over the usual one
+    carbon: bool  # the edge of the support film crosses the image
+    n_crystals: int  # pieces of ice
     seed: int
 
 
@@ -126,7 +126,7 @@ def simulate_dataset(
     return True
 
 
-def plan_dataset(asked: Arguments) -> list[Plan]:
+def plan_dataset(asked: Arguments) -> list[MicrographPlan]:
     """Return the plan of every micrograph, in the order of its file name.
 
     The proteins of a split are equally frequent, or in the proportions of ``protein_ratio``, in
@@ -136,7 +136,7 @@ def plan_dataset(asked: Arguments) -> list[Plan]:
     seed, (height, width) = asked.seed, asked.size_px
     lost = stream(seed, "unannotated").permutation(asked.n_train)[: asked.n_unannotated]
     area_um2 = height * width * (asked.pixel_size_angstrom * 1e-4) ** 2
-    plans: list[Plan] = []
+    plans: list[MicrographPlan] = []
     for split in SPLITS:
         n = getattr(asked, f"n_{split}")
         order = stream(seed, "proteins", split).permutation(n)
@@ -145,7 +145,7 @@ def plan_dataset(asked: Arguments) -> list[Plan]:
             stem = f"mic_{len(plans):05d}"
             rng = stream(seed, "conditions", stem)
             plans.append(
-                Plan(
+                MicrographPlan(
                     split=split,
                     stem=stem,
                     protein=PROTEINS[protein],
@@ -171,7 +171,7 @@ def protein_indices(n: int, n_proteins: int, ratio: float) -> np.ndarray:
     return np.searchsorted(ends / ends[-1], (np.arange(n) + 0.5) / n)
 
 
-def simulate_planned(plan: Plan) -> "Simulated":
+def simulate_planned(plan: MicrographPlan) -> "Simulated":
     """Simulate the micrograph of a plan; the same plan gives the same one, bit for bit."""
     from picking.simulation.ctf import Optics
     from picking.simulation.micrograph import simulate_micrograph
@@ -188,7 +188,9 @@ def simulate_planned(plan: Plan) -> "Simulated":
     )
 
 
-def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> list[list[int]]:
+def _write_micrograph(
+    plan: MicrographPlan, output: Path, margin_px: int, mrc: bool
+) -> list[list[int]]:
     """Write a micrograph unless it is there; return its boxes, [x, y, width, height] each."""
     coordinates = output / "particle_coordinates" / f"{plan.stem}.csv"
     jpeg = output / plan.split / f"{plan.stem}.jpg"
@@ -213,7 +215,7 @@ def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> li
     return np.stack([x - side // 2, y - side // 2, side, side], axis=1).tolist()
 
 
-def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: Plan) -> None:
+def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: MicrographPlan) -> None:
     lines = [CSV_HEADER]
     for x, y, *angles in rows:
         turned = ",".join(f"{angle:.2f}" for angle in angles)
@@ -222,7 +224,7 @@ def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: Plan) -> 
 
 
 def _write_annotations(
-    output: Path, plans: list[Plan], boxes: list[list[list[int]]], omit_test_json: bool
+    output: Path, plans: list[MicrographPlan], boxes: list[list[list[int]]], omit_test_json: bool
 ) -> None:
     """Write the mapping to protein ids and a COCO JSON per split, as the real ones are."""
     mapping = [f"{plan.stem}.jpg,{plan.protein.name}" for plan in plans]

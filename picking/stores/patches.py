@@ -26,12 +26,16 @@ INDEX: dict[str, tuple[type, tuple[int, ...]]] = {
 class PatchStore:
     """One split of a finished patch store, as a data set that is read a batch at a time.
 
-    Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class, or where
-    rows are windows 1 for the labelled and 0 for all else; labeled bool (n,); micrograph int32
-    (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see `TAG_NAMES`;
-    windows, how windows about a few picks were made (`WINDOW_KEYS`), and picked uint8 (n, p, p), a
-    memory map, where a place of them is near a pick, both None of patches; metadata, the whole
-    `metadata.json`; counts, this split's part of it.
+    Attributes:
+        patches: uint8 (n, p, p), a memory map.
+        label: uint8 (n,), the true class; of windows 1 for the labelled, 0 for all else.
+        labeled: bool (n,).
+        micrograph: int32 (n,), into ``names``.
+        centre: float32 (n, 2), (y, x) in px.
+        tag: uint8 (n,), see `TAG_NAMES`.
+        windows: how windows about a few picks were made (`WINDOW_KEYS`); None of patches.
+        picked: uint8 (n, p, p), a memory map: 1 near a pick; None of patches.
+        metadata: the whole `metadata.json`; counts: this split's part of it.
     """
 
     def __init__(self, folder: Path, split: str) -> None:

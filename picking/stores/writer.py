@@ -97,9 +97,9 @@ class SplitWriter:
         return {self.folder / name: row_px for name, row_px in self.plans[0].arrays.items()}
 
     def begin(self, store: int) -> list[Rows | None]:
-        """Make the files; return what is to be written or checked of each micrograph, if anything.
+        """Make the files; return what is to be written or checked of each micrograph.
 
-        Rows that this process has written or checked already are neither.
+        None for rows that this process has already written or checked.
         """
         split, journal = self.folder.name, self.journal
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -90,9 +90,19 @@ def test_both_pictures_are_drawn_whether_or_not_there_is_a_target(tmp_path, anal
     strict(tmp_path / "comparison_summary.json")
 
 
-def test_every_strategy_has_a_colour_of_its_own():
-    assert STYLES.keys() == STRATEGIES.keys()
+def test_styles_are_of_strategies_and_each_has_a_colour_of_its_own():
+    assert STYLES.keys() <= STRATEGIES.keys()
     assert len({colour for colour, _ in STYLES.values()}) == len(STYLES)
+
+
+def test_a_strategy_without_a_style_is_drawn_in_the_default_one(tmp_path, analyze, monkeypatch):
+    write_comparison(tmp_path)
+    with_style = analyze("--experiments-dir", tmp_path), (tmp_path / PICTURES[0]).read_bytes()
+    monkeypatch.delitem(STYLES, "uncertainty")
+    without = analyze("--experiments-dir", tmp_path), (tmp_path / PICTURES[0]).read_bytes()
+    assert without[0] == with_style[0] and without[1] != with_style[1]
+    for name in PICTURES:
+        Image.open(tmp_path / name).verify()
 
 
 def test_files_go_to_the_output_folder_and_leave_the_runs_alone(tmp_path, analyze):

@@ -161,7 +161,7 @@ def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, 
 def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "write_montage", lambda *a: a[0].name == "val" or write_montage(*a))
     printed = preprocess(data, tmp_path / "store", *EXPECTED)
-    assert f"Share of positives among their places: {FRACTION:.4f}; of those near no" in printed
+    assert f"Fraction of positives among their places: {FRACTION:.4f}; of those near no" in printed
     assert "4, 2 of them with picks" in printed and "Picks: 12, a window about each" in printed
     picture = np.asarray(Image.open(tmp_path / "store/montage_train.png").convert("RGB"))
     for colour in ((0x2C, 0xA0, 0x2C), (0xFF, 0x7F, 0x0E)):  # labelled and unknown

@@ -27,7 +27,7 @@ STYLES = {
     "badge": ("#AA4499", "X"),
     "cost_aware": ("#332288", "P"),
 }
-OTHER_STYLE = ("#555555", "*")
+OTHER_STYLE = ("#555555", "*")  # of a strategy that has none above
 LINES = ("-", "--", "-.", ":")  # for further settings of one strategy
 RED = "#B2182B"
 

@@ -5,9 +5,9 @@ import pytest
 
 from picking.errors import UserError
 from picking.formats.coordinates import read_picks
-from picking.formats.frames import compare_frames, contrast, is_wrong
+from picking.formats.frame_check import compare_frames, contrast, is_wrong
 from picking.formats.micrographs import read_micrograph
-from picking.formats.picks import Picks, turn
+from picking.formats.picks import Picks, flip_y
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, picture, some_centres
 
 
@@ -27,7 +27,7 @@ def test_picks_in_the_wrong_frame_fit_the_image_better_upside_down(rng, sign):
     centres = some_centres(rng, 60)
     response = contrast(picture(rng, centres) if sign == 1 else 255 - picture(rng, centres), 20)
     picks = picks_at(centres)
-    right, wrong = compare_frames(picks, response), compare_frames(turn(picks), response)
+    right, wrong = compare_frames(picks, response), compare_frames(flip_y(picks), response)
     assert wrong == right[::-1] and sum(right) == 60 and right[0] > 48
     assert is_wrong(*wrong) and not is_wrong(*right)
 
@@ -36,13 +36,13 @@ def test_scores_at_any_scale_tell_the_frame_too(rng):
     centres = some_centres(rng, 60)
     scores, picks = 255 - picture(rng, centres).astype(float), picks_at(centres)
     for response in (scores, scores.reshape(80, 4, 96, 4).mean(axis=(1, 3))):
-        assert is_wrong(*compare_frames(turn(picks), response))
+        assert is_wrong(*compare_frames(flip_y(picks), response))
         assert not is_wrong(*compare_frames(picks, response))
 
 
 def test_nothing_is_said_of_noise_of_few_picks_and_of_none(rng):
     picks, noise = picks_at(some_centres(rng, 60)), rng.normal(size=SIZE_PX)
-    for one in (picks, turn(picks)):
+    for one in (picks, flip_y(picks)):
         assert not is_wrong(*compare_frames(one, noise))
     assert compare_frames(picks, np.zeros(SIZE_PX)) == (0, 0)
     assert compare_frames(picks_at([]), noise) == (0, 0)
@@ -54,5 +54,5 @@ def test_nothing_is_said_of_noise_of_few_picks_and_of_none(rng):
 def test_the_frame_of_the_real_truth_is_told_from_its_mirror_image(empiar10017):
     (t, *_) = read_picks([empiar10017 / "annotations" / "instances_val.json"], {})
     response = contrast(read_micrograph(empiar10017 / "val" / t.name), 108)
-    assert is_wrong(*compare_frames(turn(t), response))
+    assert is_wrong(*compare_frames(flip_y(t), response))
     assert not is_wrong(*compare_frames(t, response))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from picking.errors import UserError
-from picking.preprocessing.plan import split_priors
+from picking.preprocessing.patch_plan import split_priors
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.plans import PATCH_PX, SIZE_PX, plan, record, records
 

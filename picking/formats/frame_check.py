@@ -1,4 +1,4 @@
-"""Whether coordinates fit the micrographs as read, or rather upside down."""
+"""Refuse coordinates that fit the micrographs better upside down than as read."""
 
 from collections.abc import Sequence
 from pathlib import Path

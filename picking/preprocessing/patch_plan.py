@@ -101,16 +101,16 @@ class PatchPlan(CutPlan):
 
 @dataclasses.dataclass(frozen=True)
 class PatchSettings:
-    """What decides patches, beside the annotations; METHODS and the script's --help explain it."""
+    """What decides patches, beside the annotations."""
 
-    patch_size_px: int
-    hide_ratio: float
-    neg_per_pos: float
+    patch_size_px: int  # side
+    hide_ratio: float  # fraction of the positives hidden among the unlabeled
+    neg_per_pos: float  # negatives wanted per particle
     seed: int
-    neg_rule: str
-    margin_px: float
-    top_up: bool
-    hard_fraction: float  # of the negatives, in train
+    neg_rule: str  # how far from particles negatives lie, of `negatives.RULES`
+    margin_px: float  # no negative lies this near to an edge
+    top_up: bool  # draw missing negatives from other micrographs
+    hard_fraction: float  # of the negatives, in train: off-centre or unusual ones
 
     def plan_split(
         self,
