@@ -29,11 +29,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, help="images of a step; default: training.batch_size")
     add("--epochs", type=int, help="of each iteration; full: active_learning.full_epochs")
     add("--learning-rate", type=float, help="of an iteration's first step; default: optimizer.lr")
-    add(
-        "--iterations",
-        type=int,
-        help="default: active_learning.iterations",
-    )
+    add("--iterations", type=int, help="default: active_learning.iterations")
     add("--initial-fraction", type=float, help="fraction of the images labelled at the start")
     add("--query-fraction", type=float, help="fraction labelled after an iteration")
     add("--target-f1", type=float, help="to compare with; default: active_learning.target_f1")

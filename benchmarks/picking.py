@@ -10,8 +10,8 @@
         --peer '../shared/data/empiar-10017/peer_picks/crYOLO/*.box'
     python -m benchmarks.picking figure        # docs/few_labels.png, of the runs that are there
 
-segmentation: a U-Net with all labels. few-labels: PU + FixMatch from fractions of train's labels, as
-picks; the validation micrographs have the same fraction for choosing the checkpoint. Both:
+segmentation: a U-Net with all labels. few-labels: PU + FixMatch from fractions of train's labels as
+picks, and of val's to choose the checkpoint on. Both:
 threshold with the highest F1 on the validation micrographs, annotated in full; test is picked once,
 at the end. What is finished is read, not run again. cost: seconds and peak memory a micrograph of
 each way to pick, every one in a process of its own, one after another: our U-Nets in tiles as they

@@ -1,8 +1,8 @@
 """Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one record per micrograph, and back.
 
 Files of RELION, cryoSPARC, EMAN and crYOLO are in the MRC's frame; CryoPPP's CSV and COCO are in
-the JPEG's, as everything inside the project is. y is flipped here, once on the way in and
-once on the way out.
+the JPEG's, as everything inside the project is. y is flipped here, once on the way in and once on the
+way out.
 """
 
 import dataclasses
@@ -184,9 +184,8 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
     flipped = [flip_y(p) for p in picks]
     if name == "star":
         paths = [PurePosixPath(p.name) for p in picks]
-        return star_text(
-            flipped, [str(path.with_name(f"{_stem(path.name)}.mrc")) for path in paths]
-        )
+        mrcs = [str(path.with_name(f"{_stem(path.name)}.mrc")) for path in paths]
+        return star_text(flipped, mrcs)
     return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
 
 

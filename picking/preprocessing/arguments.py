@@ -128,7 +128,8 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
         "--expected-particles",
         type=float,
         metavar="N",
-        help="particles on a micrograph, about; without it training estimates their fraction",
+        help="particles on a micrograph, about; without it training estimates the fraction of "
+        "positives",
     )
     add(
         "--val-micrographs",
