@@ -21,7 +21,7 @@ import numpy as np
 
 from picking.errors import UserError
 
-LARGEST_PX = 1e9  # no coordinate or size is as large, and larger whole numbers would overflow
+LARGEST_PX = 1e9  # coordinates and sizes are smaller; larger whole numbers would overflow
 
 # A killed run's worker processes hold its lock until they notice, within about a second.
 LOCK_PATIENCE_S = 5.0

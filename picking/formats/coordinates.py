@@ -1,8 +1,8 @@
 """Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one record per micrograph, and back.
 
 Files of RELION, cryoSPARC, EMAN and crYOLO are in the MRC's frame; CryoPPP's CSV and COCO are in
-the JPEG's, as everything inside the project is. y is flipped here, once on the way in and once on the
-way out.
+the JPEG's, as everything inside the project is. y is flipped here, once on the way in and once on
+the way out.
 """
 
 import dataclasses

@@ -33,11 +33,11 @@ NORMALISATION = (
 
 @dataclasses.dataclass(frozen=True)
 class MaskSettings:
-    """What decides images and masks, beside the annotations; the script's --help explains it."""
+    """What decides images and masks, beside the annotations."""
 
-    side_px: int
-    resize: str
-    tiles: int
+    side_px: int  # of an image
+    resize: str  # of `RESIZES`
+    tiles: int  # along each side of a micrograph
     margin_px: int  # px of the micrograph this near to its edge are ignored; 0: none
     disk: float = 1.0  # diameter of a particle's disk in the mask, in diameters of the particle
     reduced: bool = False  # JPEGs are decoded at reduced scale, which differs by part of a level

@@ -31,7 +31,7 @@ def l_numpy(z, loss):
 
 
 def nnpu_numpy(z_p, z_u, prior, unlabeled_prior, loss, beta, gamma):
-    """Objective and risk, written out from METHODS in float64."""
+    """Objective and risk, written out from the papers' formulas in float64."""
     z_p, z_u = np.asarray(z_p, float), np.asarray(z_u, float)
     s = (1 - prior) / (1 - unlabeled_prior)
     positive = prior * sum(l_numpy(z_p, loss)) / len(z_p)

@@ -22,9 +22,9 @@ from picking.active_learning.analysis.runs import (
     counterpart,
     f1_of,
     groups,
+    incomplete,
     labels,
     n_seeds,
-    progress,
 )
 from picking.active_learning.analysis.verdicts import HYPOTHESIS, UNKNOWN, verdict
 from picking.errors import UserError
@@ -43,7 +43,7 @@ def summarise(runs: list[Run], target_f1: float | None, minutes_per_image: float
     `UserError` when no iteration can be compared.
     """
     named = labels(runs)
-    missing = [text for run in runs if (text := progress(run, named[run.name]))]
+    missing = [text for run in runs if (text := incomplete(run, named[run.name]))]
     if not any(run.iterations for run in runs):
         raise UserError(
             f"no run has a complete iteration yet ({'; '.join(missing)}): run this again when "

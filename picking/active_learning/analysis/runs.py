@@ -157,7 +157,7 @@ def _read_iteration(path: Path, before: list[dict]) -> dict:
     return metrics
 
 
-def progress(run: Run, label: str) -> str | None:
+def incomplete(run: Run, label: str) -> str | None:
     """Return what the run lacks, in words, or None when every iteration is complete."""
     n, planned = len(run.iterations), n_planned(run)
     done = "no iteration" if n == 0 else "iteration 0" if n == 1 else f"iterations 0-{n - 1}"
