@@ -25,15 +25,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 import train_active_learning_fixed as script
+from models import AttentionUNet
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_FIGURES, Progress
 from picking.active_learning.pool_scores import score_pool
-from picking.active_learning.strategies import STRATEGIES, Pool, k_centre, query_rng, schedule
+from picking.active_learning.strategies import STRATEGIES, Pool, diversity, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.runs import distributed
@@ -118,17 +120,27 @@ def pool(args: argparse.Namespace) -> None:
     for n in (100, 400, 1600):
         code = f"from benchmarks.active_learning import score_noise; score_noise({n})"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    rng = stream(0, "benchmark", "features")
-    features = rng.standard_normal((100_000, 256), dtype=np.float32)
+    of_noise = random_features(100_000, 10_000, 256)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.monotonic()
-    k_centre(features[10_000:], features[:10_000], 1000)
+    diversity(of_noise, 1000, stream(0, "benchmark"))
     seconds = time.monotonic() - started
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     print(
         f"k-centre, 1,000 of 90,000 given 10,000 labelled, 256 features: {seconds:.1f} s, "
-        f"{grown:.0f} MiB beside the features' {features.nbytes / 2**20:.0f} MiB"
+        f"{grown:.0f} MiB beside the features' {100_000 * 256 * 4 / 2**20:.0f} MiB"
     )
+
+
+def random_features(n: int, n_labelled: int, n_channels: int) -> Pool:
+    """Return a pool of n images with random features, of which the first are labelled."""
+    features = stream(0, "benchmark", "features").standard_normal((n, n_channels), np.float32)
+    rows = np.arange(n)
+    return Pool(
+        rows[n_labelled:], rows[:n_labelled],
+        lambda part: SimpleNamespace(features=features[part[0] : part[-1] + 1]),
+        np.ones(n_labelled), [None] * (n - n_labelled),
+    )  # fmt: skip
 
 
 def score_noise(n: int) -> None:
@@ -142,7 +154,7 @@ def score_noise(n: int) -> None:
         images.flush()
         del images
         images = np.load(path, mmap_mode="r")
-        network = script.UNETS["attention_unet"](width=8).eval()
+        network = AttentionUNet(width=8).eval()
         device = torch.device("cpu")
         score_pool(network, images, np.arange(16), device, batch_size=8)  # warm up
         before, peak = anonymous_mib(), 0.0

@@ -25,13 +25,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.active_learning import anonymous_mib
+from benchmarks.active_learning import anonymous_mib, random_features
 from benchmarks.preprocessing import copy_micrographs
 from models import AttentionUNet
 from picking.active_learning.analysis.comparison import summarise
 from picking.active_learning.analysis.runs import read_runs
 from picking.active_learning.pool_scores import score_pool
-from picking.active_learning.strategies import k_centre
+from picking.active_learning.strategies import diversity
 from picking.config import ActiveConfig, plain
 from picking.errors import run_script
 from picking.pu_learning.samplers import PUBatchSampler
@@ -153,19 +153,18 @@ def scoring(n: int, folder: Path) -> Callable[[], object]:
     return lambda: score(np.arange(n))
 
 
-def choose(n: int, n_labelled: int, n_chosen: int) -> Callable[[], object]:
-    features = stream(0, "benchmark", "features").standard_normal((n, 64), dtype=np.float32)
-    return lambda: k_centre(features[n_labelled:], features[:n_labelled], n_chosen)
+def k_centre(n: int, n_chosen: int) -> Callable[[], object]:
+    """Choose from n images of which as many are labelled."""
+    pool = random_features(n, n_chosen, 64)
+    return lambda: diversity(pool, n_chosen, stream(0, "benchmark"))
 
 
 def k_centre_100(n: int, folder: Path) -> Callable[[], object]:
-    """Choose 100 of n, given 100 that are labelled."""
-    return choose(n, 100, 100)
+    return k_centre(n, 100)
 
 
 def k_centre_tenth(n: int, folder: Path) -> Callable[[], object]:
-    """Choose a tenth of n, given a tenth that is labelled."""
-    return choose(n, n // 10, n // 10)
+    return k_centre(n, n // 10)
 
 
 def analysis(n: int, folder: Path) -> Callable[[], object]:
