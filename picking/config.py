@@ -353,10 +353,9 @@ def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
             raise UserError(f"{source}: unknown key '{name}'; did you mean '{prefix}{nearest}'?")
         if not dataclasses.is_dataclass(hints[key]):
             values[key] = _checked(value, hints[key], source, name)
-            if isinstance(values[key], (int, float)) and "range" in fields[key].metadata:
-                _require_in_range(
-                    f"{source}: '{name}'", values[key], *fields[key].metadata["range"]
-                )
+            limits = fields[key].metadata.get("range")
+            if limits and isinstance(values[key], (int, float)):
+                _require_in_range(f"{source}: '{name}'", values[key], *limits)
         elif isinstance(value, dict):
             values[key] = _build(hints[key], value, source, f"{name}.")
         else:

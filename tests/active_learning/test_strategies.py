@@ -307,15 +307,6 @@ def test_typicality_is_one_over_the_mean_distance_to_the_nearest_neighbours(monk
     np.testing.assert_allclose(values, 1 / apart.mean(axis=1)[5:], rtol=1e-4)
 
 
-def test_clusters_of_directions_are_a_fixed_point_of_k_means(monkeypatch):
-    monkeypatch.setattr(strategies, "LLOYD_STEPS", 1000)
-    x = on_sphere(scores(200).features)
-    cluster = strategies._clusters(x, 7, np.random.default_rng(0))
-    centres = np.stack([x[cluster == k].mean(axis=0) for k in range(7)])
-    nearest = np.linalg.norm(x[:, None] - centres[None], axis=2).argmin(axis=1)
-    assert nearest.tolist() == cluster.tolist()
-
-
 @pytest.mark.parametrize(
     ("name", "expected"), [("random", []), ("uncertainty", [9]), ("hybrid", [4, 9])]
 )
@@ -376,13 +367,6 @@ def test_the_initial_set_depends_on_the_seed_alone():
     assert len(one) == 20 and one.dtype == np.int64 and one.min() >= 0 and one.max() < 200
     assert one.tolist() != initial_set(200, 20, 43).tolist()
     assert set(one.tolist()) < set(initial_set(200, 30, 42).tolist())
-
-
-def test_every_query_has_a_stream_of_its_own():
-    keys = itertools.product([1, 2], ["random", "badge"], [0, 1])
-    draws = {query_rng(*key).random() for key in keys}
-    assert len(draws) == 8
-    assert query_rng(1, "random", 0).random() == query_rng(1, "random", 0).random()
 
 
 def test_an_unknown_strategy_names_the_nearest_and_the_known_ones():
