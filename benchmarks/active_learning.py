@@ -30,7 +30,17 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-import train_active_learning_fixed as script
+import train_active_learning_fixed as training
+from benchmarks.common import (
+    ROOT,
+    anonymous_mib,
+    new_parser,
+    noise,
+    print_header,
+    print_row,
+    script,
+    synchronise,
+)
 from models import AttentionUNet
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_FIGURES, Progress
@@ -46,14 +56,11 @@ from picking.training.losses import focal_dice
 from picking.training.scoring import autocast
 
 PARTS = ("agreement", "pool", "full-size", "loss-alpha", "processes")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
     """Run one part."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--checkpoint", type=Path, help="agreement: a best_model.pt")
     parser.add_argument("--data-dir", type=Path, help="a split (agreement) or a store (loss-alpha)")
@@ -98,21 +105,17 @@ def agreement(args: argparse.Namespace) -> None:
         chosen[name], scores[name] = STRATEGIES[name].select(whole, n, rng)
     print(f"{len(rows)} candidates, {len(labelled)} labelled, {n} chosen by each strategy")
     print("\nSpearman's correlation of scores (above) and overlap of the chosen tenth (below)\n")
-    print("| | " + " | ".join(names) + " |")
-    print("| --- " * (len(names) + 1) + "|")
+    print_header("", *names)
     for i, one in enumerate(names):
-        cells = []
-        for j, other in enumerate(names):
-            if i < j:
-                constant = np.ptp(scores[one]) == 0 or np.ptp(scores[other]) == 0
-                rho = None if constant else spearmanr(scores[one], scores[other]).statistic
-                cells.append("-" if rho is None else f"{rho:.2f}")
-            elif i > j:
-                shared = len(np.intersect1d(chosen[one], chosen[other])) / n
-                cells.append(f"{shared:.0%}")
-            else:
-                cells.append("")
-        print(f"| {one} | " + " | ".join(cells) + " |")
+        above = names[i + 1 :]
+        constant = {other for other in names if np.ptp(scores[other]) == 0}
+        shared = [len(np.intersect1d(chosen[one], chosen[other])) / n for other in names[:i]]
+        rho = [
+            "-" if {one, other} & constant
+            else f"{spearmanr(scores[one], scores[other]).statistic:.2f}"
+            for other in above
+        ]  # fmt: skip
+        print_row(one, *(f"{fraction:.0%}" for fraction in shared), "", *rho)
 
 
 def pool(args: argparse.Namespace) -> None:
@@ -146,14 +149,7 @@ def random_features(n: int, n_labelled: int, n_channels: int) -> Pool:
 def score_noise(n: int) -> None:
     """Score n images of noise of 128 px from a file by a network of width 8; print the cost."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.npy"
-        images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 128, 128))
-        rng = stream(0, "benchmark", "noise")
-        for start in range(0, n, 100):
-            images[start : start + 100] = rng.integers(0, 256, (100, 128, 128), np.uint8)
-        images.flush()
-        del images
-        images = np.load(path, mmap_mode="r")
+        images = noise(Path(folder) / "images.npy", n, 128)
         network = AttentionUNet(width=8).eval()
         device = torch.device("cpu")
         score_pool(network, images, np.arange(16), device, batch_size=8)  # warm up
@@ -176,35 +172,27 @@ def score_noise(n: int) -> None:
         )
 
 
-def anonymous_mib() -> float:
-    """Return this process's anonymous memory: not pages of files, which the system may drop."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
-
-
 def full_size(args: argparse.Namespace) -> None:
     """Time a training step and a scoring batch of the default network, and work out the whole."""
     device = select_device(args.device)
     config = ActiveConfig()
-    training = dataclasses.replace(
+    settings = dataclasses.replace(
         config.training, batch_size=args.batch_size, precision=args.precision
     )
-    config = dataclasses.replace(config, training=training)
+    config = dataclasses.replace(config, training=settings)
     network = new_network(config, "init", 0).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     rng = stream(0, "benchmark", "full-size")
     images = rng.integers(0, 256, (args.batch_size, 768, 768), np.uint8)
     masks = rng.integers(0, 2, images.shape, np.uint8)
     generator = torch.Generator(device).manual_seed(0)
-    terms = script.loss_terms(config)
+    terms = training.loss_terms(config)
 
     def train_step() -> None:
         network.train()
         batch = SegmentationBatch(images, masks, is_training=True)
-        x, y = script.to_input(batch, config, generator, device)
-        with autocast(training.precision, device):
+        x, y = training.to_input(batch, config, generator, device)
+        with autocast(settings.precision, device):
             z = network(x)
         loss = focal_dice(z.float(), y, **terms)
         optimizer.zero_grad(set_to_none=True)
@@ -214,7 +202,7 @@ def full_size(args: argparse.Namespace) -> None:
     def score_batch() -> None:
         score_pool(
             network, images, np.arange(args.batch_size), device, batch_size=args.batch_size,
-            precision_context=lambda: autocast(training.precision, device),
+            precision_context=lambda: autocast(settings.precision, device),
         )  # fmt: skip
 
     seconds = {}
@@ -249,37 +237,24 @@ def full_size(args: argparse.Namespace) -> None:
     )
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for the GPU, if it is one."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def loss_alpha(args: argparse.Namespace) -> None:
-    """Train on three tenths of a store with both alphas; print validation figures."""
-    print("| alpha | seed | F1 at 0.5 | best F1 | its threshold | AP |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    """Train on three tenths of a store with both alphas; print validation metrics."""
+    names, folder = ("f1_score", "best_f1", "best_f1_threshold", "ap"), "experiments/loss_alpha"
+    print_header("alpha", "seed", "F1 at 0.5", "best F1", "its threshold", "AP")
     for alpha in (0.25, 0.75):
         for seed in args.seeds:
-            figures = one_run(args, alpha, seed)
-            names = ("f1_score", "best_f1", "best_f1_threshold", "ap")
-            cells = " | ".join(f"{figures[name]:.4f}" for name in names)
-            print(f"| {alpha} | {seed} | {cells} |", flush=True)
-
-
-def one_run(args: argparse.Namespace, alpha: float, seed: int) -> dict:
-    """Return the metrics of one iteration; a finished run is read, not run again."""
-    name, folder = f"alpha{alpha}_0.3_seed{seed}", ROOT / "experiments" / "loss_alpha"
-    command = [
-        sys.executable, "train_active_learning_fixed.py", "--config",
-        "configs/active_learning_quickstart.yaml", "--strategy", "random", "--iterations", "1",
-        "--initial-fraction", "0.3", "--epochs", str(args.epochs), "--seed", str(seed),
-        "--set", f"loss.alpha={alpha}", "--train-data-dir", str(args.data_dir / "train"),
-        "--val-data-dir", str(args.data_dir / "val"), "--device", args.device,
-        "--output-dir", str(folder), "--run-name", name, "--resume",
-    ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return json.loads((folder / name / "iteration_0" / "metrics.json").read_text())
+            name = f"alpha{alpha}_0.3_seed{seed}"
+            script(
+                "train_active_learning_fixed.py", "--config",
+                "configs/active_learning_quickstart.yaml", "--strategy", "random",
+                "--iterations", 1, "--initial-fraction", 0.3, "--epochs", args.epochs,
+                "--seed", seed, "--set", f"loss.alpha={alpha}", "--train-data-dir",
+                args.data_dir / "train", "--val-data-dir", args.data_dir / "val",
+                "--device", args.device, "--output-dir", folder, "--run-name", name, "--resume",
+            )  # fmt: skip
+            path = ROOT / folder / name / "iteration_0" / "metrics.json"
+            metrics = json.loads(path.read_text())
+            print_row(alpha, seed, *(f"{metrics[key]:.4f}" for key in names))
 
 
 def several_processes(args: argparse.Namespace) -> None:
@@ -296,13 +271,12 @@ def several_processes(args: argparse.Namespace) -> None:
         )
         for n in (1, 2) * 3
     ]  # fmt: skip
-    print("| width 8, 128 px | one process | two | ratio | ratios of the turns |")
-    print("| --- | --- | --- | --- | --- |")
+    print_header("width 8, 128 px", "one process", "two", "ratio", "ratios of the turns")
     for name in turns[0]:
         one, two = ([turn[name] for turn in turns[i::2]] for i in range(2))
         ratios = ", ".join(f"{a / b:.2f}" for a, b in zip(one, two, strict=True))
         a, b = min(one), min(two)
-        print(f"| {name} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {ratios} |")
+        print_row(name, f"{a:.2f} s", f"{b:.2f} s", f"{a / b:.2f}", ratios)
 
 
 def shared_work() -> None:
@@ -327,7 +301,7 @@ def shared_work() -> None:
 
     def epoch(n_steps: int) -> None:
         totals = torch.zeros(len(STEP_FIGURES), dtype=torch.float64)
-        script.train_one_epoch(
+        training.train_one_epoch(
             config, Progress(), model, optimizer, batches[:n_steps], n_steps, totals, device
         )  # fmt: skip
 
