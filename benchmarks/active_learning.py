@@ -3,16 +3,15 @@
     python -m benchmarks.active_learning agreement \
         --checkpoint experiments/active_learning_quickstart/random/iteration_1/best_model.pt \
         --data-dir data/simulated_active_seg/train
-    python -m benchmarks.active_learning pool        # memory of scoring at 1x, 4x, 16x; k-centre
     python -m benchmarks.active_learning full-size --batch-size 1   # 31.4 M parameters, 768 px
     python -m benchmarks.active_learning loss-alpha --data-dir data/simulated_active_seg
     python -m benchmarks.active_learning processes  # one against two, by torchrun, on the CPU
 
 agreement: Spearman's correlation of the scores and the overlap of the chosen tenth, every pair.
-pool: seconds and memory (anonymous pages, beside what was there before) of scoring pools of noise,
-and of k-centre on 100,000 features. full-size: one training step and one scoring batch, and the
-time of a whole strategy worked out from them. loss-alpha: the focal loss's alpha 0.25 against 0.75.
-processes: seconds of scoring a pool and of a training epoch, shared by two of one thread each.
+full-size: one training step and one scoring batch, and the time of a whole strategy worked out from
+them. loss-alpha: the focal loss's alpha 0.25 against 0.75. processes: seconds of scoring a pool and
+of a training epoch, shared by two of one thread each. What scoring and k-centre cost as the pool
+grows: benchmarks/growth.py.
 """
 
 import argparse
@@ -22,30 +21,18 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 import train_active_learning_fixed as training
-from benchmarks.common import (
-    ROOT,
-    anonymous_mib,
-    new_parser,
-    noise,
-    print_header,
-    print_row,
-    script,
-    synchronise,
-)
-from models import AttentionUNet
+from benchmarks.common import ROOT, new_parser, print_header, print_row, script, synchronise
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_FIGURES, Progress
 from picking.active_learning.pool_scores import score_pool
-from picking.active_learning.strategies import STRATEGIES, Pool, diversity, query_rng, schedule
+from picking.active_learning.strategies import STRATEGIES, Pool, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.runs import distributed
@@ -55,7 +42,7 @@ from picking.stores.segmentation import SegmentationBatch, SegmentationStore
 from picking.training.losses import focal_dice
 from picking.training.scoring import autocast
 
-PARTS = ("agreement", "pool", "full-size", "loss-alpha", "processes")
+PARTS = ("agreement", "full-size", "loss-alpha", "processes")
 
 
 def main() -> None:
@@ -71,7 +58,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="loss-alpha")
     parser.add_argument("--epochs", type=int, default=50, help="loss-alpha")
     args = parser.parse_args()
-    parts = (agreement, pool, full_size, loss_alpha, several_processes)
+    parts = (agreement, full_size, loss_alpha, several_processes)
     dict(zip(PARTS, parts, strict=True))[args.part](args)
 
 
@@ -116,60 +103,6 @@ def agreement(args: argparse.Namespace) -> None:
             for other in above
         ]  # fmt: skip
         print_row(one, *(f"{fraction:.0%}" for fraction in shared), "", *rho)
-
-
-def pool(args: argparse.Namespace) -> None:
-    """Score pools of three sizes, each in a process of its own; then k-centre."""
-    for n in (100, 400, 1600):
-        code = f"from benchmarks.active_learning import score_noise; score_noise({n})"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    of_noise = random_features(100_000, 10_000, 256)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
-    diversity(of_noise, 1000, stream(0, "benchmark"))
-    seconds = time.monotonic() - started
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(
-        f"k-centre, 1,000 of 90,000 given 10,000 labelled, 256 features: {seconds:.1f} s, "
-        f"{grown:.0f} MiB beside the features' {100_000 * 256 * 4 / 2**20:.0f} MiB"
-    )
-
-
-def random_features(n: int, n_labelled: int, n_channels: int) -> Pool:
-    """Return a pool of n images with random features, of which the first are labelled."""
-    features = stream(0, "benchmark", "features").standard_normal((n, n_channels), np.float32)
-    rows = np.arange(n)
-    return Pool(
-        rows[n_labelled:], rows[:n_labelled],
-        lambda part: SimpleNamespace(features=features[part[0] : part[-1] + 1]),
-        np.ones(n_labelled), [None] * (n - n_labelled),
-    )  # fmt: skip
-
-
-def score_noise(n: int) -> None:
-    """Score n images of noise of 128 px from a file by a network of width 8; print the cost."""
-    with tempfile.TemporaryDirectory() as folder:
-        images = noise(Path(folder) / "images.npy", n, 128)
-        network = AttentionUNet(width=8).eval()
-        device = torch.device("cpu")
-        score_pool(network, images, np.arange(16), device, batch_size=8)  # warm up
-        before, peak = anonymous_mib(), 0.0
-
-        class Watched:
-            """The images, measuring memory at every read."""
-
-            def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-                nonlocal peak
-                peak = max(peak, anonymous_mib())
-                return images[rows]
-
-        started = time.monotonic()
-        score_pool(network, Watched(), np.arange(n), device, batch_size=8)  # type: ignore[arg-type]
-        seconds = time.monotonic() - started
-        print(
-            f"scoring {n} images of 128 px ({n / 64:.0f} MiB): {seconds:.1f} s, "
-            f"{1000 * seconds / n:.1f} ms an image, {max(peak, anonymous_mib()) - before:+.1f} MiB"
-        )
 
 
 def full_size(args: argparse.Namespace) -> None:

@@ -18,19 +18,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.active_learning import random_features
 from benchmarks.common import anonymous_mib, new_parser, noise, print_header, print_row, script
 from benchmarks.preprocessing import copy_micrographs
 from models import AttentionUNet
 from picking.active_learning.analysis.comparison import summarise
 from picking.active_learning.analysis.runs import read_runs
 from picking.active_learning.pool_scores import score_pool
-from picking.active_learning.strategies import diversity
+from picking.active_learning.strategies import Pool, diversity
 from picking.config import ActiveConfig, plain
 from picking.errors import run_script
 from picking.pu_learning.samplers import PUBatchSampler
@@ -146,8 +146,14 @@ def scoring(n: int, folder: Path) -> Callable[[], object]:
 
 
 def k_centre(n: int, n_chosen: int) -> Callable[[], object]:
-    """Choose from n images of which as many are labelled."""
-    pool = random_features(n, n_chosen, 64)
+    """Choose from n images of which as many are labelled, by 64 random features."""
+    features = stream(0, "benchmark", "features").standard_normal((n, 64), dtype=np.float32)
+    rows = np.arange(n)
+    pool = Pool(
+        rows[n_chosen:], rows[:n_chosen],
+        lambda part: SimpleNamespace(features=features[part[0] : part[-1] + 1]),
+        np.ones(n_chosen), [None] * (n - n_chosen),
+    )  # fmt: skip
     return lambda: diversity(pool, n_chosen, stream(0, "benchmark"))
 
 
