@@ -13,7 +13,7 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
     python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
 
 The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
-against the threshold in thresholds.csv; summary.csv; and with --evaluate json and
+against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
 pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
 """
 
@@ -64,7 +64,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
     add("--resume", action="store_true", help="go on in --output; what is done stays")
-    add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best in --checkpoint")
+    add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best beside --checkpoint")
     add("--precision", type=float, help="choose the threshold that has this precision instead")
     add(
         "--expected-particles",
@@ -151,7 +151,7 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
     Here torch is imported, which takes seconds: so what is wrong on the command line is said first.
     """
     from picking.detection.picker import load_picker
-    from picking.runs.folder import select_device
+    from picking.runs.devices import select_device
 
     picker = load_picker(args.checkpoint, select_device(args.device))
     diameter_px = diameter_in_px(args.diameter, args.pixel_size, picker.input.diameter_px)

@@ -27,18 +27,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import train_active_learning_fixed as training
 from benchmarks.common import ROOT, new_parser, print_header, print_row, script, synchronise
+from picking.active_learning import train
 from picking.active_learning.initial_weights import new_network
-from picking.active_learning.iterations import STEP_FIGURES, Progress
+from picking.active_learning.iterations import STEP_METRICS
 from picking.active_learning.pool_scores import score_pool
 from picking.active_learning.strategies import STRATEGIES, Pool, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.runs import distributed
-from picking.runs.folder import load_checkpoint, load_weights, select_device
+from picking.runs.checkpoints import load_checkpoint, load_weights
+from picking.runs.devices import select_device
 from picking.seeds import stream
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
+from picking.training.loop import State
 from picking.training.losses import focal_dice
 from picking.training.scoring import autocast
 
@@ -119,12 +121,12 @@ def full_size(args: argparse.Namespace) -> None:
     images = rng.integers(0, 256, (args.batch_size, 768, 768), np.uint8)
     masks = rng.integers(0, 2, images.shape, np.uint8)
     generator = torch.Generator(device).manual_seed(0)
-    terms = training.loss_terms(config)
+    terms = train.loss_terms(config)
 
     def train_step() -> None:
         network.train()
         batch = SegmentationBatch(images, masks, is_training=True)
-        x, y = training.to_input(batch, config, generator, device)
+        x, y = train.to_input(batch, config, generator, device)
         with autocast(settings.precision, device):
             z = network(x)
         loss = focal_dice(z.float(), y, **terms)
@@ -233,10 +235,9 @@ def shared_work() -> None:
         score_pool(network, images, np.arange(n), device, batch_size=config.training.batch_size)
 
     def epoch(n_steps: int) -> None:
-        totals = torch.zeros(len(STEP_FIGURES), dtype=torch.float64)
-        training.train_one_epoch(
-            config, Progress(), model, optimizer, batches[:n_steps], n_steps, totals, device
-        )  # fmt: skip
+        totals = torch.zeros(len(STEP_METRICS), dtype=torch.float64)
+        state = State(network=network, optimizer=optimizer, totals=totals)
+        train.train_one_epoch(config, state, model, batches[:n_steps], n_steps)
 
     seconds = {}
     for name, work, n_warm, n in (

@@ -38,8 +38,6 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-import train_active_learning_fixed as active_script
-import train_pu_fixed_full as pu_script
 from benchmarks.common import (
     ROOT,
     machine,
@@ -50,20 +48,23 @@ from benchmarks.common import (
     print_row,
     synchronise,
 )
-from picking.active_learning import iterations
+from picking.active_learning import train as active_training
 from picking.active_learning.initial_weights import new_network
+from picking.active_learning.iterations import STEP_METRICS as ACTIVE_METRICS
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
 from picking.parallel import batch_loader, keep_freed_memory
+from picking.pu_learning import train as pu_training
 from picking.pu_learning.inputs import Patches
-from picking.pu_learning.log import STEP_FIGURES
+from picking.pu_learning.log import STEP_METRICS
 from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler, split_batch
 from picking.pu_learning.state import State
-from picking.runs.folder import new_optimizer, select_device
+from picking.runs.devices import select_device
 from picking.seeds import stream
 from picking.stores.patches import PatchStore
 from picking.stores.segmentation import CryoEMSegmentationDataset
+from picking.training import loop
 from picking.training.networks import build_network
 from picking.training.scoring import autocast
 
@@ -246,7 +247,7 @@ def prepare(
     epoch(model, loader)
     peak = torch.cuda.max_memory_allocated(device) - before if on_gpu else 0
 
-    optimizer = new_optimizer(bare, config.optimizer)
+    optimizer = loop.new_optimizer(bare, config.optimizer)
     x = torch.randn(input_shape, device=device)
     with torch.no_grad(), autocast(settings.precision, device):
         gradient = torch.randn_like(bare(x)) / len(x)
@@ -339,16 +340,16 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
     now = State(
         network=network,
         average=None,
-        optimizer=new_optimizer(network, config.optimizer),
-        totals=torch.zeros(len(STEP_FIGURES), dtype=torch.float64, device=device),
+        optimizer=loop.new_optimizer(network, config.optimizer),
+        totals=torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=device),
         adaptive=torch.full((3,), 0.5, device=device),
         priors=Priors(0.5, "config", 0.5, "config"),
     )
 
     def epoch(model: nn.Module, loader: Any) -> None:
         sampler.set_epoch(now.progress.epoch)
-        pu_script.train_one_epoch(config, now, model, loader, sampler, ENDLESS, folder, device)
-        now.progress.epoch, now.progress.batch = now.progress.epoch + 1, 0
+        pu_training.train_one_epoch(config, now, model, loader, sampler, ENDLESS, folder)
+        loop.end_epoch(now)
 
     side_px = config.data.input_size_px
     data = Patches(cast(PatchStore, patches), side_px, config.augmentation)
@@ -363,18 +364,18 @@ def active_loop(config: ActiveConfig, args: argparse.Namespace, folder: Path) ->
     n = args.steps * size
     images = noise(folder / "images.npy", n, side_px)
     masks = noise(folder / "masks.npy", n, side_px)  # most of it counts as background
-    optimizer = new_optimizer(network, config.optimizer)
-    progress = iterations.Progress()
+    state = loop.State(
+        network=network,
+        optimizer=loop.new_optimizer(network, config.optimizer),
+        totals=torch.zeros(len(ACTIVE_METRICS), dtype=torch.float64, device=device),
+    )
     batches: list[np.ndarray] = []
 
     def epoch(model: nn.Module, loader: Any) -> None:
-        order = stream(config.training.seed, "order", progress.epoch).permutation(n)
+        order = stream(config.training.seed, "order", state.progress.epoch).permutation(n)
         batches[:] = order.reshape(args.steps, size)
-        totals = torch.zeros(len(iterations.STEP_FIGURES), dtype=torch.float64, device=device)
-        active_script.train_one_epoch(
-            config, progress, model, optimizer, loader, args.steps, totals, device
-        )
-        progress.epoch, progress.batch = progress.epoch + 1, 0
+        active_training.train_one_epoch(config, state, model, loader, args.steps)
+        loop.end_epoch(state)
 
     dataset = CryoEMSegmentationDataset(images, masks, is_training=True)
     loader = batch_loader(dataset, batches, args.num_workers, device)

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -15,10 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from picking.errors import Terminated, UserError
+from picking.errors import LAST_WORDS, Stopped, UserError, raise_if_stopped
 
 # An image or a batch takes seconds, on a slow disk too: a worker that takes longer than this hangs
 PATIENCE_S = 1800
+DYING_S = 0.5  # in which what a killed process has open is closed, one after another
+POLL_S = 0.2  # how often a stop is looked for meanwhile
 
 
 def ordered_map(
@@ -46,40 +49,46 @@ def ordered_map(
 
 def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:
     if n_workers < 1:
-        yield from map(function, jobs)
+        for job in jobs:
+            raise_if_stopped()
+            yield function(job)
         return
     others = multiprocessing.active_children()
-    pool = ProcessPoolExecutor(n_workers, initializer=_start_worker)
     pending: deque = deque()
-    wait = True
-    try:
-        for job in jobs:
-            pending.append(pool.submit(function, job))
-            if len(pending) >= 4 * n_workers:
+    with ProcessPoolExecutor(n_workers, initializer=_start_worker) as pool:
+        try:
+            for job in jobs:
+                pending.append(pool.submit(function, job))
+                if len(pending) >= 4 * n_workers:
+                    yield _result(pending.popleft(), others)
+            while pending:
                 yield _result(pending.popleft(), others)
-        while pending:
-            yield _result(pending.popleft(), others)
-    except BrokenProcessPool as error:
-        _kill_workers(others)
-        raise UserError(
-            "a worker process was killed, most often for want of memory: run again with fewer "
-            "--num-workers (what is done is kept)"
-        ) from error
-    except (KeyboardInterrupt, Terminated):
-        wait = False  # the signal may have hit the pool amid anything, so waiting may never end
-        raise
-    finally:
-        pool.shutdown(wait=wait, cancel_futures=True)
+        except BrokenProcessPool as error:
+            _kill_workers(others)
+            raise_if_stopped()  # the signal may have ended a worker that had just been started
+            raise UserError(
+                "a worker process was killed, most often for want of memory: run again with fewer "
+                "--num-workers (what is done is kept)"
+            ) from error
+        except Stopped:
+            _kill_workers(others)
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _result(future: Future, others: list) -> Any:
     """Return a job's result; workers that do not come to it are killed, with a `UserError`."""
-    if not wait_for([future], timeout=PATIENCE_S).done:
-        _kill_workers(others)
-        raise UserError(
-            f"a worker process has done nothing for {PATIENCE_S / 60:g} minutes: see whether the "
-            "disk hangs, then run again (what is done is kept)"
-        )
+    give_up = time.monotonic() + PATIENCE_S
+    while not wait_for([future], timeout=POLL_S).done:
+        raise_if_stopped()
+        if time.monotonic() >= give_up:
+            _kill_workers(others)
+            raise UserError(
+                f"a worker process has done nothing for {PATIENCE_S / 60:g} minutes: see whether "
+                "the disk hangs, then run again (what is done is kept)"
+            )
+    raise_if_stopped()
     return future.result()
 
 
@@ -148,16 +157,16 @@ def keep_freed_memory() -> None:
 
 def _start_worker() -> None:
     keep_freed_memory()
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     follow_parent()
 
 
 def follow_parent(number: int = 0) -> None:
-    """Leave Ctrl-C to the parent, and end when the parent does, however it ends; in a worker.
+    """Leave signals to the parent, and end when the parent does, however it ends; in a worker.
 
     Torch's own workers look for their parent every five seconds only, and hold its locks till then.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in LAST_WORDS:
+        signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -166,6 +175,7 @@ def follow_parent(number: int = 0) -> None:
         os._exit(1)
 
     def say(*error: Any) -> None:
+        parent.join(DYING_S)
         if parent.is_alive():  # else all there is to say is that a pipe to it is broken
             sys.__excepthook__(*error)
 

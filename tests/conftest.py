@@ -19,11 +19,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True)
 def own_signal_handlers():
     """Give signals back to pytest, since `run_script` handles some."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGALRM)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
     before = {number: signal.getsignal(number) for number in numbers}
-    hook = sys.unraisablehook
     yield
-    sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)
     if torch_workers := sys.modules.get("torch.utils.data._utils.signal_handling"):

@@ -1,37 +1,20 @@
-"""Whole files, locks, room on the disk, and the way out of a script."""
+"""Whole files, locks, room on the disk."""
 
 import errno
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from picking import files
-from picking.errors import UserError, run_script
+from picking.errors import UserError
 from picking.files import locked, read_json, require_room, sha256, write_atomically, write_json
 from tests.fixtures import ROOT
-
-
-def leave(main, capsys):
-    """Run a script's main; return its exit status and what it says on stderr."""
-    with pytest.raises(SystemExit) as left:
-        run_script(main)
-    return left.value.code, capsys.readouterr().err
-
-
-def raises(error):
-    def main():
-        raise error
-
-    return main
-
 
 # Atomic files
 
@@ -186,138 +169,17 @@ def test_room_is_asked_of_the_nearest_folder_that_exists(tmp_path, monkeypatch):
         require_room(tmp_path / "a", 44_100_000_000)
 
 
-# The way out of a script
-
-
-def test_a_script_that_returns_leaves_with_0(capsys):
-    assert leave(lambda: None, capsys) == (0, "")
-
-
-def test_a_users_mistake_is_one_sentence_and_2(capsys):
-    assert leave(raises(UserError("no image: put some there")), capsys) == (
-        2,
-        "error: no image: put some there\n",
-    )
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "the disk is full at "),
-        (errno.EDQUOT, "the disk is full at "),
-        (errno.EROFS, "no permission to use "),
-        (errno.EACCES, "no permission to use "),
-    ],
-)
-def test_a_full_or_read_only_disk_is_a_sentence_and_2(capsys, number, words):
-    for args, place in (((), "the output folder"), (("store/patches.npy",), "store/patches.npy")):
-        error = OSError(number, os.strerror(number), *args)
-        status, message = leave(raises(error), capsys)
-        assert status == 2 and message.startswith(f"error: {words}{place}: ")
-        assert message.count("\n") == 1
-
-
-def test_a_file_too_large_for_its_place_is_a_sentence_and_2(capsys):
-    error = OSError(errno.EFBIG, "File too large", "store/patches.npy")
-    status, message = leave(raises(error), capsys)
-    assert status == 2 and message.startswith("error: store/patches.npy is too large for ")
-    assert message.count("\n") == 1
-
-
-FULL_CONSOLE = """
-from picking.errors import UserError, run_script
-
-def main():
-    print("a line that nobody can keep")
-    raise UserError("no image: put some there")
-
-run_script(main)
-"""
-
-
-def test_a_console_on_the_full_disk_too_changes_no_exit_status():
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no /dev/full here")
-    with full.open("w") as console:
-        done = subprocess.run(
-            [sys.executable, "-c", FULL_CONSOLE], cwd=ROOT, stdout=console, stderr=console
-        )
-        assert done.returncode == 2
-        done = subprocess.run(
-            [sys.executable, "-c", FULL_CONSOLE.replace("raise", "return #")],
-            cwd=ROOT, stdout=console, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: the disk is full") and done.stderr.count("\n") == 1
-
-
-def test_ctrl_c_is_130_and_sigterm_is_143_and_both_say_how_to_go_on(capsys, monkeypatch):
-    monkeypatch.setattr(os, "_exit", sys.exit)  # they leave without unwinding
-    status, message = leave(raises(KeyboardInterrupt()), capsys)
-    assert status == 130 and "the same command goes on" in message
-    status, message = leave(lambda: os.kill(os.getpid(), signal.SIGTERM), capsys)
-    assert status == 143 and "the same command goes on" in message
-
-
-FINALISER = """
-class Swallows:
-    def __del__(self):
-        signal.raise_signal({number})
-
-def main():
-    Swallows()
-    time.sleep(60)
-"""
-WRAPPER = """
-class Wraps:
-    def __set_name__(self, owner, name):
-        signal.raise_signal({number})
-
-def main():
-    type("Owner", (), {{"wraps": Wraps()}})
-"""
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("amid", [FINALISER, WRAPPER])
-def test_a_stop_that_python_swallows_or_makes_another_error_of_is_a_stop(amid, number, status):
-    head = "import signal, time\nfrom picking.errors import run_script\n"
-    script = head + amid.format(number=int(number)) + "run_script(main)\n"
-    result = subprocess.run(
-        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
-    )
-    assert (result.returncode, result.stderr.count("\n")) == (status, 1)
-    assert "the same command goes on" in result.stderr
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("ours"), OSError(errno.EIO, "I/O error")])
-def test_a_defect_of_ours_keeps_its_traceback(error):
-    with pytest.raises(type(error)):
-        run_script(raises(error))
-
-
-def test_a_message_is_one_line_of_bounded_length_whatever_stood_in_the_file():
-    message = str(UserError("a.json: 'x\ny\x00\ud800' is wrong: mend it"))
-    assert message == r"a.json: 'x\ny\x00\ud800' is wrong: mend it"
-    message = str(UserError(f"a.json holds {'x' * 100_000}: mend it"))
-    assert len(message) < 1000 and message.startswith("a.json") and message.endswith("mend it")
-
-
-def test_names_that_are_not_utf_8_are_printed_written_and_hashed(tmp_path):
-    code = "from picking.errors import run_script; run_script(lambda: print('caf\\udce9'))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (result.returncode, result.stdout, result.stderr) == (0, "caf\\udce9\n", "")
-    write_atomically(tmp_path / "a.txt", "caf\udce9")
-    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9"
-    assert sha256("caf\udce9") == sha256(b"caf\xe9")
-
-
 def test_a_damaged_line_of_json_is_named_by_its_number(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n[2]\n\xff\n')
     assert files.read_json_lines(tmp_path / "a.jsonl", 1) == [{"a": 1}]
     with pytest.raises(UserError, match=r"a\.jsonl, line 2 "):
         files.read_json_lines(tmp_path / "a.jsonl", 3)
+
+
+def test_names_that_are_not_utf_8_are_written_and_hashed(tmp_path):
+    write_atomically(tmp_path / "a.txt", "caf\udce9")
+    assert (tmp_path / "a.txt").read_bytes() == b"caf\xe9"
+    assert sha256("caf\udce9") == sha256(b"caf\xe9")
 
 
 def test_an_archive_that_inflates_to_more_than_itself_is_refused(tmp_path):

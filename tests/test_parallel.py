@@ -58,6 +58,29 @@ def test_what_torch_says_of_its_workers_is_one_sentence_that_says_how_to_go_on(w
     assert "\n" not in str(error.value)
 
 
+STOPPED = """
+import os, signal, sys, time
+from picking.errors import run_script
+from picking.parallel import ordered_map
+
+def signal_all(n):
+    if n == 2:
+        os.killpg(0, signal.SIGTERM)
+    time.sleep(0.1)
+    return n
+
+os.setsid()
+run_script(lambda: list(ordered_map(signal_all, range(50), 2, "Waiting")))
+"""
+
+
+def test_a_signal_to_parent_and_workers_ends_in_one_sentence_and_no_traceback():
+    ended = subprocess.run(
+        [sys.executable, "-c", STOPPED], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr.count("\n")) == (143, 1), ended.stderr
+
+
 # Linux forks until Python 3.14, which starts workers by a server; a user may choose otherwise
 
 SPAWNS = """

@@ -1,20 +1,23 @@
 """What an iteration of active learning starts from: new weights, the last ones, another run's."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from picking.active_learning import iterations
-from picking.active_learning.iterations import Progress, folder_of
+from picking.active_learning.iterations import STEP_METRICS, folder_of, load_last
 from picking.config import ActiveConfig, PUConfig, SegmentationModelConfig, config_from_dict
 from picking.errors import UserError
 from picking.files import read_json
-from picking.runs import checkpoints, distributed
-from picking.runs import folder as runs
+from picking.runs import distributed
+from picking.runs.checkpoints import load_checkpoint, load_weights, require_size, require_weights
 from picking.seeds import stream_seed
+from picking.training.loop import Progress, State, new_optimizer
 from picking.training.networks import build_network
+
+logger = logging.getLogger(__name__)
 
 # Ash and Adams 2020: a share of what was learned, and some of a new start
 SHRINK, PERTURB = 0.4, 0.1
@@ -27,13 +30,11 @@ def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
     return build_network(config)
 
 
-def begin_iteration(
-    config: ActiveConfig, folder: Path, k: int, device: torch.device, log: runs.Log
-) -> tuple[nn.Module, Progress, torch.optim.Optimizer]:
-    """Return the network that iteration k starts from, or stands at, its place and optimiser."""
+def begin_iteration(config: ActiveConfig, folder: Path, k: int, device: torch.device) -> State:
+    """Return what iteration k starts from, or where it stands: network, optimiser and place."""
     start = config.active_learning.start
     # The first iteration is the same for every strategy and every way to go on
-    checkpoints.require_size(lambda: build_network(config))
+    require_size(lambda: build_network(config))
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
     if k == 0 and config.active_learning.initial_weights is not None:
@@ -42,33 +43,41 @@ def begin_iteration(
         origin = f"Starting from {path}"
     elif k > 0 and start != "scratch":
         path = folder_of(folder, k - 1) / "best_model.pt"
-        weights: Any = runs.load_checkpoint(path).get("network")
-        checkpoints.require_weights(network, weights, path)
+        weights: Any = load_checkpoint(path).get("network")
+        require_weights(network, weights, path)
         origin = f"Warm-starting from previous iteration: {path}"
         if start == "shrink_perturb":
             weights = shrink_perturb(weights, network)
             origin += f" (shrunk to {SHRINK}, plus {PERTURB} of a new model)"
-        runs.load_weights(network, weights, path)
+        load_weights(network, weights, path)
     network = distributed.with_shared_statistics(network.to(device), device)
-    optimizer = runs.new_optimizer(network, config.optimizer)
-    progress = iterations.load_last(folder, k, network, optimizer, device)
-    if progress is None:
-        steps_before: Any = 0
-        if k > 0:
-            path = folder_of(folder, k - 1) / "metrics.json"
-            before = read_json(path)
-            steps_before = before.get("optimizer_steps") if isinstance(before, dict) else None
-            if type(steps_before) is not int or steps_before < 0:
-                raise UserError(
-                    f"{path} is damaged (no optimizer_steps): delete {path.parent} and what comes "
-                    "after it, and go on with --resume"
-                )
-        progress = Progress(iteration=k, step=steps_before)
-        log(f"\n{origin}")
+    state = State(
+        network=network,
+        optimizer=new_optimizer(network, config.optimizer),
+        totals=torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=device),
+    )
+    if load_last(folder, k, state, device):
+        amid = f", batch {state.progress.batch}" if state.progress.batch else ""
+        logger.info(f"\nResumed iteration {k} after epoch {state.progress.epoch}{amid}")
     else:
-        amid = f", batch {progress.batch}" if progress.batch else ""
-        log(f"\nResumed iteration {k} after epoch {progress.epoch}{amid}")
-    return network, progress, optimizer
+        state.progress = Progress(iteration=k, step=steps_before(folder, k))
+        logger.info(f"\n{origin}")
+    return state
+
+
+def steps_before(folder: Path, k: int) -> int:
+    """Return the optimiser steps of all iterations before k."""
+    if k == 0:
+        return 0
+    path = folder_of(folder, k - 1) / "metrics.json"
+    before = read_json(path)
+    n_steps = before.get("optimizer_steps") if isinstance(before, dict) else None
+    if type(n_steps) is not int or n_steps < 0:
+        raise UserError(
+            f"{path} is damaged (no optimizer_steps): delete {path.parent} and what comes after "
+            "it, and go on with --resume"
+        )
+    return n_steps
 
 
 def shrink_perturb(weights: dict, new: nn.Module) -> dict:
@@ -88,7 +97,7 @@ def read_initial_weights(
     path: a best_model.pt of PU learning with a U-Net or of segmentation. Attention gates that it
     has not are the network's own; all else must fit, or it is a `UserError` that says what differs.
     """
-    checkpoint = runs.load_checkpoint(path)
+    checkpoint = load_checkpoint(path)
     use = "use best_model.pt of a segmentation run, or of PU learning with model.backbone=unet"
     theirs: Any
     if checkpoint["kind"] == "pu_classifier":
@@ -121,5 +130,5 @@ def read_initial_weights(
     if isinstance(weights, dict) and not any(str(key).startswith(GATES) for key in weights):
         own = network.state_dict()
         weights = {**weights, **{key: own[key] for key in own if key.startswith(GATES)}}
-    checkpoints.require_weights(network, weights, path)
+    require_weights(network, weights, path)
     return weights

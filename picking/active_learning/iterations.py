@@ -11,36 +11,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
-from picking.config import ActiveConfig, number
+from picking.config import ActiveConfig
 from picking.errors import UserError
 from picking.files import read_json, write_json
-from picking.runs import checkpoints
-from picking.runs import folder as runs
+from picking.runs.checkpoints import (
+    load_checkpoint,
+    load_moments,
+    load_weights,
+    moments_of,
+    reading,
+    save_checkpoint,
+)
 from picking.stores.segmentation import SegmentationStore
+from picking.training.loop import Progress, State
 
 FULL = "full"  # the strategy that labels everything at once
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands; saved in last.pt."""
-
-    iteration: int = number(0, 0)
-    epoch: int = number(0, 0)  # epochs finished of this iteration
-    batch: int = number(0, 0)  # batches done of the epoch under way
-    loss: float = number(0.0, 0)  # summed over them, as the two below
-    consistency_loss: float = number(0.0, 0)
-    mask_rate: float = number(0.0, 0)
-    step: int = number(0, 0)  # optimiser steps so far, over all iterations
-    best: tuple[float, float] = (-1.0, -1.0)  # validation F1 and AP of this iteration's best
-    best_epoch: int = number(0, 0)
-    train_seconds: float = number(0.0, 0)  # of this iteration
-
-
-# What train_one_epoch adds up over the steps of an epoch; fields of `Progress`
-STEP_FIGURES = ("loss", "consistency_loss", "mask_rate")
+# What train_one_epoch adds up over the steps of an epoch
+STEP_METRICS = ("loss", "consistency_loss", "mask_rate")
 
 
 def run_name(config: ActiveConfig) -> str:
@@ -130,34 +118,33 @@ def read_names(path: Path, store: SegmentationStore, damaged: str, unknown: str)
     return np.array([position[name] for name in names], dtype=np.int64)
 
 
-def save_last(
-    run: Path, progress: Progress, network: nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
+def save_last(run: Path, state: State) -> None:
     """Write last.pt: all that is needed to go on amid an iteration."""
-    runs.save_checkpoint(
+    save_checkpoint(
         run / "last.pt",
         {
             "kind": "active_run",
-            "network": network.state_dict(),
-            "optimizer": checkpoints.moments_of(optimizer),
-            "progress": dataclasses.asdict(progress),
+            "network": state.network.state_dict(),
+            "optimizer": moments_of(state.optimizer),
+            "totals": state.totals,
+            "progress": dataclasses.asdict(state.progress),
         },
     )
 
 
 def save_best(
     run: Path,
-    progress: Progress,
+    state: State,
     config: dict,
     store: SegmentationStore,
-    network: nn.Module,
     val: dict,
 ) -> None:
     """Write an iteration's best_model.pt: the weights and all that is needed to use them.
 
-    store: one of those that it learns from; val: its figures on validation.
+    store: one of those that it learns from; val: its metrics on validation.
     """
-    runs.save_checkpoint(
+    progress = state.progress
+    save_checkpoint(
         folder_of(run, progress.iteration) / "best_model.pt",
         {
             "kind": "segmentation",
@@ -168,7 +155,7 @@ def save_best(
                 "resize": store.resize,
                 "disk": store.disk,
             },
-            "network": network.state_dict(),
+            "network": state.network.state_dict(),
             "threshold": val["best_f1_threshold"],
             "iteration": progress.iteration,
             "epoch": progress.epoch,
@@ -178,23 +165,21 @@ def save_best(
     )
 
 
-def load_last(
-    run: Path,
-    iteration: int,
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    device: torch.device,
-) -> Progress | None:
-    """Load last.pt if it is of this iteration; return where it stands, None when it is not."""
+def load_last(run: Path, iteration: int, state: State, device: torch.device) -> bool:
+    """Load last.pt if it is of this iteration; return whether it is."""
     path = run / "last.pt"
     if not path.exists():
-        return None
-    last = runs.load_checkpoint(path, device)
+        return False
+    last = load_checkpoint(path, device)
     if last["kind"] != "active_run":
         raise UserError(f"{path} is not the state of an active-learning run: delete it")
-    progress = checkpoints.as_dataclass(Progress, last.get("progress"), path)
+    with reading(path):
+        progress = Progress(**last["progress"])
     if progress.iteration != iteration:
-        return None
-    runs.load_weights(network, last.get("network"), path)
-    checkpoints.load_optimizer(optimizer, last.get("optimizer"), path)
-    return progress
+        return False
+    load_weights(state.network, last.get("network"), path)
+    load_moments(state.optimizer, last.get("optimizer"), path)
+    with reading(path):
+        state.totals.copy_(last["totals"])
+    state.progress = progress
+    return True

@@ -1,6 +1,6 @@
 """What an active-learning run tells its user: log lines and TensorBoard."""
 
-from collections.abc import Iterable
+import logging
 from typing import Any
 
 import numpy as np
@@ -8,13 +8,15 @@ import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
-from picking.active_learning.iterations import FULL, Progress
+from picking.active_learning.iterations import FULL
 from picking.config import ActiveConfig
 from picking.mask_values import IGNORE
 from picking.runs import distributed
-from picking.runs.folder import Log
 from picking.stores.segmentation import SegmentationStore
 from picking.training.augment import to_float
+from picking.training.loop import Progress
+
+logger = logging.getLogger(__name__)
 
 N_SHOWN = 4  # queried images in TensorBoard
 VAL_TAGS = {
@@ -27,17 +29,7 @@ VAL_TAGS = {
 }
 
 
-def progress_bar(batches: Iterable, progress: Progress) -> Iterable:
-    """Return ``batches`` behind a tqdm bar, on the first process's terminal only."""
-    from tqdm import tqdm
-
-    rank, _ = distributed.place()
-    title = f"Iteration {progress.iteration} epoch {progress.epoch + 1}"
-    return tqdm(batches, desc=title, disable=True if rank else None, leave=False)
-
-
 def log_start(
-    log: Log,
     config: ActiveConfig,
     train_store: SegmentationStore,
     val_store: SegmentationStore,
@@ -53,37 +45,37 @@ def log_start(
         "shrink_perturb": "from the last iteration's best weights, shrunk and perturbed",
     }
     _, world_size = distributed.place()
-    log(f"Strategy: {settings.strategy}   seed {config.training.seed}")
-    log(f"Device: {device}, {world_size} process(es)")
-    log(f"Network: {model.name}, width {model.width}, depth {model.depth}")
-    log(
+    logger.info(f"Strategy: {settings.strategy}   seed {config.training.seed}")
+    logger.info(f"Device: {device}, {world_size} process(es)")
+    logger.info(f"Network: {model.name}, width {model.width}, depth {model.depth}")
+    logger.info(
         f"Pool: {len(train_store):,} images of {train_store.size_px} px in {train_store.folder}, "
         f"{train_store.n_particles.sum():,} particles"
     )
-    log(f"Validation: {len(val_store):,} images in {val_store.folder}")
-    log(f"Test: {len(test_store):,} images in {test_store.folder}" if test_store else "Test: none")
+    logger.info(f"Validation: {len(val_store):,} images in {val_store.folder}")
+    test = f"{len(test_store):,} images in {test_store.folder}" if test_store else "none"
+    logger.info(f"Test: {test}")
     if settings.strategy != FULL:
-        log(f"Labelled images: {', '.join(f'{n:,}' for n in counts)}")
-        log(f"Each iteration trains {how[settings.start]}; no early stopping")
-        log(
+        logger.info(f"Labelled images: {', '.join(f'{n:,}' for n in counts)}")
+        logger.info(f"Each iteration trains {how[settings.start]}; no early stopping")
+        logger.info(
             f"Target: F1 {settings.target_f1:.4f} on the full data set; on other data what "
             "--strategy full reaches"
         )
     consistency = config.consistency
     if consistency.weight:
-        log(
+        logger.info(
             f"Consistency on the pool: weight {consistency.weight:g}, threshold "
             f"{consistency.threshold:g}, {consistency.ratio} unlabeled image(s) for each labelled "
             f"one, strong views of strength {consistency.strength:g}"
         )
-    log(
+    logger.info(
         f"{config.training.epochs} epochs of batches of {config.training.batch_size}, AdamW and "
         f"cosine anew in every iteration, lr {config.optimizer.lr:g}"
     )
 
 
 def log_iteration_start(
-    log: Log,
     k: int,
     counts: list[int],
     labelled: np.ndarray,
@@ -92,26 +84,26 @@ def log_iteration_start(
 ) -> None:
     """Log the set that an iteration trains on."""
     n_new = counts[k] - (counts[k - 1] if k else 0)
-    log(
+    logger.info(
         f"Iteration {k} ({k + 1} of {len(counts)}): {len(labelled):,} of {len(store):,} images "
         f"({len(labelled) / len(store):.1%}), {n_new:,} of them new; "
         f"{store.n_particles[labelled].sum():,} particles; {progress.step:,} steps so far"
     )
 
 
-def log_epoch(log: Log, board: SummaryWriter, figures: dict, n_epochs: int, is_best: bool) -> None:
+def log_epoch(board: SummaryWriter, metrics: dict, n_epochs: int, is_best: bool) -> None:
     """Log an epoch's line and write its scalars."""
-    k, epoch, val = figures["iteration"], figures["epoch"], figures["val"]
-    line = f"  Epoch {epoch}/{n_epochs}  loss {figures['loss']:.4f}  "
+    k, epoch, val = metrics["iteration"], metrics["epoch"], metrics["val"]
+    line = f"  Epoch {epoch}/{n_epochs}  loss {metrics['loss']:.4f}  "
     at = k * n_epochs + epoch
-    board.add_scalar("Loss/Train", figures["loss"], at)
-    if "consistency_loss" in figures:
-        consistency, mask_rate = figures["consistency_loss"], figures["mask_rate"]
+    board.add_scalar("Loss/Train", metrics["loss"], at)
+    if "consistency_loss" in metrics:
+        consistency, mask_rate = metrics["consistency_loss"], metrics["mask_rate"]
         line += f"consistency {consistency:.4f}  mask rate {mask_rate:.1%}  "
         board.add_scalar("Loss/Consistency", consistency, at)
         board.add_scalar("Mask Rate/Total", mask_rate, at)
-    line += f"lr {figures['lr']:.2e}"
-    board.add_scalar("Train/Learning Rate", figures["lr"], at)
+    line += f"lr {metrics['lr']:.2e}"
+    board.add_scalar("Train/Learning Rate", metrics["lr"], at)
     board.add_scalar("Train/Iteration", k, at)
     if val is not None:
         line += "".join(
@@ -125,50 +117,49 @@ def log_epoch(log: Log, board: SummaryWriter, figures: dict, n_epochs: int, is_b
             if val[name] is not None:
                 board.add_scalar(tag, val[name], at)
     board.flush()  # before last.pt counts the epoch
-    log(line + ("  *** best ***" if is_best else ""))
+    logger.info(line + ("  *** best ***" if is_best else ""))
     if epoch == n_epochs and val is not None:
-        share = called_share(val)
-        if share == 0:
-            log(
+        fraction = called_fraction(val)
+        if fraction == 0:
+            logger.warning(
                 "  WARNING: nothing in the validation images is called a particle: train longer, "
                 "or raise loss.alpha or --learning-rate"
             )
-        elif share > 0.99:
-            log(
-                f"  WARNING: {share:.1%} of the validation pixels are called particle: train "
+        elif fraction > 0.99:
+            logger.warning(
+                f"  WARNING: {fraction:.1%} of the validation pixels are called particle: train "
                 "longer, or lower loss.alpha or --learning-rate"
             )
 
 
-def called_share(figures: dict) -> float:
-    """Return the share of the pixels that are called particle, 0 where no true one is."""
-    if not figures["precision"] or not figures["recall"]:
+def called_fraction(metrics: dict) -> float:
+    """Return the fraction of the pixels that are called particle, 0 where no true one is."""
+    if not metrics["precision"] or not metrics["recall"]:
         return 0.0
-    return figures["recall"] * figures["base_rate"] / figures["precision"]
+    return metrics["recall"] * metrics["base_rate"] / metrics["precision"]
 
 
-def log_iteration_end(log: Log, board: SummaryWriter, figures: dict) -> None:
-    """Log and plot what an iteration reached, against the share of labelled images."""
-    k = figures["iteration"]
+def log_iteration_end(board: SummaryWriter, metrics: dict) -> None:
+    """Log and plot what an iteration reached, against the fraction of labelled images."""
+    k = metrics["iteration"]
     line = (
-        f"Iteration {k} complete: val F1 {shown(figures['f1_score'])} with "
-        f"{figures['data_fraction']:.1%} of the images, best epoch {figures['best_epoch']}, "
-        f"{figures['train_seconds']:.0f} s of training"
+        f"Iteration {k} complete: val F1 {shown(metrics['f1_score'])} with "
+        f"{metrics['data_fraction']:.1%} of the images, best epoch {metrics['best_epoch']}, "
+        f"{metrics['train_seconds']:.0f} s of training"
     )
-    percent = round(100 * figures["data_fraction"])
-    for where, part in (("val", figures), ("test", figures["test"])):
+    percent = round(100 * metrics["data_fraction"])
+    for where, part in (("val", metrics), ("test", metrics["test"])):
         if part is None or part["f1_score"] is None:
             continue
         board.add_scalar(f"Iteration/{where} F1", part["f1_score"], k)
         board.add_scalar(f"Labelled share (percent)/{where} F1", part["f1_score"], percent)
-    if figures["test"] is not None:
-        line += f"; test F1 {shown(figures['test']['f1_score'])}"
+    if metrics["test"] is not None:
+        line += f"; test F1 {shown(metrics['test']['f1_score'])}"
     board.flush()
-    log(line)
+    logger.info(line)
 
 
-def report_query(
-    log: Log,
+def log_query(
     board: SummaryWriter,
     k: int,
     strategy: str,
@@ -187,16 +178,16 @@ def report_query(
     other strategies' names with the share of the query that they would have chosen too.
     """
     new = rows[chosen]
-    log(
+    logger.info(
         f"Queried {len(new):,} of {len(rows):,} images by {strategy} in {seconds:.1f} s; scores "
         f"{scores[chosen].max():.4g} to {scores[chosen].min():.4g}, median of all "
         f"{np.median(scores):.4g}"
     )
     names = ", ".join(store.names[i] for i in new[:3])
-    log(f"  {names}{', ...' if len(new) > 3 else ''}")
+    logger.info(f"  {names}{', ...' if len(new) > 3 else ''}")
     if shared:
         parts = ", ".join(f"{name} {share:.0%}" for name, share in shared.items())
-        log(f"  Others would have chosen of these: {parts}")
+        logger.info(f"  Others would have chosen of these: {parts}")
     board.add_histogram("Query/Scores of the pool", scores, k)
     board.add_histogram("Query/Scores of the queried", scores[chosen], k)
     for name, share in shared.items():
@@ -221,5 +212,5 @@ def query_panel(
 
 
 def shown(value: Any) -> str:
-    """Return a figure with four digits, or none."""
+    """Return a number with four digits, or none."""
     return "none" if value is None else f"{value:.4f}"

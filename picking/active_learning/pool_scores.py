@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picking.errors import UserError
+from picking.errors import UserError, raise_if_stopped
 from picking.runs import distributed
 from picking.training.augment import to_float
 
@@ -92,6 +92,7 @@ def score_pool(
     kept: dict[str, np.ndarray] = {}
     with _eval_mode(network), _taps(network, "badge" in extras) as tapped:
         for start in range(0, len(mine), batch_size):
+            raise_if_stopped()
             batch = slice(start, start + batch_size)
             of_batch = rows[mine[batch]]
             x = to_float(torch.from_numpy(np.asarray(images[of_batch])).to(device))

@@ -2,18 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.tensorboard import SummaryWriter
 
-from picking.active_learning import iterations, strategies
-from picking.active_learning import log as active_reports
+from picking.active_learning import strategies
+from picking.active_learning.iterations import write_labelled
+from picking.active_learning.log import log_query
 from picking.active_learning.pool_scores import PoolScores, score_pool
 from picking.config import ActiveConfig
 from picking.runs import distributed
-from picking.runs.folder import Log
 from picking.stores.segmentation import SegmentationStore
 from picking.training.scoring import autocast
 
@@ -27,16 +27,17 @@ def query(
     labelled: np.ndarray,
     n_new: int,
     device: torch.device,
-    log: Log,
-    board: Any,
+    board: SummaryWriter | None,
 ) -> float:
     """Choose the images that iteration k + 1 adds and write its labelled set.
 
     Of several processes all score, and all choose from the same scores; what the first writes is
     what counts.
 
-    network: the best of iteration k; labelled: int64 (n,), positions in the store of what it was
-    trained on. Returns the seconds that the choice took: scoring only what the strategy looks at.
+    run: its folder; network: the best of iteration k; labelled: int64 (n,), positions in the store
+    of what it was trained on; n_new: how many are added; board: TensorBoard's writer, None but in
+    the first process. Returns the seconds that the choice took: scoring only what the strategy
+    looks at.
     """
     settings, training = config.active_learning, config.training
     name = strategies.strategy_name(settings.strategy)
@@ -67,14 +68,14 @@ def query(
     everything = np.concatenate([labelled, new])
     rank, _ = distributed.place()
     if rank == 0:
-        iterations.write_labelled(run, k + 1, store, everything, new, scores[chosen])
+        write_labelled(run, k + 1, store, everything, new, scores[chosen])
     shared = {}
     if settings.compare_queries:
         others = [other for other in strategies.STRATEGIES if other != name]
         shared = strategies.overlaps(pool, chosen, others, training.seed, k)
-    if rank == 0:
-        active_reports.report_query(
-            log, board, k, name, store, unlabelled, chosen, scores, shared, network,
+    if board is not None:
+        log_query(
+            board, k, name, store, unlabelled, chosen, scores, shared, network,
             seconds, device,
         )  # fmt: skip
     return seconds

@@ -8,9 +8,12 @@ masks are labels, and nothing here reads them.
 Source: Sohn et al., FixMatch, NeurIPS 2020, pixel by pixel.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from torch import nn
 from torch.utils.data import Dataset
 
 from picking.runs import distributed
@@ -55,3 +58,17 @@ def with_unlabeled(
         drawn = stream(seed, "pool", iteration, epoch, step).permutation(unlabeled)
         joined.append((positions, np.split(np.resize(drawn, n), world_size)[rank]))
     return joined
+
+
+@contextlib.contextmanager
+def running_statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Have batch norm in training see its batch as ever, and leave its running statistics alone."""
+    norms: list[Any] = [m for m in network.modules() if hasattr(m, "track_running_stats")]
+    before = [norm.track_running_stats for norm in norms]
+    try:
+        for norm in norms:
+            norm.track_running_stats = False
+        yield
+    finally:
+        for norm, tracks in zip(norms, before, strict=True):
+            norm.track_running_stats = tracks

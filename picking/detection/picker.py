@@ -12,11 +12,11 @@ from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import peaks
 from picking.detection.network_input import Input, PatchInput, WindowInput, input_of
 from picking.detection.score_map import ScoreMap
-from picking.errors import UserError
+from picking.errors import UserError, raise_if_stopped
 from picking.files import sha256
 from picking.formats.picks import Picks
 from picking.runs import checkpoints
-from picking.runs.folder import load_checkpoint
+from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of
 
 
@@ -95,6 +95,7 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[ScoreMap, Pick
 
     Raises `UserError` when the file is no micrograph or the scores are not finite.
     """
+    raise_if_stopped()
     scores = picker.input.score(path, picker.network, picker.precision, picker.device)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")

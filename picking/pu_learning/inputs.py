@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picking.config import AugmentationConfig, ModelConfig, PUConfig, TrainingConfig
-from picking.errors import UserError
+from picking.errors import UserError, raise_if_stopped
 from picking.metrics import classification
 from picking.runs import distributed
 from picking.seeds import stream
@@ -292,6 +292,7 @@ def score(
     n, size = len(data), settings.eval_batch_size
     probability = torch.zeros(n, dtype=torch.float64, device=device)
     for start in distributed.share_of_batches(n, size):
+        raise_if_stopped()
         rows = slice(start, start + size)
         z = data.logits(network, data.store[rows], device, settings.precision)
         probability[rows] = torch.sigmoid(z.double())

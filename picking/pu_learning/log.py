@@ -1,6 +1,6 @@
 """What a training run tells its user: log lines, warnings, success criteria, results.json."""
 
-from collections.abc import Iterable
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from picking.config import PUConfig, plain
 from picking.metrics.classification import trivial_f1
 from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import Progress, State
-from picking.runs.folder import Log, environment, now
+from picking.pu_learning.state import State
+from picking.runs.folder import environment, now
+from picking.training.loop import Progress
 
 # What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
-STEP_FIGURES = (
+STEP_METRICS = (
     "pu_loss",
     "consistency_loss",
     "n_masked",
@@ -41,30 +42,18 @@ TARGET_MASK_RATE = (0.60, 0.80)
 FAILED_ATTEMPT_AUC = 0.632
 PLATEAU_EPOCHS = 10
 
-
-def progress_bar(batches: Iterable, sampler: PUBatchSampler, progress: Progress) -> Iterable:
-    """Return ``batches`` behind a tqdm bar, on the first process's terminal only."""
-    from tqdm import tqdm
-
-    return tqdm(
-        batches,
-        total=len(sampler),
-        initial=progress.batch,
-        desc=f"Epoch {progress.epoch + 1}",
-        disable=True if sampler.rank else None,
-        leave=False,
-    )
+logger = logging.getLogger(__name__)
 
 
-def step_figures(
+def step_metrics(
     risk: Tensor, consistency: Tensor, mask: Tensor, q: Tensor, clipped: Tensor, z_u: Tensor
 ) -> Tensor:
-    """Return a step's `STEP_FIGURES`, float64, without waiting for the device.
+    """Return a step's `STEP_METRICS`, float64, without waiting for the device.
 
     risk, consistency and clipped are scalars; mask, q and z_u are (n,), of the unlabeled.
     """
     pseudo_positive, z_u = q >= 0.5, z_u.detach()
-    figures = {
+    metrics = {
         "pu_loss": risk,
         "consistency_loss": consistency.detach(),
         "n_masked": mask.sum(),
@@ -77,12 +66,12 @@ def step_figures(
         "n_unlabeled": torch.full_like(risk, z_u.numel()),
         "n_steps": torch.ones_like(risk),
     }
-    return torch.stack([figures[name].double() for name in STEP_FIGURES])
+    return torch.stack([metrics[name].double() for name in STEP_METRICS])
 
 
-def epoch_figures(totals: list[float]) -> dict[str, float | None]:
-    """Return the epoch's training figures from the sums of `STEP_FIGURES`."""
-    t = dict(zip(STEP_FIGURES, totals, strict=True))
+def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
+    """Return the epoch's training metrics from the sums of `STEP_METRICS`."""
+    t = dict(zip(STEP_METRICS, totals, strict=True))
     n_steps = t["n_steps"]
     n_unlabeled = t["n_unlabeled"]
     n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
@@ -106,58 +95,76 @@ def epoch_figures(totals: list[float]) -> dict[str, float | None]:
 
 
 def log_start(
-    log: Log,
     config: PUConfig,
     sampler: PUBatchSampler,
     priors: Priors,
+    replaced_prior: float | None,
     device: Any,
     n_steps: int,
 ) -> None:
-    """Log what the run does and with what."""
-    log(f"Device: {device}, {sampler.world_size} process(es)")
-    log(
+    """Log what the run does and with what.
+
+    replaced_prior: the number that loss.prior was before --use-data-prior.
+    """
+    logger.info(f"Device: {device}, {sampler.world_size} process(es)")
+    logger.info(
         f"Patches: {len(sampler.positive):,} labelled positives, {len(sampler.unlabeled):,} "
         f"unlabeled; {sampler.n_pos_per_batch} + {sampler.n_unl_per_batch} in every batch"
     )
-    log(f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)")
+    logger.info(f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)")
     chosen = config.loss
-    log(f"Prior (π_T): {priors.prior:.4f} from {priors.prior_source} (loss.prior: {chosen.prior})")
-    log(
+    logger.info(
+        f"Prior (π_T): {priors.prior:.4f} from {priors.prior_source} (loss.prior: {chosen.prior})"
+    )
+    if replaced_prior is not None:
+        logger.info(
+            f"--use-data-prior: the data's {priors.prior:.4f}, in place of {replaced_prior:.4f} "
+            "from loss.prior of the configuration"
+        )
+    logger.info(
         f"Prior of the unlabeled (π_U): {priors.unlabeled_prior:.4f} from "
         f"{priors.unlabeled_prior_source} (loss.unlabeled_prior: {chosen.unlabeled_prior})"
     )
     if config.loss.one_prior:
-        log(
+        logger.info(
             "WARNING: loss.one_prior uses one prior for both; where the unlabeled set has another "
             "share of positives, that moves the decision threshold"
         )
-    log(
+    logger.info(
         f"Early stopping: after {config.training.early_stopping_patience} epochs without a better "
         "validation AUC; trained from scratch"
     )
-    log("Config:\n" + yaml.safe_dump(plain(config), sort_keys=False))
+    logger.info("Config:\n" + yaml.safe_dump(plain(config), sort_keys=False))
 
 
-def log_epoch(log: Log, figures: dict, n_epochs: int, is_best: bool) -> None:
-    """Log an epoch in the form that the users know."""
-    val = figures["val"]
-    log(f"Epoch {figures['epoch']}/{n_epochs}")
-    log(f"  Train Loss: {figures['train_loss']:.4f}")
-    log(f"    - PU Loss: {figures['pu_loss']:.4f}")
-    log(f"    - Consistency Loss: {figures['consistency_loss']:.4f}")
-    log(f"  Consistency Mask Rate: {_percent(figures['mask_rate'])}")
-    log(
-        f"    - of pseudo-positives {_percent(figures['mask_rate_positive'])}, of pseudo-negatives "
-        f"{_percent(figures['mask_rate_negative'])}; clipped steps "
-        f"{_percent(figures['clipped_step_share'])}"
+def log_epoch(metrics: dict, n_epochs: int, kept: bool, progress: Progress) -> None:
+    """Log an epoch in the form that the users know.
+
+    kept: whether its weights are; they may fall short of the best, by a standard error at most.
+    """
+    val = metrics["val"]
+    logger.info(f"Epoch {metrics['epoch']}/{n_epochs}")
+    logger.info(f"  Train Loss: {metrics['train_loss']:.4f}")
+    logger.info(f"    - PU Loss: {metrics['pu_loss']:.4f}")
+    logger.info(f"    - Consistency Loss: {metrics['consistency_loss']:.4f}")
+    logger.info(f"  Consistency Mask Rate: {_percent(metrics['mask_rate'])}")
+    logger.info(
+        f"    - of pseudo-positives {_percent(metrics['mask_rate_positive'])}, of pseudo-negatives "
+        f"{_percent(metrics['mask_rate_negative'])}; clipped steps "
+        f"{_percent(metrics['clipped_step_share'])}"
     )
-    log("")
-    log(f"  Val AUC: {val['auc']:.4f}")
-    log(f"  Val Precision: {_number(val['precision'])}")
-    log(f"  Val Recall: {_number(val['recall'])}")
-    if is_best:
-        log(f"  *** New best model! AUC: {val['auc']:.4f} ***")
-    log("")
+    logger.info("")
+    logger.info(f"  Val AUC: {val['auc']:.4f}")
+    logger.info(f"  Val Precision: {_number(val['precision'])}")
+    logger.info(f"  Val Recall: {_number(val['recall'])}")
+    if kept and progress.best_epoch == metrics["epoch"]:
+        logger.info(f"  *** New best model! AUC: {val['auc']:.4f} ***")
+    elif kept:
+        logger.info(
+            f"  *** Model kept: AUC {val['auc']:.4f}, within a standard error of the best "
+            f"{progress.best[0]:.4f} ***"
+        )
+    logger.info("")
 
 
 def warning_signs(
@@ -210,7 +217,7 @@ def warning_signs(
             f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
             f"({lowest_f1:.4f}): train longer, or check loss.prior"
         )
-    clipped = [figures["clipped_step_share"] for figures in recent[-3:]]
+    clipped = [metrics["clipped_step_share"] for metrics in recent[-3:]]
     if len(clipped) == 3 and min(clipped) > 0.25:
         signs.append(
             f"over 25% of the steps of three epochs were clipped: the unlabeled prior "
@@ -285,47 +292,47 @@ def results(
     }
 
 
-def log_end(log: Log, content: dict, folder: Path) -> None:
-    """Log the figures, the guide's targets beside them, and the success criteria."""
+def log_end(content: dict, folder: Path) -> None:
+    """Log the metrics, the guide's targets beside them, and the success criteria."""
     for split in ("val", "test"):
         if content[split]:
-            log_split(log, split, content[split])
+            log_split(split, content[split])
     test = content["test"]
     if test:
-        log("The guide's targets for the full data set (at 0.5)")
+        logger.info("The guide's targets for the full data set (at 0.5)")
         for name, (title, low, high) in TARGETS.items():
-            log(f"  {title:<12} {_number(test[name]):<6}   target {low:.2f} to {high:.2f}")
+            logger.info(f"  {title:<12} {_number(test[name]):<6}   target {low:.2f} to {high:.2f}")
     if content["success_criteria"]:
         low, high = TARGET_MASK_RATE
         rate = _percent(content["mask_rate"])
-        log(f"  {'Mask rate':<12} {rate}    target {low:.0%} to {high:.0%}")
-        log("")
-        log("Success criteria (precision and recall at the validation threshold)")
+        logger.info(f"  {'Mask rate':<12} {rate}    target {low:.0%} to {high:.0%}")
+        logger.info("")
+        logger.info("Success criteria (precision and recall at the validation threshold)")
     for item in content["success_criteria"]:
         met = {True: "met", False: "NOT met", None: "no test data"}[item["met"]]
-        log(f"  {met:<13} {_number(item['value']):<6}   {item['criterion']}")
-    log("")
-    log(f"Results: {folder / 'results.json'}")
-    log(f"TensorBoard: tensorboard --logdir {folder.parent}")
+        logger.info(f"  {met:<13} {_number(item['value']):<6}   {item['criterion']}")
+    logger.info("")
+    logger.info(f"Results: {folder / 'results.json'}")
+    logger.info(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
 
-def log_split(log: Log, split: str, report: dict) -> None:
-    """Log a split's figures with their intervals."""
+def log_split(split: str, report: dict) -> None:
+    """Log a split's metrics with their intervals."""
     at, intervals = report["at_val_threshold"], report["intervals"]
-    log(
+    logger.info(
         f"{split}: {report['n_positive']:,} positives, {report['n_negative']:,} negatives; "
         "95% intervals from resampling micrographs"
     )
-    log(f"  {'':<18}at 0.5{'':<24}at the validation threshold {at['threshold']:.4f}")
+    logger.info(f"  {'':<18}at 0.5{'':<24}at the validation threshold {at['threshold']:.4f}")
     for name in ("precision", "recall", "f1", "specificity", "balanced_accuracy"):
         one = f"{_number(report[name])} {_interval(intervals[name])}"
         other = f"{_number(at[name])} {_interval(intervals['at_val_threshold'][name])}"
-        log(f"  {name:<18}{one:<30}{other}")
-    log(f"  {'AUC':<18}{_number(report['auc'])} {_interval(intervals['auc'])}")
+        logger.info(f"  {name:<18}{one:<30}{other}")
+    logger.info(f"  {'AUC':<18}{_number(report['auc'])} {_interval(intervals['auc'])}")
     base = f"(base rate {_number(report['ap_base_rate'])})"
-    log(f"  {'AP':<18}{_number(report['ap'])} {_interval(intervals['ap'])} {base}")
-    log(f"  {'ECE':<18}{_number(report['ece'])}")
-    log("")
+    logger.info(f"  {'AP':<18}{_number(report['ap'])} {_interval(intervals['ap'])} {base}")
+    logger.info(f"  {'ECE':<18}{_number(report['ece'])}")
+    logger.info("")
 
 
 def _number(value: float | None) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from picking.config import PUConfig
-from picking.errors import UserError
+from picking.errors import UserError, raise_if_stopped
 from picking.pu_learning.inputs import Input
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.runs import distributed
@@ -93,6 +93,7 @@ def estimate_unlabeled_prior(
     optimizer = torch.optim.AdamW(network.parameters(), config.optimizer.lr)
     # Each process takes all of these steps, few beside a run's: the estimate is that of one process
     for step in range(config.loss.estimate_steps):
+        raise_if_stopped()
         if step % len(sampler) == 0:
             sampler.set_epoch(step // len(sampler))
             batches = iter(sampler)

@@ -1,7 +1,5 @@
 """TensorBoard: scalars, PR curve, score histograms, the worst patches, hyperparameters."""
 
-import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,21 +37,9 @@ VAL_TAGS = {
 }
 
 
-def open_board(folder: Path, n_epochs_done: int) -> SummaryWriter:
-    """Open the run's event file; what an interrupted run wrote after that epoch is hidden."""
-    threading.excepthook = _said_by_the_main_thread
-    return SummaryWriter(str(folder), purge_step=n_epochs_done + 1)
-
-
-def _said_by_the_main_thread(args: threading.ExceptHookArgs) -> None:
-    """Print no traceback of the thread that writes events: the next write or flush raises it."""
-    if not isinstance(args.exc_value, OSError):
-        threading.__excepthook__(args)
-
-
 def write_epoch(
     board: SummaryWriter,
-    figures: dict,
+    metrics: dict,
     unlabeled_prior: float,
     store: PatchStore,
     probability: np.ndarray,
@@ -63,8 +49,8 @@ def write_epoch(
 
     store: the validation split; probability: float (n,), its scores.
     """
-    epoch = figures["epoch"]
-    for source, tags in ((figures, TRAIN_TAGS), (figures["val"], VAL_TAGS)):
+    epoch = metrics["epoch"]
+    for source, tags in ((metrics, TRAIN_TAGS), (metrics["val"], VAL_TAGS)):
         for name, tag in tags.items():
             if source[name] is not None:
                 board.add_scalar(tag, source[name], epoch)
@@ -96,7 +82,7 @@ def worst_patches(store: PatchStore, probability: np.ndarray) -> dict[str, np.nd
 
 
 def write_hyperparameters(board: SummaryWriter, config: PUConfig, results: dict) -> None:
-    """Write the config and the final figures into TensorBoard's table of hyperparameters."""
+    """Write the config and the final metrics into TensorBoard's table of hyperparameters."""
     flat: dict[str, Any] = {}
     for section, values in plain(config).items():
         for key, value in values.items():

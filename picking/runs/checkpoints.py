@@ -1,30 +1,64 @@
-"""What a checkpoint must hold before it is used: a file may be damaged, or of another project.
+"""Checkpoints: files of weights that are whole or not there, and what is restored from them."""
 
-`runs.load_checkpoint` sees to it that nothing in the file runs; here it is that nothing in it ends
-in a traceback, or takes memory that the file itself does not.
-"""
-
-import dataclasses
-from collections.abc import Callable
+import contextlib
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from picking.config import config_from_dict
 from picking.errors import UserError
-from picking.files import is_number
+from picking.files import DAMAGED_ARRAY, require_stored, write_atomically
 
-T = TypeVar("T")
+DAMAGED = (*DAMAGED_ARRAY, IndexError, AttributeError, AssertionError)
 MOST_WEIGHTS = 1_000_000_000  # of a network: 4 GB, a hundred times those of our largest
 
 
-def require(checkpoint: dict[str, Any], path: Path, **kinds: type) -> None:
-    """Raise `UserError` unless the checkpoint holds values of these types under these names."""
-    for key, kind in kinds.items():
-        if not isinstance(checkpoint.get(key), kind):
-            raise damaged(path, f"'{key}' is missing or of another type")
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Save a checkpoint so that a killed process never leaves half of one."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Load a checkpoint of ours, data only: a pickle that holds code is refused.
+
+    Raises `UserError` when it is missing, damaged, or something else. Its checksums are those of
+    the zip archive that torch writes; torch itself does not look at them.
+    """
+    if not path.exists():
+        raise UserError(f"checkpoint {path} is not there: check the path")
+    unreadable = f"checkpoint {path} cannot be read: copy it again or use another"
+    try:
+        require_stored(path)
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                raise UserError(unreadable)
+        state = torch.load(path, map_location=device, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"checkpoint {path} holds more than data and is refused: use one that this project "
+            "wrote"
+        ) from error
+    except DAMAGED as error:
+        raise UserError(unreadable) from error
+    if not isinstance(state, dict) or not isinstance(state.get("kind"), str):
+        raise UserError(f"checkpoint {path} is not one of this project: use best_model.pt of a run")
+    return state
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise `UserError` where a checkpoint does not hold what is read from it."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise damaged(path, "it does not hold what it should") from error
 
 
 def damaged(path: Path, problem: str) -> UserError:
@@ -34,35 +68,40 @@ def damaged(path: Path, problem: str) -> UserError:
     )
 
 
+def all_finite(*values: Tensor) -> bool:
+    """Return whether these are worth saving: after a step that was not finite they are not."""
+    return all(bool(torch.isfinite(value).all()) for value in values)
+
+
 def require_weights(network: nn.Module, weights: Any, path: Path) -> None:
-    """Raise `UserError` unless a state dict has the names, shapes and types of the network's."""
-    own = network.state_dict()
-    alike = isinstance(weights, dict) and weights.keys() == own.keys()
-    for key in own if alike else ():
-        value = weights[key]
-        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized:
-            raise damaged(path, f"the weights '{key}' are no tensor")
-        alike &= value.shape == own[key].shape
-        alike &= value.dtype.is_floating_point == own[key].dtype.is_floating_point
-        alike &= not value.dtype.is_complex
-    if not alike:
+    """Raise `UserError` unless a state dict has the names and shapes of the network's."""
+    with reading(path):
+        shapes = {key: value.shape for key, value in weights.items()}
+    if shapes != {key: value.shape for key, value in network.state_dict().items()}:
         raise UserError(
             f"checkpoint {path} is of another architecture than the config's `model` asks "
             "for: use the config it was trained with"
         )
 
 
+def load_weights(network: nn.Module, weights: Any, path: Path) -> None:
+    """Load a state dict; raises `UserError` when it belongs to another architecture."""
+    require_weights(network, weights, path)
+    with reading(path):
+        network.load_state_dict(weights)
+
+
 def restored(
     build: Callable[[], nn.Module], weights: Any, path: Path, device: torch.device
 ) -> nn.Module:
-    """Return the network that ``build`` makes, on a device and with these weights.
+    """Return a network on the device with these weights; raises `UserError` if they do not fit.
 
     It is made without memory first, since a config may ask for any size and the weights do not.
     """
     with torch.device("meta"):
         require_weights(build(), weights, path)
     network = build().to(device)
-    network.load_state_dict(weights)
+    load_weights(network, weights, path)
     return network
 
 
@@ -78,54 +117,12 @@ def require_size(build: Callable[[], nn.Module]) -> None:
 
 
 def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return what AdamW remembers of each weight, for `load_optimizer`; nothing of its settings."""
+    """Return what AdamW remembers of each weight, for `load_moments`; nothing of its settings."""
     return {"state": optimizer.state_dict()["state"]}
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, saved: Any, path: Path) -> None:
-    """Load what AdamW remembers of each weight; settings stay the config's, the rate the step's.
-
-    Raises `UserError` when it does not fit the optimiser's weights.
-    """
-    own = optimizer.state_dict()
-    state = saved.get("state") if isinstance(saved, dict) else None
-    weights = [one for group in optimizer.param_groups for one in group["params"]]
-    if not isinstance(state, dict) or not set(state) <= set(range(len(weights))):
-        raise damaged(path, "the optimiser's state is not of this network")
-    for i, of_one in state.items():
-        shapes = {"step": (), "exp_avg": weights[i].shape, "exp_avg_sq": weights[i].shape}
-        if not isinstance(of_one, dict) or of_one.keys() != shapes.keys():
-            raise damaged(path, "the optimiser's state is not AdamW's")
-        for key, shape in shapes.items():
-            value = of_one[key]
-            if (
-                not isinstance(value, Tensor)
-                or value.shape != shape
-                or not value.is_floating_point()
-            ):
-                raise damaged(path, f"the optimiser's '{key}' has another shape or type")
-    optimizer.load_state_dict({"state": state, "param_groups": own["param_groups"]})
-
-
-def load_tensor(target: Tensor, saved: Any, path: Path) -> None:
-    """Copy a tensor of the same shape and of finite numbers; raises `UserError` for any other."""
-    alike = isinstance(saved, Tensor) and saved.shape == target.shape and saved.is_floating_point()
-    if not alike or not torch.isfinite(saved).all():
-        raise damaged(path, "its running sums are of another shape or not finite")
-    target.copy_(saved)
-
-
-def as_dataclass(schema: type[T], saved: Any, path: Path) -> T:
-    """Return a dataclass that was saved by `dataclasses.asdict`; each field must be there."""
-    names = {field.name for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-    if not isinstance(saved, dict) or saved.keys() != names:
-        raise damaged(path, f"{schema.__name__.lower()} is incomplete")
-    return config_from_dict(saved, f"checkpoint {path}", schema)
-
-
-def require_figures(figures: Any, names: tuple[str, ...], path: Path) -> None:
-    """Raise `UserError` unless there is a number or None under each of ``names``, and no other."""
-    if not isinstance(figures, dict) or figures.keys() != set(names):
-        raise damaged(path, "its figures of validation are incomplete")
-    if not all(value is None or is_number(value) for value in figures.values()):
-        raise damaged(path, "its figures of validation are no numbers")
+def load_moments(optimizer: torch.optim.Optimizer, saved: Any, path: Path) -> None:
+    """Load what AdamW remembers of each weight; settings stay the config's, the rate the step's."""
+    with reading(path):
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": saved["state"], "param_groups": groups})

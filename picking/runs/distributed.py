@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from picking.errors import UserError, say_once
-from picking.runs.folder import select_device
+from picking.errors import UserError, end_together
+from picking.runs.devices import select_device
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -35,11 +35,17 @@ def start(name: str) -> tuple[torch.device, int, int]:
         except RuntimeError:  # nobody is left to ask
             return True
 
-    say_once(first_to_say)
+    end_together(first_to_say)
     device = select_device(name)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     return device, rank, world_size
+
+
+def end() -> None:
+    """Leave the processes of this run, at the end of it."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def place() -> tuple[int, int]:
@@ -124,9 +130,9 @@ def from_each(value: Any) -> list[Any]:
     """Return what each process gives, in rank order: anything that can be pickled."""
     if not dist.is_initialized():
         return [value]
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def put_together(own: dict[str, np.ndarray], places: np.ndarray, n: int) -> dict[str, np.ndarray]:

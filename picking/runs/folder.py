@@ -1,4 +1,4 @@
-"""Run folders: configuration, log, checkpoints, resume and devices.
+"""Run folders: configuration, what the run was begun with, metrics.
 
 A run's folder holds config.yaml, run.json, training.log, metrics.jsonl and TensorBoard event files;
 PU learning adds checkpoints/{last,best_model}.pt and, at the end, results.json, active learning
@@ -9,80 +9,30 @@ picking/seeds.py). So a checkpoint is the networks, the optimiser and the positi
 """
 
 import importlib.metadata
-import io
 import json
 import os
-import pickle
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
-from picking.config import ActiveOptimizerConfig, OptimizerConfig, differing_keys, read_yaml
-from picking.errors import PRINTS, UserError
+from picking.config import differing_keys, read_yaml
+from picking.errors import UserError
 from picking.files import (
-    DAMAGED_ARRAY,
     naming,
     read_json,
     read_json_lines,
     remove_half_written,
-    require_stored,
     write_atomically,
     write_json,
 )
-from picking.runs import checkpoints
 
-Log = Callable[[str], None]
-
-
-def select_device(name: str) -> torch.device:
-    """Return the device called ``name``: cpu, cuda, cuda:N, or auto for the best there is.
-
-    Raises `UserError` listing the devices that are there; never falls back to another one. Under
-    torchrun, cuda and auto mean the GPU of this process, and no two share one.
-    """
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    n_processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if name.startswith("cuda:") and n_processes > 1:
-        raise UserError(f"--device {name} is one GPU for {n_processes} processes: give cuda")
-    if name == "auto":
-        name = "cuda" if n_gpus else "cpu"
-    if name == "cuda" and n_gpus:
-        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    there = [*(f"cuda:{i}" for i in range(n_gpus)), "cpu"]
-    if name not in there:
-        raise UserError(f"--device {name} is not there; there are: {', '.join(there)}, auto")
-    if name.startswith("cuda"):
-        torch.cuda.set_device(name)
-    return torch.device(name)
-
-
-def use_deterministic_kernels() -> None:
-    """Have GPU kernels add in one order; call before the GPU is used. CPU kernels do anyway.
-
-    Torch raises where a kernel has no such order; of those in use here all have one.
-    """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
-
-
-def new_optimizer(
-    network: torch.nn.Module, settings: OptimizerConfig | ActiveOptimizerConfig
-) -> torch.optim.Optimizer:
-    """Return AdamW over all weights of a network."""
-    return torch.optim.AdamW(
-        network.parameters(),
-        settings.lr,
-        weight_decay=settings.weight_decay,
-        fused=True,  # one pass over the weights, on CPU and GPU: the rest costs 5% of a step
-    )
+# Where data lie; whether they are the same data their content hash says
+PLACES = {"data.dir", "data.train_dir", "data.val_dir", "data.test_dir"}
 
 
 def open_run(
@@ -91,7 +41,7 @@ def open_run(
     """Begin a run in ``folder`` or check that it can be resumed there; call while locked.
 
     Raises `UserError` when the folder holds a run and ``resume`` is off, or when the config or the
-    data differ from those it was begun with.
+    data differ from those it was begun with. The same data may lie elsewhere now.
     """
     config_path = folder / "config.yaml"
     if config_path.exists():
@@ -106,7 +56,7 @@ def open_run(
                 f"{folder / 'run.json'} is damaged (no input_hash): choose another name for a new "
                 "run (--exp-name, --run-name)"
             )
-        differing = differing_keys(read_yaml(config_path), config)
+        differing = [k for k in differing_keys(read_yaml(config_path), config) if k not in PLACES]
         if differing:
             raise UserError(
                 f"{folder} was begun with another config; different now: {', '.join(differing)}: "
@@ -163,23 +113,6 @@ def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def open_log(path: Path | None) -> Log:
-    """Return a function that writes a line to the console and, at once, to the log file.
-
-    None as path gives a function that is silent, for all processes but the first.
-    """
-    if path is None:
-        return lambda line: None
-    file = path.open("a", buffering=1, encoding="utf-8", errors=PRINTS)
-
-    def log(line: str) -> None:
-        print(line, flush=True)
-        with naming(path):
-            file.write(line + "\n")
-
-    return log
-
-
 def read_metrics(path: Path, n_epochs: int) -> list[dict]:
     """Return the first ``n_epochs`` of metrics.jsonl; what a killed run left behind them is not."""
     history = read_json_lines(path, n_epochs) if path.exists() else []
@@ -198,54 +131,13 @@ def keep_metrics(path: Path, n_epochs: int) -> list[dict]:
     return history
 
 
-def add_metrics(path: Path, figures: dict) -> None:
+def add_metrics(path: Path, metrics: dict) -> None:
     """Add an epoch's line to metrics.jsonl; it is on disk before the checkpoint that counts it.
 
     A line torn by a kill or a full disk stands behind those counted, where `keep_metrics` cuts.
     """
-    line = json.dumps(figures, allow_nan=False) + "\n"
+    line = json.dumps(metrics, allow_nan=False) + "\n"
     with naming(path), path.open("a") as file:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
-
-
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Save a checkpoint so that a killed process never leaves half of one."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
-
-
-def all_finite(*values: torch.Tensor) -> bool:
-    """Return whether these are worth saving: after a step that was not finite they are not."""
-    return all(bool(torch.isfinite(value).all()) for value in values)
-
-
-def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Load a checkpoint of ours, data only: a pickle that holds code is refused.
-
-    Raises `UserError` when it is missing, damaged, or something else.
-    """
-    if not path.exists():
-        raise UserError(f"checkpoint {path} is not there: check the path")
-    unreadable = f"checkpoint {path} cannot be read: copy it again or use another"
-    try:
-        require_stored(path)  # a zip archive, as torch.save writes it
-        state = torch.load(path, map_location=device, weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"checkpoint {path} holds more than data and is refused: use one that this project "
-            "wrote"
-        ) from error
-    except (*DAMAGED_ARRAY, IndexError, AttributeError, AssertionError) as error:
-        raise UserError(unreadable) from error
-    if not isinstance(state, dict) or not isinstance(state.get("kind"), str):
-        raise UserError(f"checkpoint {path} is not one of this project: use best_model.pt of a run")
-    return state
-
-
-def load_weights(network: torch.nn.Module, weights: Any, path: Path) -> None:
-    """Load a state dict; raises `UserError` when it belongs to another architecture."""
-    checkpoints.require_weights(network, weights, path)
-    network.load_state_dict(weights)

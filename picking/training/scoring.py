@@ -5,6 +5,7 @@ import contextlib
 import torch
 from torch import nn
 
+from picking.errors import raise_if_stopped
 from picking.metrics import pixels
 from picking.runs import distributed
 from picking.stores.segmentation import SegmentationStore
@@ -34,6 +35,7 @@ def evaluate_pixels(
     network.eval()
     counts = pixels.new_counts(device)
     for start in distributed.share_of_batches(len(store), batch_size):
+        raise_if_stopped()
         images = torch.as_tensor(store.images[start : start + batch_size]).to(device)
         masks = torch.as_tensor(store.masks[start : start + batch_size]).to(device)
         with autocast(precision, device):

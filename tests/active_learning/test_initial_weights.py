@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-import train_active_learning_fixed as script
 from models import UNETS, PUClassifier
 from picking.active_learning import initial_weights
+from picking.active_learning import train as training
 from picking.config import ActiveConfig, PUConfig, plain
-from picking.runs import folder
+from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from tests.fixtures.active_runs import (
     arguments,
     call,
@@ -38,7 +38,7 @@ def pu_checkpoint(path, width=4, depth=2, **changes):
     model = dataclasses.replace(PUConfig().model, backbone="unet", width=width, depth=depth)
     config = plain(dataclasses.replace(PUConfig(), model=model))
     content = {"kind": "pu_classifier", "config": config, "network": weights}
-    folder.save_checkpoint(path, {**content, **changes})
+    save_checkpoint(path, {**content, **changes})
     return path, weights
 
 
@@ -47,20 +47,20 @@ def segmentation_checkpoint(path, name="attention_unet", width=4):
     model = dataclasses.replace(ActiveConfig().model, name=name, width=width, depth=2)
     config = plain(dataclasses.replace(ActiveConfig(), model=model))
     content = {"kind": "segmentation", "config": config, "network": weights}
-    folder.save_checkpoint(path, content)
+    save_checkpoint(path, content)
     return path, weights
 
 
 def starts_of(monkeypatch, *learnt, **more):
     """Run; return its folder and the weights that each iteration began with."""
-    begun, begin = [], script.begin_iteration
+    begun, begin = [], training.begin_iteration
 
     def spy(*given):
-        network, *rest = begin(*given)
-        begun.append({key: value.clone() for key, value in network.state_dict().items()})
-        return network, *rest
+        state = begin(*given)
+        begun.append({key: value.clone() for key, value in state.network.state_dict().items()})
+        return state
 
-    monkeypatch.setattr(script, "begin_iteration", spy)
+    monkeypatch.setattr(training, "begin_iteration", spy)
     return learn(*learnt, **more), begun
 
 
@@ -87,7 +87,7 @@ def test_a_pu_unets_weights_land_and_only_the_gates_are_new(seg_store, tmp_path,
 @pytest.mark.parametrize("name", ["attention_unet", "unet"])
 def test_a_segmentation_runs_weights_land_whole(seg_store, tmp_path, monkeypatch, name):
     path, weights = segmentation_checkpoint(tmp_path / "seg.pt", name)
-    overrides = [*ONE, f"active_learning.initial_weights={path}", "active_learning.full_epochs=1"]
+    overrides = ["training.epochs=1", f"active_learning.initial_weights={path}"]
     flags = ("--strategy", "full", "--model", name, "--run-name", "full")
     _, begun = starts_of(monkeypatch, seg_store, tmp_path, *flags, overrides=overrides, run="full")
     assert begun[0].keys() == weights.keys()
@@ -107,7 +107,7 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
     flags = (flag, "--run-name", "run")
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, *flags, overrides=overrides, run="run")
-    best = folder.load_checkpoint(run / "iteration_0" / "best_model.pt")
+    best = load_checkpoint(run / "iteration_0" / "best_model.pt")
     model = dataclasses.replace(ActiveConfig().model, width=4, depth=2)
     fresh = initial_weights.new_network(dataclasses.replace(ActiveConfig(), model=model), "init", 1)
     key = "head.weight"
@@ -137,7 +137,7 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
             "has name attention_unet, the config's `model` name unet: set model.name=attention",
         ),
         (
-            lambda path: folder.save_checkpoint(path, {"kind": "active_run", "network": {}}),
+            lambda path: save_checkpoint(path, {"kind": "active_run", "network": {}}),
             (),
             "is no trained model: use best_model.pt of a segmentation run, or of PU learning",
         ),
@@ -147,7 +147,7 @@ def test_later_iterations_new_weights_stay_new(seg_store, tmp_path, monkeypatch,
             (),
             "is of another architecture",
         ),
-        (lambda path: pu_checkpoint(path, network=None), (), "is of another architecture"),
+        (lambda path: pu_checkpoint(path, network=None), (), "is damaged"),
         (lambda path: pu_checkpoint(path, config=[]), (), "holds no configuration"),
         (lambda path: path.write_text("no weights"), (), "cannot be read"),
     ],
@@ -166,7 +166,7 @@ def test_a_misfit_is_refused_naming_the_file_before_a_folder_is_made(
 def test_a_classifier_is_refused(seg_store, tmp_path):
     path = tmp_path / "resnet.pt"
     content = {"kind": "pu_classifier", "config": plain(PUConfig())}
-    folder.save_checkpoint(path, {**content, "network": PUClassifier().state_dict()})
+    save_checkpoint(path, {**content, "network": PUClassifier().state_dict()})
     overrides = [f"active_learning.initial_weights={path}"]
     message = refused(seg_store, tmp_path, overrides=overrides)
     assert f"{path} is a resnet18, not a U-Net: use best_model.pt" in message
@@ -174,9 +174,9 @@ def test_a_classifier_is_refused(seg_store, tmp_path):
 
 def test_some_gates_without_the_others_are_refused(seg_store, tmp_path):
     path, _ = segmentation_checkpoint(tmp_path / "seg.pt")
-    content = folder.load_checkpoint(path)
+    content = load_checkpoint(path)
     del content["network"]["gates.0.w_g.0.weight"]
-    folder.save_checkpoint(path, content)
+    save_checkpoint(path, content)
     overrides = [f"active_learning.initial_weights={path}"]
     assert "another architecture" in refused(seg_store, tmp_path, overrides=overrides)
 

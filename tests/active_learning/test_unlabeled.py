@@ -1,5 +1,6 @@
 """Consistency on the pool: the loss, which images join, and that nobody reads their labels."""
 
+import copy
 import json
 import re
 import shutil
@@ -11,7 +12,12 @@ import pytest
 import torch
 
 import train_active_learning_fixed as script
-from picking.active_learning.unlabeled import WithUnlabeled, with_unlabeled
+from picking.active_learning import train as training
+from picking.active_learning.unlabeled import (
+    WithUnlabeled,
+    running_statistics_kept,
+    with_unlabeled,
+)
 from picking.config import WarpConfig
 from picking.mask_values import IGNORE
 from picking.runs import distributed
@@ -48,6 +54,21 @@ def finished(seg_store, tmp_path_factory):
 
 def epochs_of(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+# Batch norm
+
+
+def test_a_weak_view_is_normalised_by_its_batch_and_leaves_the_running_statistics_alone():
+    network = torch.nn.BatchNorm2d(2)
+    x = torch.randn((3, 2, 4, 4), generator=generator()) + 5
+    expected = copy.deepcopy(network)(x)
+    before = copy.deepcopy(network.state_dict())
+    with running_statistics_kept(network):
+        assert torch.equal(network(x), expected)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    network(x)
+    assert not torch.equal(network.running_mean, before["running_mean"])
 
 
 # The loss
@@ -235,8 +256,8 @@ def test_an_epochs_line_metrics_and_tensorboard_have_consistency_and_mask_rate(f
 
 def test_weight_0_is_a_run_without_it_whatever_the_other_keys(seg_store, tmp_path, monkeypatch):
     plain = learn(seg_store, tmp_path / "plain")
-    monkeypatch.setattr(script, "two_views", None)
-    monkeypatch.setattr(script, "with_unlabeled", None)
+    monkeypatch.setattr(training, "two_views", None)
+    monkeypatch.setattr(training, "with_unlabeled", None)
     overrides = ["consistency.threshold=0.6", "consistency.ratio=3"]
     off = learn(seg_store, tmp_path / "off", overrides=overrides)
     assert (off / "metrics.jsonl").read_text() == (plain / "metrics.jsonl").read_text()
@@ -301,7 +322,7 @@ def test_a_run_stopped_amid_an_epoch_ends_as_if_never_stopped(
     argv = arguments(seg_store, tmp_path, overrides=ON)
     monkeypatch.setattr(sys, "argv", [*map(str, ["script", *argv])])
     with pytest.MonkeyPatch.context() as patch:
-        signal_at(patch, script, name, n, signal.SIGTERM)
+        signal_at(patch, training, name, n, signal.SIGTERM)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as `learn` does: more of them add up in another order
         try:

@@ -33,7 +33,7 @@ import preprocess_coco_full_dataset
 import train_active_learning_fixed
 import train_pu_fixed_full
 from picking.errors import run_script
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures import active_runs, pu_runs, run_folders
 from tests.fixtures.data_sets import DIAMETER_PX, write_data_set
 
@@ -177,7 +177,7 @@ def whole(out: Path) -> None:
         if path.name.startswith("."):
             continue
         if path.suffix == ".pt":
-            runs.load_checkpoint(path)
+            load_checkpoint(path)
         elif path.suffix == ".json":
             pu_runs.strict_json(path.read_text())
         elif path.suffix == ".png":

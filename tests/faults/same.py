@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from picking.runs import folder as runs
-from tests.fixtures.pu_runs import tensors
+from picking.runs.checkpoints import load_checkpoint
+from tests.fixtures.runs import tensors
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # that it leaves out what is repeated
 # What two equal runs may differ in: logs, and what says when, how long and by which process
@@ -38,7 +38,7 @@ def differences(one: Path, other: Path) -> list[str]:
 def same_file(one: Path, other: Path) -> bool:
     """Compare weights and numbers exactly, without times; all other files byte for byte."""
     if one.suffix == ".pt":
-        ours, theirs = (untimed(tensors(runs.load_checkpoint(path))) for path in (one, other))
+        ours, theirs = (untimed(tensors(load_checkpoint(path))) for path in (one, other))
         return ours.keys() == theirs.keys() and all(
             torch.equal(value, theirs[name])
             if isinstance(value, torch.Tensor)
@@ -87,7 +87,7 @@ def read_whole(path: Path, finished: bool) -> None:
             json.loads(line)
         assert not (finished and lines[-1])
     elif path.suffix == ".pt":
-        runs.load_checkpoint(path)
+        load_checkpoint(path)
     elif path.suffix == ".npy":
         np.load(path)
     elif path.suffix == ".npz":

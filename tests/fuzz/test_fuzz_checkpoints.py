@@ -17,7 +17,8 @@ from picking.detection import picker
 from picking.detection.thresholds import kept_threshold
 from picking.pu_learning import log
 from picking.pu_learning.state import State
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
+from picking.training import loop
 from picking.training.networks import build_network
 
 from . import originals
@@ -120,8 +121,9 @@ def last_of_active_learning(draw, folder):
     def read(path):
         network = new_network(config, "init", 0)
         optimizer = torch.optim.AdamW(network.parameters(), 0.01, fused=True)
-        iterations.load_last(path.parent, 2, network, optimizer, CPU)
-        _step(network, optimizer)
+        totals = torch.zeros(len(iterations.STEP_METRICS), dtype=torch.float64)
+        state = loop.State(network=network, optimizer=optimizer, totals=totals)
+        iterations.load_last(path.parent, 2, state, CPU)
 
     return of_bytes(draw, folder, run / "last.pt", "last.pt", read)
 
@@ -134,10 +136,14 @@ def last_of_pu_learning(draw, folder):
     def read(path):
         network = build_network(config)
         optimizer = torch.optim.AdamW(network.parameters(), 0.01, fused=True)
-        totals = torch.zeros(len(log.STEP_FIGURES), dtype=torch.float64)
-        state = State(network, None, optimizer, totals, torch.zeros(3))
+        state = State(
+            network=network,
+            average=None,
+            optimizer=optimizer,
+            totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64),
+            adaptive=torch.zeros(3),
+        )
         state.load(path, CPU)
-        _step(network, optimizer)
 
     return of_bytes(draw, folder, original, "last.pt", read)
 
@@ -170,7 +176,7 @@ def nobody_s(draw, folder):
         st.binary(max_size=99), st.sampled_from((b"PK\x05\x06" + bytes(18), b"\x80\x02."))
     )
     path.write_bytes(draw(kinds))
-    return outcome(lambda: runs.load_checkpoint(path), [path.name])
+    return outcome(lambda: load_checkpoint(path), [path.name])
 
 
 CASES = {

@@ -1,5 +1,7 @@
 """What runs leave behind: run.json, config.yaml, metrics, labelled sets, picks, their figures."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
@@ -77,7 +79,8 @@ def found_picks(draw, folder):
     path.write_bytes(draw(damaged_bytes(path.read_bytes(), hot=300)))
 
     def use():
-        output.not_done(folder, {"a.jpg": micrograph})
+        with contextlib.redirect_stdout(io.StringIO()):
+            output.not_done(folder, {"a.jpg": micrograph})
         picks = output.load_picks(folder, "a.jpg", (30, 40))
         assert picks.centres_px.shape == (len(picks.scores), 2)
         assert picks.scores.shape == picks.diameters_px.shape

@@ -1,4 +1,4 @@
-"""Warning signs, the figures of an epoch, success criteria."""
+"""Warning signs, the metrics of an epoch, success criteria."""
 
 import copy
 
@@ -7,6 +7,8 @@ import torch
 
 from picking.config import LossConfig, PUConfig
 from picking.pu_learning import log
+from picking.runs.log import open_log
+from picking.training.loop import Progress
 
 HEALTHY = {
     "mask_rate": 0.7,
@@ -28,18 +30,18 @@ def epochs(n, **changes):
     """
     history = []
     for i in range(n):
-        figures = {**copy.deepcopy(HEALTHY), "epoch": i + 1}
-        figures["val"]["auc"] = 0.5 + 0.4 * i / n
+        metrics = {**copy.deepcopy(HEALTHY), "epoch": i + 1}
+        metrics["val"]["auc"] = 0.5 + 0.4 * i / n
         for name, value in changes.items():
-            place = figures["val"] if name in figures["val"] else figures
+            place = metrics["val"] if name in metrics["val"] else metrics
             place[name] = value[i] if isinstance(value, list) else value
-        history.append(figures)
+        history.append(metrics)
     return history
 
 
 def signs(history, rampup_epochs=0):
     config = PUConfig(loss=LossConfig(rampup_epochs=rampup_epochs))
-    best_epoch = max(history, key=lambda figures: figures["val"]["auc"])["epoch"]
+    best_epoch = max(history, key=lambda metrics: metrics["val"]["auc"])["epoch"]
     return log.warning_signs(history[-3:], best_epoch, config, unlabeled_prior=0.23)
 
 
@@ -118,7 +120,7 @@ def test_where_no_truth_is_known_few_may_be_called_positive_but_not_none_and_not
         assert len(log.warning_signs(history, 1, config, 0.02, truth_known=False)) == n_unknown
 
 
-# The figures of an epoch
+# The metrics of an epoch
 
 TOTALS = {
     "pu_loss": 2.0,
@@ -135,8 +137,8 @@ TOTALS = {
 }
 
 
-def test_the_figures_of_a_step_count_the_unlabeled():
-    figures = log.step_figures(
+def test_the_metrics_of_a_step_count_the_unlabeled():
+    metrics = log.step_metrics(
         risk=torch.tensor(0.5),
         consistency=torch.tensor(0.25),
         mask=torch.tensor([True, True, True, False]),
@@ -144,8 +146,8 @@ def test_the_figures_of_a_step_count_the_unlabeled():
         clipped=torch.tensor(True),
         z_u=torch.tensor([0.0, -1.0, 1.0, 4.0]),
     )
-    assert figures.dtype == torch.float64
-    found = dict(zip(log.STEP_FIGURES, figures.tolist(), strict=True))
+    assert metrics.dtype == torch.float64
+    found = dict(zip(log.STEP_METRICS, metrics.tolist(), strict=True))
     assert found == {
         "pu_loss": 0.5,
         "consistency_loss": 0.25,
@@ -161,9 +163,9 @@ def test_the_figures_of_a_step_count_the_unlabeled():
     }
 
 
-def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
-    totals = [TOTALS[name] for name in log.STEP_FIGURES]
-    assert log.epoch_figures(totals) == {  # of 4 steps, 32 unlabeled patches or places
+def test_the_metrics_of_an_epoch_are_means_over_its_steps_or_its_patches():
+    totals = [TOTALS[name] for name in log.STEP_METRICS]
+    assert log.epoch_metrics(totals) == {  # of 4 steps, 32 unlabeled patches or places
         "train_loss": 0.75,
         "pu_loss": 0.5,
         "consistency_loss": 0.25,
@@ -180,22 +182,21 @@ def test_the_figures_of_an_epoch_are_means_over_its_steps_or_its_patches():
 
 def test_a_share_of_nothing_is_none():
     totals = {**TOTALS, "n_masked": 0, "n_masked_positive": 0, "n_pseudo_positive": 0}
-    figures = log.epoch_figures(list(totals.values()))
-    assert figures["mask_rate"] == 0
-    assert figures["mask_rate_positive"] is None
-    assert figures["pseudo_positive_share"] is None
-    assert figures["mask_rate_negative"] == 0
+    metrics = log.epoch_metrics(list(totals.values()))
+    assert metrics["mask_rate"] == 0
+    assert metrics["mask_rate_positive"] is None
+    assert metrics["pseudo_positive_share"] is None
+    assert metrics["mask_rate_negative"] == 0
 
 
-def test_an_epoch_is_logged_in_the_form_that_users_know():
-    figures = {
-        **log.epoch_figures([TOTALS[name] for name in log.STEP_FIGURES]),
+def test_an_epoch_is_logged_in_the_form_that_users_know_and_says_what_the_best_is(capsys):
+    metrics = {
+        **log.epoch_metrics([TOTALS[name] for name in log.STEP_METRICS]),
         "epoch": 2,
         "val": {"auc": 0.7234, "precision": None, "recall": 0.6543},
     }
-    figures["mask_rate_positive"] = None
-    lines = []
-    log.log_epoch(lines.append, figures, 100, is_best=True)
+    metrics["mask_rate_positive"] = None
+    lines = logged(capsys, metrics, Progress(epoch=2, best=(0.7234,), best_epoch=2))
     assert lines == [
         "Epoch 2/100",
         "  Train Loss: 0.7500",
@@ -210,9 +211,19 @@ def test_an_epoch_is_logged_in_the_form_that_users_know():
         "  *** New best model! AUC: 0.7234 ***",
         "",
     ]
-    lines.clear()
-    log.log_epoch(lines.append, figures, 100, is_best=False)
-    assert not any("best" in line for line in lines)
+    kept = logged(capsys, metrics, Progress(epoch=2, best=(0.75,), best_epoch=1))
+    assert kept[-2] == (
+        "  *** Model kept: AUC 0.7234, within a standard error of the best 0.7500 ***"
+    )
+    other = logged(capsys, metrics, Progress(epoch=2, best=(0.9,), best_epoch=1), kept=False)
+    assert other == [line for line in lines if "best" not in line]
+
+
+def logged(capsys, metrics, progress, kept=True):
+    """The lines on an epoch."""
+    with open_log():
+        log.log_epoch(metrics, 100, kept, progress)
+    return capsys.readouterr().out.splitlines()
 
 
 # Success criteria

@@ -1,170 +1,147 @@
-"""What checkpoints must hold: weights, optimisers, places, figures; how large networks may be."""
+"""Checkpoints: data only, whole or refused in one sentence, and restored as they were saved."""
 
 import copy
-import dataclasses
+import os
+import pickle
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from models import UNet
 from picking.errors import UserError
-from picking.pu_learning.state import Priors, Progress, require_place
-from picking.runs import checkpoints, folder
+from picking.runs.checkpoints import (
+    load_checkpoint,
+    load_moments,
+    load_weights,
+    moments_of,
+    reading,
+    require_size,
+    restored,
+    save_checkpoint,
+)
 
 CPU = torch.device("cpu")
 
 
-def stepped(network):
-    """An AdamW that has taken a step."""
-    optimizer = torch.optim.AdamW(network.parameters(), 0.1, fused=True)
-    network(torch.ones(2, 3)).sum().backward()
-    optimizer.step()
-    return optimizer
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
 
 
 def refused(function, *arguments):
-    with pytest.raises(UserError, match=r"a\.pt") as error:
+    with pytest.raises(UserError, match=r"\.pt") as error:
         function(*arguments)
     return str(error.value)
 
 
-def test_a_checkpoint_that_inflates_to_more_than_itself_is_not_read(tmp_path):
-    import zipfile
+def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path):
+    state = {"kind": "pu_run", "w": torch.arange(3.0), "n": 2, "none": None}
+    save_checkpoint(tmp_path / "a.pt", state)
+    loaded = load_checkpoint(tmp_path / "a.pt")
+    assert torch.equal(loaded.pop("w"), state.pop("w"))
+    assert loaded == state
 
-    folder.save_checkpoint(tmp_path / "a.pt", {"kind": "pu_run", "w": torch.zeros(10**6)})
+
+def test_a_checkpoint_that_holds_code_is_refused_and_the_code_not_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"kind": "pu_run", "x": Malicious()}, tmp_path / "new.pt")
+    (tmp_path / "old.pt").write_bytes(pickle.dumps(Malicious()))
+    assert "holds more than data" in refused(load_checkpoint, tmp_path / "new.pt")
+    assert "cannot be read" in refused(load_checkpoint, tmp_path / "old.pt")
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_checkpoint_that_lost_bytes_or_has_a_wrong_one_is_refused(tmp_path):
+    path = tmp_path / "a.pt"
+    save_checkpoint(path, {"kind": "pu_run", "w": torch.randn(1000)})
+    whole = path.read_bytes()
+    damaged = [whole[: int(fraction * len(whole))] for fraction in (0, 0.01, 0.5, 0.99)]
+    amid = len(whole) // 2  # of the weights: torch itself would load them
+    damaged.append(whole[:amid] + bytes([whole[amid] ^ 1]) + whole[amid + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        assert "a.pt cannot be read" in refused(load_checkpoint, path)
+
+
+def test_a_checkpoint_that_inflates_to_more_than_itself_is_not_read(tmp_path):
+    save_checkpoint(tmp_path / "a.pt", {"kind": "pu_run", "w": torch.zeros(10**6)})
     with (
         zipfile.ZipFile(tmp_path / "a.pt") as whole,
         zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as bomb,
     ):
         for name in whole.namelist():
             bomb.writestr(name, whole.read(name))
-    with pytest.raises(UserError, match=r"bomb\.pt cannot be read"):
-        folder.load_checkpoint(tmp_path / "bomb.pt")
+    assert "bomb.pt cannot be read" in refused(load_checkpoint, tmp_path / "bomb.pt")
 
 
-def test_a_kind_that_is_no_word_is_no_checkpoint_of_ours(tmp_path):
-    folder.save_checkpoint(tmp_path / "a.pt", {"kind": ["pu_run"]})
-    with pytest.raises(UserError, match="is not one of this project"):
-        folder.load_checkpoint(tmp_path / "a.pt")
+def test_files_that_are_no_checkpoints_of_ours_are_clear_errors(tmp_path):
+    assert "is not there" in refused(load_checkpoint, tmp_path / "none.pt")
+    for content in ({"model": torch.zeros(1)}, torch.zeros(1), {"kind": ["pu_run"]}):
+        torch.save(content, tmp_path / "other.pt")
+        assert "is not one of this project" in refused(load_checkpoint, tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("epoch 3, loss 0.2\n" * 20)
+    np.savez(tmp_path / "arrays.npz", w=np.zeros(3))
+    for name in ("text.pt", "arrays.npz", ""):
+        with pytest.raises(UserError, match="cannot be read"):
+            load_checkpoint(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("weight", None, "are no tensor"),
-        ("weight", torch.zeros(1, 3).to_sparse(), "are no tensor"),
-        ("weight", torch.zeros(3, 1), "another architecture"),
-        ("weight", torch.zeros(1, 3, dtype=torch.complex64), "another architecture"),
-        ("weight", torch.zeros(1, 3, dtype=torch.int64), "another architecture"),
-        ("more", torch.zeros(1), "another architecture"),
-    ],
-)
-def test_weights_that_do_not_fit_are_refused(tmp_path, key, value, words):
-    network = nn.Linear(3, 1)
-    weights = {**network.state_dict(), key: value}
-    assert words in refused(checkpoints.require_weights, network, weights, tmp_path / "a.pt")
-    del weights[key]
-    if key == "weight":
-        assert "another architecture" in refused(
-            checkpoints.require_weights, network, weights, tmp_path / "a.pt"
-        )
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    network, path = nn.Linear(3, 1), tmp_path / "a.pt"
+    more = {**network.state_dict(), "more": torch.zeros(1)}
+    for weights in (nn.Linear(4, 1).state_dict(), nn.Conv2d(1, 1, 3).state_dict(), {}, more):
+        assert "another architecture" in refused(load_weights, network, weights, path)
+    assert "is damaged" in refused(load_weights, network, [1], path)
+    load_weights(network, nn.Linear(3, 1).state_dict(), path)
 
 
 def test_a_network_is_restored_with_its_weights_and_a_false_size_takes_no_memory(tmp_path):
     def build(width):
         return UNet(width=width, depth=7)
 
-    small = UNet(width=1, depth=7)
+    small, path = UNet(width=1, depth=7), tmp_path / "a.pt"
     weights = small.state_dict()
-    again = checkpoints.restored(lambda: build(1), weights, tmp_path / "a.pt", CPU)
+    again = restored(lambda: build(1), weights, path, CPU)
     for key, value in again.state_dict().items():
         assert torch.equal(value, weights[key])
     # 232 GB: nothing must be made of it
-    assert "another architecture" in refused(
-        checkpoints.restored, lambda: build(512), weights, tmp_path / "a.pt", CPU
-    )
+    assert "another architecture" in refused(restored, lambda: build(512), weights, path, CPU)
 
 
 def test_a_network_larger_than_any_memory_is_refused_and_random_numbers_stay():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    checkpoints.require_size(lambda: UNet(width=2, depth=2))
+    require_size(lambda: UNet(width=2, depth=2))
     assert torch.equal(torch.rand(3), expected)
     with pytest.raises(UserError, match="weights, more than 1,000,000,000: lower "):
-        checkpoints.require_size(lambda: UNet(width=512, depth=7))
+        require_size(lambda: UNet(width=512, depth=7))
 
 
 def test_an_optimiser_goes_on_as_if_never_saved(tmp_path):
+    def step(network, optimizer, x):
+        optimizer.zero_grad()
+        network(torch.full((2, 3), x)).sum().backward()
+        optimizer.step()
+
     one = nn.Linear(3, 1)
-    first = stepped(one)
+    first = torch.optim.AdamW(one.parameters(), 0.1, fused=True)
+    step(one, first, 1.0)
     other = copy.deepcopy(one)
     second = torch.optim.AdamW(other.parameters(), 0.1, fused=True)
-    checkpoints.load_optimizer(second, copy.deepcopy(first.state_dict()), tmp_path / "a.pt")
-    for network, optimizer in ((one, first), (other, second)):
-        optimizer.zero_grad()
-        network(torch.full((2, 3), 0.5)).sum().backward()
-        optimizer.step()
+    load_moments(second, copy.deepcopy(moments_of(first)), tmp_path / "a.pt")
+    step(one, first, 0.5)
+    step(other, second, 0.5)
     assert torch.equal(one.weight, other.weight)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda state: state["state"].pop(0) and state["state"].update({9: {}}),
-        lambda state: state["state"][0].pop("step"),
-        lambda state: state["state"][0].update(step=3),
-        lambda state: state["state"][0].update(exp_avg=torch.zeros(2)),
-        lambda state: state["state"][0].update(exp_avg_sq=None),
-        lambda state: state.update(state=[1]),
-    ],
-)
-def test_an_optimiser_of_other_weights_is_refused(tmp_path, change):
-    network = nn.Linear(3, 1)
-    saved = stepped(network).state_dict()
-    change(saved)
-    optimizer = torch.optim.AdamW(network.parameters(), 0.1, fused=True)
-    assert "is damaged (" in refused(
-        checkpoints.load_optimizer, optimizer, saved, tmp_path / "a.pt"
-    )
+@pytest.mark.parametrize("key", ["missing", "none", "text"])
+def test_what_a_checkpoint_does_not_hold_is_a_clear_error(tmp_path, key):
+    def read():
+        with reading(tmp_path / "a.pt"):
+            return {"none": None, "text": "x"}[key] + 1
 
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"epoch": -1}, "'epoch' is -1"),
-        ({"step": 1.5}, "'step' is 1.5"),
-        ({"best_auc": float("nan")}, "'best_auc' is nan"),
-        ({"epoch": None}, "'epoch' is None"),
-        ({"more": 1}, "progress is incomplete"),
-    ],
-)
-def test_a_place_that_is_none_is_refused(tmp_path, changes, words):
-    saved = dataclasses.asdict(Progress(epoch=2, step=8))
-    assert checkpoints.as_dataclass(Progress, saved, tmp_path / "a.pt") == Progress(2, step=8)
-    assert words in refused(
-        checkpoints.as_dataclass, Progress, {**saved, **changes}, tmp_path / "a.pt"
-    )
-    assert "incomplete" in refused(checkpoints.as_dataclass, Priors, {}, tmp_path / "a.pt")
-
-
-def test_a_place_that_no_run_of_this_length_has_is_refused(tmp_path):
-    path = tmp_path / "a.pt"
-    for good in (Progress(), Progress(2, 1, 9), Progress(3, step=10)):  # cut short by max_steps
-        require_place(good, 3, 10, 4, path)
-    for bad in (Progress(9, step=36), Progress(0, 5, 5), Progress(1, 0, 5)):
-        assert "it stands at step" in refused(require_place, bad, 3, 10, 4, path)
-
-
-def test_sums_and_figures_that_are_no_numbers_are_refused(tmp_path):
-    path, sums = tmp_path / "a.pt", torch.zeros(3)
-    checkpoints.load_tensor(sums, torch.ones(3), path)
-    assert sums.tolist() == [1, 1, 1]
-    for bad in (None, torch.ones(2), torch.tensor([1, 2, 3]), torch.full((3,), torch.nan)):
-        assert "running sums" in refused(checkpoints.load_tensor, sums, bad, path)
-    checkpoints.require_figures({"f1": 0.5, "auc": None}, ("f1", "auc"), path)
-    for figures in (None, {"f1": 0.5}, {"f1": "0.5", "auc": None}, {"f1": torch.nan, "auc": 1}):
-        assert "figures of validation" in refused(
-            checkpoints.require_figures, figures, ("f1", "auc"), path
-        )
+    assert "is damaged" in refused(read)

@@ -8,13 +8,21 @@ import pytest
 import torch
 from torch import nn
 
-import train_active_learning_fixed as script
 from picking.active_learning import initial_weights, iterations
+from picking.active_learning import train as training
 from picking.active_learning.strategies import STRATEGIES
 from picking.config import ActiveConfig, config_from_dict
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
-from tests.fixtures.active_runs import arguments, call, labelled_of, learn, metrics_of, write_store
+from tests.fixtures.active_runs import (
+    arguments,
+    call,
+    labelled_of,
+    learn,
+    metrics_of,
+    refused,
+    write_store,
+)
 
 CPU = torch.device("cpu")
 
@@ -30,7 +38,7 @@ def finished(seg_store, tmp_path_factory):
 
 
 def weights_of(run, iteration):
-    return runs.load_checkpoint(run / f"iteration_{iteration}" / "best_model.pt")["network"]
+    return load_checkpoint(run / f"iteration_{iteration}" / "best_model.pt")["network"]
 
 
 def test_the_run_folder_is_the_users_guides(finished):
@@ -86,11 +94,11 @@ def test_metrics_are_the_best_models_on_validation(finished, seg_store):
         assert (figures["f1_score"], figures["ap"]) == max(reached)
         assert figures["best_epoch"] == 1 + reached.index(max(reached))
         store = SegmentationStore(seg_store / "val")
-        best = runs.load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
+        best = load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
         network = initial_weights.new_network(config, "init", 0)
         network.load_state_dict(best["network"])
-        again = script.evaluate(config, network, store, CPU)
+        again = training.evaluate(config, network, store, CPU)
         assert again == {key: figures[key] for key in again}
 
 
@@ -110,12 +118,12 @@ def test_images_are_never_queried_twice_and_sets_only_grow(finished):
 def test_the_query_takes_the_highest_scores_of_the_last_model(finished, seg_store):
     store = SegmentationStore(seg_store / "train")
     for k in range(2):
-        best = runs.load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
+        best = load_checkpoint(finished / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
         network = initial_weights.new_network(config, "init", 0).eval()
         network.load_state_dict(best["network"])
         with torch.no_grad():
-            x = script.to_float(torch.as_tensor(np.array(store.images)))
+            x = training.to_float(torch.as_tensor(np.array(store.images)))
             p = torch.sigmoid(network(x)).squeeze(1).double().numpy()
         uncertainty = np.minimum(p, 1 - p).mean(axis=(1, 2))
         content = labelled_of(finished, k + 1)
@@ -154,8 +162,6 @@ def test_a_run_can_begin_with_the_images_that_another_had_labelled(seg_store, tm
     assert labelled_of(run, 0)["names"] == labelled_of(finished, 1)["names"]
     assert [metrics_of(run, k)["num_labeled"] for k in (0, 1)] == [4, 6]
     assert labelled_of(run, 1)["names"][:4] == labelled_of(run, 0)["names"]
-    whole = learn(seg_store, tmp_path, "--strategy", "full", overrides=overrides, run="full")
-    assert metrics_of(whole, 0)["num_labeled"] == 10
 
 
 @pytest.mark.parametrize(
@@ -170,14 +176,14 @@ def test_an_iteration_starts_from_the_last_ones_best_weights_unless_told_otherwi
     seg_store, tmp_path, monkeypatch, flag, run, line
 ):
     started = []
-    begin = script.begin_iteration
+    begin = training.begin_iteration
 
-    def spy(config, folder, k, *more):
-        network, *rest = begin(config, folder, k, *more)
-        started.append({key: value.clone() for key, value in network.state_dict().items()})
-        return network, *rest
+    def spy(*arguments):
+        state = begin(*arguments)
+        started.append({key: value.clone() for key, value in state.network.state_dict().items()})
+        return state
 
-    monkeypatch.setattr(script, "begin_iteration", spy)
+    monkeypatch.setattr(training, "begin_iteration", spy)
     overrides = ["active_learning.iterations=2", "training.epochs=1"]
     run = learn(seg_store, tmp_path, *([flag] if flag else []), overrides=overrides, run=run)
     log = (run / "training.log").read_text()
@@ -198,16 +204,16 @@ def test_an_iteration_starts_from_the_last_ones_best_weights_unless_told_otherwi
             expected = 0.4 * best[key] + 0.1 * fresh[key] if key in parameters else best[key]
         torch.testing.assert_close(value, expected)
     # and the optimiser starts anew: AdamW has counted the steps of iteration 1 only
-    optimizer = runs.load_checkpoint(run / "last.pt")["optimizer"]
+    optimizer = load_checkpoint(run / "last.pt")["optimizer"]
     assert {int(part["step"]) for part in optimizer["state"].values()} == {2}
 
 
 def test_the_learning_rate_is_a_cosine_to_a_hundredth_in_every_iteration(finished):
     epochs = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     config = ActiveConfig()
-    assert script.learning_rate(config, 0, 100) == pytest.approx(0.001)
-    assert script.learning_rate(config, 50, 100) == pytest.approx(0.000505)
-    assert script.learning_rate(config, 100, 100) == pytest.approx(0.00001)
+    assert training.learning_rate(config, 0, 100) == pytest.approx(0.001)
+    assert training.learning_rate(config, 50, 100) == pytest.approx(0.000505)
+    assert training.learning_rate(config, 100, 100) == pytest.approx(0.00001)
     assert epochs[2]["lr"] > epochs[1]["lr"]
 
 
@@ -225,13 +231,35 @@ def test_full_trains_once_on_everything(seg_store, tmp_path):
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
 
 
+def test_full_trains_for_the_epochs_that_the_command_line_sets(seg_store, tmp_path):
+    run = learn(
+        seg_store, tmp_path, "--strategy", "full", overrides=["training.epochs=2"], run="full"
+    )
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "overrides", "key"),
+    [
+        (("--iterations", 4), (), "active_learning.iterations"),
+        (("--query-fraction", 0.3), (), "active_learning.query_fraction"),
+        ((), ("active_learning.initial_fraction=0.5",), "active_learning.initial_fraction"),
+        (("--epochs", 2), ("active_learning.full_epochs=3",), "active_learning.full_epochs"),
+    ],
+)
+def test_full_refuses_what_it_cannot_use(seg_store, tmp_path, flags, overrides, key):
+    message = refused(seg_store, tmp_path, "--strategy", "full", *flags, overrides=overrides)
+    assert key in message
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
 def test_both_networks_of_the_fair_comparison_see_the_same_batches(
     seg_store, tmp_path, monkeypatch
 ):
     seen = {}
     for model in ("attention_unet", "unet"):
         batches = seen.setdefault(model, [])
-        real = script.warp
+        real = training.warp
 
         def spy(*arguments, real=real, batches=batches):
             x, masks = real(*arguments)
@@ -239,7 +267,7 @@ def test_both_networks_of_the_fair_comparison_see_the_same_batches(
             return x, masks
 
         with monkeypatch.context() as patch:
-            patch.setattr(script, "warp", spy)
+            patch.setattr(training, "warp", spy)
             flags = ("--strategy", "full", "--model", model, "--epochs", 1)
             run = "full" if model == "attention_unet" else "full_unet_seed42"
             learn(seg_store, tmp_path, *flags, run=run)
@@ -254,10 +282,11 @@ def test_batches_not_marked_for_training_are_never_augmented():
     images = rng.integers(0, 256, (2, 16, 16), np.uint8)
     masks = rng.integers(0, 2, (2, 16, 16), np.uint8)
     generator = torch.Generator().manual_seed(0)
-    x, y = script.to_input(SegmentationBatch(images, masks, False), ActiveConfig(), generator, CPU)
+    plain_batch = SegmentationBatch(images, masks, False)
+    x, y = training.to_input(plain_batch, ActiveConfig(), generator, CPU)
     assert torch.equal(y, torch.as_tensor(masks))
-    assert torch.equal(x, script.to_float(torch.as_tensor(images)))
-    x, y = script.to_input(SegmentationBatch(images, masks, True), ActiveConfig(), generator, CPU)
+    assert torch.equal(x, training.to_float(torch.as_tensor(images)))
+    x, y = training.to_input(SegmentationBatch(images, masks, True), ActiveConfig(), generator, CPU)
     assert not torch.equal(y, torch.as_tensor(masks))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import train_active_learning_fixed as script
+from picking.active_learning import train as training
 from picking.stores.segmentation import CryoEMSegmentationDataset
 from tests.fixtures.active_runs import learn, refused, write_split, write_store
 
@@ -101,16 +101,16 @@ def test_masks_and_images_that_differ_in_number_are_refused(tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_what_was_saved(seg_store, tmp_path, monkeypatch):
-    real, calls = script.focal_dice, []
+    real, calls = training.focal_dice, []
 
     def breaks_in_the_second_epoch(*arguments, **more):
         calls.append(1)
         loss = real(*arguments, **more)
         return loss * float("nan") if len(calls) == 2 else loss
 
-    monkeypatch.setattr(script, "focal_dice", breaks_in_the_second_epoch)
+    monkeypatch.setattr(training, "focal_dice", breaks_in_the_second_epoch)
     message = refused(seg_store, tmp_path)
-    assert "not finite in iteration 0, epoch 2, batch 1" in message
+    assert "not finite at step 2 (epoch 2, batch 1)" in message
     last = torch.load(tmp_path / "uncertainty" / "last.pt", weights_only=True)
     assert last["progress"]["epoch"] == 1
     assert all(torch.isfinite(value).all() for value in last["network"].values())
@@ -162,12 +162,3 @@ def test_a_damaged_iteration_is_named_on_resume(seg_store, tmp_path, name, conte
     (run / name).write_text(content)
     message = refused(seg_store, tmp_path, "--resume")
     assert words in message and not (run / "iteration_2" / "metrics.json").exists()
-
-
-def test_best_weights_without_their_figures_are_refused_on_resume(seg_store, tmp_path):
-    run = learn(seg_store, tmp_path)
-    (run / "iteration_2" / "metrics.json").unlink()
-    path = run / "iteration_2" / "best_model.pt"
-    best = torch.load(path, weights_only=True)
-    torch.save({**best, "val": {"f1_score": 0.5}}, path)
-    assert "figures of validation are incomplete" in refused(seg_store, tmp_path, "--resume")

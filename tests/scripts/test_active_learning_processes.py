@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from picking.runs import distributed, folder
+from picking.runs import distributed
+from picking.runs.checkpoints import load_checkpoint
 from picking.training import networks
 from tests.fixtures import ROOT
 from tests.fixtures.active_runs import (
@@ -26,11 +27,12 @@ WORKER = """
 import contextlib, json, os, sys
 from tests.scripts import test_active_learning_processes
 import train_active_learning_fixed as script
+from picking.active_learning import train
 from picking.training import networks
 from picking.errors import run_script
 
 networks.UNETS = dict.fromkeys(networks.UNETS, test_active_learning_processes.Plain)
-train_one_epoch, epochs, written = script.train_one_epoch, [], []
+train_one_epoch, epochs, written = train.train_one_epoch, [], []
 
 class Stopped(Exception):
     pass
@@ -47,7 +49,7 @@ def note(event, details):
         written.append(f"{event} {details[0]}")
 
 sys.addaudithook(note)
-script.train_one_epoch = train_or_stop
+train.train_one_epoch = train_or_stop
 with contextlib.suppress(Stopped):
     script.main()
 sys.argv.append("--resume")
@@ -127,7 +129,7 @@ def test_two_processes_learn_and_query_as_one_and_only_the_first_writes(
         scores = [list(labelled_of(run, k)["scores"].values()) for run in (one, two)]
         assert k == 0 or scores[1] == pytest.approx(scores[0], abs=1e-4)
         assert metrics_of(two, k)["test"] == pytest.approx(metrics_of(one, k)["test"], abs=0.005)
-    last = [folder.load_checkpoint(run / "last.pt")["network"] for run in (one, two)]
+    last = [load_checkpoint(run / "last.pt")["network"] for run in (one, two)]
     torch.testing.assert_close(last[1], last[0], rtol=1e-3, atol=1e-4)
 
 

@@ -14,9 +14,10 @@ import pytest
 
 import train_active_learning_fixed as script
 from picking import files
-from picking.active_learning import iterations
+from picking.active_learning import iterations, queries
+from picking.active_learning import train as training
+from picking.errors import UserError
 from picking.files import locked
-from picking.runs import folder
 from tests.fixtures.active_runs import (
     arguments,
     assert_same_run,
@@ -64,16 +65,16 @@ def learn_and_stop(module, name, number, *argv, written=True):
 @pytest.mark.parametrize(
     ("module", "name", "number", "written"),
     [
-        (iterations, "write_labelled", 1, False),  # nothing is there yet
-        (iterations, "write_labelled", 1, True),
-        (folder, "save_checkpoint", 1, True),  # the first best model, before last.pt
-        (iterations, "save_last", 1, False),  # epoch 1 is in metrics.jsonl but not in last.pt
-        (iterations, "save_last", 3, True),
-        (iterations, "save_last", 4, True),  # trained, not yet queried
-        (iterations, "write_labelled", 2, True),  # queried, not yet complete
-        (script, "write_json", 2, False),  # as above: config.json is the first
-        (script, "write_json", 2, True),  # complete, the next one not begun
-        (iterations, "save_last", 6, True),
+        (training, "write_labelled", 1, False),  # nothing is there yet
+        (training, "write_labelled", 1, True),
+        (iterations, "save_checkpoint", 1, True),  # the first best model, before last.pt
+        (training, "save_last", 1, False),  # epoch 1 is in metrics.jsonl but not in last.pt
+        (training, "save_last", 3, True),
+        (training, "save_last", 4, True),  # trained, not yet queried
+        (queries, "write_labelled", 1, True),  # queried, not yet complete
+        (training, "write_json", 2, False),  # as above: config.json is the first
+        (training, "write_json", 2, True),  # complete, the next one not begun
+        (training, "save_last", 6, True),
     ],
 )
 def test_a_resumed_run_ends_as_if_never_stopped(
@@ -86,7 +87,7 @@ def test_a_resumed_run_ends_as_if_never_stopped(
 def test_a_run_stopped_again_and_again_ends_the_same(seg_store, tmp_path, finished):
     flags = (seg_store, tmp_path, "--resume")
     for _ in range(6):
-        learn_and_stop(iterations, "save_last", 1, *flags)
+        learn_and_stop(training, "save_last", 1, *flags)
     assert_same_run(learn(*flags), finished)
     log = (tmp_path / "uncertainty" / "training.log").read_text()
     assert re.findall("Resumed iteration (.*)", log) == [
@@ -111,13 +112,13 @@ def test_a_killed_process_is_gone_on_with(seg_store, tmp_path, finished):
 def test_tensorboard_shows_a_repeated_epoch_once(seg_store, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    learn_and_stop(iterations, "save_last", 3, seg_store, tmp_path, written=False)
+    learn_and_stop(training, "save_last", 3, seg_store, tmp_path, written=False)
     events = EventAccumulator(str(learn(seg_store, tmp_path, "--resume"))).Reload()
     assert [scalar.step for scalar in events.Scalars("Val/F1")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_folder_with_a_run_is_refused_without_resume_and_kept(seg_store, tmp_path):
-    learn_and_stop(iterations, "save_last", 1, seg_store, tmp_path)
+    learn_and_stop(training, "save_last", 1, seg_store, tmp_path)
     before = (tmp_path / "uncertainty" / "last.pt").read_bytes()
     message = refused(seg_store, tmp_path)
     assert "uncertainty holds a run already: continue it with --resume" in message
@@ -125,7 +126,7 @@ def test_a_folder_with_a_run_is_refused_without_resume_and_kept(seg_store, tmp_p
 
 
 def test_a_changed_config_or_other_data_do_not_resume(seg_store, tmp_path):
-    learn_and_stop(iterations, "save_last", 1, seg_store, tmp_path)
+    learn_and_stop(training, "save_last", 1, seg_store, tmp_path)
     message = refused(seg_store, tmp_path, "--resume", "--epochs", 4)
     assert "different now: training.epochs" in message
     index = seg_store / "train" / "index.json"
@@ -135,6 +136,13 @@ def test_a_changed_config_or_other_data_do_not_resume(seg_store, tmp_path):
         assert "begun on other data" in refused(seg_store, tmp_path, "--resume")
     finally:
         index.write_text(content)
+
+
+def test_the_same_data_under_another_path_resume(seg_store, tmp_path, finished):
+    learn_and_stop(training, "save_last", 1, seg_store, tmp_path)
+    (tmp_path / "link").symlink_to(seg_store)
+    run = learn(tmp_path / "link", tmp_path, "--resume")
+    assert (run / "metrics.jsonl").read_text() == (finished / "metrics.jsonl").read_text()
 
 
 def test_a_run_in_use_is_refused_and_says_by_whom(seg_store, tmp_path, monkeypatch):
@@ -157,11 +165,11 @@ def test_a_labelled_set_of_another_store_is_refused(tmp_path):
     write_split(tmp_path / "other" / "train", 4, name="b")
     (tmp_path / "other" / "metadata.json").write_text("{}")
     other = SegmentationStore(tmp_path / "other" / "train")
-    with pytest.raises(script.UserError, match=r"names images .* does not hold \(e.g. train3.jpg"):
+    with pytest.raises(UserError, match=r"names images .* does not hold \(e.g. train3.jpg"):
         iterations.read_labelled(run, 0, other)
     path = Path(iterations.folder_of(run, 0) / "labeled_indices.json")
     path.write_text('{"names": []}')
-    with pytest.raises(script.UserError, match="is damaged"):
+    with pytest.raises(UserError, match="is damaged"):
         iterations.read_labelled(run, 0, store)
 
 
@@ -178,7 +186,7 @@ def test_a_signal_saves_what_the_last_whole_step_reached(
 ):
     monkeypatch.setattr(sys, "argv", [*map(str, ["script", *arguments(seg_store, tmp_path)])])
     with pytest.MonkeyPatch.context() as patch:
-        signal_at(patch, script, name, n, number)
+        signal_at(patch, training, name, n, number)
         left = leave(script.main, capsys)
     word, status = WORDS[number]
     assert left.status == status

@@ -13,14 +13,14 @@ from torch import nn
 
 import pick_particles
 import preprocess_coco_full_dataset as script
-import train_pu_fixed_full
 from picking.errors import UserError
 from picking.formats import micrographs
 from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
 from picking.preprocessing.montage import write_montage
 from picking.preprocessing.windows import POSITIVE_RADIUS
-from picking.runs import folder as runs
+from picking.pu_learning import train as pu_training
+from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content, damage
@@ -254,7 +254,7 @@ def test_mistakes_are_named_in_one_sentence(data, tmp_path, changed, words):
 
 
 def test_the_run_says_what_it_is_chosen_by_and_its_checkpoint_how_to_scale(run):
-    best = runs.load_checkpoint(run / "checkpoints/best_model.pt")
+    best = load_checkpoint(run / "checkpoints/best_model.pt")
     wanted = {"patch_size_px": 64, "scale": 20 / 36, "diameter_px": 36.0, "reach_px": 5.0}
     assert best["input"] == wanted
     log, results = (run / "training.log").read_text(), results_of(run)
@@ -287,7 +287,7 @@ def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_
     seen = []
 
     def noting(name):
-        wrapped = getattr(train_pu_fixed_full, name)
+        wrapped = getattr(pu_training, name)
 
         def note(z_first, z_second, *arguments, **named):
             seen.append((len(z_first), len(z_second)))
@@ -296,7 +296,7 @@ def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_
         return note
 
     for name in ("nnpu_risk", "fixmatch_consistency"):
-        monkeypatch.setattr(train_pu_fixed_full, name, noting(name))
+        monkeypatch.setattr(pu_training, name, noting(name))
     train(store, tmp_path, overrides=["training.max_steps=10"])
     own, places = 3 * 81, 8 * 32**2  # of the picks that three windows are about, of eight others
     for (n_labelled, n_unlabeled), views in zip(seen[::2], seen[1::2], strict=True):

@@ -13,7 +13,7 @@ from picking.errors import UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
 from picking.formats.micrographs import write_mrc
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (
     assert_found,
@@ -333,7 +333,7 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     assert kept["chosen_on"] == {
         "micrographs": list(disks.sizes), "diameter_px": 20, "expected_particles": n_expected,
     }  # fmt: skip
-    assert runs.load_checkpoint(checkpoint)["threshold"] == 0.4  # that of training stays
+    assert load_checkpoint(checkpoint)["threshold"] == 0.4  # that of training stays
     printed = call(*arguments, "--output", tmp_path / "out")
     assert "(the checkpoint's, chosen for picking)" in printed
     found = read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes)

@@ -1,6 +1,5 @@
 """The training script: what a run learns and leaves, the same again, and its evaluation."""
 
-import math
 import os
 import re
 
@@ -10,15 +9,16 @@ import torch
 import yaml
 from torch import nn
 
-import train_pu_fixed_full as script
 from models import PUClassifier
 from picking.config import PUConfig, read_config
+from picking.pu_learning import train as training
 from picking.pu_learning.state import update_average
 from picking.pu_learning.tensorboard import TRAIN_TAGS, VAL_TAGS
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
 from tests.fixtures.pu_runs import (
     assert_same_run,
+    call,
     config_with,
     copy_of_store,
     evaluate,
@@ -199,13 +199,11 @@ def test_another_seed_gives_another_run(store, tmp_path, finished_run):
     assert metrics_of(other)[0]["pu_loss"] != metrics_of(finished_run)[0]["pu_loss"]
 
 
-def test_the_learning_rate_falls_along_half_a_cosine(tmp_path):
+def test_the_rate_of_a_step_is_the_configs(tmp_path):
     config = config_with(tmp_path)
-    rates = [script.learning_rate(config, step, 100) for step in (0, 25, 50, 75, 100)]
-    half = math.sqrt(0.5)
-    assert rates == pytest.approx([0.01, 0.005 * (1 + half), 0.005, 0.005 * (1 - half), 0])
+    assert training.learning_rate(config, 50, 100) == pytest.approx(0.005)
     constant = config_with(tmp_path, "optimizer.scheduler=constant")
-    assert script.learning_rate(constant, 99, 100) == 0.01
+    assert training.learning_rate(constant, 99, 100) == 0.01
 
 
 def test_the_average_moves_by_its_decay_and_copies_the_buffers():
@@ -223,8 +221,8 @@ def test_the_average_moves_by_its_decay_and_copies_the_buffers():
 def test_with_an_average_it_is_what_is_evaluated_and_saved(store, tmp_path):
     overrides = ["training.ema_decay=0.9", "training.max_steps=5"]
     checkpoints = train(store, tmp_path, overrides=overrides) / "checkpoints"
-    best = runs.load_checkpoint(checkpoints / "best_model.pt")["network"]
-    last = runs.load_checkpoint(checkpoints / "last.pt")
+    best = load_checkpoint(checkpoints / "best_model.pt")["network"]
+    last = load_checkpoint(checkpoints / "last.pt")
     assert all(torch.equal(best[name], last["average"][name]) for name in best)
     assert not torch.equal(best["0.weight"], last["network"]["0.weight"])
 
@@ -232,8 +230,8 @@ def test_with_an_average_it_is_what_is_evaluated_and_saved(store, tmp_path):
 def test_a_teacher_alone_is_neither_evaluated_nor_saved(store, tmp_path):
     overrides = ["training.ema_teacher=true", "training.max_steps=5"]
     checkpoints = train(store, tmp_path, overrides=overrides) / "checkpoints"
-    best = runs.load_checkpoint(checkpoints / "best_model.pt")["network"]
-    last = runs.load_checkpoint(checkpoints / "last.pt")
+    best = load_checkpoint(checkpoints / "best_model.pt")["network"]
+    last = load_checkpoint(checkpoints / "last.pt")
     assert all(torch.equal(best[name], last["network"][name]) for name in best)
 
 
@@ -249,7 +247,7 @@ def test_the_weight_of_the_consistency_rises_over_the_ramp(store, tmp_path, fini
 
 def test_early_stopping_waits_for_its_patience(store, tmp_path, monkeypatch):
     n_val = len(PatchStore(store, "val"))
-    monkeypatch.setattr(script, "score", lambda *args: np.linspace(0, 1, n_val))
+    monkeypatch.setattr(training, "score", lambda *args: np.linspace(0, 1, n_val))
     overrides = ["training.epochs=9", "training.early_stopping_patience=2"]
     folder = train(store, tmp_path, overrides=overrides)
     assert len(metrics_of(folder)) == 3  # the first is the best, two more are not
@@ -277,6 +275,19 @@ def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(
     for name in ("prior", "unlabeled_prior", "prior_source", "threshold"):
         assert figures[name] == results[name]
     assert f"Wrote {output}" in printed
+
+
+def test_an_evaluation_lies_beside_the_checkpoint_unless_told_otherwise(
+    finished_run, store, tmp_path, monkeypatch
+):
+    (tmp_path / "results.json").write_text("another run's")
+    monkeypatch.chdir(tmp_path)
+    best = tmp_path / "run" / "best_model.pt"
+    best.parent.mkdir()
+    best.write_bytes((finished_run / "checkpoints" / "best_model.pt").read_bytes())
+    call("--evaluate", best, "--data-dir", store, "--device", "cpu", "--split", "val")
+    assert "val" in strict_json((best.parent / "evaluation_val.json").read_text())
+    assert (tmp_path / "results.json").read_text() == "another run's"
 
 
 def test_a_split_of_one_class_is_evaluated_without_an_auc(finished_run, store, tmp_path):

@@ -14,7 +14,8 @@ from tensorboard.compat.tensorflow_stub.io.gfile import LocalFileSystem
 import train_pu_fixed_full as script
 from models import PUClassifier
 from picking.errors import UserError, run_script
-from picking.runs import folder
+from picking.pu_learning import train as training
+from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
 from tests.fixtures.pu_runs import (
     UNET,
@@ -134,7 +135,7 @@ def test_a_checkpoint_is_not_evaluated_on_the_other_kind_of_store(
 def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
     store, tmp_path, finished_run, monkeypatch, capsys, where
 ):
-    bad_step, n_calls, consistency = 7, [], script.fixmatch_consistency
+    bad_step, n_calls, consistency = 7, [], training.fixmatch_consistency
 
     def with_a_bad_step(z_weak, z_strong, *args, **kwargs):
         loss, mask = consistency(z_weak, z_strong, *args, **kwargs)
@@ -146,14 +147,14 @@ def test_a_number_that_is_not_finite_stops_the_run_and_keeps_what_was_good(
 
     monkeypatch.setattr(signal, "signal", lambda *args: None)  # run_script's, on SIGTERM
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "fixmatch_consistency", with_a_bad_step)
+        patch.setattr(training, "fixmatch_consistency", with_a_bad_step)
         with pytest.raises(SystemExit) as left:
             call(*arguments(store, tmp_path), main=lambda: run_script(script.main))
     assert left.value.code == 2
     message = capsys.readouterr().err
     assert "not finite at step 7 (epoch 2, batch 2): lower optimizer.lr" in message
     assert message.count("\n") == 1
-    last = folder.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["progress"]["step"] == 6
     # without the bad step the run goes on from there and ends as if nothing had been
     assert_same_run(train(store, tmp_path, "--resume"), finished_run)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures import ROOT
 from tests.fixtures.pu_runs import arguments, assert_same_run, metrics_of, results_of, train
 
@@ -34,6 +34,14 @@ def save_then_die(state, path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 State.save = save_then_die
+"""
+
+
+ENDS = """
+import torch.distributed
+
+script.main()
+assert not torch.distributed.is_initialized()
 """
 
 
@@ -88,7 +96,7 @@ def test_two_processes_train_as_one_and_only_the_first_writes(store, tmp_path):
         "optimizer.grad_clip=0.005",  # of some steps only: shows a gradient of the wrong length
     ]
     (tmp_path / "script.py").write_text(
-        f"{SCRIPT.format(network='test_train_processes.Pointwise')}script.main()"
+        f"{SCRIPT.format(network='test_train_processes.Pointwise')}{ENDS}"
     )
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     argv = arguments(store, tmp_path, overrides=overrides)
@@ -105,7 +113,7 @@ def test_two_processes_train_as_one_and_only_the_first_writes(store, tmp_path):
         for name in ("pu_loss", "consistency_loss", "mask_rate", "logit_std"):
             assert shared[name] == pytest.approx(alone[name], rel=1e-4), name
         assert shared["val"]["auc"] == pytest.approx(alone["val"]["auc"], abs=0.01)
-    last = [runs.load_checkpoint(run / "checkpoints" / "last.pt")["network"] for run in (one, two)]
+    last = [load_checkpoint(run / "checkpoints" / "last.pt")["network"] for run in (one, two)]
     for name in last[0]:
         if name != "seen":
             torch.testing.assert_close(last[1][name], last[0][name], rtol=1e-3, atol=1e-4)

@@ -11,16 +11,18 @@ import sys
 import pytest
 
 import train_pu_fixed_full as script
-from picking import errors, files
+from picking import files
 from picking.files import locked
+from picking.pu_learning import train as training
 from picking.pu_learning.state import State
-from picking.runs import folder as runs
+from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.pu_runs import (
     UNET,
     arguments,
     as_windows,
     assert_same_run,
     call,
+    metrics_of,
     refused,
     tiny_network,
     train,
@@ -146,15 +148,19 @@ def test_a_changed_config_or_other_data_do_not_resume(store, tmp_path):
     overrides = ["training.seed=1", "loss.prior=0.4"]
     message = refused(store, tmp_path, "--resume", overrides=overrides)
     assert "different now: loss.prior, training.seed" in message
-    message = refused(
-        store, tmp_path, "--resume", "--use-data-prior", overrides=["loss.prior=0.47"]
-    )
-    assert "different now: loss.prior" in message
     metadata = json.loads((store / "metadata.json").read_text())
     other = {**metadata, "content_hash": "0" * 64}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("picking.stores.patches.read_metadata", lambda folder: other)
         assert "begun on other data" in refused(store, tmp_path, "--resume")
+
+
+def test_the_same_data_under_another_path_resume(store, tmp_path, finished_run):
+    with pytest.raises(Stopped):
+        train_and_stop(2, store, tmp_path)
+    (tmp_path / "link").symlink_to(store)
+    folder = train(tmp_path / "link", tmp_path, "--resume")
+    assert metrics_of(folder) == metrics_of(finished_run)
 
 
 def test_a_run_in_use_is_refused_and_says_by_whom(store, tmp_path, monkeypatch):
@@ -167,12 +173,12 @@ def test_a_run_in_use_is_refused_and_says_by_whom(store, tmp_path, monkeypatch):
 # Signals: an epoch has 5 steps; last.pt is saved anyway after the 2nd and the 4th
 
 
-def stop(capsys, store, folder, name, n, number, times=1):
+def stop(capsys, store, folder, name, n, number):
     """Train, and send a signal at the ``n``-th call of a function of the script."""
     argv = [*map(str, ["script", *arguments(store, folder)])]
     with tiny_network(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", argv)
-        signal_at(patch, script, name, n, number, times)
+        signal_at(patch, training, name, n, number)
         return leave(script.main, capsys)
 
 
@@ -203,31 +209,19 @@ def test_a_signal_amid_the_figures_of_an_epoch_waits_until_they_are_kept(
     for name in ("plain", "learning_rate"):  # of the best checkpoint; of the line of figures
         argv = (capsys, store, tmp_path / name, name, 2 if name == "plain" else 6, signal.SIGTERM)
         assert stop(*argv).status == 143
-        last = runs.load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
+        last = load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
         assert (last["progress"]["epoch"], last["progress"]["batch"]) == (1, 0)
         assert_same_run(train(store, tmp_path / name, "--resume"), finished_run)
 
 
-def test_a_second_signal_waits_for_nothing_but_an_echo_of_the_first_is_none(
-    store, tmp_path, capsys, monkeypatch
-):
-    echoed = stop(capsys, store, tmp_path / "echo", "nnpu_risk", 3, signal.SIGTERM, times=2)
-    monkeypatch.setattr(errors, "ECHO_S", 0)
-    at_once = stop(capsys, store, tmp_path / "again", "nnpu_risk", 3, signal.SIGTERM, times=2)
-    for left, name, step in ((echoed, "echo", 3), (at_once, "again", 2)):
-        assert left.status == 143 and left.err.count("\n") == 1
-        last = runs.load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
-        assert last["progress"]["step"] == step
-
-
 def test_what_is_not_finite_is_not_saved_on_a_signal(store, tmp_path, capsys, monkeypatch):
-    risk, n_calls = script.nnpu_risk, []
+    risk, n_calls = training.nnpu_risk, []
 
     def infinite(*args):
         n_calls.append(1)
         return tuple(part * (math.inf if len(n_calls) == 3 else 1) for part in risk(*args))
 
-    monkeypatch.setattr(script, "nnpu_risk", infinite)
+    monkeypatch.setattr(training, "nnpu_risk", infinite)
     assert stop(capsys, store, tmp_path, "negative_risk", 3, signal.SIGTERM).status == 143
-    last = runs.load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
+    last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["progress"]["step"] == 2

@@ -1,0 +1,452 @@
+"""A run of active learning: train, evaluate, query, iteration by iteration.
+
+The method is `train_one_epoch`: focal and Dice loss, and FixMatch on the pool if asked for.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.tensorboard import SummaryWriter
+
+from picking.active_learning import strategies
+from picking.active_learning.initial_weights import begin_iteration, read_initial_weights
+from picking.active_learning.iterations import (
+    FULL,
+    STEP_METRICS,
+    folder_of,
+    is_complete,
+    read_labelled,
+    read_names,
+    run_name,
+    save_best,
+    save_last,
+    write_labelled,
+)
+from picking.active_learning.log import (
+    log_epoch,
+    log_iteration_end,
+    log_iteration_start,
+    log_start,
+)
+from picking.active_learning.queries import query
+from picking.active_learning.unlabeled import (
+    WithUnlabeled,
+    running_statistics_kept,
+    with_unlabeled,
+)
+from picking.config import ActiveConfig, plain, read_config
+from picking.errors import UserError, raise_if_stopped
+from picking.files import locked, sha256, write_json
+from picking.parallel import batch_loader, keep_freed_memory, reading_workers
+from picking.runs import distributed
+from picking.runs.checkpoints import load_checkpoint, load_weights
+from picking.runs.devices import use_deterministic_kernels
+from picking.runs.folder import add_metrics, keep_metrics, open_run
+from picking.runs.log import open_log
+from picking.runs.tensorboard import open_board
+from picking.seeds import stream, stream_seed
+from picking.stores.segmentation import (
+    CryoEMSegmentationDataset,
+    SegmentationBatch,
+    SegmentationStore,
+    open_splits,
+)
+from picking.training import loop
+from picking.training.augment import to_float
+from picking.training.loop import State
+from picking.training.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
+from picking.training.networks import build_network
+from picking.training.scoring import autocast, evaluate_pixels
+from picking.training.warps import two_views, warp
+
+logger = logging.getLogger(__name__)
+
+# flag -> the config's key that it sets
+FLAGS = {
+    "strategy": "active_learning.strategy",
+    "model": "model.name",
+    "batch_size": "training.batch_size",
+    "epochs": "training.epochs",
+    "learning_rate": "optimizer.lr",
+    "iterations": "active_learning.iterations",
+    "initial_fraction": "active_learning.initial_fraction",
+    "query_fraction": "active_learning.query_fraction",
+    "target_f1": "active_learning.target_f1",
+    "seed": "training.seed",
+    "train_data_dir": "data.train_dir",
+    "val_data_dir": "data.val_dir",
+    "test_data_dir": "data.test_dir",
+}
+
+
+class Splits(NamedTuple):
+    """The pool, of which some images are labelled, and what is held out."""
+
+    train: SegmentationStore
+    val: SegmentationStore
+    test: SegmentationStore | None
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, evaluate and query as the command line of train_active_learning_fixed.py says."""
+    device, rank, world_size = distributed.start(args.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+
+    # 1. Config and data
+    config = resolve_config(args)
+    if config.training.deterministic:
+        use_deterministic_kernels()
+    settings = config.active_learning
+    name = args.run_name or run_name(config)
+    if Path(name).name != name or name in ("", ".."):
+        raise UserError(f"--run-name '{name}' must be the name of a folder, not a path")
+    folder = args.output_dir / name
+    splits = Splits(*open_splits(config.data, config.model.depth))
+    require_batch_size(config, splits.train.size_px, world_size)
+    n_pool, fraction, given = len(splits.train), settings.initial_fraction, None
+    if settings.initial_labelled is not None:
+        given = read_names(
+            Path(settings.initial_labelled), splits.train,
+            "active_learning.initial_labelled wants a labeled_indices.json, with a list 'names'",
+            "give active_learning.initial_labelled of the same data",
+        )  # fmt: skip
+        fraction = len(given) / n_pool
+    counts = strategies.schedule(n_pool, fraction, settings.query_fraction, settings.iterations)
+    if settings.initial_weights is not None and not is_complete(folder, 0):
+        with torch.device("meta"):
+            network = build_network(config)
+        # What does not fit is refused before there is a folder
+        read_initial_weights(Path(settings.initial_weights), network, config.model)
+
+    with contextlib.ExitStack() as stack:
+        # 2. Run folder; only the first process writes
+        hashes = [store.content_hash for store in splits if store]
+        distributed.require_same((config, hashes, args.resume), "configuration or data")
+        if rank == 0:
+            stack.enter_context(locked(folder))
+            open_run(folder, plain(config), sha256(*hashes), device, args.resume)
+            write_json(folder / "config.json", plain(config))
+        distributed.wait_for_all()
+        left = [k for k in range(len(counts)) if not is_complete(folder, k)]
+        if rank == 0:
+            stack.enter_context(open_log(folder / "training.log" if left else None))
+        if not left:
+            logger.info(f"This run is finished: nothing to do in {folder}")
+            return
+        log_start(config, *splits, counts, device)
+        if rank == left[0] == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
+            drawn = strategies.initial_set(n_pool, counts[0], config.training.seed)
+            first = drawn if given is None else given
+            write_labelled(folder, 0, splits.train, first, first, None)
+
+        # 3. Iterations
+        board = None
+        for k in left:
+            distributed.wait_for_all()  # for what the first process wrote for it
+            state = begin_iteration(config, folder, k, device)
+            if rank == 0 and board is None:
+                board = open_board(folder, k * config.training.epochs + state.progress.epoch)
+                stack.callback(board.close)
+            run_iteration(config, folder, k, state, counts, splits, args.num_workers, board)
+        logger.info(
+            f"Finished {folder}; compare runs with: python analyze_active_learning_results.py"
+        )
+    distributed.end()
+
+
+def resolve_config(args: argparse.Namespace) -> ActiveConfig:
+    """Return the config: the file, then --set, then the flags."""
+    given = {key: getattr(args, flag) for flag, key in FLAGS.items()}
+    overrides = [*args.set]
+    overrides += [f"{key}={json.dumps(v)}" for key, v in given.items() if v is not None]
+    if args.no_warmstart or args.shrink_perturb:
+        start = "scratch" if args.no_warmstart else "shrink_perturb"
+        overrides.append(f"active_learning.start={start}")
+    config = read_config(args.config, overrides, ActiveConfig)
+    if config.active_learning.strategy == FULL:
+        return all_at_once(config, {override.partition("=")[0] for override in overrides})
+    strategies.strategy(config.active_learning.strategy)  # raises for one that is not known
+    return config
+
+
+def all_at_once(config: ActiveConfig, overridden: set[str]) -> ActiveConfig:
+    """Return the config of --strategy full: one iteration with all images labelled.
+
+    overridden: keys that the command line sets; it trains for training.epochs if that is one of
+    them, else for active_learning.full_epochs. Raises `UserError` for one that it cannot use.
+    """
+    settings, n_epochs = config.active_learning, config.active_learning.full_epochs
+    useless = {"iterations", "initial_fraction", "initial_labelled", "query_fraction"}
+    if "training.epochs" in overridden:
+        useless, n_epochs = useless | {"full_epochs"}, config.training.epochs
+    if refused := sorted(overridden & {f"active_learning.{key}" for key in useless}):
+        raise UserError(
+            f"--strategy full trains once, on everything, and has no use for {', '.join(refused)}: "
+            "leave that out (training.epochs, --epochs, says how long it trains)"
+        )
+    once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0, initial_labelled=None)
+    training = dataclasses.replace(config.training, epochs=n_epochs)
+    return dataclasses.replace(config, active_learning=once, training=training)
+
+
+def require_batch_size(config: ActiveConfig, side_px: int, world_size: int) -> None:
+    """Raise `UserError` when processes cannot share a batch, or batch norm sees a single value."""
+    n_each = distributed.share_of_batch(config.training.batch_size)
+    if n_each == 1 and side_px == 2**config.model.depth:
+        raise UserError(
+            f"training.batch_size {world_size} leaves batch norm a single value a channel where "
+            f"the network is narrowest (images of {side_px} px, model.depth "
+            f"{config.model.depth}): choose {2 * world_size} or more, or another depth"
+        )
+
+
+def run_iteration(
+    config: ActiveConfig,
+    folder: Path,
+    k: int,
+    state: State,
+    counts: list[int],
+    splits: Splits,
+    n_workers: int,
+    board: SummaryWriter | None,
+) -> None:
+    """Train on what is labelled, evaluate the best weights, and query what is labelled next.
+
+    folder: of the run. state: where iteration k stands. counts: images labelled in each iteration.
+    board: TensorBoard's writer, None but in the first process.
+    """
+    device, network, store = state.totals.device, state.network, splits.train
+    labelled = read_labelled(folder, k, store)
+    log_iteration_start(k, counts, labelled, store, state.progress)
+    with reading_workers():
+        train(config, folder, state, splits, labelled, n_workers, board)
+    distributed.wait_for_all()
+
+    best_path = folder_of(folder, k) / "best_model.pt"
+    best = load_checkpoint(best_path, device)
+    load_weights(network, best.get("network"), best_path)
+    test = splits.test
+    metrics = {
+        "iteration": k,
+        **best["val"],
+        "threshold": 0.5,  # of f1_score, precision, recall and iou
+        "best_epoch": best["epoch"],
+        "num_labeled": len(labelled),
+        "num_pool": len(store),
+        "data_fraction": len(labelled) / len(store),
+        "num_particles_labeled": int(store.n_particles[labelled].sum()),
+        "num_particles_pool": int(store.n_particles.sum()),
+        "optimizer_steps": state.progress.step,
+        "train_seconds": state.progress.train_seconds,
+        "val_images": len(splits.val),
+        "test_images": len(test) if test else None,
+        "test": evaluate(config, network, test, device) if test else None,
+        "query_seconds": None,
+    }
+    if k + 1 < len(counts):
+        n_new = counts[k + 1] - counts[k]
+        metrics["query_seconds"] = query(
+            config, folder, k, network, store, labelled, n_new, device, board
+        )
+    if board is not None:
+        write_json(folder_of(folder, k) / "metrics.json", metrics)  # last: it says "complete"
+        log_iteration_end(board, metrics)
+
+
+def train(
+    config: ActiveConfig,
+    folder: Path,
+    state: State,
+    splits: Splits,
+    labelled: np.ndarray,
+    n_workers: int,
+    board: SummaryWriter | None,
+) -> None:
+    """Run an iteration's epochs that are left; leaves its best_model.pt and last.pt.
+
+    folder: of the run. labelled: int64 (n,), positions in the pool. board: TensorBoard's writer,
+    None but in the first process.
+    """
+    progress, training, device = state.progress, config.training, state.totals.device
+    model = loop.trained(state.network, training.compile)
+    pool = splits.train
+    images = CryoEMSegmentationDataset(pool.images, pool.masks, is_training=True, rows=labelled)
+    unlabeled = np.setdiff1d(np.arange(len(pool)), labelled)
+    weight = config.consistency.weight
+    if weight and not len(unlabeled):
+        logger.info("No image of the pool is without a label: consistency is off")
+        weight = 0.0
+    dataset: Dataset = WithUnlabeled(images) if weight else images
+    n_steps = math.ceil(len(labelled) / training.batch_size)
+    batches: list = []  # of the epoch under way, so that workers last the iteration
+    loader = batch_loader(dataset, batches, n_workers, device)
+    if board is not None:
+        n_before = progress.iteration * training.epochs + progress.epoch
+        keep_metrics(folder / "metrics.jsonl", n_before)
+
+    while progress.epoch < training.epochs:
+        raise_if_stopped()
+        batches[:] = batches_left(config, progress, len(labelled), unlabeled if weight else None)
+        epoch, val = progress.epoch + 1, None
+        with loop.saving_on_stop(state, lambda: save_last(folder, state)):
+            train_one_epoch(config, state, model, loader, n_steps, weight)
+            distributed.take_buffers_of_first(state.network)
+            if epoch == training.epochs or epoch % training.evaluate_every_epochs == 0:
+                val = evaluate(config, state.network, splits.val, device)
+        means = dict(zip(STEP_METRICS, (state.totals / n_steps).tolist(), strict=True))
+        loop.end_epoch(state)
+        # AP decides while nothing is called a particle yet and F1 stands at 0
+        is_best = val is not None and loop.note_best(
+            progress, (val["f1_score"] or 0.0, val["ap"] or 0.0)
+        )
+        if board is None:
+            continue
+        metrics = {
+            "iteration": progress.iteration,
+            "epoch": epoch,
+            "step": progress.step,
+            **(means if weight else {"loss": means["loss"]}),
+            "lr": learning_rate(config, epoch * n_steps - 1, training.epochs * n_steps),
+            "val": val,
+        }
+        log_epoch(board, metrics, training.epochs, is_best)
+        # last.pt is written last: until then a killed run does this epoch again
+        if val is not None and is_best:
+            save_best(folder, state, plain(config), pool, val)
+        add_metrics(folder / "metrics.jsonl", metrics)
+        save_last(folder, state)
+
+
+def batches_left(
+    config: ActiveConfig, progress: loop.Progress, n_labelled: int, unlabeled: np.ndarray | None
+) -> list:
+    """Return this process's batches that are left of an epoch: positions among the labelled.
+
+    unlabeled: int64 (u,), positions in the pool, of which some join each batch; None: none do.
+    """
+    training, (rank, world_size) = config.training, distributed.place()
+    n_steps = math.ceil(n_labelled / training.batch_size)
+    where = (progress.iteration, progress.epoch)
+    order = stream(training.seed, "order", *where).permutation(n_labelled)
+    # Batches of one size: the last one is filled up from the start of the permutation
+    whole = np.resize(order, (n_steps, training.batch_size))
+    batches = list(np.split(whole, world_size, axis=1)[rank][progress.batch :])
+    if unlabeled is None:
+        return batches
+    n_joining = config.consistency.ratio * training.batch_size
+    return with_unlabeled(batches, unlabeled, n_joining, progress.batch, training.seed, *where)
+
+
+def train_one_epoch(
+    config: ActiveConfig,
+    state: State,
+    model: nn.Module,
+    loader: DataLoader,
+    n_steps: int,
+    consistency_weight: float = 0.0,
+) -> None:
+    """Take the steps that are left of an epoch; add up `STEP_METRICS` in state.totals.
+
+    model: calls state.network, compiled or shared. n_steps: of a whole epoch. consistency_weight:
+    λ; unless it is 0 the loader's batches bring unlabeled images.
+    """
+    training, progress, device = config.training, state.progress, state.totals.device
+    terms = loss_terms(config)
+    generator = torch.Generator(device)
+    model.train()
+    loop.begin_epoch(state)
+
+    title = f"Iteration {progress.iteration} epoch {progress.epoch + 1}"
+    for batch in loop.progress_bar(loader, title, n_steps, progress.batch):
+        step = progress.epoch * n_steps + progress.batch  # of this iteration
+        loop.set_rate(state.optimizer, learning_rate(config, step, training.epochs * n_steps))
+        # Streams of their own for every step: nothing depends on what was drawn before
+        where = (progress.iteration, progress.epoch, progress.batch)
+        generator.manual_seed(stream_seed(training.seed, "warp", *where))
+        x, masks = to_input(batch, config, generator, device)
+        if consistency_weight:
+            generator.manual_seed(stream_seed(training.seed, "pool views", *where))
+            weak, strong, inside = unlabeled_views(batch, config, generator, device)
+            keep = running_statistics_kept(model)
+            with torch.no_grad(), keep, autocast(training.precision, device):
+                z_weak = model(weak)
+            # One forward on labelled and strong, so that batch norm sees one distribution
+            x = torch.cat([x, strong])
+        with autocast(training.precision, device):
+            z = model(x)
+        if consistency_weight:
+            z, z_strong = z.split([len(masks), len(strong)])
+        loss = focal_dice(z.float(), masks, **terms, whole=distributed.sum_of_all)
+
+        # FixMatch: pseudo-labels from the weak views teach the strong ones
+        if consistency_weight:
+            consistency, mask_rate = pixel_consistency(
+                z_weak.float(), z_strong.float(), inside, config.consistency.threshold,
+                whole=distributed.sum_of_all,
+            )  # fmt: skip
+            consistency = consistency_weight * consistency
+            loss = loss + consistency
+            state.totals[1:] += torch.stack([consistency.detach(), mask_rate])
+
+        loop.take_step(state, loss, config.optimizer.grad_clip)
+        state.totals[0] += loss.detach()
+        raise_if_stopped()
+    loop.require_finite(state)
+
+
+def to_input(
+    batch: SegmentationBatch, config: ActiveConfig, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Bring a batch to the device, standardise it and, if it is marked for training, augment it.
+
+    Returns float32 (B, 1, H, W) and uint8 (B, H, W), 255 where a warp brought in the outside.
+    """
+    images = torch.as_tensor(batch.images).to(device, non_blocking=True)
+    masks = torch.as_tensor(batch.masks).to(device, non_blocking=True)
+    if batch.is_training:
+        return warp(images, masks, generator, config.augmentation, distributed.place())
+    return to_float(images), masks
+
+
+def unlabeled_views(
+    batch: SegmentationBatch, config: ActiveConfig, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring a batch's unlabeled images to the device and make `two_views` of them.
+
+    Returns the weak and the strong view, float32 (U, 1, H, W), and bool (U, H, W), True inside.
+    """
+    images = torch.as_tensor(batch.unlabeled).to(device, non_blocking=True)
+    strength = config.consistency.strength
+    return two_views(images, generator, config.augmentation, strength, distributed.place())
+
+
+def loss_terms(config: ActiveConfig) -> dict[str, float]:
+    """Return the arguments of `focal_dice`: the preset's, or numbers of the config."""
+    given = dataclasses.asdict(config.loss)
+    preset = SEGMENTATION_PRESETS[given.pop("preset")]
+    return {**preset, **{key: value for key, value in given.items() if value is not None}}
+
+
+def learning_rate(config: ActiveConfig, step: int, n_steps: int) -> float:
+    """Return the rate of a step: half a cosine from lr to lr * final_lr_share."""
+    highest = config.optimizer.lr
+    return loop.cosine(step, n_steps, highest, highest * config.optimizer.final_lr_share)
+
+
+def evaluate(
+    config: ActiveConfig, network: nn.Module, store: SegmentationStore, device: torch.device
+) -> dict[str, float | None]:
+    """Return the metrics over all pixels of a split."""
+    training = config.training
+    return evaluate_pixels(network, store, training.eval_batch_size, training.precision, device)
