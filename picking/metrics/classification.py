@@ -105,8 +105,8 @@ def patch_metrics(
         group: (n,) the micrograph of each patch.
         threshold: chosen on validation, see `best_f1_threshold`.
         ids: (n,) the protein or EMPIAR id of each patch.
-        n_bootstrap: resamples of the micrographs for the 95% intervals; None for each interval
-            where there is but one micrograph.
+        n_bootstrap: resamples of the micrographs for the 95% intervals, which are None where there
+            is but one micrograph.
         seed: of the resampling.
 
     Raises:

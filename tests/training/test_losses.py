@@ -267,18 +267,6 @@ def test_focal_dice_equals_an_independent_computation_and_its_gradient_the_numer
     assert torch.autograd.gradcheck(lambda logits: focal_dice(logits, masks, **arguments), z)
 
 
-def test_dice_is_taken_over_the_batch_and_not_image_by_image():
-    z, masks = batch()
-    masks[0] = 0  # an image without particles
-    as_one_image = z.reshape(1, 24, 10), masks.reshape(1, 24, 10)
-    of_batch = focal_dice(z, masks, **PLAIN, **ONLY_DICE)
-    assert of_batch == focal_dice(*as_one_image, **PLAIN, **ONLY_DICE)
-    each = [
-        focal_dice(a[None], b[None], **PLAIN, **ONLY_DICE) for a, b in zip(z, masks, strict=True)
-    ]
-    assert abs(of_batch - sum(each) / 3) > 0.02
-
-
 def test_ignored_pixels_have_no_influence_and_no_gradient_whatever_their_logit():
     z, masks = batch()
     ignored = masks == IGNORE

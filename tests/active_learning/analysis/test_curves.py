@@ -40,16 +40,6 @@ def test_a_level_is_reached_on_the_line_between_neighbouring_iterations(f1, at, 
     }  # fmt: skip
 
 
-def test_what_was_not_covered_is_never_named():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        f1, level = rng.random(3), rng.random()
-        at = crossing(X, f1, level)["at"]
-        assert (at is None) == (f1.max() < level)
-        assert at is None or np.interp(at, X, f1) >= level - 1e-12
-        assert at is None or X[0] <= at <= X[-1]
-
-
 # Areas
 
 
@@ -99,9 +89,6 @@ def test_one_seed_has_a_mean_but_no_interval_and_none_has_neither():
     one, none = over_seeds({42: 0.5}), over_seeds({})
     assert (one["mean"], one["deviation"], one["interval"]) == (0.5, None, None)
     assert (none["n"], none["mean"], none["interval"]) == (0, None, None)
-
-
-def test_seeds_that_agree_have_an_interval_without_width():
     assert over_seeds({1: 0.5, 2: 0.5})["interval"] == [0.5, 0.5]
 
 
