@@ -103,7 +103,7 @@ def test_equal_priors_give_the_reference_implementation_of_kiryo(logits, loss):
     np.testing.assert_allclose(np.concatenate([grad_p, grad_u]), expected, atol=1e-8)
 
 
-def test_the_sign_of_the_gradient_is_down_for_unlabeled_in_an_ordinary_step_and_up_in_a_clipped_one():
+def test_the_sign_of_the_gradient_of_unlabeled_logits_turns_in_a_clipped_step():
     _, _, grad_p, grad_u = torch_step(*ORDINARY, 0.47, 0.231)
     assert (grad_u > 0).all() and (grad_p < 0).all()
     _, _, grad_p, grad_u = torch_step(*OVERFITTED, 0.47, 0.231)
