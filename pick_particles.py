@@ -33,6 +33,7 @@ from picking.detection.evaluation import (
     report_counts,
     report_quality,
 )
+from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
@@ -140,7 +141,7 @@ def main() -> None:
     if args.picks:
         evaluate_files(args, paths, sizes)
     elif args.choose_threshold or args.expected_particles:
-        choose_threshold(args, paths, sizes)
+        keep_best_threshold(args, paths, sizes)
     else:
         pick_micrographs(args, paths, sizes)
 
@@ -200,7 +201,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             if not args.one_file:
                 write_picks(args.output, [called], args.formats)
             if args.overlay and truth is None:
-                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png", True)
+                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png")
             if args.heatmap:
                 write_heatmap(scores, heatmaps / f"{name}.png")
             output.save_picks(args.output, picks, paths[name])
@@ -226,7 +227,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
     print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
 
 
-def choose_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
+def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Keep the best threshold against the truth, or the one that gives the expected number."""
     picker, diameter_px = load(args)
     from picking.detection import thresholds
@@ -241,8 +242,10 @@ def choose_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
         picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
         if args.choose_threshold:
             outcomes, margin_px = match_all(picks, truth, args.margin_px, diameter_px)
-            threshold, metrics = thresholds.best_threshold(outcomes, args.precision)
-            chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision, **metrics}
+            threshold = choose_threshold(pr_curve(outcomes), args.precision)
+            metrics = pick_metrics(outcomes, threshold, n_bootstrap=0)
+            chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision}
+            chosen_on |= {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
         else:
             threshold = thresholds.threshold_for_count(picks, args.expected_particles)
             chosen_on = {"expected_particles": args.expected_particles}

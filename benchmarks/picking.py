@@ -272,10 +272,10 @@ def agreement(args: argparse.Namespace) -> None:
     def false_picks(files: list[Path]) -> tuple[dict[str, np.ndarray], int]:
         """Return the centres of false picks by micrograph, and how many picks there are in all."""
         false, n = {}, 0
-        for picks, true in match_names(read_picks(files, sizes, only_known=True), truth).pairs:
+        for picks, true in match_names(read_picks(files, sizes, only_known=True), truth)[0]:
             outcome = match_picks(picks, true, MARGIN_PX)
-            false[true.name] = outcome.picks.centres_px[outcome.found < 0]
-            n += len(outcome.found)
+            false[true.name] = outcome.picks.centres_px[outcome.matched < 0]
+            n += len(outcome.matched)
         return false, n
 
     theirs, _ = false_picks(expand([args.peer]))

@@ -114,7 +114,7 @@ def report_quality(
         return
     write_json(output / "evaluation.json", {"margin_px": margin_px, **report})
     if ranked:
-        draw_pr_curve({"picks": matching.pr_curve(outcomes)}, output / "pr_curve.png")
+        draw_pr_curve(matching.pr_curve(outcomes), output / "pr_curve.png")
 
 
 def draw_outcomes(

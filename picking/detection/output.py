@@ -23,6 +23,7 @@ from picking.files import (
     sha256,
     write_atomically,
     write_json,
+    write_saved,
 )
 from picking.formats.paths import Paths
 from picking.formats.picks import Picks
@@ -85,15 +86,13 @@ def save_picks(folder: Path, picks: Picks, micrograph: Path) -> None:
     make_folder(folder / "scored")
     status = micrograph.stat()
     of_file = (str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes()))
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        centres_px=picks.centres_px,
-        scores=picks.scores,
-        diameters_px=picks.diameters_px,
-        of_file=np.array(of_file),
-    )
-    write_atomically(scored(folder, picks.name), buffer.getvalue())
+    arrays: dict[str, Any] = {
+        "centres_px": picks.centres_px,
+        "scores": picks.scores,
+        "diameters_px": picks.diameters_px,
+        "of_file": np.array(of_file),
+    }
+    write_saved(scored(folder, picks.name), lambda file: np.savez(file, **arrays))
 
 
 def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:

@@ -110,11 +110,7 @@ def from_boxes(
 
 
 def by_micrograph(
-    names: Iterable[str],
-    centres: np.ndarray,
-    scores: np.ndarray,
-    diameters: np.ndarray,
-    path: Path,
+    names: Iterable[str], centres: np.ndarray, scores: np.ndarray, diameters: np.ndarray, path: Path
 ) -> list[Picks]:
     """Split rows by the micrographs that they name; the order within each is kept.
 
