@@ -85,7 +85,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "--annotated-margin",
         default="auto",
         metavar="PX|auto",
-        help="with --evaluate: ignore picks and particles within PX of an edge; auto: as wide as "
+        help="with TRUTH: ignore picks and particles within PX of an edge; auto: as wide as "
         "possible without losing a true particle",
     )
     add(

@@ -247,9 +247,7 @@ class _Loader(yaml.SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
-        self._require(
-            len(node.value) <= MOST_KEYS, f"a mapping of more than {MOST_KEYS} keys", node
-        )
+        self._require(len(node.value) <= MOST_KEYS, f"over {MOST_KEYS} keys in a mapping", node)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         self._require(len(node.value) <= MOST_DIGITS, f"over {MOST_DIGITS} digits", node)
@@ -346,11 +344,7 @@ def _merge(base: dict, change: dict) -> dict:
 def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
     """Return the dataclass of checked values; errors name keys with ``prefix`` before them."""
     hints = typing.get_type_hints(schema)
-    ranges = {
-        field.name: field.metadata["range"]
-        for field in dataclasses.fields(schema)  # type: ignore[arg-type]
-        if "range" in field.metadata
-    }
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in content.items():
         name = f"{prefix}{key}"
@@ -359,8 +353,9 @@ def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
             raise UserError(f"{source}: unknown key '{name}'; did you mean '{prefix}{nearest}'?")
         if not dataclasses.is_dataclass(hints[key]):
             values[key] = _checked(value, hints[key], source, name)
-            if key in ranges and isinstance(values[key], (int, float)):
-                _require_in_range(f"{source}: '{name}'", values[key], *ranges[key])
+            limits = fields[key].metadata.get("range")
+            if limits and isinstance(values[key], (int, float)):
+                _require_in_range(f"{source}: '{name}'", values[key], *limits)
         elif isinstance(value, dict):
             values[key] = _build(hints[key], value, source, f"{name}.")
         else:
