@@ -16,6 +16,28 @@ for path in sys.argv[1:]:
             missing.append(name)
 print(*missing, sep=", ")'
 
+fail() {  # MESSAGE
+    echo "error: $1" >&2
+    exit 2
+}
+
+take_option() {  # --NAME VALUE...: set the variable NAME; a relative path is the caller's
+    [[ $# -ge 2 && (-n $2 || $1 == --gpus) ]] || fail "$1 needs a value"
+    local name=${1#--} value=$2
+    case $name in
+        data-dir | data-root | config | output-dir) value=$(realpath -m -- "$2") ;;
+    esac
+    printf -v "${name//-/_}" %s "$value"  # --data-dir sets data_dir, and so on
+}
+
+check_options() {  # NAMES...: whole numbers; and the config
+    local name
+    for name in "$@"; do
+        [[ ${!name} =~ ^[0-9]*$ ]] || fail "--${name//_/-} is '${!name}': give a whole number"
+    done
+    [[ -z $config || -f $config ]] || fail "--config $config is not there: check the path"
+}
+
 stop() {  # STATUS: end all children and leave
     local children pid
     trap - INT TERM HUP  # a second Ctrl-C waits for nothing
@@ -42,15 +64,10 @@ stop_on_signals() {
 use_environment() {  # REQUIREMENTS...: files of what the environment must hold
     local file missing files="$*" not_used="TORCH_INDEX is not used: torch is installed already"
     if [[ -n "${PYTHON:-}" ]]; then
-        if ! missing=$("$PYTHON" -c "$LIST_MISSING" "$@" 2>/dev/null); then
-            echo "error: PYTHON=$PYTHON does not run: give the full path of a Python" >&2
-            exit 2
-        fi
-        if [[ -n $missing ]]; then
-            echo "error: PYTHON=$PYTHON lacks $missing: install ${files// / and } there," \
-                "or unset PYTHON to let this script make .venv" >&2
-            exit 2
-        fi
+        missing=$("$PYTHON" -c "$LIST_MISSING" "$@" 2>/dev/null) ||
+            fail "PYTHON=$PYTHON does not run: give the full path of a Python"
+        [[ -z $missing ]] || fail "PYTHON=$PYTHON lacks $missing: install ${files// / and } there, \
+or unset PYTHON to let this script make .venv"
         echo "Using the Python at $PYTHON"
         [[ -z ${TORCH_INDEX:-} ]] || echo "$not_used"
         return
@@ -89,21 +106,16 @@ make_environment() {
             break
         fi
     done
-    if [[ $candidate == none ]]; then
-        echo "error: Python 3.10 or newer is needed: install it, or name one with PYTHON=" >&2
-        exit 2
-    fi
+    [[ $candidate != none ]] ||
+        fail "Python 3.10 or newer is needed: install it, or name one with PYTHON="
     echo "Making the environment .venv with $candidate ..."
     if ! "$candidate" -m venv --clear .venv; then
         rm -rf .venv
-        echo "error: $candidate cannot make .venv: install its venv module (Debian: python3-venv)" >&2
-        exit 2
+        fail "$candidate cannot make .venv: install its venv module (Debian: python3-venv)"
     fi
 }
 
 pip_install() {  # WHAT ARGUMENTS...: of pip install
-    if ! "$PYTHON" -m pip install --quiet --disable-pip-version-check "${@:2}"; then
-        echo "error: installing $1 failed, see above: run again once that is mended" >&2
-        exit 2
-    fi
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check "${@:2}" ||
+        fail "installing $1 failed, see above: run again once that is mended"
 }

@@ -33,11 +33,12 @@ from picking.detection.evaluation import (
     report_counts,
     report_quality,
 )
+from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.frames import check_frame
+from picking.formats.frame_check import check_frame
 from picking.formats.micrographs import image_size, read_micrograph
 from picking.formats.paths import Paths, as_number, diameter_in_px, expand, find_micrographs
 from picking.formats.picks import select
@@ -64,24 +65,36 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
     add("--resume", action="store_true", help="go on in --output; what is done stays")
-    add("--choose-threshold", nargs="+", metavar="TRUTH", help="keep the best beside --checkpoint")
-    add("--precision", type=float, help="choose the threshold that has this precision instead")
+    add(
+        "--choose-threshold",
+        nargs="+",
+        metavar="TRUTH",
+        help="true particles: find the threshold with the highest F1 and save it beside the "
+        "checkpoint",
+    )
+    add("--precision", type=float, help="with --choose-threshold: the lowest with this precision")
     add(
         "--expected-particles",
         type=float,
         metavar="N",
         help="where there is no truth: keep the threshold that picks N a micrograph on average",
     )
-    add("--evaluate", nargs="+", metavar="TRUTH", help="COCO, CSV, STAR, BOX or CBOX")
+    add("--evaluate", nargs="+", metavar="TRUTH", help="true particles: COCO, CSV, STAR, BOX, CBOX")
     add("--picks", nargs="+", metavar="FILE", help="evaluate these instead of picking")
     add(
         "--annotated-margin",
         default="auto",
         metavar="PX|auto",
-        help="what is nearer to an edge does not count; auto: the largest that no truth enters",
+        help="with TRUTH: ignore picks and particles within PX of an edge; auto: as wide as "
+        "possible without losing a true particle",
     )
-    add("--frame", choices=("jpeg", "mrc"), help="of --picks, if not what their format has")
-    add("--truth-frame", choices=("jpeg", "mrc"), help="of the truth, likewise")
+    add(
+        "--frame",
+        choices=("jpeg", "mrc"),
+        help="y axis of the --picks files: jpeg = from the top, mrc = from the file's first row; "
+        "default: by format",
+    )
+    add("--truth-frame", choices=("jpeg", "mrc"), help="the same of the TRUTH files")
     return parser
 
 
@@ -140,7 +153,7 @@ def main() -> None:
     if args.picks:
         evaluate_files(args, paths, sizes)
     elif args.choose_threshold or args.expected_particles:
-        choose_threshold(args, paths, sizes)
+        keep_best_threshold(args, paths, sizes)
     else:
         pick_micrographs(args, paths, sizes)
 
@@ -200,7 +213,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             if not args.one_file:
                 write_picks(args.output, [called], args.formats)
             if args.overlay and truth is None:
-                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png", True)
+                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png")
             if args.heatmap:
                 write_heatmap(scores, heatmaps / f"{name}.png")
             output.save_picks(args.output, picks, paths[name])
@@ -226,7 +239,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
     print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
 
 
-def choose_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
+def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Keep the best threshold against the truth, or the one that gives the expected number."""
     picker, diameter_px = load(args)
     from picking.detection import thresholds
@@ -241,8 +254,10 @@ def choose_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
         picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
         if args.choose_threshold:
             outcomes, margin_px = match_all(picks, truth, args.margin_px, diameter_px)
-            threshold, metrics = thresholds.best_threshold(outcomes, args.precision)
-            chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision, **metrics}
+            threshold = choose_threshold(pr_curve(outcomes), args.precision)
+            metrics = pick_metrics(outcomes, threshold, n_bootstrap=0)
+            chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision}
+            chosen_on |= {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
         else:
             threshold = thresholds.threshold_for_count(picks, args.expected_particles)
             chosen_on = {"expected_particles": args.expected_particles}

@@ -11,7 +11,7 @@
 
     # what somebody picked by hand, and nothing known of the rest (picking/preprocessing/windows.py)
     python preprocess_coco_full_dataset.py --micrographs 'raw/*.mrc' --labels picks.star \
-        --unlabeled windows --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
+        --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
 
 The data root holds train/, val/ and test/ with micrographs, and annotations/instances_<split>.json
 or particle_coordinates/<stem>.csv. The same command continues a run that was interrupted, and
@@ -26,12 +26,21 @@ from pathlib import Path
 from picking import files
 from picking.errors import UserError, run_script
 from picking.formats import annotations
-from picking.preprocessing import arguments, counts
+from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
-from picking.preprocessing.metadata import begun_from, made_from
+from picking.preprocessing.metadata import (
+    Plans,
+    Settings,
+    begun_from,
+    count_splits,
+    made_from,
+    print_fractions,
+    print_plans,
+    total,
+)
 from picking.preprocessing.montage import write_mask_montage, write_montage
-from picking.preprocessing.plan import PatchSettings
+from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows import WindowSettings, read_splits
 from picking.stores.journal import Journal, require_made_from
 from picking.stores.masks import MaskSettings, mask_writer
@@ -41,7 +50,6 @@ from picking.stores.writer import write_split
 TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
 WRITERS = {"patches": patch_writer, "segmentation": mask_writer}
 Splits = dict[str, annotations.Split]
-Plans = dict[str, counts.Plans]  # task -> split -> a plan of each micrograph
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,9 +60,10 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--data-root", type=Path, help="the data set's top folder")
     add("--tasks", nargs="+", choices=TASKS, default=["patches"], help="default: patches")
-    add("--output-dir", type=Path, default=Path("data/cryotransformer_full_pu"), help="of patches")
-    add("--seg-output-dir", type=Path, default=Path("data/cryotransformer_preprocessed"))
-    add("--seed", type=int, default=42)
+    patches, masks = Path("data/cryotransformer_full_pu"), Path("data/cryotransformer_preprocessed")
+    add("--output-dir", type=Path, default=patches, help=f"of patches, windows; default: {patches}")
+    add("--seg-output-dir", type=Path, default=masks, help=f"of masks; default: {masks}")
+    add("--seed", type=int, default=42, help="of everything random; default: 42")
     add("--splits", nargs="+", choices=annotations.SPLITS, help="default: those that are there")
     for split in annotations.SPLITS:
         add(f"--max-images-{split}", type=int, metavar="N", help="only N images, drawn at random")
@@ -104,7 +113,7 @@ def main() -> None:
         while tasks:
             # 2. Plan
             settings, plans, margin_px = make_plans(args, tasks, listed, skipped)
-            require_room(folders, settings, plans)
+            require_room(folders, plans)
 
             # 3. Write, and once more as if the images that cannot be decoded were not there
             problems = {}
@@ -134,19 +143,19 @@ def main() -> None:
                 if task == "patches":
                     write_montage(folders[task] / name, plans[task][name], picture)
                 else:
-                    counts.print_fractions(name, plans[task][name], noted[name])
+                    print_fractions(name, plans[task][name], noted[name])
                     write_mask_montage(folders[task] / name, picture)
                 print(f"Wrote {picture}: look at it, a wrong frame or scale shows at a glance")
             metadata = {
                 "made_from": made[task],
                 "annotated_margin_px": margin_px,
                 **settings[task].description(journal.content_hash()),
-                **counts.count_splits(settings[task], plans[task], noted, listed, skipped),
+                **count_splits(settings[task], plans[task], noted, listed, skipped),
             }
             files.write_json(folders[task] / "metadata.json", metadata)
             journal.remove()
-            n_rows = counts.n_rows(plans[task])
-            print(f"Finished {folders[task]}: {n_rows:,} {settings[task].row_noun}")
+            rows = "patches" if task == "patches" else "images with masks"
+            print(f"Finished {folders[task]}: {total(plans[task], 'n_rows'):,} {rows}")
 
 
 def read_annotations(args: argparse.Namespace) -> Splits:
@@ -198,7 +207,7 @@ def is_finished(folder: Path, made: dict) -> bool:
     return True
 
 
-def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> counts.Settings:
+def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> Settings:
     """Return what decides a store's rows; margin_px: at a micrograph's edges, not annotated."""
     if task == "segmentation":
         return MaskSettings(
@@ -232,7 +241,7 @@ def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> coun
 
 def make_plans(
     args: argparse.Namespace, tasks: list[str], listed: Splits, skipped: dict[str, list[str]]
-) -> tuple[dict[str, counts.Settings], Plans, int]:
+) -> tuple[dict[str, Settings], dict[str, Plans], int]:
     """Plan every split without the images in ``skipped``, and print the counts.
 
     Returns settings and plans of each task and the annotated margin in px. Adds unreadable images
@@ -260,33 +269,33 @@ def make_plans(
         margin_px = int(next(iter(distances_px.values())).min())
 
     settings = {task: settings_of(args, task, margin_px) for task in tasks}
-    plans: Plans = {task: {} for task in tasks}
+    plans: dict[str, Plans] = {task: {} for task in tasks}
     for task in tasks:
         for name in listed:
             plans[task][name] = settings[task].plan_split(name, *headers[name], args.num_workers)
         for name, split in listed.items():
-            counts.print_plans(settings[task], split, plans[task][name], skipped[name])
+            print_plans(settings[task], split, plans[task][name], skipped[name])
     if not args.micrographs:
         print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
         for name, split_px in distances_px.items():
             if n_within := int((split_px < margin_px).sum()):
                 print(f"  Note: {n_within:,} particles of {name} lie nearer to an edge")
     for task in tasks:
-        n_bytes = counts.n_rows(plans[task]) * settings[task].row_bytes
-        print(f"Store: {n_bytes / 1e9:.2f} GB in {args.folders[task]}", flush=True)
+        print(
+            f"Store: {total(plans[task], 'n_bytes') / 1e9:.2f} GB in {args.folders[task]}",
+            flush=True,
+        )
     return settings, plans, margin_px
 
 
-def require_room(
-    folders: dict[str, Path], settings: dict[str, counts.Settings], plans: Plans
-) -> None:
+def require_room(folders: dict[str, Path], plans: dict[str, Plans]) -> None:
     """Raise `UserError` when a disk lacks the room for all stores on it."""
     needed: dict[int, int] = {}
     for task, of_task in plans.items():
         present = [path for name in of_task for path in (folders[task] / name).glob("*.npy")]
-        n_bytes = counts.n_rows(of_task) * settings[task].row_bytes
+        lacking = total(of_task, "n_bytes") - sum(path.stat().st_size for path in present)
         disk = folders[task].stat().st_dev
-        needed[disk] = needed.get(disk, 0) + n_bytes - sum(f.stat().st_size for f in present)
+        needed[disk] = needed.get(disk, 0) + lacking
         files.require_room(folders[task], needed[disk])
 
 

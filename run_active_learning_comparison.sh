@@ -54,10 +54,7 @@ TORCH_INDEX=URL takes torch and torchvision for .venv from that package index, o
 TEXT
 }
 
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 begin() {  # SLOT STRATEGY SEED: start a run on the slot's device
     local command=() argument skip=""
@@ -105,20 +102,13 @@ while [[ $# -gt 0 ]]; do
         --seg-ignore-margin) ignore_margin=yes; shift ;;
         --strategies | --seeds | --data-dir | --data-root | --seg-size | --seg-tiles | --config | \
             --output-dir | --gpus | --num-workers)
-            [[ $# -ge 2 && (-n $2 || $1 == --gpus) ]] || fail "$1 needs a value"
-            name=${1#--} value=$2
-            case $1 in  # relative paths are the caller's, not this script's
-                --data-dir | --data-root | --config | --output-dir) value=$(realpath -m -- "$2") ;;
-            esac
-            printf -v "${name//-/_}" %s "$value"  # --data-dir sets data_dir, and so on
+            take_option "$@"
             shift 2
             ;;
         *) fail "unknown option '$1': see --help (flags for training go behind --)" ;;
     esac
 done
-for name in seg_size seg_tiles num_workers; do
-    [[ ${!name} =~ ^[0-9]*$ ]] || fail "--${name//_/-} is '${!name}': give a whole number"
-done
+check_options seg_size seg_tiles num_workers
 [[ $strategies =~ ^(\ *[a-z][a-z0-9_\ ]*)?$ ]] ||
     fail "--strategies is '$strategies': give names, separated by spaces"
 [[ $seeds =~ ^\ *[0-9][0-9\ ]*$ ]] || fail "--seeds is '$seeds': give whole numbers and spaces"
@@ -127,14 +117,11 @@ done
 [[ -n $data_root || -z $seg_size$seg_tiles$ignore_margin ]] || fail "--seg-... need --data-root"
 [[ -n $data_root || -z $data_dir || -d $data_dir/train ]] ||
     fail "--data-dir $data_dir has no train/: check the path, or make the store from a --data-root"
-[[ -z $config || -f $config ]] || fail "--config $config is not there: check the path"
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./environment.sh
 use_environment requirements.txt
 stop_on_signals
-n_processors=$(nproc)
-((n_processors <= 8)) || n_processors=8
+makers=${num_workers:-$(($(nproc) < 8 ? $(nproc) : 8))}  # processes that make the data
 
 # 1. What is to be run
 simulated=""
@@ -166,12 +153,12 @@ all_gpus=$("$PYTHON" -c "$check" $strategies)
 if [[ -n $simulated ]]; then
     echo "== No data given: simulated micrographs in $data_root"
     call "$PYTHON" -m picking.simulation --output "$data_root" "${simulation[@]}" \
-        --num-workers "${num_workers:-$n_processors}"
+        --num-workers "$makers"
 fi
 if [[ -n $data_root ]]; then
     echo "== Images and masks in $data_dir"
     preprocess=(--tasks segmentation --data-root "$data_root" --seg-output-dir "$data_dir"
-        --num-workers "${num_workers:-$n_processors}")
+        --num-workers "$makers")
     [[ -z $seg_size ]] || preprocess+=(--seg-size "$seg_size")
     [[ -z $seg_tiles ]] || preprocess+=(--seg-tiles "$seg_tiles")
     [[ -z $ignore_margin ]] || preprocess+=(--seg-ignore-margin)

@@ -25,46 +25,27 @@ TORCH_INDEX=URL takes torch and torchvision for .venv from that package index, o
 TEXT
 }
 
-fail() {
-    echo "error: $1" >&2
-    exit 2
-}
-
-data_root="" config="" exp_name="" data_dir="" device=auto num_workers="" max_images="" neg_rule=far
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+data_root="" config="" exp_name="" data_dir="" device=auto num_workers="" max_images_train="" neg_rule=far
 while [[ $# -gt 0 ]]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --) shift; break ;;
         --data-root | --config | --exp-name | --data-dir | --device | --num-workers | \
             --max-images-train | --neg-rule)
-            [[ $# -ge 2 && -n $2 ]] || fail "$1 needs a value"
-            case $1 in
-                # relative paths are the caller's, not this script's
-                --data-root) data_root=$(realpath -m -- "$2") ;;
-                --config) config=$(realpath -m -- "$2") ;;
-                --data-dir) data_dir=$(realpath -m -- "$2") ;;
-                --exp-name) exp_name=$2 ;;
-                --device) device=$2 ;;
-                --num-workers) num_workers=$2 ;;
-                --max-images-train) max_images=$2 ;;
-                --neg-rule) neg_rule=$2 ;;
-            esac
+            take_option "$@"
             shift 2
             ;;
         *) fail "unknown option '$1': see --help (flags for training go behind --)" ;;
     esac
 done
 [[ $neg_rule == far || $neg_rule == disjoint ]] || fail "--neg-rule is '$neg_rule': far or disjoint"
-[[ $num_workers =~ ^[0-9]*$ ]] || fail "--num-workers is '$num_workers': give a whole number"
-[[ $max_images =~ ^[0-9]*$ ]] || fail "--max-images-train is '$max_images': give a whole number"
-[[ -z $config || -f $config ]] || fail "--config $config is not there: check the path"
+check_options num_workers max_images_train
 
 cd "$(dirname "${BASH_SOURCE[0]}")"
-source ./environment.sh
 use_environment requirements.txt
 stop_on_signals
-n_processors=$(nproc)
-((n_processors <= 8)) || n_processors=8
+makers=${num_workers:-$(($(nproc) < 8 ? $(nproc) : 8))}  # processes that make the data
 
 # 1. Data
 simulated=""
@@ -74,21 +55,21 @@ if [[ -z $data_root ]]; then
     config=${config:-configs/pu_quickstart.yaml}
     echo "== No --data-root: simulated micrographs in $data_root"
     call "$PYTHON" -m picking.simulation --output "$data_root" \
-        --num-workers "${num_workers:-$n_processors}"
+        --num-workers "$makers"
 fi
 config=${config:-configs/pu_full_fixed.yaml}
 exp_name=${exp_name:-$(basename "$config" .yaml)}
 if [[ -z $data_dir ]]; then
     data_dir=data/$(basename "$data_root")_pu
     [[ $neg_rule == far ]] || data_dir+=_$neg_rule
-    [[ -z $max_images ]] || data_dir+=_$max_images
+    [[ -z $max_images_train ]] || data_dir+=_$max_images_train
 fi
 
 # 2. Patches and priors
 echo "== Patches in $data_dir"
 preprocess=(--data-root "$data_root" --output-dir "$data_dir" --neg-rule "$neg_rule"
-    --num-workers "${num_workers:-$n_processors}")
-[[ -z $max_images ]] || preprocess+=(--max-images-train "$max_images")
+    --num-workers "$makers")
+[[ -z $max_images_train ]] || preprocess+=(--max-images-train "$max_images_train")
 call "$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
 
 # 3. Training, then evaluation on validation and test

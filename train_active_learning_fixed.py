@@ -21,31 +21,38 @@ def argument_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config", type=Path, default=Path("configs/active_learning.yaml"))
+    config = Path("configs/active_learning.yaml")
+    add("--config", type=Path, default=config, help=f"default: {config}; flags override it")
     add("--strategy", help="what chooses the images: random, uncertainty, ..., or full")
-    add("--model", choices=("attention_unet", "unet"))
+    add("--model", choices=("attention_unet", "unet"), help="default: model.name")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
-    add("--batch-size", type=int)
+    add("--batch-size", type=int, help="images of a step; default: training.batch_size")
     add("--epochs", type=int, help="of each iteration; full: active_learning.full_epochs")
-    add("--learning-rate", type=float)
-    add("--iterations", type=int)
+    add("--learning-rate", type=float, help="of an iteration's first step; default: optimizer.lr")
+    add("--iterations", type=int, help="default: active_learning.iterations")
     add("--initial-fraction", type=float, help="fraction of the images labelled at the start")
     add("--query-fraction", type=float, help="fraction labelled after an iteration")
-    add("--target-f1", type=float)
-    add("--seed", type=int)
+    add("--target-f1", type=float, help="to compare with; default: active_learning.target_f1")
+    add("--seed", type=int, help="of everything random; default: training.seed")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--no-warmstart", action="store_true", help="train anew every iteration")
     start.add_argument(
         "--shrink-perturb",
         action="store_true",
-        help="go on from the last weights, shrunk, plus a tenth of new ones",
+        help="start from 0.4 x last + 0.1 x new weights",
     )
     for split in ("train", "val", "test"):
         add(f"--{split}-data-dir", metavar="DIR", help=f"{split} split of a segmentation store")
-    add("--output-dir", type=Path, default=Path("experiments/active_learning_fixed"))
+    runs = Path("experiments/active_learning_fixed")
+    add("--output-dir", type=Path, default=runs, help=f"of all runs; default: {runs}")
     add("--run-name", help="folder in --output-dir; default: the strategy and what differs")
     add("--resume", action="store_true", help="go on with the run, if there is one")
-    add("--num-workers", type=int, default=0, help="processes that read images")
+    add(
+        "--num-workers",
+        type=int,
+        default=0,
+        help="processes that read images; default: 0, the fastest unless the disk is slow",
+    )
     add(
         "--set",
         action="append",

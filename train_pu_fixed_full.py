@@ -22,9 +22,10 @@ def argument_parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--config", type=Path, default=Path("configs/pu_full_fixed.yaml"))
+    config = Path("configs/pu_full_fixed.yaml")
+    add("--config", type=Path, default=config, help=f"default: {config}")
     add("--exp-name", default="pu_full_fixed", help="names the run's folder in --experiments-dir")
-    add("--experiments-dir", type=Path, default=Path("experiments"))
+    add("--experiments-dir", type=Path, default=Path("experiments"), help="default: experiments")
     add("--data-dir", type=Path, help="patch store; default: data.dir of the config")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
     add(

@@ -3,16 +3,15 @@
     python -m benchmarks.active_learning agreement \
         --checkpoint experiments/active_learning_quickstart/random/iteration_1/best_model.pt \
         --data-dir data/simulated_active_seg/train
-    python -m benchmarks.active_learning pool        # memory of scoring at 1x, 4x, 16x; k-centre
     python -m benchmarks.active_learning full-size --batch-size 1   # 31.4 M parameters, 768 px
     python -m benchmarks.active_learning loss-alpha --data-dir data/simulated_active_seg
     python -m benchmarks.active_learning processes  # one against two, by torchrun, on the CPU
 
 agreement: Spearman's correlation of the scores and the overlap of the chosen tenth, every pair.
-pool: seconds and memory (anonymous pages, beside what was there before) of scoring pools of noise,
-and of k-centre on 100,000 features. full-size: one training step and one scoring batch, and the
-time of a whole strategy worked out from them. loss-alpha: the focal loss's alpha 0.25 against 0.75.
-processes: seconds of scoring a pool and of a training epoch, shared by two of one thread each.
+full-size: one training step and one scoring batch, and the time of a whole strategy worked out from
+them. loss-alpha: the focal loss's alpha 0.25 against 0.75. processes: seconds of scoring a pool and
+of a training epoch, shared by two of one thread each. What scoring and k-centre cost as the pool
+grows: benchmarks/growth.py.
 """
 
 import argparse
@@ -22,19 +21,18 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from models import UNETS
+from benchmarks.common import ROOT, new_parser, print_header, print_row, script, synchronise
 from picking.active_learning import train
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS
 from picking.active_learning.pool_scores import score_pool
-from picking.active_learning.strategies import STRATEGIES, Pool, k_centre, query_rng, schedule
+from picking.active_learning.strategies import STRATEGIES, Pool, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.runs import distributed
@@ -46,15 +44,12 @@ from picking.training.loop import State
 from picking.training.losses import focal_dice
 from picking.training.scoring import autocast
 
-PARTS = ("agreement", "pool", "full-size", "loss-alpha", "processes")
-ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("agreement", "full-size", "loss-alpha", "processes")
 
 
 def main() -> None:
     """Run one part."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--checkpoint", type=Path, help="agreement: a best_model.pt")
     parser.add_argument("--data-dir", type=Path, help="a split (agreement) or a store (loss-alpha)")
@@ -65,7 +60,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44], help="loss-alpha")
     parser.add_argument("--epochs", type=int, default=50, help="loss-alpha")
     args = parser.parse_args()
-    parts = (agreement, pool, full_size, loss_alpha, several_processes)
+    parts = (agreement, full_size, loss_alpha, several_processes)
     dict(zip(PARTS, parts, strict=True))[args.part](args)
 
 
@@ -99,90 +94,27 @@ def agreement(args: argparse.Namespace) -> None:
         chosen[name], scores[name] = STRATEGIES[name].select(whole, n, rng)
     print(f"{len(rows)} candidates, {len(labelled)} labelled, {n} chosen by each strategy")
     print("\nSpearman's correlation of scores (above) and overlap of the chosen tenth (below)\n")
-    print("| | " + " | ".join(names) + " |")
-    print("| --- " * (len(names) + 1) + "|")
+    print_header("", *names)
     for i, one in enumerate(names):
-        cells = []
-        for j, other in enumerate(names):
-            if i < j:
-                constant = np.ptp(scores[one]) == 0 or np.ptp(scores[other]) == 0
-                rho = None if constant else spearmanr(scores[one], scores[other]).statistic
-                cells.append("-" if rho is None else f"{rho:.2f}")
-            elif i > j:
-                shared = len(np.intersect1d(chosen[one], chosen[other])) / n
-                cells.append(f"{shared:.0%}")
-            else:
-                cells.append("")
-        print(f"| {one} | " + " | ".join(cells) + " |")
-
-
-def pool(args: argparse.Namespace) -> None:
-    """Score pools of three sizes, each in a process of its own; then k-centre."""
-    for n in (100, 400, 1600):
-        code = f"from benchmarks.active_learning import score_noise; score_noise({n})"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-    rng = stream(0, "benchmark", "features")
-    features = rng.standard_normal((100_000, 256), dtype=np.float32)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.monotonic()
-    k_centre(features[10_000:], features[:10_000], 1000)
-    seconds = time.monotonic() - started
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(
-        f"k-centre, 1,000 of 90,000 given 10,000 labelled, 256 features: {seconds:.1f} s, "
-        f"{grown:.0f} MiB beside the features' {features.nbytes / 2**20:.0f} MiB"
-    )
-
-
-def score_noise(n: int) -> None:
-    """Score n images of noise of 128 px from a file by a network of width 8; print the cost."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "images.npy"
-        images = np.lib.format.open_memmap(path, "w+", np.uint8, (n, 128, 128))
-        rng = stream(0, "benchmark", "noise")
-        for start in range(0, n, 100):
-            images[start : start + 100] = rng.integers(0, 256, (100, 128, 128), np.uint8)
-        images.flush()
-        del images
-        images = np.load(path, mmap_mode="r")
-        network = UNETS["attention_unet"](width=8).eval()
-        device = torch.device("cpu")
-        score_pool(network, images, np.arange(16), device, batch_size=8)  # warm up
-        before, peak = anonymous_mib(), 0.0
-
-        class Watched:
-            """The images, measuring memory at every read."""
-
-            def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-                nonlocal peak
-                peak = max(peak, anonymous_mib())
-                return images[rows]
-
-        started = time.monotonic()
-        score_pool(network, Watched(), np.arange(n), device, batch_size=8)  # type: ignore[arg-type]
-        seconds = time.monotonic() - started
-        print(
-            f"scoring {n} images of 128 px ({n / 64:.0f} MiB): {seconds:.1f} s, "
-            f"{1000 * seconds / n:.1f} ms an image, {max(peak, anonymous_mib()) - before:+.1f} MiB"
-        )
-
-
-def anonymous_mib() -> float:
-    """Return this process's anonymous memory: not pages of files, which the system may drop."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    return float("nan")
+        above = names[i + 1 :]
+        constant = {other for other in names if np.ptp(scores[other]) == 0}
+        shared = [len(np.intersect1d(chosen[one], chosen[other])) / n for other in names[:i]]
+        rho = [
+            "-" if {one, other} & constant
+            else f"{spearmanr(scores[one], scores[other]).statistic:.2f}"
+            for other in above
+        ]  # fmt: skip
+        print_row(one, *(f"{fraction:.0%}" for fraction in shared), "", *rho)
 
 
 def full_size(args: argparse.Namespace) -> None:
     """Time a training step and a scoring batch of the default network, and work out the whole."""
     device = select_device(args.device)
     config = ActiveConfig()
-    training = dataclasses.replace(
+    settings = dataclasses.replace(
         config.training, batch_size=args.batch_size, precision=args.precision
     )
-    config = dataclasses.replace(config, training=training)
+    config = dataclasses.replace(config, training=settings)
     network = new_network(config, "init", 0).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
     rng = stream(0, "benchmark", "full-size")
@@ -195,7 +127,7 @@ def full_size(args: argparse.Namespace) -> None:
         network.train()
         batch = SegmentationBatch(images, masks, is_training=True)
         x, y = train.to_input(batch, config, generator, device)
-        with autocast(training.precision, device):
+        with autocast(settings.precision, device):
             z = network(x)
         loss = focal_dice(z.float(), y, **terms)
         optimizer.zero_grad(set_to_none=True)
@@ -205,7 +137,7 @@ def full_size(args: argparse.Namespace) -> None:
     def score_batch() -> None:
         score_pool(
             network, images, np.arange(args.batch_size), device, batch_size=args.batch_size,
-            precision=training.precision,
+            precision=settings.precision,
         )  # fmt: skip
 
     seconds = {}
@@ -240,37 +172,24 @@ def full_size(args: argparse.Namespace) -> None:
     )
 
 
-def synchronise(device: torch.device) -> None:
-    """Wait for the GPU, if it is one."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def loss_alpha(args: argparse.Namespace) -> None:
-    """Train on three tenths of a store with both alphas; print validation figures."""
-    print("| alpha | seed | F1 at 0.5 | best F1 | its threshold | AP |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    """Train on three tenths of a store with both alphas; print validation metrics."""
+    names, folder = ("f1_score", "best_f1", "best_f1_threshold", "ap"), "experiments/loss_alpha"
+    print_header("alpha", "seed", "F1 at 0.5", "best F1", "its threshold", "AP")
     for alpha in (0.25, 0.75):
         for seed in args.seeds:
-            figures = one_run(args, alpha, seed)
-            names = ("f1_score", "best_f1", "best_f1_threshold", "ap")
-            cells = " | ".join(f"{figures[name]:.4f}" for name in names)
-            print(f"| {alpha} | {seed} | {cells} |", flush=True)
-
-
-def one_run(args: argparse.Namespace, alpha: float, seed: int) -> dict:
-    """Return the metrics of one iteration; a finished run is read, not run again."""
-    name, folder = f"alpha{alpha}_0.3_seed{seed}", ROOT / "experiments" / "loss_alpha"
-    command = [
-        sys.executable, "train_active_learning_fixed.py", "--config",
-        "configs/active_learning_quickstart.yaml", "--strategy", "random", "--iterations", "1",
-        "--initial-fraction", "0.3", "--epochs", str(args.epochs), "--seed", str(seed),
-        "--set", f"loss.alpha={alpha}", "--train-data-dir", str(args.data_dir / "train"),
-        "--val-data-dir", str(args.data_dir / "val"), "--device", args.device,
-        "--output-dir", str(folder), "--run-name", name, "--resume",
-    ]  # fmt: skip
-    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return json.loads((folder / name / "iteration_0" / "metrics.json").read_text())
+            name = f"alpha{alpha}_0.3_seed{seed}"
+            script(
+                "train_active_learning_fixed.py", "--config",
+                "configs/active_learning_quickstart.yaml", "--strategy", "random",
+                "--iterations", 1, "--initial-fraction", 0.3, "--epochs", args.epochs,
+                "--seed", seed, "--set", f"loss.alpha={alpha}", "--train-data-dir",
+                args.data_dir / "train", "--val-data-dir", args.data_dir / "val",
+                "--device", args.device, "--output-dir", folder, "--run-name", name, "--resume",
+            )  # fmt: skip
+            path = ROOT / folder / name / "iteration_0" / "metrics.json"
+            metrics = json.loads(path.read_text())
+            print_row(alpha, seed, *(f"{metrics[key]:.4f}" for key in names))
 
 
 def several_processes(args: argparse.Namespace) -> None:
@@ -287,13 +206,12 @@ def several_processes(args: argparse.Namespace) -> None:
         )
         for n in (1, 2) * 3
     ]  # fmt: skip
-    print("| width 8, 128 px | one process | two | ratio | ratios of the turns |")
-    print("| --- | --- | --- | --- | --- |")
+    print_header("width 8, 128 px", "one process", "two", "ratio", "ratios of the turns")
     for name in turns[0]:
         one, two = ([turn[name] for turn in turns[i::2]] for i in range(2))
         ratios = ", ".join(f"{a / b:.2f}" for a, b in zip(one, two, strict=True))
         a, b = min(one), min(two)
-        print(f"| {name} | {a:.2f} s | {b:.2f} s | {a / b:.2f} | {ratios} |")
+        print_row(name, f"{a:.2f} s", f"{b:.2f} s", f"{a / b:.2f}", ratios)
 
 
 def shared_work() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import new_parser, print_header, print_row
 from picking.formats.coco import read_coco
 
 WAYS = ("json", "pycocotools", "ours")
@@ -23,9 +24,7 @@ WAYS = ("json", "pycocotools", "ours")
 
 def main() -> None:
     """Write the file, read it in each way, print CPU seconds and peak memory."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--images", type=int, default=5172)
     parser.add_argument("--boxes", type=int, default=1_200_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -35,7 +34,7 @@ def main() -> None:
         way, path = args.step[0], Path(args.step[1])
         write(path, args.images, args.boxes) if way == "write" else read(way, path)
         return
-    print("| way | CPU s | peak MiB |\n| --- | --- | --- |", flush=True)
+    print_header("way", "CPU s", "peak MiB")
     size = ["--images", str(args.images), "--boxes", str(args.boxes)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "instances_train.json"
@@ -77,7 +76,7 @@ def read(way: str, path: Path) -> None:
         COCO(str(path))
         sys.stdout = console
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(f"| {way} | {used.ru_utime + used.ru_stime:.1f} | {used.ru_maxrss / 1024:.0f} |")
+    print_row(way, f"{used.ru_utime + used.ru_stime:.1f}", f"{used.ru_maxrss / 1024:.0f}")
 
 
 if __name__ == "__main__":

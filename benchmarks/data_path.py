@@ -26,7 +26,6 @@ import argparse
 import json
 import mmap
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -46,6 +45,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision import transforms
 
+from benchmarks.common import machine, new_parser, noise, print_conditions
 from picking.config import AugmentationConfig
 from picking.errors import run_script
 from picking.parallel import keep_freed_memory
@@ -55,7 +55,7 @@ from picking.training.augment import strong_view, to_float, weak_view
 BATCH_SIZE = 64
 SEED = 42
 CONFIG = AugmentationConfig()
-# Batches that each worker works ahead, in processes (DataLoader's default) and in threads.
+# Batches that each worker makes ahead, in processes (DataLoader's default) and in threads.
 AHEAD = 2
 
 WAYS = {
@@ -160,13 +160,17 @@ def read_batch(patches: np.ndarray, indices: np.ndarray) -> torch.Tensor:
 
 def main() -> None:
     args = parse_args()
-    setting = conditions(args)
+    setting = {
+        **{key: value for key, value in vars(args).items() if key != "json"},
+        **machine(), "batch_size": BATCH_SIZE, "torchvision": torchvision.__version__,
+        "pillow": PIL.__version__,
+    }  # fmt: skip
     torch.set_num_threads(1)
     keep_freed_memory()
 
     # 1. A store of noise.
     with tempfile.TemporaryDirectory() as folder:
-        patches = write_store(Path(folder) / "patches.npy", args.n_patches, args.patch_size)
+        patches = noise(Path(folder) / "patches.npy", args.n_patches, args.patch_size)
         ways = make_ways(patches, args.num_workers)
 
         # 2. Every way in turn, several times.
@@ -187,9 +191,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--num-workers", type=int, default=2, help="processes, or threads")
     parser.add_argument("--n-patches", type=int, default=20_000, help="in the temporary store")
     parser.add_argument("--patch-size", type=int, default=128, help="side in px")
@@ -200,17 +202,6 @@ def parse_args() -> argparse.Namespace:
     if args.num_workers < 1 or args.repeats < 1 or args.n_patches < BATCH_SIZE:
         parser.error(f"--num-workers and --repeats from 1, --n-patches from {BATCH_SIZE}")
     return args
-
-
-def write_store(path: Path, n_patches: int, side_px: int) -> np.memmap:
-    """Write uint8 (n, p, p) noise and return it as a memory map."""
-    shape = (n_patches, side_px, side_px)
-    store = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    rng = stream(SEED, "store")
-    for row in store:
-        row[:] = rng.integers(0, 256, row.shape, dtype=np.uint8)
-    store.flush()
-    return np.load(path, mmap_mode="r")
 
 
 def make_ways(patches: np.ndarray, n_workers: int) -> dict[str, Callable[[], Iterator]]:
@@ -278,24 +269,6 @@ def patches_per_second_cold(patches: np.memmap, batches: Iterator) -> float:
     return n_batches * BATCH_SIZE / (time.perf_counter() - start)
 
 
-def conditions(args: argparse.Namespace) -> dict:
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "load_before": round(os.getloadavg()[0], 2),
-        "num_workers": args.num_workers,
-        "batch_size": BATCH_SIZE,
-        "n_patches": args.n_patches,
-        "patch_size_px": args.patch_size,
-        "seconds": args.seconds,
-        "repeats": args.repeats,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-    }
-
-
 def summarise(rates: dict[str, list[float]]) -> dict[str, dict]:
     """Per way: median, lowest and highest rate, and the median ratio to (a) turn by turn."""
     return {
@@ -312,8 +285,8 @@ def summarise(rates: dict[str, list[float]]) -> dict[str, dict]:
 
 
 def print_table(report: dict) -> None:
-    print(", ".join(f"{key} {value}" for key, value in report["conditions"].items()))
-    print(f"\n{'':50}{'patches/s':>10}{'lowest':>10}{'highest':>10}{'x (a)':>8}")
+    print_conditions(report["conditions"])
+    print(f"{'':50}{'patches/s':>10}{'lowest':>10}{'highest':>10}{'x (a)':>8}")
     for key, row in report["ways"].items():
         rates = "".join(
             f"{row[name]:>10,.0f}" for name in ("patches_per_second", "lowest", "highest")
@@ -322,17 +295,10 @@ def print_table(report: dict) -> None:
     for key, rate in report["cold"].items():
         print(f"{WAYS[key] + ', cold store':50}{rate:>10,.0f}")
     print("\nA patch of (a), (b) or (d) is a pair of views.")
-    if "d_threads" in report["ways"]:
-        best, other = (
-            report["ways"][key]["patches_per_second"] for key in ("b_threads", "d_threads")
-        )
-        print(f"(b) is {best / other:.1f} x (d)")
     for letter, aim in AIMS.items():
-        best = max(
-            (key for key in report["ways"] if key.startswith(letter)),
-            key=lambda key: report["ways"][key]["ratio"],
+        ratio, best = max(
+            (row["ratio"], key) for key, row in report["ways"].items() if key.startswith(letter)
         )
-        ratio = report["ways"][best]["ratio"]
         verdict = "met" if ratio >= aim else "missed"
         print(f"Aim of {aim} x (a): {verdict}, {ratio:.1f} with {WAYS[best]}")
 

@@ -1,4 +1,4 @@
-"""How time and memory grow with the data: 1, 4 and 16 times as much, one core.
+"""How time and memory of each job grow with the data: 1, 4 and 16 times as much, one core.
 
     OMP_NUM_THREADS=1 python -m benchmarks.growth
 
@@ -8,30 +8,29 @@ slope of log time against log n over the larger step, from 4 to 16 times, where 
 weighs least: 1 is in line with the data, 2 its square.
 """
 
-import argparse
 import json
 import math
 import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.active_learning import anonymous_mib
+from benchmarks.common import anonymous_mib, new_parser, noise, print_header, print_row, script
 from benchmarks.preprocessing import copy_micrographs
 from models import AttentionUNet
 from picking.active_learning.analysis.comparison import summarise
 from picking.active_learning.analysis.runs import read_runs
 from picking.active_learning.pool_scores import score_pool
-from picking.active_learning.strategies import k_centre
+from picking.active_learning.strategies import Pool, diversity
 from picking.config import ActiveConfig, plain
 from picking.errors import run_script
 from picking.pu_learning.samplers import PUBatchSampler
@@ -43,25 +42,22 @@ SIDE_PX = 128
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
     parser.add_argument("--scale", type=float, default=1.0, help="of all sizes")
     args = parser.parse_args()
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.2f}, torch {torch.__version__}\n")
-    print("| job | n | CPU s | memory MiB | exponent |\n| --- | --- | --- | --- | --- |")
+    print_header("job", "n", "CPU s", "memory MiB", "exponent")
     for name in args.jobs:
         prepare, n_base = JOBS[name]
         sizes = [max(2, round(n_base * args.scale)) * times for times in TIMES]
         costs = [measured(prepare, n) for n in sizes]
         spent, memory = zip(*costs, strict=True)
         exponent = math.log(spent[-1] / spent[-2]) / math.log(sizes[-1] / sizes[-2])
-        columns = (f"{sizes}"[1:-1], cells(spent, 2), cells(memory, 0), f"{exponent:.2f}")
-        print(f"| {name} | {' | '.join(columns)} |", flush=True)
+        print_row(name, f"{sizes}"[1:-1], joined(spent, 2), joined(memory, 0), f"{exponent:.2f}")
 
 
-def cells(values: tuple[float, ...], n_digits: int) -> str:
+def joined(values: tuple[float, ...], n_digits: int) -> str:
     return ", ".join(f"{value:.{n_digits}f}" for value in values)
 
 
@@ -100,11 +96,9 @@ def measure(prepare: Callable, n: int, sender: Any) -> None:
 
 def simulate(n: int, folder: Path) -> Path:
     """Write n micrographs for training, copies of 20 simulated ones."""
-    command = ["-m", "picking.simulation", "--output", folder / "few", "--size", "256"]
-    command += ["--micrographs-train", "20", "--micrographs-val", "1", "--micrographs-test", "1"]
-    subprocess.run(
-        [sys.executable, *map(str, command), "--num-workers", "0"],
-        check=True, stdout=subprocess.DEVNULL,
+    script(
+        "-m", "picking.simulation", "--output", folder / "few", "--size", 256, "--num-workers", 0,
+        "--micrographs-train", 20, "--micrographs-val", 1, "--micrographs-test", 1,
     )  # fmt: skip
     copy_micrographs(folder / "few", n, folder / "data")
     return folder / "data"
@@ -141,9 +135,7 @@ def loading(n: int, folder: Path) -> Callable[[], object]:
 
 def scoring(n: int, folder: Path) -> Callable[[], object]:
     """Score a pool of n images by a network of width 8."""
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (n, SIDE_PX, SIDE_PX))
-    for i in range(n):
-        images[i] = stream(0, "benchmark", "noise", i).integers(0, 256, (SIDE_PX, SIDE_PX))
+    images = noise(folder / "images.npy", n, SIDE_PX)
     network = AttentionUNet(width=8).eval()
 
     def score(rows: np.ndarray) -> None:
@@ -153,19 +145,24 @@ def scoring(n: int, folder: Path) -> Callable[[], object]:
     return lambda: score(np.arange(n))
 
 
-def choose(n: int, n_labelled: int, n_chosen: int) -> Callable[[], object]:
+def k_centre(n: int, n_chosen: int) -> Callable[[], object]:
+    """Choose from n images of which as many are labelled, by 64 random features."""
     features = stream(0, "benchmark", "features").standard_normal((n, 64), dtype=np.float32)
-    return lambda: k_centre(features[n_labelled:], features[:n_labelled], n_chosen)
+    rows = np.arange(n)
+    pool = Pool(
+        rows[n_chosen:], rows[:n_chosen],
+        lambda part: SimpleNamespace(features=features[part[0] : part[-1] + 1]),
+        np.ones(n_chosen), [None] * (n - n_chosen),
+    )  # fmt: skip
+    return lambda: diversity(pool, n_chosen, stream(0, "benchmark"))
 
 
 def k_centre_100(n: int, folder: Path) -> Callable[[], object]:
-    """Choose 100 of n, given 100 that are labelled."""
-    return choose(n, 100, 100)
+    return k_centre(n, 100)
 
 
 def k_centre_tenth(n: int, folder: Path) -> Callable[[], object]:
-    """Choose a tenth of n, given a tenth that is labelled."""
-    return choose(n, n // 10, n // 10)
+    return k_centre(n, n // 10)
 
 
 def analysis(n: int, folder: Path) -> Callable[[], object]:
@@ -178,16 +175,10 @@ def analysis(n: int, folder: Path) -> Callable[[], object]:
         for k in range(10):
             (run / f"iteration_{k}").mkdir(parents=True)
             metrics = {
-                "iteration": k,
-                "f1_score": 0.5 + 0.02 * k,
-                "num_labeled": 10 * (k + 1),
-                "num_pool": 100,
-                "data_fraction": 0.1 * (k + 1),
-                "num_particles_labeled": 500 * (k + 1),
-                "num_particles_pool": 5000,
+                "f1_score": 0.5 + 0.02 * k, "num_labeled": 10 * (k + 1), "num_pool": 100,
+                "num_particles_labeled": 500 * (k + 1), "num_particles_pool": 5000,
                 "val_images": 7,
-                "test": None,
-            }
+            }  # fmt: skip
             (run / f"iteration_{k}" / "metrics.json").write_text(json.dumps(metrics))
         (run / "config.json").write_text(json.dumps(config))
         (run / "run.json").write_text(json.dumps({"input_hash": "a" * 64}))

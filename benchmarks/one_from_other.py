@@ -1,12 +1,12 @@
-r"""What PU learning gives the first iterations of active learning, without a further label.
+r"""What a PU network's weights or picks give the first iterations of active learning.
 
     OMP_NUM_THREADS=1 python -m benchmarks.one_from_other \
         --data-root ../shared/data/empiar-10017 --seeds 0 1
 
 The labels are the tiles that active learning labels at the start, as its seed draws them. The
-particles in these tiles alone are given to PU + FixMatch as picks, and of the particles of the
-validation micrographs the same share, to choose its checkpoint on. What comes of it is the start of
-some arms of active learning (`ARMS`), all with the strategy random, so with the same tiles:
+particles in these tiles alone are given to PU + FixMatch as picks, and the same fraction of the
+validation micrographs' particles to choose its checkpoint on. Some arms of active learning (`ARMS`)
+start from its network. All have the strategy random, so the same tiles:
 
     scratch      new weights
     pu           the weights of the PU network; the attention gates are new
@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.picking import ROOT, script
+from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
 from benchmarks.transfer import require_same_settings
 from picking.active_learning.strategies import initial_set, schedule
 from picking.config import ActiveConfig, read_config
@@ -45,11 +45,7 @@ ARMS = {
     "scratch": (),
     "pu": ("active_learning.initial_weights={pu}",),
     "pseudo": ("active_learning.initial_weights={pseudo}",),
-    "consistency": (
-        "consistency.weight=0.1",
-        "consistency.threshold=0.7",
-        "consistency.strength=1",
-    ),
+    "consistency": ("consistency.weight=0.1", "consistency.threshold=0.7"),
     "steps": ("training.epochs={epochs}",),
 }
 TILE_PX = 128
@@ -58,9 +54,7 @@ COLUMNS = ("arm", "seed", "iteration", "particles", "val F1", "test F1", "steps"
 
 def main() -> None:
     """Run what is missing; print a row an iteration, and the means over seeds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
     add("--seeds", nargs="+", type=int, default=[0, 1])
@@ -82,17 +76,16 @@ def main() -> None:
 
     store = folder / "segmentation"
     make_masks(args.data_root, store, "auto")
-    print(f"| {' | '.join(COLUMNS)} |")
-    print("| --- " * len(COLUMNS) + "|")
+    print_header(*COLUMNS)
     for arm in args.arms:
         of_seeds = []
         for seed in args.seeds:
             of_seeds.append(rows_of(args, store, folder / f"seed{seed}", arm, seed))
-            for cells in of_seeds[-1]:
-                print(line(arm, seed, cells), flush=True)
+            for row in of_seeds[-1]:
+                print_row(arm, seed, *cells_of(row))
         if len(args.seeds) > 1:
             for same in zip(*of_seeds, strict=True):
-                print(line(arm, "mean", mean_of(same)))
+                print_row(arm, "mean", *cells_of(mean_of(same)))
 
 
 def rows_of(
@@ -106,8 +99,8 @@ def rows_of(
     )
     first, pool = (-(-n // config.training.batch_size) for n in (counts[0], len(images)))
     given = {
-        "pu": relative(folder / "on_picks" / "checkpoints" / "best_model.pt"),
-        "pseudo": relative(folder / "on_pseudo_masks" / "iteration_0" / "best_model.pt"),
+        "pu": folder.relative_to(ROOT) / "on_picks" / "checkpoints" / "best_model.pt",
+        "pseudo": folder.relative_to(ROOT) / "on_pseudo_masks" / "iteration_0" / "best_model.pt",
         "epochs": args.epochs + round(args.pseudo_epochs * pool / first),
     }
     rows: list[dict[str, Any]] = []
@@ -118,18 +111,18 @@ def rows_of(
         pseudo = train_on_pseudo_masks(args, store, folder, seed)
         both = {key: rows[0][key] + pseudo[key] for key in ("steps", "min")}
         rows = [{**rows[0], **pseudo, **both}]
-    values = [part for value in ARMS[arm] for part in ("--set", value.format(**given))]
+    settings_of_arm = [value.format(**given) for value in ARMS[arm]]
+    values = ["active_learning.compare_queries=false", f"training.epochs={args.epochs}"]
     once(
         folder / arm / f"iteration_{args.iterations - 1}" / "metrics.json",
         *learning(args, store, folder, arm, seed), "--train-data-dir", store / "train",
         "--test-data-dir", store / "test", "--strategy", "random", "--iterations", args.iterations,
-        "--set", "active_learning.compare_queries=false",
-        "--set", f"training.epochs={args.epochs}", *values,
+        *overrides(*values, *settings_of_arm),
     )  # fmt: skip
     steps_before = 0
     for k in range(args.iterations):
         metrics = read_json(folder / arm / f"iteration_{k}" / "metrics.json")
-        rows.append({**figures_of(metrics, steps_before), "iteration": str(k)})
+        rows.append({**metrics_of(metrics, steps_before), "iteration": str(k)})
         steps_before = metrics["optimizer_steps"]
     return rows
 
@@ -169,16 +162,15 @@ def train_pu(args: argparse.Namespace, folder: Path, labelled: list[dict], seed:
     once(
         results, "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
         "--exp-name", "on_picks", "--experiments-dir", folder, "--data-dir", folder / "windows",
-        "--device", args.device, "--set", f"training.seed={seed}",
-        "--set", f"training.max_steps={args.pu_steps}",
-        "--set", "model.depth=4",  # the layers of the Attention U-Net
+        "--device", args.device,  # a depth of 4, the layers of the Attention U-Net
+        *overrides(f"training.seed={seed}", f"training.max_steps={args.pu_steps}", "model.depth=4"),
     )  # fmt: skip
     minutes = read_json(results)["train_seconds"] / 60
     return {"iteration": "before", "particles": n_picks, "steps": args.pu_steps, "min": minutes}
 
 
 def write_labels(args: argparse.Namespace, folder: Path, labelled: list[dict], seed: int) -> int:
-    """Write the particles in the labelled tiles, and as large a share of val's, to picks.star.
+    """Write the particles in the labelled tiles, and as large a fraction of val's, to picks.star.
 
     labelled: of the store's index. Returns how many lie in the tiles.
     """
@@ -193,10 +185,10 @@ def write_labels(args: argparse.Namespace, folder: Path, labelled: list[dict], s
             chosen = (tile[:, None] == np.array(tiles[m.name])).all(axis=2).any(axis=1)
             picks.append(picks_of(m, chosen, args.diameter))
     n_picks = sum(len(p.centres_px) for p in picks)
-    share = n_picks / sum(len(m.centres_px) for m in train)
+    fraction = n_picks / sum(len(m.centres_px) for m in train)
     for m in annotations.read_split(args.data_root, "val").micrographs:
         rng = stream(seed, "labels", m.name)
-        chosen = rng.permutation(len(m.centres_px)) < round(share * len(m.centres_px))
+        chosen = rng.permutation(len(m.centres_px)) < round(fraction * len(m.centres_px))
         picks.append(picks_of(m, chosen, args.diameter))
     write_picks(folder, [p for p in picks if len(p.centres_px)], ["star"], one_file=True)
     return n_picks
@@ -235,12 +227,12 @@ def train_on_pseudo_masks(
         "--epochs", args.pseudo_epochs, "--test-data-dir", store / "test",
         "--train-data-dir", folder / "pseudo_segmentation" / "train",
     )  # fmt: skip
-    figures = figures_of(read_json(metrics), 0)
-    del figures["particles"]  # of pseudo-masks
-    return figures
+    shown = metrics_of(read_json(metrics), 0)
+    del shown["particles"]  # of pseudo-masks
+    return shown
 
 
-def figures_of(metrics: dict, steps_before: int) -> dict[str, Any]:
+def metrics_of(metrics: dict, steps_before: int) -> dict[str, Any]:
     """Return what the table shows of an iteration."""
     return {
         "particles": metrics["num_particles_labeled"],
@@ -257,11 +249,6 @@ def once(made: Path, *command: object) -> None:
         script(*map(str, command))
 
 
-def relative(path: Path) -> str:
-    """Return a path as seen from the project's folder, where the scripts run."""
-    return str(path.relative_to(ROOT))
-
-
 def mean_of(rows: tuple[dict, ...]) -> dict[str, Any]:
     """Return the means over seeds of the same row."""
     mean: dict[str, Any] = {"iteration": rows[0]["iteration"]}
@@ -271,12 +258,10 @@ def mean_of(rows: tuple[dict, ...]) -> dict[str, Any]:
     return mean
 
 
-def line(arm: str, seed: object, row: dict) -> str:
-    """Return a line of the table."""
-    cells = [arm, str(seed), row["iteration"]]
-    for name, form in zip(COLUMNS[3:], (",.0f", ".4f", ".4f", ",.0f", ".1f"), strict=True):
-        cells.append(format(row[name], form) if name in row else "")
-    return f"| {' | '.join(cells)} |"
+def cells_of(row: dict) -> list[str]:
+    """Return the cells of a row behind arm and seed."""
+    forms = zip(COLUMNS[3:], (",.0f", ".4f", ".4f", ",.0f", ".1f"), strict=True)
+    return [row["iteration"], *(format(row[k], form) if k in row else "" for k, form in forms)]
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@
         --peer '../shared/data/empiar-10017/peer_picks/crYOLO/*.box'
     python -m benchmarks.picking figure        # docs/few_labels.png, of the runs that are there
 
-segmentation: a U-Net with all labels. few-labels: PU + FixMatch from shares of the labels of train,
-as picks; the validation micrographs have the same share for choosing the checkpoint. Both:
+segmentation: a U-Net with all labels. few-labels: PU + FixMatch from fractions of the labels of
+train, as picks; the checkpoint is chosen on the same fraction of those of validation. Both:
 threshold with the highest F1 on the validation micrographs, annotated in full; test is picked once,
 at the end. What is finished is read, not run again. cost: seconds and peak memory a micrograph of
 each way to pick, every one in a process of its own, one after another: our U-Nets in tiles as they
@@ -37,6 +37,15 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from benchmarks.common import (
+    ROOT,
+    new_parser,
+    overrides,
+    print_header,
+    print_row,
+    script,
+    with_interval,
+)
 from picking.detection.matching import match_picks
 from picking.detection.thresholds import threshold_file
 from picking.files import read_json
@@ -47,21 +56,18 @@ from picking.formats.paths import expand
 from picking.formats.picks import Picks
 from picking.seeds import stream
 
-ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "experiments" / "picking_benchmark"
 # Of peers on the same test micrographs; Topaz's network was tuned on the same labels
 TOPAZ_TUNED = ((185, 0.849), (1109, 0.862), (3696, 0.867))
 TOPAZ_LABEL = "Topaz, tuned on the same numbers of labels (whole frame)"
 CRYOLO_F1 = 0.911
 MARGIN_PX = 131  # where the annotators listed no particle
-FIGURES = ("precision", "recall", "f1", "ap")
+METRICS = ("precision", "recall", "f1", "ap")
 
 
 def main() -> None:
     """Run one part."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument(
         "part", choices=("segmentation", "few-labels", "cost", "agreement", "figure")
     )
@@ -79,43 +85,40 @@ def main() -> None:
     args = parser.parse_args()
     args.data_root = args.data_root.resolve()
     FOLDER.mkdir(parents=True, exist_ok=True)
-    if args.part in ("cost", "agreement"):
-        cost(args) if args.part == "cost" else agreement(args)
+    others = {"cost": cost, "agreement": agreement, "figure": draw_figure}
+    if args.part in others:
+        others[args.part](args)
         return
-    if args.part == "figure":
-        draw_figure()
-        return
-    shares = args.shares if args.part == "few-labels" else [1]
-    print("| labels | seed | val F1 | test " + " | ".join(FIGURES) + " | CPU min |")
-    print("| --- " * (len(FIGURES) + 4) + "|")
-    for share in shares:
+    fractions = args.shares if args.part == "few-labels" else [1]
+    print_header("labels", "seed", "val F1", *(f"test {name}" for name in METRICS), "CPU min")
+    for fraction in fractions:
         results = []
         for seed in args.seeds:
-            folder = FOLDER / f"{args.part}{args.name}_{share:g}_seed{seed}"
+            folder = FOLDER / f"{args.part}{args.name}_{fraction:g}_seed{seed}"
             folder.mkdir(exist_ok=True)
             if not (folder / "result.json").exists():
                 run = segment if args.part == "segmentation" else learn_from_picks
-                (folder / "result.json").write_text(json.dumps(run(args, folder, share, seed)))
+                (folder / "result.json").write_text(json.dumps(run(args, folder, fraction, seed)))
             results.append(json.loads((folder / "result.json").read_text()))
-            print(row(results[-1], seed), flush=True)
+            print_result(results[-1], seed)
         if len(results) > 1:
             mean: dict[str, Any] = {"labels": results[0]["labels"]}
-            for key in ("val_f1", *FIGURES, "cpu_minutes"):
+            for key in ("val_f1", *METRICS, "cpu_minutes"):
                 mean[key] = statistics.mean(result[key] for result in results)
-            print(row(mean, "mean"))
+            print_result(mean, "mean")
 
 
-def row(result: dict, seed: object) -> str:
-    """Return a line of the table."""
-    cells = [f"{result['labels']:,}", str(seed), f"{result['val_f1']:.3f}"]
-    for name in FIGURES:
-        interval = result.get("intervals", {}).get(name)
-        more = f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-        cells.append(f"{result[name]:.3f}{more}")
-    return f"| {' | '.join(cells)} | {result['cpu_minutes']:.1f} |"
+def print_result(result: dict, seed: object) -> None:
+    """Print a row of the table."""
+    intervals = result.get("intervals", {})
+    print_row(
+        f"{result['labels']:,}", seed, f"{result['val_f1']:.3f}",
+        *(with_interval(result[name], intervals.get(name)) for name in METRICS),
+        f"{result['cpu_minutes']:.1f}",
+    )  # fmt: skip
 
 
-def segment(args: argparse.Namespace, folder: Path, share: float, seed: int) -> dict:
+def segment(args: argparse.Namespace, folder: Path, fraction: float, seed: int) -> dict:
     """Train a U-Net with all labels on tiles, pick, evaluate."""
     store = FOLDER / "segmentation_store"
     script(
@@ -127,17 +130,16 @@ def segment(args: argparse.Namespace, folder: Path, share: float, seed: int) -> 
         "train_active_learning_fixed.py", "--strategy", "full", "--seed", seed, "--resume",
         "--config", "configs/active_learning_picking.yaml", "--output-dir", folder,
         "--run-name", "run", "--train-data-dir", store / "train", "--val-data-dir", store / "val",
-        "--device", "cpu", "--set", "data.test_dir=null",
-        *(part for s in args.set for part in ("--set", s)),
+        "--device", "cpu", *overrides("data.test_dir=null", *args.set),
     )  # fmt: skip
     counts = json.loads((store / "metadata.json").read_text())["splits"]["train"]
     best = folder / "run" / "iteration_0" / "best_model.pt"
     return pick_and_evaluate(args, folder, best, counts["n_particles"], minutes)
 
 
-def learn_from_picks(args: argparse.Namespace, folder: Path, share: float, seed: int) -> dict:
-    """Draw a share of the labels, learn from them as picks, pick, evaluate."""
-    n_labels = write_labels(args.data_root, folder, share, seed, args.diameter)
+def learn_from_picks(args: argparse.Namespace, folder: Path, fraction: float, seed: int) -> dict:
+    """Draw a fraction of the labels, learn from them as picks, pick, evaluate."""
+    n_labels = write_labels(args.data_root, folder, fraction, seed, args.diameter)
     script(
         "preprocess_coco_full_dataset.py", "--micrographs", args.data_root / "train" / "*.jpg",
         "--val-micrographs", args.data_root / "val" / "*.jpg", "--labels", folder / "picks.star",
@@ -148,20 +150,19 @@ def learn_from_picks(args: argparse.Namespace, folder: Path, share: float, seed:
     minutes = script(
         "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
         "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
-        "--device", "cpu", "--set", f"training.seed={seed}",
-        *(part for s in args.set for part in ("--set", s)),
+        "--device", "cpu", *overrides(f"training.seed={seed}", *args.set),
     )  # fmt: skip
     best = folder / "run" / "checkpoints" / "best_model.pt"
     return pick_and_evaluate(args, folder, best, n_labels, minutes)
 
 
-def write_labels(root: Path, folder: Path, share: float, seed: int, diameter_px: float) -> int:
-    """Write a share of the labels of train, and of val, to picks.star; return how many of train."""
+def write_labels(root: Path, folder: Path, fraction: float, seed: int, diameter_px: float) -> int:
+    """Write a fraction of the labels of train and val to picks.star; return how many of train."""
     picks, n_train = [], 0
     for split in ("train", "val"):
         micrographs = annotations.read_split(root, split).micrographs
         owner = np.repeat(np.arange(len(micrographs)), [len(m.centres_px) for m in micrographs])
-        n_labels = round(share * len(owner))
+        n_labels = round(fraction * len(owner))
         chosen = np.zeros(len(owner), dtype=bool)
         chosen[stream(seed, "labels", split).permutation(len(owner))[:n_labels]] = True
         n_train += n_labels if split == "train" else 0
@@ -192,9 +193,9 @@ def pick_and_evaluate(
         "--evaluate", truth / "instances_test.json", "--output", folder / "picks", "--overlay",
     )  # fmt: skip
     report = json.loads((folder / "picks" / "evaluation.json").read_text())
-    figures = {name: report[name] for name in (*FIGURES, "intervals", "threshold")}
-    figures["f1_whole_frame"] = whole_frame(args, folder)
-    return {"labels": n_labels, "val_f1": chosen_on["f1"], "cpu_minutes": minutes, **figures}
+    metrics = {name: report[name] for name in (*METRICS, "intervals", "threshold")}
+    metrics["f1_whole_frame"] = whole_frame(args, folder)
+    return {"labels": n_labels, "val_f1": chosen_on["f1"], "cpu_minutes": minutes, **metrics}
 
 
 def whole_frame(args: argparse.Namespace, folder: Path) -> float:
@@ -205,16 +206,6 @@ def whole_frame(args: argparse.Namespace, folder: Path) -> float:
         "--output", folder / "whole_frame",
     )  # fmt: skip
     return json.loads((folder / "whole_frame" / "evaluation.json").read_text())["f1"]
-
-
-def script(name: str, *arguments: object) -> float:
-    """Run one of the project's scripts; return the CPU minutes it took."""
-    before = os.times()
-    command = [sys.executable, name, *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
-    after = os.times()
-    used = after.children_user + after.children_system
-    return (used - before.children_user - before.children_system) / 60
 
 
 def cost(args: argparse.Namespace) -> None:
@@ -243,8 +234,7 @@ def cost(args: argparse.Namespace) -> None:
                 [*topaz, "extract", "-m", "resnet16_u64", "-r", str(radius), "-x", "8", "-d", "-1",
                  "-o", f"{folder}/topaz.txt", *small],
             ]  # fmt: skip
-        print("| way | s a micrograph | CPU s a micrograph | peak MiB |")
-        print("| --- | --- | --- | --- |")
+        print_header("way", "s a micrograph", "CPU s a micrograph", "peak MiB")
         for name, commands in ways.items():
             started, cpu, peak = time.monotonic(), 0.0, 0
             for command in commands:
@@ -254,7 +244,7 @@ def cost(args: argparse.Namespace) -> None:
                     sys.exit(f"{shlex.join(command)} failed")
                 cpu, peak = cpu + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss)
             seconds = (time.monotonic() - started) / len(images)
-            print(f"| {name} | {seconds:.1f} | {cpu / len(images):.1f} | {peak / 1024:.0f} |")
+            print_row(name, f"{seconds:.1f}", f"{cpu / len(images):.1f}", f"{peak / 1024:.0f}")
 
 
 def save_whole(path: Path, copy: Path, image: Path) -> None:
@@ -282,17 +272,17 @@ def agreement(args: argparse.Namespace) -> None:
     def false_picks(files: list[Path]) -> tuple[dict[str, np.ndarray], int]:
         """Return the centres of false picks by micrograph, and how many picks there are in all."""
         false, n = {}, 0
-        for picks, true in match_names(read_picks(files, sizes, only_known=True), truth).pairs:
+        for picks, true in match_names(read_picks(files, sizes, only_known=True), truth)[0]:
             outcome = match_picks(picks, true, MARGIN_PX)
-            false[true.name] = outcome.picks.centres_px[outcome.found < 0]
-            n += len(outcome.found)
+            false[true.name] = outcome.picks.centres_px[outcome.matched < 0]
+            n += len(outcome.matched)
         return false, n
 
     theirs, _ = false_picks(expand([args.peer]))
     runs: dict[Path, list[Path]] = {}
     for path in expand([args.picks]):
         runs.setdefault(path.parent, []).append(path)
-    print("| run | picks | false | false of both | by chance |\n| --- | --- | --- | --- | --- |")
+    print_header("run", "picks", "false", "false of both", "by chance")
     for run, files in runs.items():
         ours, n = false_picks(files)
         n_false, n_both, by_chance = sum(map(len, ours.values())), 0, 0.0
@@ -302,11 +292,11 @@ def agreement(args: argparse.Namespace) -> None:
             area_px = math.prod(side - 2 * MARGIN_PX for side in sizes[name])
             covered = len(theirs[name]) * math.pi * reach_px**2 / area_px
             by_chance += len(centres) * (1 - math.exp(-covered))
-        cells = (f"{n:,}", n_false, f"{n_both} ({n_both / n_false:.0%})", f"{by_chance:.0f}")
-        print(f"| {run} | {' | '.join(map(str, cells))} |")
+        both = f"{n_both} ({n_both / n_false:.0%})"
+        print_row(run, f"{n:,}", n_false, both, f"{by_chance:.0f}")
 
 
-def draw_figure() -> None:
+def draw_figure(args: argparse.Namespace) -> None:
     """Draw picks on a simulated micrograph, and F1 against labels on the real test micrographs."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

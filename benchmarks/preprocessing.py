@@ -25,6 +25,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from benchmarks.common import new_parser, print_header, print_row
 from picking.errors import run_script
 from picking.parallel import ordered_map
 
@@ -38,9 +39,7 @@ TASKS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--few", type=int, default=12, help="micrographs")
     parser.add_argument("--many", type=int, default=60)
@@ -135,25 +134,22 @@ def print_costs(args: argparse.Namespace, folder: Path) -> None:
                 each[name].append((many - few) / n_more)
                 once[name].append(few - args.few * each[name][-1])
         print(f"\n{n_workers} process(es): of a micrograph, and once")
-        print(f"| way | ms | ratio | CPU ms | ratio | once, s | {ALL_IMAGES:,} micrographs, min |")
-        print("| --- | --- | --- | --- | --- | --- | --- |")
+        whole = f"{ALL_IMAGES:,} micrographs, min"
+        print_header("way", "ms", "ratio", "CPU ms", "ratio", "once, s", whole)
         for name, values in each.items():
             wall, cpu = np.median(values, axis=0)
             ratios = np.median(np.array(values) / np.array(each["decoding, fastest"]), axis=0)
             start = max(0.0, float(np.median(once[name], axis=0)[0]))
             minutes = (start + ALL_IMAGES * wall) / 60
-            cells = [
-                f"{1e3 * wall:.0f}",
-                f"{ratios[0]:.2f}",
-                f"{1e3 * cpu:.0f}",
-                f"{ratios[1]:.2f}",
-            ]
-            print(f"| {name} | {' | '.join(cells)} | {start:.1f} | {minutes:.1f} |", flush=True)
+            costs = [f"{1e3 * wall:.0f}", f"{ratios[0]:.2f}"]
+            costs += [f"{1e3 * cpu:.0f}", f"{ratios[1]:.2f}"]
+            print_row(name, *costs, f"{start:.1f}", f"{minutes:.1f}")
 
 
 def print_memory(args: argparse.Namespace, folder: Path) -> None:
     """Print the peak of the largest process; patches of 32 px, so that the disk bears many."""
-    print("\n| micrographs | peak memory of the largest process, MiB |\n| --- | --- |")
+    print()
+    print_header("micrographs", "peak memory of the largest process, MiB")
     for n in args.memory:
         copy_micrographs(args.data_root, n, folder / str(n))
         run = preprocess(TASKS["both stores"], 2, "--patch-size", "32")
@@ -161,7 +157,7 @@ def print_memory(args: argparse.Namespace, folder: Path) -> None:
         if child == 0:  # a process of its own, since the peak is of all children so far
             run(folder / str(n), [])
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-            print(f"| {n:,} | {peak:,.0f} |", flush=True)
+            print_row(f"{n:,}", f"{peak:,.0f}")
             os._exit(0)
         if os.waitpid(child, 0)[1]:
             raise SystemExit(1)

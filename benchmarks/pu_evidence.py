@@ -5,14 +5,13 @@
         --data-root ../shared/data/empiar-10017
     python -m benchmarks.pu_evidence figure     # docs/pu_evidence.png, of the runs there are
 
-A row is a variant of the training, named in VARIANTS with the share of positives that is hidden
+A row is a variant of the training, named in VARIANTS with the fraction of positives that is hidden
 and what it sets; the network is a narrow ResNet-18 on 64 px, 400 steps of 32 patches. Checkpoint
-and threshold are chosen on validation. Test figures are means over the seeds of training; 95%
+and threshold are chosen on validation. Test metrics are means over the seeds of training; 95%
 intervals and the difference to "all labels" resample the test micrographs, the same ones for all
 rows, and average over seeds in each resample. Finished runs are read, not run again.
 """
 
-import argparse
 import functools
 import json
 import statistics
@@ -22,7 +21,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.picking import ROOT, script
+from benchmarks.common import (
+    ROOT,
+    new_parser,
+    overrides,
+    print_header,
+    print_row,
+    script,
+    with_interval,
+)
 from picking.metrics.classification import bootstrap_ranking
 from picking.metrics.rates import interval, micrograph_weights
 
@@ -40,7 +47,7 @@ COMMON = (
 NO_FIXMATCH = "loss.lambda_consistency=0"
 ALL_NEGATIVE = "loss.unlabeled_prior=0"
 UPPER = "all labels"
-# name -> share of the positives that is hidden, what is set
+# name -> fraction of the positives that is hidden, what is set
 VARIANTS: dict[str, tuple[float, tuple[str, ...]]] = {
     UPPER: (0, (NO_FIXMATCH,)),
     "all labels, FixMatch": (0, ()),
@@ -68,9 +75,7 @@ N_RESAMPLES = 1000
 
 def main() -> None:
     """Run what is missing, then print a row a variant."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("part", choices=(*PARTS, "figure"))
     parser.add_argument("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -104,8 +109,7 @@ def run(part: str, root: Path, name: str, seed: int) -> None:
     script(
         "train_pu_fixed_full.py", "--config", "configs/pu_quickstart.yaml", "--data-dir", store,
         "--experiments-dir", folder.parent, "--exp-name", folder.name, "--device", "cpu",
-        "--resume", *(part for s in (*COMMON, f"training.seed={seed}", *settings)
-                      for part in ("--set", s)),
+        "--resume", *overrides(*COMMON, f"training.seed={seed}", *settings),
     )  # fmt: skip
     save_scores(folder, store)
 
@@ -135,7 +139,7 @@ def save_scores(folder: Path, store: Path) -> None:
 
 
 @functools.cache  # all labels are compared with every row
-def figures(part: str, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
+def metrics(part: str, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
     """Return a variant's means over seeds, its AUCs, and resampled AUC and AP (N_RESAMPLES, 2)."""
     reports, resampled = [], []
     for seed in seeds:
@@ -143,20 +147,13 @@ def figures(part: str, name: str, seeds: tuple[int, ...]) -> dict[str, Any]:
         report = json.loads((folder / "results.json").read_text())
         last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
         test, at = report["test"], report["test"]["at_val_threshold"]
-        reports.append(
-            {
-                "val AUC": report["val"]["auc"],
-                "AUC": test["auc"],
-                "AP": test["ap"],
-                "F1 at 0.5": test["f1"] or 0.0,
-                "F1, val threshold": at["f1"] or 0.0,
-                "ECE": test["ece"],
-                "mask rate": last["mask_rate"],
-                "clipped": last["clipped_step_share"],
-                "π_T": report["prior"],
-                "π_U": report["unlabeled_prior"],
-            }
-        )
+        reports.append({
+            "val AUC": report["val"]["auc"], "AUC": test["auc"], "AP": test["ap"],
+            "F1 at 0.5": test["f1"] or 0.0, "F1, val threshold": at["f1"] or 0.0,
+            "ECE": test["ece"], "mask rate": last["mask_rate"],
+            "clipped": last["clipped_step_share"],
+            "π_T": report["prior"], "π_U": report["unlabeled_prior"],
+        })  # fmt: skip
         with np.load(folder / "test.npz") as saved:
             y, score, group = saved["y"], saved["score"], saved["micrograph"]
         weights = micrograph_weights(group.max() + 1, N_RESAMPLES, seed=0)
@@ -175,18 +172,15 @@ def print_table(part: str, names: list[str], seeds: list[int]) -> None:
     """Print a row a variant; differences are to `UPPER` with the same seeds."""
     columns = ("val AUC", "AUC", "AP", "F1 at 0.5", "F1, val threshold", "ECE", "mask rate",
                "clipped", "π_T", "π_U")  # fmt: skip
-    print("| variant | " + " | ".join(columns) + " | AUC - that of all labels | seeds' AUC |")
-    print("| --- " * (len(columns) + 3) + "|")
+    print_header("variant", *columns, "AUC - that of all labels", "seeds' AUC")
     for name in names:
         trained = seeds_of(part, name, seeds)
-        found, upper = figures(part, name, trained), figures(part, UPPER, trained)
-        cells = [f"{found[key]:.3f}" for key in columns]
-        low, high = interval(found["resampled"][:, 0])
-        cells[1] += f" [{low:.3f}, {high:.3f}]"
-        low, high = interval(found["resampled"][:, 0] - upper["resampled"][:, 0])
-        difference = f"{found['AUC'] - upper['AUC']:+.3f} [{low:+.3f}, {high:+.3f}]"
-        by_seed = ", ".join(f"{auc:.3f}" for auc in found["by_seed"])
-        print(f"| {name} | " + " | ".join(cells) + f" | {difference} | {by_seed} |")
+        own, upper = metrics(part, name, trained), metrics(part, UPPER, trained)
+        cells = [f"{own[key]:.3f}" for key in columns]
+        cells[1] = with_interval(own["AUC"], interval(own["resampled"][:, 0]))
+        low, high = interval(own["resampled"][:, 0] - upper["resampled"][:, 0])
+        difference = f"{own['AUC'] - upper['AUC']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        print_row(name, *cells, difference, ", ".join(f"{auc:.3f}" for auc in own["by_seed"]))
 
 
 def draw_figure(seeds: list[int]) -> None:
@@ -199,18 +193,17 @@ def draw_figure(seeds: list[int]) -> None:
     names = list(VARIANTS)[::-1]
     figure, axes = plt.subplots(1, 4, figsize=(13, 6), sharey=True, layout="constrained")
     for i, part in enumerate(PARTS):
-        found = {name: figures(part, name, seeds_of(part, name, seeds)) for name in names}
+        of = {name: metrics(part, name, seeds_of(part, name, seeds)) for name in names}
         auc, ece = axes[2 * i : 2 * i + 2]
         for y, name in enumerate(names):
             colour = "tab:green" if name.startswith(UPPER) else "tab:blue"
             colour = "tab:red" if name.startswith("U negative") else colour
-            auc.plot(interval(found[name]["resampled"][:, 0]), [y, y], color=colour, alpha=0.5)
-            auc.plot(
-                found[name]["by_seed"], [y] * len(found[name]["by_seed"]), ".", color=colour, ms=3
-            )
-            auc.plot(found[name]["AUC"], y, "o", color=colour)
-            ece.barh(y, found[name]["ECE"], color=colour, height=0.6)
-        auc.axvline(found[UPPER]["AUC"], color="tab:green", lw=0.8, ls=":")
+            auc.plot(interval(of[name]["resampled"][:, 0]), [y, y], color=colour, alpha=0.5)
+            by_seed = of[name]["by_seed"]
+            auc.plot(by_seed, [y] * len(by_seed), ".", color=colour, ms=3)
+            auc.plot(of[name]["AUC"], y, "o", color=colour)
+            ece.barh(y, of[name]["ECE"], color=colour, height=0.6)
+        auc.axvline(of[UPPER]["AUC"], color="tab:green", lw=0.8, ls=":")
         auc.set_xlabel(f"test AUC, {part}")
         ece.set_xlabel(f"calibration error, {part}")
     axes[0].set_yticks(range(len(names)), names)

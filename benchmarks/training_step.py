@@ -9,13 +9,13 @@ script/s: images a second of the scripts' own `train_one_epoch`, with loader, sa
 and optimiser, on a store of noise. bare/s: of the network alone, forward, backward and optimiser
 step on random numbers already in memory, as many views a step, in the same precision and layout.
 `ratio` is one to the other; on a CPU `CPU ratio` too, of the process's own seconds, which other
-work disturbs less (workers have theirs for themselves). `waits` is the share of the script's time
-in next(loader). The script in each of `WAYS` is also compared with the bare network in plain eager
-fp32 (x fp32, x tf32). Ways take turns; figures are medians over turns, ratios are made within one.
-CUDA graphs keep their memory: leave `graphs` out (--ways) where batches are large.
+work disturbs less (workers have theirs for themselves). `waits` is the fraction of the script's
+time in next(loader). The script in each of `WAYS` is also compared with the bare network in plain
+eager fp32 (x fp32, x tf32). Ways take turns; numbers are medians over turns, ratios are made within
+one. CUDA graphs keep their memory: leave `graphs` out (--ways) where batches are large.
 
-FLOPs are counted (torch.utils.flop_counter) and given as a share of what a large matmul reaches in
-the same precision. Intensity is FLOPs per byte that the operations of forward and backward read
+FLOPs are counted (torch.utils.flop_counter) and given as a fraction of what a large matmul reaches
+in the same precision. Intensity is FLOPs per byte that the operations of forward and backward read
 and write, each by itself as in eager mode; below the ridge, the rate of matmul over that of
 copying, memory is the limit.
 """
@@ -23,8 +23,6 @@ copying, memory is the limit.
 import argparse
 import copy
 import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -40,8 +38,16 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.active_learning import synchronise
-from benchmarks.data_path import write_store
+from benchmarks.common import (
+    ROOT,
+    machine,
+    new_parser,
+    noise,
+    print_conditions,
+    print_header,
+    print_row,
+    synchronise,
+)
 from picking.active_learning import train as active_training
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS as ACTIVE_METRICS
@@ -62,7 +68,6 @@ from picking.training import loop
 from picking.training.networks import build_network
 from picking.training.scoring import autocast
 
-ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = ("resnet18", "attention_unet", "unet")
 ENDLESS = 10**6  # steps of a run, so that the learning rate hardly falls
 QUICK = {"resnet18": "pu_real_quick.yaml", "unet": "active_learning_real_quick.yaml"}
@@ -136,15 +141,11 @@ def main() -> None:
     setting = {
         **{key: value for key, value in vars(args).items() if key != "json"},
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
+        **machine(),
     }
-    print(", ".join(f"{key} {value}" for key, value in setting.items()))
-    print("\n| " + " | ".join(COLUMNS) + " |\n" + "| --- " * len(COLUMNS) + "|")
+    print_conditions(setting)
+    print_header(*COLUMNS)
     rows: list[dict] = []
     for name in args.networks:
         for batch_size in args.batch_sizes:
@@ -152,8 +153,9 @@ def main() -> None:
                 measured = measure(args, name, batch_size, Path(folder))
             torch._dynamo.reset()
             for row in measured:
-                cells = (format(row[k], spec) if k in row else "" for k, spec in COLUMNS.items())
-                print("| " + " | ".join(cells) + " |", flush=True)
+                print_row(
+                    *(format(row[k], spec) if k in row else "" for k, spec in COLUMNS.items())
+                )
             rows += measured
     if args.json:
         report = {"conditions": setting, "rows": rows}
@@ -161,9 +163,7 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--device", default="auto")
     add("--scale", choices=SCALES, default="quick")
@@ -173,7 +173,7 @@ def parse_args() -> argparse.Namespace:
     add("--steps", type=int, default=10, help="of each way in each turn")
     add("--turns", type=int, default=15)
     add("--num-workers", type=int, default=0)
-    add("--json", type=Path, help="also write the figures to this file")
+    add("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
     if args.steps < 1 or args.turns < 1:
         parser.error("--steps and --turns from 1")
@@ -183,7 +183,7 @@ def parse_args() -> argparse.Namespace:
 def measure(
     args: argparse.Namespace, name: str, batch_size: int | None, folder: Path
 ) -> list[dict]:
-    """Return a row of figures for every way to run a network; the ways take turns."""
+    """Return a row of the table for every way to run a network; the ways take turns."""
     rows: dict[str, dict] = {}
     runs: dict[str, Callable[[], dict]] = {}
     for way in args.ways:
@@ -196,11 +196,11 @@ def measure(
         for way, run in runs.items():
             turns[way].append(run())
     for way, row in rows.items():
-        row |= figures(row, turns, way, args.steps)
+        row |= rates(row, turns, way, args.steps)
     return list(rows.values())
 
 
-def figures(row: dict, turns: dict[str, list[dict]], way: str, n_steps: int) -> dict:
+def rates(row: dict, turns: dict[str, list[dict]], way: str, n_steps: int) -> dict:
     """Return what follows from the seconds of all turns."""
     mine = turns[way]
 
@@ -356,11 +356,6 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
     data = Patches(cast(PatchStore, patches), side_px, config.augmentation)
     loader = batch_loader(data, sampler, args.num_workers, device)
     return network, (n_p + 2 * n_u, 1, side_px, side_px), epoch, loader
-
-
-def noise(path: Path, n: int, side_px: int) -> np.ndarray:
-    """Return a memory map, uint8 (n, side, side), written unless another way wrote it already."""
-    return np.load(path, mmap_mode="r") if path.exists() else write_store(path, n, side_px)
 
 
 def active_loop(config: ActiveConfig, args: argparse.Namespace, folder: Path) -> Loop:

@@ -1,4 +1,4 @@
-"""Does a network find a protein that it was trained without? Simulated, one left out at a time.
+"""Transfer to a protein that was not in training: simulated, one left out at a time.
 
     OMP_NUM_THREADS=1 python -m benchmarks.transfer --proteins SIM-001 SIM-003 --seeds 0 1
 
@@ -20,7 +20,14 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from benchmarks.picking import ROOT, script
+from benchmarks.common import (
+    ROOT,
+    new_parser,
+    print_header,
+    print_row,
+    script,
+    with_interval,
+)
 from picking.detection.thresholds import threshold_file
 from picking.errors import UserError, run_script
 from picking.files import read_json, write_atomically, write_json
@@ -34,14 +41,12 @@ SIMULATOR = (
     "--num-workers", 2,
 )  # fmt: skip
 ARMS = ("with", "without")
-FIGURES = ("AUC", "AP", "F1", "pick F1", "pick AP")
+METRICS = ("AUC", "AP", "F1", "pick F1", "pick AP")
 
 
 def main() -> None:
     """Run what is missing; print a row an arm, and the means over seeds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     add = parser.add_argument
     add("--proteins", nargs="+", default=["SIM-001", "SIM-003"], help="left out, one at a time")
     add("--seeds", nargs="+", type=int, default=[0])
@@ -65,19 +70,16 @@ def main() -> None:
     keys = ("micrographs", "backbone", "steps", "epochs", "diameter")
     settings = {key: getattr(args, key) for key in keys} | {"data_root": args.data_root.name}
     require_same_settings(folder, settings)
-    print(
-        "| protein | seed | arm | of X in training | val pick F1 |", " | ".join(FIGURES), "| min |"
-    )
-    print("| --- " * (len(FIGURES) + 6) + "|")
+    print_header("protein", "seed", "arm", "of X in training", "val pick F1", *METRICS, "min")
     for protein in args.proteins:
         results: dict[str, list[dict]] = {arm: [] for arm in ARMS}
         for seed in args.seeds:
             for arm in ARMS:
                 results[arm].append(result_of(args, record, folder, protein, seed, arm))
-                print(row(protein, seed, arm, results[arm][-1]), flush=True)
+                print_row(protein, seed, arm, *cells_of(results[arm][-1]))
         if len(args.seeds) > 1:
             for arm in ARMS:
-                print(row(protein, "mean", arm, mean_of(results[arm])))
+                print_row(protein, "mean", arm, *cells_of(mean_of(results[arm])))
 
 
 def require_same_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -97,7 +99,7 @@ def require_same_settings(folder: Path, settings: dict[str, Any]) -> None:
 def result_of(
     args: argparse.Namespace, record: dict, folder: Path, protein: str, seed: int, arm: str
 ) -> dict[str, Any]:
-    """Return the figures of an arm on one protein, training and scoring what is missing."""
+    """Return the metrics of an arm on one protein, training and scoring what is missing."""
     held_out = folder / f"without_{protein}_seed{seed}"
     run = held_out if arm == "without" else folder / f"with_seed{seed}"
     path = run / f"on_{protein}.json"
@@ -249,22 +251,19 @@ def mean_of(results: list[dict]) -> dict[str, Any]:
         key: statistics.mean(result[key] for result in results)
         for key in ("micrographs_of_protein", "val_pick_f1", "minutes")
     }
-    figures = [result["figures"] for result in results]
-    return {**mean, "intervals": {}, "figures": {
-        name: None if None in (values := [f[name] for f in figures]) else statistics.mean(values)
-        for name in FIGURES
-    }}  # fmt: skip
+    each = {name: [result["figures"][name] for result in results] for name in METRICS}
+    metrics = {k: None if None in values else statistics.mean(values) for k, values in each.items()}
+    return {**mean, "intervals": {}, "figures": metrics}
 
 
-def row(protein: str, seed: object, arm: str, result: dict) -> str:
-    """Return a line of the table."""
-    cells = [protein, str(seed), arm, f"{result['micrographs_of_protein']:g}"]
-    cells.append(f"{result['val_pick_f1']:.3f}")
-    for name in FIGURES:
-        value, interval = result["figures"][name], result["intervals"].get(name)
-        cell = "-" if value is None else f"{value:.3f}"
-        cells.append(cell + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""))
-    return f"| {' | '.join(cells)} | {result['minutes']:.1f} |"
+def cells_of(result: dict) -> list[str]:
+    """Return what the table shows of an arm's result."""
+    metrics = [
+        "-" if value is None else with_interval(value, result["intervals"].get(name))
+        for name, value in result["figures"].items()
+    ]
+    first = [f"{result['micrographs_of_protein']:g}", f"{result['val_pick_f1']:.3f}"]
+    return [*first, *metrics, f"{result['minutes']:.1f}"]
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What the scripts share, in rooms; arrows run downwards only (pyproject.toml, import-linter)."""
+"""What the scripts share, in rooms; imports run downwards only (pyproject.toml, import-linter)."""

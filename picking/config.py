@@ -2,7 +2,7 @@
 
 A misspelt key that is ignored in silence costs a day of computing. So every wrong key or value is
 an error that names the file, the key and the nearest valid one. The dataclass is the schema: its
-fields' types are checked, `Literal` lists the choices, and `number` adds a range.
+fields' types are checked, `Literal` lists the choices, and `ranged` adds a range.
 """
 
 import collections
@@ -27,7 +27,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother, _SHORT.maxlong = 3, 200, 200, 40
 
 
-def number(
+def ranged(
     default: Any, low: float = -math.inf, high: float = math.inf, above: bool = False
 ) -> Any:
     """Return a dataclass field for a number in [low, high]; with ``above``, in (low, high]."""
@@ -40,7 +40,7 @@ class DataConfig:
 
     dir: str = "data/cryotransformer_full_pu"
     batch_ratio: tuple[int, int] = (1, 4)
-    input_size_px: int = number(128, 16, 1024)
+    input_size_px: int = ranged(128, 16, 1024)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,69 +48,69 @@ class ModelConfig:
     """The network. A ResNet has dropout, a U-Net has width and depth."""
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet18_narrow", "unet"] = "resnet18"
-    dropout: float = number(0.3, 0, 0.95)
-    width: int = number(16, 1, 512)
-    depth: int = number(3, 1, 7)
+    dropout: float = ranged(0.3, 0, 0.95)
+    width: int = ranged(16, 1, 512)
+    depth: int = ranged(3, 1, 7)
 
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
     """The nnPU risk with two priors, and FixMatch consistency; see picking/training/losses.py."""
 
-    prior: float | Literal["actual", "pool"] = number("pool", 0, 1, above=True)
-    unlabeled_prior: float | Literal["data", "estimate"] = number("data", 0, 1)
+    prior: float | Literal["actual", "pool"] = ranged("pool", 0, 1, above=True)
+    unlabeled_prior: float | Literal["data", "estimate"] = ranged("data", 0, 1)
     one_prior: bool = False
     surrogate: Literal["logistic", "sigmoid"] = "logistic"
-    beta: float = number(0.0, 0)
-    gamma: float = number(1.0, 0, 1)
-    consistency_threshold: float = number(0.90, 0.5, 1)
-    lambda_consistency: float = number(1.0, 0)
-    rampup_epochs: int = number(0, 0)
+    beta: float = ranged(0.0, 0)
+    gamma: float = ranged(1.0, 0, 1)
+    consistency_threshold: float = ranged(0.90, 0.5, 1)
+    lambda_consistency: float = ranged(1.0, 0)
+    rampup_epochs: int = ranged(0, 0)
     distribution_alignment: bool = False
     adaptive_threshold: bool = False
-    estimate_steps: int = number(200, 1)
+    estimate_steps: int = ranged(200, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW and its learning rate."""
 
-    lr: float = number(0.001, 0, 1, above=True)
+    lr: float = ranged(0.001, 0, 1, above=True)
     scheduler: Literal["cosine", "constant"] = "cosine"
-    weight_decay: float = number(1e-4, 0, 1)
-    grad_clip: float = number(5.0, 0)
+    weight_decay: float = ranged(1e-4, 0, 1)
+    grad_clip: float = ranged(5.0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """How long training goes on, in which batches, and how exactly."""
 
-    epochs: int = number(100, 1)
-    batch_size: int = number(64, 2, 65_536)
-    early_stopping_patience: int = number(20, 1)
-    max_steps: int | None = number(None, 1)
-    seed: int = number(42, 0)
-    ema_decay: float = number(0.0, 0, 0.99999)
+    epochs: int = ranged(100, 1)
+    batch_size: int = ranged(64, 2, 65_536)
+    early_stopping_patience: int = ranged(20, 1)
+    max_steps: int | None = ranged(None, 1)
+    seed: int = ranged(42, 0)
+    ema_decay: float = ranged(0.0, 0, 0.99999)
     ema_teacher: bool = False
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
     deterministic: bool = False
-    checkpoint_every_steps: int = number(1000, 1)
-    eval_batch_size: int = number(256, 1)
-    bootstrap_samples: int = number(1000, 0, 100_000)
+    checkpoint_every_steps: int = ranged(1000, 1)
+    eval_batch_size: int = ranged(256, 1)
+    bootstrap_samples: int = ranged(1000, 0, 100_000)
 
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig:
     """Strengths of the weak and the strong view; see picking/training/augment.py."""
 
-    shift_px: int = number(4, 0, 64)
-    contrast: float = number(0.5, 0, 0.95)
-    brightness: float = number(0.5, 0, 5)
-    noise: float = number(0.5, 0, 5)
-    blur_px: float = number(1.5, 0, 1.5)
-    cutout: float = number(0.4, 0, 0.95)
+    shift_px: int = ranged(4, 0, 64)
+    contrast: float = ranged(0.5, 0, 0.95)
+    brightness: float = ranged(0.5, 0, 5)
+    noise: float = ranged(0.5, 0, 5)
+    blur_px: float = ranged(1.5, 0, 1.5)
+    cutout: float = ranged(0.4, 0, 0.95)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +139,8 @@ class SegmentationModelConfig:
     """The U-Net: the channels of its first level, and how often it halves the image."""
 
     name: Literal["attention_unet", "unet"] = "attention_unet"
-    width: int = number(64, 1, 512)
-    depth: int = number(4, 1, 7)
+    width: int = ranged(64, 1, 512)
+    depth: int = ranged(4, 1, 7)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,14 +148,14 @@ class ActiveLearningConfig:
     """Which images are labelled when, and which weights an iteration starts from."""
 
     strategy: str = "uncertainty"
-    iterations: int = number(10, 1, 1000)
-    initial_fraction: float = number(0.1, 0, 1, above=True)
+    iterations: int = ranged(10, 1, 1000)
+    initial_fraction: float = ranged(0.1, 0, 1, above=True)
     initial_labelled: str | None = None
-    query_fraction: float = number(0.1, 0, 1, above=True)
+    query_fraction: float = ranged(0.1, 0, 1, above=True)
     start: Literal["warm", "scratch", "shrink_perturb"] = "warm"
     initial_weights: str | None = None
-    full_epochs: int = number(100, 1)
-    target_f1: float = number(0.7303, 0, 1, above=True)
+    full_epochs: int = ranged(100, 1)
+    target_f1: float = ranged(0.7303, 0, 1, above=True)
     compare_queries: bool = True
 
 
@@ -164,45 +164,45 @@ class SegmentationLossConfig:
     """Focal + Dice: a preset of picking/training/losses.py; numbers override the preset's."""
 
     preset: Literal["default", "reference"] = "default"
-    focal_weight: float | None = number(None, 0)
-    dice_weight: float | None = number(None, 0)
-    alpha: float | None = number(None, 0, 1)
-    gamma: float | None = number(None, 0, 10)
+    focal_weight: float | None = ranged(None, 0)
+    dice_weight: float | None = ranged(None, 0)
+    alpha: float | None = ranged(None, 0, 1)
+    gamma: float | None = ranged(None, 0, 10)
 
 
 @dataclasses.dataclass(frozen=True)
 class PoolConsistencyConfig:
     """FixMatch on unlabeled images (picking/active_learning/unlabeled.py). Weight 0: off."""
 
-    weight: float = number(0.0, 0)
-    threshold: float = number(0.7, 0.5, 1)
-    ratio: int = number(1, 1, 64)
-    strength: float = number(1.0, 0, 10)
+    weight: float = ranged(0.0, 0)
+    threshold: float = ranged(0.7, 0.5, 1)
+    ratio: int = ranged(1, 1, 64)
+    strength: float = ranged(1.0, 0, 10)
 
 
 @dataclasses.dataclass(frozen=True)
 class ActiveOptimizerConfig:
     """AdamW, new in every iteration, with a cosine from lr to lr * final_lr_share."""
 
-    lr: float = number(0.001, 0, 1, above=True)
-    final_lr_share: float = number(0.01, 0, 1)
-    weight_decay: float = number(1e-4, 0, 1)
-    grad_clip: float = number(5.0, 0)
+    lr: float = ranged(0.001, 0, 1, above=True)
+    final_lr_share: float = ranged(0.01, 0, 1)
+    weight_decay: float = ranged(1e-4, 0, 1)
+    grad_clip: float = ranged(5.0, 0)
 
 
 @dataclasses.dataclass(frozen=True)
 class ActiveTrainingConfig:
     """How long training goes on, in which batches, and how exactly; epochs an iteration."""
 
-    epochs: int = number(30, 1)
-    batch_size: int = number(8, 1, 65_536)
-    seed: int = number(42, 0)
+    epochs: int = ranged(30, 1)
+    batch_size: int = ranged(8, 1, 65_536)
+    seed: int = ranged(42, 0)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     channels_last: bool = True
     compile: bool = False
     deterministic: bool = False
-    evaluate_every_epochs: int = number(1, 1)
-    eval_batch_size: int = number(8, 1)
+    evaluate_every_epochs: int = ranged(1, 1)
+    eval_batch_size: int = ranged(8, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,11 +210,11 @@ class WarpConfig:
     """Augmentation of images with masks (picking/training/warps.py). 0 switches a step off."""
 
     flip: bool = True
-    rotation_degrees: float = number(15.0, 0, 180)
-    elastic: float = number(0.02, 0, 0.2)
-    noise: float = number(0.3, 0, 5)
-    contrast: float = number(0.3, 0, 0.95)
-    gradient: float = number(0.5, 0, 5)
+    rotation_degrees: float = ranged(15.0, 0, 180)
+    elastic: float = ranged(0.02, 0, 0.2)
+    noise: float = ranged(0.3, 0, 5)
+    contrast: float = ranged(0.3, 0, 0.95)
+    gradient: float = ranged(0.5, 0, 5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,9 +247,7 @@ class _Loader(yaml.SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
-        self._require(
-            len(node.value) <= MOST_KEYS, f"a mapping of more than {MOST_KEYS} keys", node
-        )
+        self._require(len(node.value) <= MOST_KEYS, f"over {MOST_KEYS} keys in a mapping", node)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         self._require(len(node.value) <= MOST_DIGITS, f"over {MOST_DIGITS} digits", node)
@@ -346,11 +344,7 @@ def _merge(base: dict, change: dict) -> dict:
 def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
     """Return the dataclass of checked values; errors name keys with ``prefix`` before them."""
     hints = typing.get_type_hints(schema)
-    ranges = {
-        field.name: field.metadata["range"]
-        for field in dataclasses.fields(schema)  # type: ignore[arg-type]
-        if "range" in field.metadata
-    }
+    fields = {field.name: field for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in content.items():
         name = f"{prefix}{key}"
@@ -359,8 +353,9 @@ def _build(schema: type[T], content: dict, source: str, prefix: str) -> T:
             raise UserError(f"{source}: unknown key '{name}'; did you mean '{prefix}{nearest}'?")
         if not dataclasses.is_dataclass(hints[key]):
             values[key] = _checked(value, hints[key], source, name)
-            if key in ranges and isinstance(values[key], (int, float)):
-                _require_in_range(f"{source}: '{name}'", values[key], *ranges[key])
+            limits = fields[key].metadata.get("range")
+            if limits and isinstance(values[key], (int, float)):
+                _require_in_range(f"{source}: '{name}'", values[key], *limits)
         elif isinstance(value, dict):
             values[key] = _build(hints[key], value, source, f"{name}.")
         else:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -12,7 +13,7 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from picking.errors import UserError
 
-LARGEST_PX = 1e9  # no coordinate or size is as large, and larger whole numbers would overflow
+LARGEST_PX = 1e9  # coordinates and sizes are smaller; larger whole numbers would overflow
 
 # A killed run's worker processes hold its lock until they notice, within about a second.
 LOCK_PATIENCE_S = 5.0
@@ -50,6 +51,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_saved(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """Write atomically what ``save`` puts into a file that it is given, such as a picture."""
+    buffer = io.BytesIO()
+    save(buffer)
+    write_atomically(path, buffer.getvalue())
 
 
 @contextlib.contextmanager

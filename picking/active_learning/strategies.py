@@ -129,10 +129,13 @@ def random_stratified(pool: Pool, n: int, rng: np.random.Generator) -> Selection
 
 
 def diversity(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
-    """Choose by greedy k-centre; the score is the distance to the nearest labelled image."""
+    """Choose by greedy k-centre; the score is the distance to the nearest labelled image.
+
+    Features are compared by direction. Gonzalez 1985; Sener and Savarese 2018 (core-set).
+    """
     x = _normalised(pool.candidates.features)
     similarity = _similarity(x, _normalised(pool.labelled.features))
-    return _greedy_k_centre(x, similarity.copy(), n), _distance(similarity)
+    return _k_centre(x, similarity.copy(), n), _distance(similarity)
 
 
 def hybrid(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
@@ -147,7 +150,7 @@ def hybrid(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     if len(uncertain):
         similarity = np.maximum(similarity, _similarity(x, x[uncertain]))
     similarity[uncertain] = np.inf
-    return np.concatenate([uncertain, _greedy_k_centre(x, similarity, n - len(uncertain))]), scores
+    return np.concatenate([uncertain, _k_centre(x, similarity, n - len(uncertain))]), scores
 
 
 def badge(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
@@ -276,35 +279,22 @@ def overlaps(
     """
     fractions = {}
     for name in names:
-        if all(getattr(pool.candidates, extra) is not None for extra in strategy(name).extras):
-            other, _ = strategy(name).select(pool, len(chosen), query_rng(seed, name, iteration))
+        select, extras = strategy(name)
+        if all(getattr(pool.candidates, extra) is not None for extra in extras):
+            other, _ = select(pool, len(chosen), query_rng(seed, name, iteration))
             fractions[name] = len(np.intersect1d(chosen, other)) / len(chosen)
     return fractions
 
 
-def k_centre(features: np.ndarray, labelled_features: np.ndarray, n: int) -> np.ndarray:
-    """Choose n points, each the farthest from all that are labelled or chosen: int64 (n,).
+def _k_centre(x: np.ndarray, similarity: np.ndarray, n: int) -> np.ndarray:
+    """Choose n rows of the unit vectors ``x``, each time the one farthest from all centres.
 
-    ``features`` (n_pool, C) and ``labelled_features`` (m, C) are compared by direction alone. Of
-    equally far points the first is taken. With nothing labelled, the first choice is the point
-    nearest to the mean direction. Gonzalez 1985; Sener and Savarese 2018 (core-set).
+    ``similarity`` (n_pool,) is the cosine to the nearest centre so far, infinite for rows that are
+    chosen already; it is overwritten. Of equally far rows the first is taken.
     """
-    x = _normalised(features)
-    return _greedy_k_centre(x, _similarity(x, _normalised(labelled_features)), n)
-
-
-def _greedy_k_centre(x: np.ndarray, similarity: np.ndarray, n: int) -> np.ndarray:
-    """Choose n rows of the unit vectors ``x``, each time the one least similar to all centres.
-
-    ``similarity`` (n_pool,) is the cosine to the nearest centre so far, minus infinity where there
-    is no centre, infinite for rows that are chosen already. It is overwritten.
-    """
-    n = min(n, int((similarity < np.inf).sum()))
-    chosen = np.empty(n, dtype=np.int64)
-    for i in range(n):
+    chosen = np.empty(min(n, int((similarity < np.inf).sum())), dtype=np.int64)
+    for i in range(len(chosen)):
         position = similarity.argmin()
-        if np.isneginf(similarity[position]):
-            position = (x @ x.mean(axis=0)).argmax()
         # Not `@`, which may round copies of one row differently
         cosine = np.einsum("ij,j->i", x, x[position])
         np.maximum(similarity, cosine, out=similarity)

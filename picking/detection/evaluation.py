@@ -1,4 +1,4 @@
-"""Picks against the truth: read it, match it, print how good the picks are and write it down."""
+"""--evaluate: read the truth, match it with the picks, print and write the metrics."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from picking.detection.report import (
 )
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
-from picking.formats.frames import check_frame
+from picking.formats.frame_check import check_frame
 from picking.formats.micrographs import read_micrograph
 from picking.formats.paths import Paths, expand
 from picking.formats.picks import Picks, select
@@ -114,7 +114,7 @@ def report_quality(
         return
     write_json(output / "evaluation.json", {"margin_px": margin_px, **report})
     if ranked:
-        draw_pr_curve({"picks": matching.pr_curve(outcomes)}, output / "pr_curve.png")
+        draw_pr_curve(matching.pr_curve(outcomes), output / "pr_curve.png")
 
 
 def draw_outcomes(

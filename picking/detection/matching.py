@@ -9,7 +9,7 @@ Centres are (y, x) in px, in the JPEG's frame. What is counted:
   rearranged, without losing one, so that it finds a particle (an augmenting path). So at every
   threshold as many are matched as in the best one-to-one assignment of the picks above it, and one
   pass gives the whole curve. Precision, recall and F1 are what an optimal assignment gives;
-  average precision is that of the ranking, particles never found being missed at every threshold.
+  average precision is that of the ranking, particles never matched being missed at every threshold.
 - Micro metrics are of all micrographs together, macro ones the mean over EMPIAR ids.
 """
 
@@ -28,12 +28,12 @@ from picking.metrics.rates import PRCurve, interval, micrograph_weights, plain, 
 class Outcome:
     """One micrograph's picks and particles inside the margin, and which are which.
 
-    picks, truth: what counts. found: int (n_picks,), the row in ``truth`` or -1 for a false pick.
+    picks, truth: what counts. matched: int (n_picks,), the row in ``truth`` or -1 for a false pick.
     """
 
     picks: Picks
     truth: Picks
-    found: np.ndarray
+    matched: np.ndarray
 
 
 # Matching
@@ -51,15 +51,12 @@ def match_picks(
     if radius_px is None and not np.isfinite(truth.diameters_px).all():
         raise UserError(f"{truth.name}: the truth states no diameters: give --diameter")
     radius = truth.diameters_px / 2 if radius_px is None else radius_px
-    found = match(picks.centres_px, picks.scores, truth.centres_px, radius)
-    return Outcome(picks, truth, found)
+    matched = match(picks.centres_px, picks.scores, truth.centres_px, radius)
+    return Outcome(picks, truth, matched)
 
 
 def match(
-    picks_px: np.ndarray,
-    scores: np.ndarray,
-    truth_px: np.ndarray,
-    radius_px: float | np.ndarray,
+    picks_px: np.ndarray, scores: np.ndarray, truth_px: np.ndarray, radius_px: float | np.ndarray
 ) -> np.ndarray:
     """Match picks to particles one to one; return the particle of each pick or -1, int (n,).
 
@@ -71,9 +68,9 @@ def match(
     """
     from scipy.spatial import cKDTree
 
-    found = np.full(len(picks_px), -1)
+    matched = np.full(len(picks_px), -1)
     if not len(picks_px) or not len(truth_px):
-        return found
+        return matched
     near: list[list[int]] = [[] for _ in range(len(picks_px))]
     for j, rows in enumerate(cKDTree(picks_px).query_ball_point(truth_px, radius_px)):
         for i in rows:
@@ -82,14 +79,14 @@ def match(
     for i in np.argsort(-scores, kind="stable"):
         distance = np.hypot(*(truth_px[near[i]] - picks_px[i]).T)
         near[i] = [near[i][k] for k in np.argsort(distance, kind="stable")]
-        _augment(int(i), near, found, finder)
-    return found
+        _augment(int(i), near, matched, finder)
+    return matched
 
 
-def _augment(start: int, near: list[list[int]], found: np.ndarray, finder: np.ndarray) -> None:
+def _augment(start: int, near: list[list[int]], matched: np.ndarray, finder: np.ndarray) -> None:
     """Match pick ``start`` by the fewest rearrangements, if that unmatches none; in place.
 
-    near: the particles in reach of each pick; found, finder: particle of pick, pick of particle.
+    near: the particles in reach of each pick; matched, finder: particle of pick, pick of particle.
     """
     reached_from: dict[int, int] = {}  # particle -> the pick that it was first reached from
     queue = [start]
@@ -104,7 +101,7 @@ def _augment(start: int, near: list[list[int]], found: np.ndarray, finder: np.nd
             free = j
             while free >= 0:  # back to the start: each pick takes the particle it reached
                 pick = reached_from[free]
-                finder[free], found[pick], free = pick, free, int(found[pick])
+                finder[free], matched[pick], free = pick, free, int(matched[pick])
             return
 
 
@@ -155,7 +152,7 @@ def pick_metrics(
     counts = np.array([_counts(each, threshold) for each in outcomes]).reshape(-1, 3)
     resampled = rates(*(micrograph_weights(len(outcomes), n_bootstrap, seed) @ counts).T)
     best: dict[str, Any] | None = None
-    if has_scores(outcomes) and any(len(each.found) for each in outcomes):
+    if has_scores(outcomes) and any(len(each.matched) for each in outcomes):
         best_threshold = choose_threshold(pr_curve(outcomes))
         chosen = _summary(outcomes, best_threshold)
         best = {"threshold": best_threshold}
@@ -173,10 +170,10 @@ def pick_metrics(
             by_id.setdefault(ids.get(each.truth.name) or "unknown", []).append(each)
         per_id = {name: _summary(group, threshold) for name, group in sorted(by_id.items())}
         report["per_id"] = per_id
-        report["macro"] = {
-            name: _mean([metrics[name] for metrics in per_id.values()])
-            for name in ("precision", "recall", "f1", "ap")
-        }
+        report["macro"] = {}
+        for name in ("precision", "recall", "f1", "ap"):
+            known = [one[name] for one in per_id.values() if one[name] is not None]
+            report["macro"][name] = float(np.mean(known)) if known else None
     return report
 
 
@@ -186,11 +183,11 @@ def has_scores(outcomes: Sequence[Outcome]) -> bool:
 
 
 def pr_curve(outcomes: Sequence[Outcome]) -> PRCurve:
-    """Return the curve of all micrographs together; particles never found are missed throughout."""
+    """Return the curve of all micrographs; particles never matched are missed throughout."""
     if not has_scores(outcomes):
         raise UserError("the picks have no scores, so there is no curve: evaluate them as they are")
     scores = np.concatenate([[], *(each.picks.scores for each in outcomes)])
-    correct = np.concatenate([np.zeros(0, bool), *(each.found >= 0 for each in outcomes)])
+    correct = np.concatenate([np.zeros(0, bool), *(each.matched >= 0 for each in outcomes)])
     return PRCurve.of(scores, correct, sum(len(each.truth.centres_px) for each in outcomes))
 
 
@@ -215,11 +212,15 @@ def choose_threshold(curve: PRCurve, precision: float | None = None) -> float:
 
 
 def _counts(outcome: Outcome, threshold: float | None) -> tuple[int, int, int]:
-    """Return how many are called, how many of those found a particle, how many particles are."""
-    called = np.ones(len(outcome.found), dtype=bool)
+    """Return how many are called, how many of those are matched, how many particles are."""
+    called = np.ones(len(outcome.matched), dtype=bool)
     if threshold is not None:
         called = outcome.picks.scores >= threshold
-    return int(called.sum()), int((outcome.found[called] >= 0).sum()), len(outcome.truth.centres_px)
+    return (
+        int(called.sum()),
+        int((outcome.matched[called] >= 0).sum()),
+        len(outcome.truth.centres_px),
+    )
 
 
 def _summary(outcomes: Sequence[Outcome], threshold: float | None) -> dict[str, Any]:
@@ -233,8 +234,3 @@ def _summary(outcomes: Sequence[Outcome], threshold: float | None) -> dict[str, 
         **plain(rates(n_picks, n_found, n_truth)),
         "ap": pr_curve(outcomes).average_precision if has_scores(outcomes) else None,
     }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None

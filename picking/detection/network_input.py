@@ -1,4 +1,4 @@
-"""How a checkpoint's network wants a micrograph, and its scores of one that is prepared so."""
+"""How the checkpoint's network expects a micrograph, and the micrograph scaled to that."""
 
 import dataclasses
 import math
@@ -6,10 +6,8 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import numpy as np
 
-from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
 from picking.errors import UserError
 from picking.files import is_number
 from picking.formats.micrographs import (
@@ -33,21 +31,14 @@ class PatchInput:
     input_size_px: int
     diameter_px: float | None
 
-    def score(
-        self, path: Path, network: nn.Module, precision: str, device: torch.device
-    ) -> ScoreMap:
-        """Return the scores of windows of a patch's size all over the micrograph."""
-        image = read_micrograph(path)
-        sizes_px = self.patch_size_px, self.input_size_px
-        return classifier_map(network, image, *sizes_px, precision, device)
-
 
 @dataclasses.dataclass(frozen=True)
 class WindowInput:
     """Of a U-Net that learned from windows about picks: the micrograph at one scale.
 
     side_px: of what the network sees at once. scale: px of that per px of the micrograph.
-    diameter_px: of the particles there. disk: of what it learned about a pick, in diameters.
+    diameter_px: of the particles there. disk: diameter of the labelled disk
+    around a pick, in particle diameters.
     """
 
     side_px: int
@@ -55,20 +46,16 @@ class WindowInput:
     diameter_px: float
     disk: float
 
-    def score(
-        self, path: Path, network: nn.Module, precision: str, device: torch.device
-    ) -> ScoreMap:
-        """Return the score of every pixel of the scaled micrograph."""
-        size_px = image_size(path)
-        height, width = (max(1, round(n * self.scale)) for n in size_px)
+    def scaled(self, path: Path) -> np.ndarray:
+        """Return the micrograph at this scale, uint8 (h, w)."""
+        height, width = (max(1, round(n * self.scale)) for n in image_size(path))
         if height * width > MOST_PX:
             raise UserError(
                 f"{path} would be scaled to {width:,} x {height:,} px for such small "
                 "particles: check --diameter"
             )
         # As windows are made: not `read_scaled`, whose JPEGs come out a little different
-        scaled = scale_micrograph(read_micrograph(path), (height, width))
-        return segmentation_map(network, scaled, self.side_px, size_px, precision, device)
+        return scale_micrograph(read_micrograph(path), (height, width))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,24 +71,21 @@ class TileInput:
     disk: float
     diameter_px: None = None
 
-    def score(
-        self, path: Path, network: nn.Module, precision: str, device: torch.device
-    ) -> ScoreMap:
-        """Return the score of every pixel of the micrograph at the size of its tiles."""
-        size_px = image_size(path)
-        scaled = read_scaled(path, working_size(size_px, self.side_px, self.tiles, self.resize))
-        return segmentation_map(network, scaled, self.side_px, size_px, precision, device)
+    def scaled(self, path: Path) -> np.ndarray:
+        """Return the micrograph at the size of its tiles, uint8 (h, w)."""
+        size_px = working_size(image_size(path), self.side_px, self.tiles, self.resize)
+        return read_scaled(path, size_px)
 
 
-Input = PatchInput | WindowInput | TileInput
+NetworkInput = PatchInput | WindowInput | TileInput
 # What a checkpoint must say of its input
 OF_PATCHES = {"patch_size_px": int, "input_size_px": int}
 OF_WINDOWS = {**OF_PATCHES, "scale": float, "diameter_px": float, "reach_px": float}
 OF_TILES = {"side_px": int, "tiles": int, "resize": str, "disk": float}
 
 
-def input_of(checkpoint: dict[str, Any], source: str) -> Input:
-    """Return how a checkpoint's network wants its input; errors name ``source``.
+def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
+    """Return how a checkpoint's network expects a micrograph; errors name ``source``.
 
     Raises `UserError` when it is no model to pick with, when the input is not described, and when
     a number there is absurd.

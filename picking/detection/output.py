@@ -1,4 +1,4 @@
-"""The folder that picks go into: how it was begun, which micrographs are done, the summary.
+"""Bookkeeping of the folder of picks, for --resume: arguments, micrographs done; the summary.
 
 scored/<micrograph>.npz holds a micrograph's picks at any threshold, and of which file they are. It
 is written last of a micrograph's files, so what is there is done.
@@ -23,6 +23,7 @@ from picking.files import (
     sha256,
     write_atomically,
     write_json,
+    write_saved,
 )
 from picking.formats.paths import Paths
 from picking.formats.picks import Picks
@@ -54,7 +55,7 @@ def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
 def not_done(folder: Path, micrographs: Paths) -> list[str]:
     """Return the names of the micrographs that are still to be picked, and print how many are done.
 
-    To be picked again is what another file was picked of under this name.
+    A micrograph is picked again if its file changed since.
     """
     left, replaced = [], []
     for name, path in micrographs.items():
@@ -69,8 +70,8 @@ def not_done(folder: Path, micrographs: Paths) -> list[str]:
         print(f"{done} of {len(micrographs)} micrographs are done already")
     if replaced:
         print(
-            f"Picking again what is another file than the one picked under its name, or may be: "
-            f"{len(replaced)} micrographs (e.g. {replaced[0]})"
+            f"Picking again {len(replaced)} micrographs whose files have changed, or may have "
+            f"(e.g. {replaced[0]})"
         )
     return left
 
@@ -85,15 +86,13 @@ def save_picks(folder: Path, picks: Picks, micrograph: Path) -> None:
     make_folder(folder / "scored")
     status = micrograph.stat()
     of_file = (str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes()))
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        centres_px=picks.centres_px,
-        scores=picks.scores,
-        diameters_px=picks.diameters_px,
-        of_file=np.array(of_file),
-    )
-    write_atomically(scored(folder, picks.name), buffer.getvalue())
+    arrays: dict[str, Any] = {
+        "centres_px": picks.centres_px,
+        "scores": picks.scores,
+        "diameters_px": picks.diameters_px,
+        "of_file": np.array(of_file),
+    }
+    write_saved(scored(folder, picks.name), lambda file: np.savez(file, **arrays))
 
 
 def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:

@@ -10,10 +10,11 @@ from torch import nn
 
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import peaks
-from picking.detection.network_input import Input, PatchInput, WindowInput, input_of
-from picking.detection.score_map import ScoreMap
+from picking.detection.network_input import NetworkInput, PatchInput, WindowInput, input_of
+from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
 from picking.errors import UserError, raise_if_stopped
 from picking.files import sha256
+from picking.formats.micrographs import image_size, read_micrograph
 from picking.formats.picks import Picks
 from picking.runs import checkpoints
 from picking.runs.checkpoints import load_checkpoint
@@ -29,7 +30,7 @@ class Picker(NamedTuple):
     path: Path
     checksum: str
     network: nn.Module
-    input: Input
+    input: NetworkInput
     thresholds: dict[str, float]
     precision: str
     device: torch.device
@@ -96,11 +97,17 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[ScoreMap, Pick
     Raises `UserError` when the file is no micrograph or the scores are not finite.
     """
     raise_if_stopped()
-    scores = picker.input.score(path, picker.network, picker.precision, picker.device)
+    wants, how = picker.input, (picker.precision, picker.device)
+    if isinstance(wants, PatchInput):
+        sizes_px = wants.patch_size_px, wants.input_size_px
+        scores = classifier_map(picker.network, read_micrograph(path), *sizes_px, *how)
+    else:
+        size_px = image_size(path)
+        scaled = wants.scaled(path)
+        scores = segmentation_map(picker.network, scaled, wants.side_px, size_px, *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
-    if isinstance(picker.input, PatchInput):
+    if isinstance(wants, PatchInput):
         return scores, peaks.classifier_picks(scores, path.name, diameter_px)
-    pixel_threshold = picker.thresholds.get("threshold") or 0.5
-    disk = picker.input.disk
-    return scores, peaks.segmentation_picks(scores, path.name, diameter_px, disk, pixel_threshold)
+    threshold = picker.thresholds.get("threshold") or 0.5
+    return scores, peaks.segmentation_picks(scores, path.name, diameter_px, wants.disk, threshold)

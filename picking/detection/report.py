@@ -1,4 +1,4 @@
-"""What is shown of picks: the precision-recall curve, overlays, counts against the threshold."""
+"""Pictures and tables of picks: precision-recall curve, overlays, counts at thresholds."""
 
 import csv
 import io
@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from picking.detection.matching import Outcome, has_scores, pr_curve
-from picking.files import write_atomically
+from picking.files import write_atomically, write_saved
 from picking.formats.picks import Picks
 from picking.metrics.rates import PRCurve
 
@@ -18,18 +19,16 @@ LINE_PX = 2
 UNKNOWN_RADIUS_PX = 8  # of a circle where the diameter is not known
 # After Okabe and Ito: hues that colour-blind readers can tell apart, on grey too.
 COLOURS = {"true": "#56B4E9", "false": "#D55E00", "missed": "#F0E442"}
-CURVE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#000000")
-CURVE_DASHES = ("-", "--", "-.", ":")
+CURVE_COLOUR = "#0072B2"
 F1_LINES = (0.5, 0.6, 0.7, 0.8, 0.9)
 N_THRESHOLDS = 19
 TABLE = ("threshold", "picks", "per_micrograph", "precision", "recall", "f1")
 
 
-def draw_pr_curve(curves: Mapping[str, PRCurve], path: Path) -> None:
-    """Draw precision against recall into ``path``, a PNG: a line for each of ``curves``, by label.
+def draw_pr_curve(curve: PRCurve, path: Path) -> None:
+    """Draw precision against recall into ``path``, a PNG; nothing without particles or picks.
 
-    A dot marks the highest F1; grey lines join points of equal F1. Curves without particles or
-    picks have nothing to draw and are left out.
+    A dot marks the highest F1; grey lines join points of equal F1.
     """
     from matplotlib.figure import Figure
 
@@ -39,53 +38,42 @@ def draw_pr_curve(curves: Mapping[str, PRCurve], path: Path) -> None:
         recall = np.linspace(f1 / (2 - f1), 1, 100)  # where precision is 1, and on
         axis.plot(recall, f1 * recall / (2 * recall - f1), color="#BBBBBB", lw=0.8, zorder=1)
         axis.annotate(f"F1 {f1:g}", (1, f1 / (2 - f1)), color="#888888", fontsize=8)
-    shown = {label: curve for label, curve in curves.items() if curve.n_positive and len(curve.f1)}
-    for k, (label, curve) in enumerate(shown.items()):
+    if curve.n_positive and len(curve.f1):
         best = int(np.argmax(curve.f1))
-        colour = CURVE_COLOURS[k % len(CURVE_COLOURS)]
-        axis.plot(
-            curve.recall,
-            curve.precision,
-            color=colour,
-            ls=CURVE_DASHES[k % len(CURVE_DASHES)],
-            label=f"{label}: AP {curve.average_precision:.3f}, best F1 {curve.f1[best]:.3f}",
-        )
-        axis.plot(curve.recall[best], curve.precision[best], "o", color=colour)
+        label = f"picks: AP {curve.average_precision:.3f}, best F1 {curve.f1[best]:.3f}"
+        axis.plot(curve.recall, curve.precision, color=CURVE_COLOUR, label=label)
+        axis.plot(curve.recall[best], curve.precision[best], "o", color=CURVE_COLOUR)
+        axis.legend(loc="lower left", frameon=False)
     axis.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.01))
     axis.spines[["top", "right"]].set_visible(False)
-    if shown:
-        axis.legend(loc="lower left", frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: figure.savefig(file, format="png"))
 
 
-def draw_picks(image: np.ndarray, picks: Picks, path: Path, with_scores: bool = False) -> None:
-    """Draw picks as circles of their diameter over the micrograph, uint8 (h, w), into a PNG."""
+def draw_picks(image: np.ndarray, picks: Picks, path: Path) -> None:
+    """Draw picks as circles of their diameter over the micrograph, uint8 (h, w), into a PNG.
+
+    Scores stand beside the circles.
+    """
     marks = [("true", picks, np.ones(len(picks.centres_px), dtype=bool))]
-    _draw_overlay(image, marks, f"{picks.name}: {len(picks.centres_px)} picks", path, with_scores)
+    _draw_overlay(image, marks, f"{picks.name}: {len(picks.centres_px)} picks", path, True)
 
 
-def draw_outcome(
-    image: np.ndarray, outcome: Outcome, path: Path, with_scores: bool = False
-) -> None:
+def draw_outcome(image: np.ndarray, outcome: Outcome, path: Path) -> None:
     """Draw true, false and missed picks in three colours over the micrograph, uint8 (h, w).
 
     Only what is inside the margin is drawn, since nothing else counts. For the picks above a
     threshold give the outcome of those alone.
     """
-    hit = outcome.found >= 0
+    hit = outcome.matched >= 0
     missed = np.ones(len(outcome.truth.centres_px), dtype=bool)
-    missed[outcome.found[hit]] = False
+    missed[outcome.matched[hit]] = False
     marks = [("missed", outcome.truth, missed), ("false", outcome.picks, ~hit)]
     marks.append(("true", outcome.picks, hit))
-    _draw_overlay(image, marks, outcome.truth.name, path, with_scores)
+    _draw_overlay(image, marks, outcome.truth.name, path, False)
 
 
 def threshold_rows(
-    picks: Sequence[Picks],
-    outcomes: Sequence[Outcome] | None = None,
-    chosen: float | None = None,
+    picks: Sequence[Picks], outcomes: Sequence[Outcome] | None = None, chosen: float | None = None
 ) -> list[dict[str, float | int | None]]:
     """Return how many picks there are at a range of thresholds, a row each, keys of `TABLE`.
 
@@ -144,8 +132,6 @@ def _draw_overlay(
     with_scores: bool,
 ) -> None:
     """Draw circles of each kind, at the rows given, and say below how many there are."""
-    from PIL import Image, ImageDraw, ImageFont
-
     height, width = image.shape
     scale = min(1.0, MAX_OVERLAY_PX / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -174,6 +160,4 @@ def _draw_overlay(
     for text, colour in [(title, "white"), *(legend if len(marks) > 1 else [])]:
         draw.text((x_text, size[1] + strip_px / 2), text, fill=colour, font=font, anchor="lm")
         x_text += draw.textlength(text, font=font) + 24
-    buffer = io.BytesIO()
-    canvas.save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: canvas.save(file, "PNG"))

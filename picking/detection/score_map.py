@@ -20,15 +20,15 @@ All numbers are of the validation micrographs of EMPIAR-10017.
 """
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 
-from picking.files import write_atomically
+from picking.files import write_saved
 from picking.training.augment import STD_FLOOR_GREY, to_float
 from picking.training.scoring import autocast
 
@@ -66,11 +66,8 @@ class ScoreMap:
 
 def write_heatmap(scores: ScoreMap, path: Path) -> None:
     """Write the probabilities as a grey PNG, a pixel for each cell; white is 1."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.rint(scores.probability() * 255).astype(np.uint8)).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    image = Image.fromarray(np.rint(scores.probability() * 255).astype(np.uint8))
+    write_saved(path, lambda file: image.save(file, "PNG"))
 
 
 # The classifier
@@ -142,8 +139,6 @@ def _working_image(
 
     Returns uint8 of ``size_px``, means over ``ratio`` x ``ratio`` px as `Patches.logits` takes.
     """
-    from PIL import Image
-
     half = patch_size_px // 2
     needed = [int(np.ceil(n * ratio)) for n in size_px]
     after = [max(0, m - n - half) for m, n in zip(needed, image.shape, strict=True)]

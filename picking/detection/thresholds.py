@@ -1,7 +1,7 @@
 """The threshold from which a candidate is a pick: chosen once, kept beside the checkpoint.
 
-<checkpoint>.threshold.json holds it with the checksum of the weights that it was chosen for: what
-is chosen later does not change the checkpoint, so folders of picks that were begun with it go on.
+<checkpoint>.threshold.json holds it with the checksum of the weights that it was chosen for. The
+checkpoint file stays unchanged, so --resume still works after a new choice.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from picking.detection import matching
 from picking.detection.picker import Picker
 from picking.errors import UserError
 from picking.files import is_number, read_json, sha256, write_json
@@ -67,15 +66,6 @@ def folder_to_lock(checkpoint: Path) -> Path:
     """Return the folder of the checkpoint's run, which training locks, or the checkpoint's own."""
     run = checkpoint.parent.parent
     return run if (run / "config.yaml").exists() else checkpoint.parent
-
-
-def best_threshold(
-    outcomes: Sequence[matching.Outcome], precision: float | None
-) -> tuple[float, dict[str, Any]]:
-    """Return the threshold of the highest F1, or of a precision, and the metrics there."""
-    threshold = matching.choose_threshold(matching.pr_curve(outcomes), precision)
-    metrics = matching.pick_metrics(outcomes, threshold, n_bootstrap=0)
-    return threshold, {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
 
 
 def threshold_for_count(picks: Sequence[Picks], expected_particles: float) -> float:

@@ -36,9 +36,9 @@ class Split:
     source: str
     annotations_hash: str
     images_hash: str
-    n_images_unannotated: int
-    n_images_missing: int
-    n_annotations_orphaned: int
+    n_images_unannotated: int = 0
+    n_images_missing: int = 0
+    n_annotations_orphaned: int = 0
 
 
 def find_splits(data_root: Path, asked: Iterable[str] | None = None) -> list[str]:
@@ -84,7 +84,9 @@ def read_split(data_root: Path, split: str) -> Split:
         if path is None:
             missing.append(m.name)
         else:
-            empiar_id = ids.get(path.stem) or _folder_id(path, folder)
+            # Else of the folder that is named by it, e.g. train/10017/a.jpg
+            of_folder = (part for part in path.relative_to(folder).parts[:-1] if part.isdigit())
+            empiar_id = ids.get(path.stem) or next(of_folder, None)
             members.append(dataclasses.replace(m, path=path, empiar_id=empiar_id))
     members.sort(key=lambda m: m.name)
     images = {path.with_suffix("") for path in by_name.values()}
@@ -193,19 +195,14 @@ def _read_mapping(path: Path) -> dict[str, str]:
     return {Path(row["file_name"]).stem: row["empiar_id"].strip() for row in rows}
 
 
-def _folder_id(path: Path, folder: Path) -> str | None:
-    """Return the EMPIAR id when the image lies in a folder named by it, e.g. train/10017/a.jpg."""
-    return next((part for part in path.relative_to(folder).parts[:-1] if part.isdigit()), None)
-
-
 def _locate(path: Path, folder: Path, by_name: dict[str, Path]) -> Path | None:
     """Return the image's file; CryoTransformer writes .jpg names whatever the source was."""
     if not path.is_file():
         name = path.relative_to(folder).with_suffix("")
-        found = by_name.get(name.as_posix()) or by_name.get(name.name)
-        if found is None:
+        there = by_name.get(name.as_posix()) or by_name.get(name.name)
+        if there is None:
             return None
-        path = found
+        path = there
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{path} is a link out of {folder}: copy the image into the folder")
     return path

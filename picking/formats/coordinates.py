@@ -1,22 +1,21 @@
 """Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one record per micrograph, and back.
 
 Files of RELION, cryoSPARC, EMAN and crYOLO are in the MRC's frame; CryoPPP's CSV and COCO are in
-the JPEG's, as everything inside the project is. The frame is turned here, once on the way in and
-once on the way out.
+the JPEG's, as everything inside the project is. y is flipped here, once on the way in and once on
+the way out.
 """
 
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from picking.errors import UserError
 from picking.files import write_atomically
 from picking.formats.coco import coco_text, read_coco
 from picking.formats.cryoppp_csv import csv_text, read_csv
 from picking.formats.micrographs import SUFFIXES
-from picking.formats.picks import Picks, inside, turn
+from picking.formats.picks import Picks, flip_y, inside
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 
 FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
@@ -25,14 +24,6 @@ OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
 # What cryoSPARC puts before a name, and what it and RELION put behind.
 UID = re.compile(r"^\d+_")
 TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?)?$")
-
-
-class Matched(NamedTuple):
-    """Picks and truth of the same micrographs, and the names of micrographs with only one."""
-
-    pairs: list[tuple[Picks, Picks]]
-    without_picks: list[str]
-    without_truth: list[str]
 
 
 def read_picks(
@@ -50,7 +41,7 @@ def read_picks(
         paths: .star, .box, .cbox, .csv and .json files; a file without a column of micrographs is
             named after its micrograph.
         sizes_px: (height, width) of the micrographs, by file name, without which y cannot be
-            turned. Names in the files are looked up among these, whatever their folder and
+            flipped. Names in the files are looked up among these, whatever their folder and
             suffix, with or without cryoSPARC's leading number.
         frame: `jpeg` or `mrc`, what the files are in if that is not what `FRAMES` says.
         only_known: leave out picks of micrographs that are not in ``sizes_px``.
@@ -60,10 +51,8 @@ def read_picks(
             a size that is not the stated one, more than a tenth of a micrograph's centres
             outside it, and when nothing is known of all that ``only_known`` asks for.
     """
-    if frame not in (None, "mrc", "jpeg"):
-        raise UserError(f"frame '{frame}' is unknown: it is mrc or jpeg")
-    find = _finder(sizes_px)
-    found: dict[str, Picks] = {}
+    known_name = _finder(sizes_px)
+    by_name: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
     unknown = []
     for path in paths:
@@ -73,8 +62,8 @@ def read_picks(
         if not path.is_file():
             raise UserError(f"{path} is not there: check the path")
         file_frame = frame or FRAMES[suffix]
-        for picks in _read(path, suffix):
-            name = find(picks.name)
+        for picks in READERS[suffix](path):
+            name = known_name(picks.name)
             nothing = not len(picks.centres_px) and picks.size_px is None
             if name is None and (only_known or nothing):
                 unknown.append(picks.name)
@@ -87,16 +76,16 @@ def read_picks(
                 )
             size_px = sizes_px[name] if name else picks.size_px
             name = name or picks.name
-            if name in found:
+            if name in by_name:
                 raise UserError(
                     f"{path} has picks of {name} (as '{picks.name}'), and so has {sources[name]}: "
                     "give one of them"
                 )
-            found[name] = _in_jpeg_frame(picks, name, size_px, file_frame)
+            by_name[name] = _in_jpeg_frame(picks, name, size_px, file_frame)
             sources[name] = path
-    if only_known and unknown and not found:
-        raise _no_overlap("picks", unknown, "micrographs", sizes_px)
-    return list(found.values())
+    if only_known and unknown and not by_name:
+        raise _no_overlap(unknown, "micrographs", sizes_px)
+    return list(by_name.values())
 
 
 def write_picks(
@@ -108,12 +97,9 @@ def write_picks(
     <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph. STAR names the
     MRC, whatever the image was. Files that are there are replaced.
 
-    Raises `UserError` for an unknown format, for two micrographs of one stem, and where a size
-    (all but CSV) or a diameter (all but STAR) is unknown.
+    Raises `UserError` for two micrographs of one stem, and where a size (all but CSV) or a
+    diameter (all but STAR) is unknown.
     """
-    for name in formats:
-        if name not in FORMATS:
-            raise UserError(f"format '{name}' is unknown: there are {', '.join(FORMATS)}")
     by_stem: dict[str, Picks] = {}
     for p in picks:
         if by_stem.setdefault(_stem(p.name), p) is not p:
@@ -134,18 +120,21 @@ def write_picks(
     return list(contents)
 
 
-def match_names(picks: Sequence[Picks], truth: Sequence[Picks]) -> Matched:
+def match_names(
+    picks: Sequence[Picks], truth: Sequence[Picks]
+) -> tuple[list[tuple[Picks, Picks]], list[str], list[str]]:
     """Pair picks with the truth of the same micrograph, in the truth's order.
 
-    A file of many does not name a micrograph without picks, so the caller must judge whether there
-    are none or nobody looked. Raises `UserError`, with both lists, when no name is
-    in both, and when two picks are of one micrograph.
+    Returns the pairs and the names of micrographs without picks and of those without truth. A file
+    of many does not name a micrograph without picks, so the caller must judge whether there are
+    none or nobody looked. Raises `UserError` when no name is in both, and when two picks are of one
+    micrograph.
     """
-    find = _finder([t.name for t in truth])
+    known_name = _finder([t.name for t in truth])
     by_name: dict[str, Picks] = {}
     without_truth = []
     for p in picks:
-        name = find(p.name)
+        name = known_name(p.name)
         if name is None:
             without_truth.append(p.name)
         elif name in by_name:
@@ -155,23 +144,22 @@ def match_names(picks: Sequence[Picks], truth: Sequence[Picks]) -> Matched:
         else:
             by_name[name] = p
     if not by_name:
-        raise _no_overlap("picks", without_truth, "truth", [t.name for t in truth])
-    return Matched(
-        pairs=[(by_name[t.name], t) for t in truth if t.name in by_name],
-        without_picks=[t.name for t in truth if t.name not in by_name],
-        without_truth=without_truth,
-    )
+        raise _no_overlap(without_truth, "truth", [t.name for t in truth])
+    pairs = [(by_name[t.name], t) for t in truth if t.name in by_name]
+    return pairs, [t.name for t in truth if t.name not in by_name], without_truth
 
 
 # One file
 
 
-def _read(path: Path, suffix: str) -> list[Picks]:
-    """Read a file of picks in its own frame."""
-    if suffix == ".json":  # an image whose only boxes have no area was not annotated
-        return [p for p in read_coco(path)[0] if len(p.centres_px) or not p.n_zero_area]
-    readers = {".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv}
-    return readers[suffix](path)
+def _annotated(path: Path) -> list[Picks]:
+    """Read a COCO JSON; an image whose only boxes have no area was not annotated."""
+    return [p for p in read_coco(path)[0] if len(p.centres_px) or not p.n_zero_area]
+
+
+READERS: dict[str, Callable[[Path], list[Picks]]] = {
+    ".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".json": _annotated
+}  # fmt: skip
 
 
 def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, frame: str) -> Picks:
@@ -182,9 +170,9 @@ def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, fra
     known = dataclasses.replace(picks, name=name, size_px=size_px)
     if size_px is None:
         return known
-    turned = turn(known) if frame == "mrc" else known
-    inside(dataclasses.replace(turned, size_px=picks.size_px), size_px)
-    return turned
+    flipped = flip_y(known) if frame == "mrc" else known
+    inside(dataclasses.replace(flipped, size_px=picks.size_px), size_px)
+    return flipped
 
 
 def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
@@ -193,11 +181,12 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
         return csv_text(picks, [p.name for p in picks] if one_file else None)
     if name == "coco":
         return coco_text(picks)
-    turned = [turn(p) for p in picks]
+    flipped = [flip_y(p) for p in picks]
     if name == "star":
         paths = [PurePosixPath(p.name) for p in picks]
-        return star_text(turned, [str(path.with_name(f"{_stem(path.name)}.mrc")) for path in paths])
-    return box_text(turned[0]) if name == "box" else cbox_text(turned[0])
+        mrcs = [str(path.with_name(f"{_stem(path.name)}.mrc")) for path in paths]
+        return star_text(flipped, mrcs)
+    return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
 
 
 # Names
@@ -209,31 +198,32 @@ def _stem(name: str) -> str:
     return path.stem if path.suffix.lower() in (*SUFFIXES, ".mrcs", ".eer") else path.name
 
 
-def _core(name: str) -> str:
-    return TAIL.sub("", _stem(name))
-
-
 def _finder(known: Iterable[str]) -> Callable[[str], str | None]:
     """Return a function from a name in a file of picks to the one of ``known`` it means, or None.
 
     The two may differ in folder, suffix and tail, and one of them may have cryoSPARC's leading
     number; but not both, since 001_a is not 002_a. The closest likeness counts.
     """
-    whole = {name: [name] for name in known}
-    by_stem: dict[str, list[str]] = {}
-    by_core: dict[str, list[str]] = {}
-    by_bare: dict[str, list[str]] = {}
-    for name in whole:
-        by_stem.setdefault(_stem(name), []).append(name)
-        by_core.setdefault(_core(name), []).append(name)
-        by_bare.setdefault(UID.sub("", _core(name)), []).append(name)
+
+    def forms(name: str) -> tuple[str, str, str, str]:
+        """Return a name as it is, without folder and suffix, without tail, and without number."""
+        stem = _stem(name)
+        core = TAIL.sub("", stem)
+        return name, stem, core, UID.sub("", core)
+
+    tables: list[dict[str, list[str]]] = [{}, {}, {}, {}]
+    for name in dict.fromkeys(known):
+        for table, form in zip(tables, forms(name), strict=True):
+            table.setdefault(form, []).append(name)
 
     def find(name: str) -> str | None:
         """Return the known name, None without one; raises `UserError` where several fit."""
-        core = _core(name)
-        ways = ((_stem(name), by_stem), (core, by_core), (UID.sub("", core), by_core))
-        for key, table in ((name, whole), *ways, (core, by_bare)):
-            names = table.get(key, [])
+        whole, stem, core, bare = forms(name)
+        of_whole, of_stem, of_core, of_bare = tables
+        for form, table in (
+            (whole, of_whole), (stem, of_stem), (core, of_core), (bare, of_core), (core, of_bare)
+        ):  # fmt: skip
+            names = table.get(form, [])
             if len(names) > 1:
                 raise UserError(f"'{name}' could be any of {_few(names)}: rename the micrographs")
             if names:
@@ -249,10 +239,8 @@ def _few(names: Iterable[str]) -> str:
     return (", ".join(names[:3]) or "none") + more
 
 
-def _no_overlap(
-    what: str, names: Iterable[str], other: str, other_names: Iterable[str]
-) -> UserError:
+def _no_overlap(names: Iterable[str], other: str, other_names: Iterable[str]) -> UserError:
     return UserError(
-        f"no micrograph is in both: {what} are of {_few(names)}; {other}: {_few(other_names)}: "
+        f"no micrograph is in both: picks are of {_few(names)}; {other}: {_few(other_names)}: "
         "give files of the same micrographs"
     )

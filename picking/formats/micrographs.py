@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from picking.errors import UserError
 
@@ -24,6 +25,9 @@ SUFFIXES = (*PILLOW_SUFFIXES, ".mrc")
 LOWPASS_SIGMA_PX = 2.0
 CONTRAST_PERCENTILES = (0.5, 99.5)
 
+# Pillow's bicubic widens with the scale. Of the sharp filters it agrees best with a JPEG that is
+# decoded at reduced scale.
+SCALING_FILTER = Image.Resampling.BICUBIC
 # Scaling down, px are averaged by whole numbers first, to no less than this times the size wanted:
 # a third of the time, and 0.2 grey levels off on average.
 REDUCING_GAP = 1.5
@@ -44,15 +48,9 @@ class UnreadableImage(UserError):
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) in px from the file's header, without decoding the image.
-
-    Raises `UnreadableImage` when the file is no micrograph.
-    """
-    if path.suffix.lower() == ".mrc":
-        with _open_mrc(path) as mrc:
-            return _single_section(mrc.data, path).shape
-    with _open_pillow(path) as image:
-        return image.height, image.width
+    """Return (height, width) in px from the file's header; raises `UnreadableImage`."""
+    with _opened(path) as image:
+        return _section(image, path).shape if _is_mrc(path) else (image.height, image.width)
 
 
 def read_micrograph(path: Path) -> np.ndarray:
@@ -61,25 +59,23 @@ def read_micrograph(path: Path) -> np.ndarray:
     8-bit images come as they are (CryoTransformer's JPEGs are denoised already); images with more
     depth, MRCs among them, go through `raw_to_uint8`. Raises `UnreadableImage`.
     """
-    if path.suffix.lower() == ".mrc":
-        with _open_mrc(path) as mrc:
-            # MRC frame -> JPEG frame
-            raw = np.flipud(_single_section(mrc.data, path)).astype(np.float32)
-        return _checked_raw_to_uint8(raw, path)
-    with _open_pillow(path) as image, _damage_named(path):
-        if image.mode[0] in "IF":  # 16- or 32-bit grey
-            return _checked_raw_to_uint8(np.asarray(image, dtype=np.float32), path)
-        if image.format == "JPEG" and image.mode == "L":
-            grey = _decode_grey_jpeg(path)
-            if grey is not None:
-                return grey
-        return np.asarray(image.convert("L"))
+    with _opened(path) as image:
+        if _is_mrc(path):
+            raw = np.flipud(_section(image, path)).astype(np.float32)  # MRC frame -> JPEG frame
+        elif image.mode[0] in "IF":  # 16- or 32-bit grey
+            raw = np.asarray(image, dtype=np.float32)
+        else:
+            grey = _decode_grey_jpeg(path) if (image.format, image.mode) == ("JPEG", "L") else None
+            return np.asarray(image.convert("L")) if grey is None else grey
+        if not np.isfinite(raw).all():
+            raise UnreadableImage(f"{path} holds values that are not finite: write it again")
+        return raw_to_uint8(raw)
 
 
 def _decode_grey_jpeg(path: Path) -> np.ndarray | None:
-    """Return the pixels, uint8 (h, w), or None where only Pillow can read or refuse the file.
+    """Return the pixels, uint8 (h, w), as Pillow has them; None where only Pillow reads the file.
 
-    The pixels are Pillow's, in 0.4 of its time: both use libjpeg-turbo.
+    simplejpeg uses libjpeg-turbo as Pillow does, and takes 0.4 of the time.
     """
     try:
         import simplejpeg
@@ -97,12 +93,12 @@ def read_scaled(path: Path, size_px: tuple[int, int]) -> np.ndarray:
     where that still is as large as ``size_px``: in half the time, in less memory, and 0.2 to 0.6
     grey levels off on average. Raises `UnreadableImage`.
     """
-    if path.suffix.lower() != ".mrc":
-        with _open_pillow(path) as image, _damage_named(path):
+    if not _is_mrc(path):
+        with _opened(path) as image:
             reduced = image.draft("L", size_px[::-1])  # None for all but JPEGs
             if reduced is not None:
                 # The box is the micrograph in reduced px, to which the last px may add a margin.
-                grey = image.convert("L").resize(size_px[::-1], _scaling_filter(), box=reduced[1])
+                grey = image.convert("L").resize(size_px[::-1], SCALING_FILTER, box=reduced[1])
                 return np.asarray(grey)
     return scale_micrograph(read_micrograph(path), size_px)
 
@@ -113,12 +109,10 @@ def scale_micrograph(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     Pixel j of the result has its centre at (j + 0.5) / scale px of ``image``, where scale is the
     ratio of the sizes and pixel i of ``image`` spans [i, i + 1].
     """
-    from PIL import Image
-
     if image.shape == size_px:
         return image
     whole = Image.fromarray(image)
-    return np.asarray(whole.resize(size_px[::-1], _scaling_filter(), reducing_gap=REDUCING_GAP))
+    return np.asarray(whole.resize(size_px[::-1], SCALING_FILTER, reducing_gap=REDUCING_GAP))
 
 
 def raw_to_uint8(raw: np.ndarray) -> np.ndarray:
@@ -148,51 +142,45 @@ def write_mrc(path: Path, raw: np.ndarray, pixel_size_angstrom: float) -> None:
         mrc.header.label[0] = "raw counts"  # the default holds the time: two runs would differ
 
 
-def _scaling_filter() -> Any:
-    """Return Pillow's bicubic filter, which widens with the scale.
-
-    Of the sharp ones it agrees best with a JPEG that is decoded at reduced scale.
-    """
-    from PIL import Image
-
-    return Image.Resampling.BICUBIC
+def _is_mrc(path: Path) -> bool:
+    return path.suffix.lower() == ".mrc"
 
 
-def _checked_raw_to_uint8(raw: np.ndarray, path: Path) -> np.ndarray:
-    if not np.isfinite(raw).all():
-        raise UnreadableImage(f"{path} holds values that are not finite: write it again")
-    return raw_to_uint8(raw)
-
-
-def _open_mrc(path: Path) -> Any:
-    import mrcfile
-
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a micrograph, an object of mrcfile or Pillow; what they raise names the file."""
     try:
-        _require_honest_header(path)
-        return mrcfile.mmap(path, mode="r")
+        with _open_mrc(path) if _is_mrc(path) else _open_pillow(path) as image:
+            yield image
     except FileNotFoundError as error:
         raise UnreadableImage(f"{path} is not there: check the path") from error
+    except Image.DecompressionBombError as error:
+        raise _too_large(path) from error
     except DAMAGED as error:
         raise UnreadableImage(
-            f"{path} cannot be read as MRC ({error}): copy it again from its source"
+            f"{path} cannot be read ({error}): copy it again from its source"
         ) from error
 
 
-def _require_honest_header(path: Path) -> None:
-    """Raise ValueError when the extended header is longer than the file.
+def _open_mrc(path: Path) -> Any:
+    """Open an MRC, unless its extended header is longer than the file.
 
-    mrcfile takes memory for it, up to 2 GB, before it looks.
+    mrcfile takes memory for that, up to 2 GB, before it looks.
     """
+    import mrcfile
+
     with path.open("rb") as file:
         header = file.read(1024)
     byte_order = ">" if header[212:213] == b"\x11" else "<"
     (n_extended,) = struct.unpack_from(f"{byte_order}i", header, 92)
     if n_extended > path.stat().st_size:
         raise ValueError(f"its header is said to have {n_extended:,} more bytes, as no file does")
+    return mrcfile.mmap(path, mode="r")
 
 
-def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
+def _section(mrc: Any, path: Path) -> np.ndarray:
     """Return the one section of an MRC as (h, w); a stack or movie is not a micrograph."""
+    data = mrc.data
     if data is not None and data.ndim == 3 and data.shape[0] == 1:
         data = data[0]
     if data is None or data.ndim != 2 or 0 in data.shape or np.iscomplexobj(data):
@@ -205,40 +193,17 @@ def _single_section(data: np.ndarray | None, path: Path) -> np.ndarray:
     return data
 
 
-def _too_large(path: Path) -> UnreadableImage:
-    return UnreadableImage(f"{path} has more than {MOST_PX:,} px: bin it or cut it into parts")
-
-
-@contextlib.contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    """Raise `UnreadableImage` for what Pillow raises while it decodes ``path``."""
-    try:
-        yield
-    except DAMAGED as error:
-        raise UnreadableImage(
-            f"{path} cannot be decoded ({error}): copy it again from its source"
-        ) from error
-
-
 def _open_pillow(path: Path) -> Any:
-    from PIL import Image
-
-    # Pillow warns of large images, which micrographs are, and of damage, which is an error here;
-    # its limit for refusing (179 million pixels) stays in force.
+    # Pillow warns of large images, which micrographs are, and of damage, which is an error here
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            image = Image.open(path, formats=PILLOW_FORMATS)
-            frames = getattr(image, "n_frames", 1)
-        except FileNotFoundError as error:
-            raise UnreadableImage(f"{path} is not there: check the path") from error
-        except Image.DecompressionBombError as error:
-            raise _too_large(path) from error
-        except DAMAGED as error:
-            raise UnreadableImage(
-                f"{path} cannot be read as an image ({error}): copy it again from its source"
-            ) from error
+        image = Image.open(path, formats=PILLOW_FORMATS)
+        frames = getattr(image, "n_frames", 1)
     if frames > 1:
         image.close()
         raise UnreadableImage(f"{path} holds {frames} frames: average the movie first")
     return image
+
+
+def _too_large(path: Path) -> UnreadableImage:
+    return UnreadableImage(f"{path} has more than {MOST_PX:,} px: bin it or cut it into parts")

@@ -55,8 +55,8 @@ def select(picks: Picks, rows: np.ndarray) -> Picks:
     )
 
 
-def turn(picks: Picks) -> Picks:
-    """Turn picks from the JPEG's frame to the MRC's, or back; size_px must be known."""
+def flip_y(picks: Picks) -> Picks:
+    """Mirror picks up-down: from the JPEG's frame to the MRC's, or back; size_px must be known."""
     if picks.size_px is None:
         raise UserError(f"{picks.name}: its height is unknown: give the micrograph")
     y, x = picks.centres_px.T
@@ -110,11 +110,7 @@ def from_boxes(
 
 
 def by_micrograph(
-    names: Iterable[str],
-    centres: np.ndarray,
-    scores: np.ndarray,
-    diameters: np.ndarray,
-    path: Path,
+    names: Iterable[str], centres: np.ndarray, scores: np.ndarray, diameters: np.ndarray, path: Path
 ) -> list[Picks]:
     """Split rows by the micrographs that they name; the order within each is kept.
 

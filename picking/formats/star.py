@@ -30,19 +30,7 @@ def read_star(path: Path) -> list[Picks]:
 
     Without a column of micrographs the file is of the one that it is named after.
     """
-    tables = _star_tables(path)
-    for table in tables:
-        if {"rlnCoordinateX", "rlnCoordinateY"} <= set(table):
-            break
-    else:
-        if any("rlnMicrographCoordinates" in table for table in tables):
-            raise UserError(
-                f"{path} is RELION's list of coordinate files: give those files themselves"
-            )
-        raise UserError(
-            f"{path} has no table with _rlnCoordinateX and _rlnCoordinateY: give a STAR file of "
-            "coordinates or particles"
-        )
+    table = _star_table(path, ("rlnCoordinateX", "rlnCoordinateY"))
     centres = np.stack(
         [_numbers(table, f"rlnCoordinate{axis}", path, needed=True) for axis in "YX"], axis=1
     )
@@ -56,14 +44,7 @@ def read_cbox(path: Path) -> list[Picks]:
     """Read crYOLO's boxes of one micrograph; the diameter is its own estimate where it has one."""
     if not re.search(r"^\s*data_", _text(path), re.MULTILINE):
         return read_box(path)  # of older crYOLO: the columns of a BOX file, then others
-    for table in _star_tables(path):
-        if set(BOX_COLUMNS) <= set(table):
-            break
-    else:
-        raise UserError(
-            f"{path} has no table with {', '.join('_' + name for name in BOX_COLUMNS)}: give a "
-            "CBOX file as crYOLO writes it"
-        )
+    table = _star_table(path, BOX_COLUMNS)
     boxes = np.stack([_numbers(table, name, path, needed=True) for name in BOX_COLUMNS], axis=1)
     estimates = [_numbers(table, name, path) for name in ("EstWidth", "EstHeight")]
     scores = _numbers(table, "Confidence", path)
@@ -102,8 +83,8 @@ def _text(path: Path) -> str:
         raise UserError(f"{path} is no text file ({error}): write or copy it again") from error
 
 
-def _star_tables(path: Path) -> list[Any]:
-    """Return the tables (pandas) of a STAR file; blocks of single values are left out."""
+def _star_table(path: Path, columns: Sequence[str]) -> Any:
+    """Return the first table (pandas) of a STAR file that has these columns."""
     import starfile
 
     _text(path)
@@ -118,7 +99,12 @@ def _star_tables(path: Path) -> list[Any]:
         twice = table.columns[table.columns.duplicated()]
         if len(twice):
             raise UserError(f"{path}: column _{twice[0]} stands twice: remove one")
-    return tables
+        if set(columns) <= set(table):
+            return table
+    if any("rlnMicrographCoordinates" in table for table in tables):
+        raise UserError(f"{path} is RELION's list of coordinate files: give those files themselves")
+    names = ", ".join(f"_{name}" for name in columns)
+    raise UserError(f"{path} has no table with {names}: give a file of coordinates or particles")
 
 
 def _numbers(table: Any, column: str, path: Path, needed: bool = False) -> np.ndarray:

@@ -105,8 +105,8 @@ def patch_metrics(
         group: (n,) the micrograph of each patch.
         threshold: chosen on validation, see `best_f1_threshold`.
         ids: (n,) the protein or EMPIAR id of each patch.
-        n_bootstrap: resamples of the micrographs for the 95% intervals; None for each interval
-            where there is but one micrograph.
+        n_bootstrap: resamples of the micrographs for the 95% intervals, which are None where there
+            is but one micrograph.
         seed: of the resampling.
 
     Raises:
@@ -120,17 +120,13 @@ def patch_metrics(
         **_summary(y, probability),
         "ece": expected_calibration_error(y, probability),
         "predicted_positive_share": float(np.mean(probability >= 0.5)) if len(y) else None,
-        "at_val_threshold": {
-            "threshold": float(threshold),
-            **threshold_metrics(y, probability, threshold),
-        },
+        "at_val_threshold": {"threshold": float(threshold)}
+        | threshold_metrics(y, probability, threshold),
         "intervals": _intervals(y, probability, group, threshold, n_bootstrap, seed),
     }
     if ids is not None:
-        ids = np.asarray(ids)
-        report["per_id"] = {
-            str(name): _summary(y[ids == name], probability[ids == name]) for name in np.unique(ids)
-        }
+        rows = {str(name): np.asarray(ids) == name for name in np.unique(ids)}
+        report["per_id"] = {name: _summary(y[own], probability[own]) for name, own in rows.items()}
     return report
 
 
@@ -194,13 +190,8 @@ def _intervals(
 
 
 def _summary(y: np.ndarray, probability: np.ndarray) -> dict[str, float | None]:
-    n_positive = int(y.sum())
-    return {
-        **ranking_metrics(y, probability),
-        **threshold_metrics(y, probability, 0.5),
-        "n_positive": n_positive,
-        "n_negative": len(y) - n_positive,
-    }
+    counts = {"n_positive": int(y.sum()), "n_negative": int((~y).sum())}
+    return ranking_metrics(y, probability) | threshold_metrics(y, probability, 0.5) | counts
 
 
 def _checked(y: ArrayLike, score: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from picking.errors import UserError
@@ -115,12 +116,8 @@ def _at(place: int, tp: np.ndarray, called: np.ndarray, n_particle: int) -> dict
     """Return the four rates when the ``place + 1`` highest bins are called particle."""
     n_correct, n_called = int(tp[place]), int(called[place])
     three = plain(rates(n_called, n_correct, n_particle))
-    return {
-        "f1_score": three["f1"],
-        "precision": three["precision"],
-        "recall": three["recall"],
-        "iou": _ratio(n_correct, n_called + n_particle - n_correct),
-    }
+    iou = _ratio(n_correct, n_called + n_particle - n_correct)
+    return {"f1_score": three.pop("f1"), **three, "iou": iou}
 
 
 def _threshold(place: int, called: np.ndarray) -> float:
@@ -130,11 +127,7 @@ def _threshold(place: int, called: np.ndarray) -> float:
     """
     last_alike = int(np.searchsorted(called, called[place], side="right")) - 1
     upper, lower = _lower_edge(N_BINS - 1 - place), _lower_edge(N_BINS - 1 - last_alike)
-    return _sigmoid((upper + lower) / 2 if math.isfinite(lower) else upper)
-
-
-def _sigmoid(z: float) -> float:
-    return 1 / (1 + math.exp(-z)) if z > -700 else 0.0
+    return float(expit((upper + lower) / 2 if math.isfinite(lower) else upper))
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:

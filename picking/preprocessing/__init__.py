@@ -1,1 +1,1 @@
-"""From annotations and image sizes to what lies where in a store."""
+"""Decides which patches, windows or masks go into a store."""

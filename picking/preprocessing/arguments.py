@@ -1,6 +1,7 @@
 """Command line of preprocessing: a data set, or micrographs with a few picks of one's own."""
 
 import argparse
+import math
 
 from picking.errors import UserError
 from picking.formats.annotations import SPLITS
@@ -16,6 +17,12 @@ OF_DATA_SETS = ("splits", "hide_ratio", "neg_per_pos", "neg_rule", "annotated_ma
                 "hard_negatives")  # fmt: skip
 OF_PICKS = ("labels", "frame", "windows_per_micrograph", "diameter", "pixel_size",
             "expected_particles", "val_micrographs")  # fmt: skip
+RANGES = {
+    "patch_size": (8, math.inf), "hide_ratio": (0, 1), "neg_per_pos": (0, 100),
+    "hard_negatives": (0, 1), "seg_size": (16, math.inf), "seg_disk": (0.1, 1),
+    "seg_tiles": (1, math.inf), "windows_per_micrograph": (1, math.inf),
+    "num_workers": (0, math.inf), **{f"max_images_{split}": (1, math.inf) for split in SPLITS},
+}  # fmt: skip
 
 
 def add_patch_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +52,7 @@ def add_patch_arguments(parser: argparse.ArgumentParser) -> None:
         "largest margin that no centre in train enters (of the first split, in a store without "
         "train)",
     )
-    add("--top-up", action="store_true", help="micrographs with room make up for those without")
+    add("--top-up", action="store_true", help="draw missing negatives from other micrographs")
     add(
         "--hard-negatives",
         type=float,
@@ -96,21 +103,33 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
     add = group.add_argument
     add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
     add("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
-    add("--frame", choices=("jpeg", "mrc"), help="of --labels, if not their format's")
+    add(
+        "--frame",
+        choices=("jpeg", "mrc"),
+        help="y axis of the --labels files: jpeg = from the top, mrc = from the file's first row; "
+        "default: by format",
+    )
     add(
         "--unlabeled",
         choices=("windows",),
         default="windows",
-        help="what is not labelled: windows anywhere on the micrographs",
+        help="what is not labelled: windows anywhere on the micrographs, the only choice",
     )
-    add("--windows-per-micrograph", type=int, default=500, metavar="N")
+    add(
+        "--windows-per-micrograph",
+        type=int,
+        default=500,
+        metavar="N",
+        help="unlabeled windows drawn from each; default: 500",
+    )
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
     add("--pixel-size", type=float, metavar="Å", help="of the micrographs; needed with Å")
     add(
         "--expected-particles",
         type=float,
         metavar="N",
-        help="particles on a micrograph, about; without it training estimates their share",
+        help="particles on a micrograph, about; without it training estimates the fraction of "
+        "positives",
     )
     add(
         "--val-micrographs",
@@ -125,16 +144,12 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
     Raises `UserError` for the first that does not fit.
     """
-    lacking = [
-        flag
-        for flag, given in (("--labels", args.labels), ("--diameter", args.diameter))
-        if not given
-    ]
+    lacking = [flag for flag in ("--labels", "--diameter") if not getattr(args, flag[2:])]
     foreign = OF_DATA_SETS if args.micrographs else OF_PICKS
     idle = [name for name in foreign if getattr(args, name) != parser.get_default(name)]
     if args.patch_size is None:
         args.patch_size = WINDOW_PX if args.micrographs else PATCH_SIZE_PX
-    limits = [getattr(args, f"max_images_{split}") for split in SPLITS]
+    margin = args.annotated_margin
     for valid, message in (
         (
             (args.data_root is None) != (args.micrographs is None),
@@ -142,7 +157,7 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         ),
         (
             not idle,
-            f"--{'-'.join(idle[0].split('_')) if idle else ''} has no meaning with "
+            f"{_flag(idle[0]) if idle else ''} has no meaning with "
             f"{'--micrographs' if args.micrographs else '--data-root'}: leave it out",
         ),
         (not args.micrographs or not lacking, f"--micrographs needs {' and '.join(lacking)} too"),
@@ -150,28 +165,22 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             not args.micrographs or args.tasks == ["patches"],
             "picks of some particles make no masks: leave --tasks segmentation out",
         ),
-        (args.patch_size >= 8, f"--patch-size is {args.patch_size}: choose 8 px or more"),
-        (0 <= args.hide_ratio < 1, f"--hide-ratio is {args.hide_ratio}: choose 0 to below 1"),
-        (0 <= args.neg_per_pos <= 100, f"--neg-per-pos is {args.neg_per_pos}: choose 0 to 100"),
-        (0 <= args.hard_negatives <= 1, f"--hard-negatives is {args.hard_negatives}: choose 0-1"),
-        (args.seg_size >= 16, f"--seg-size is {args.seg_size}: choose 16 px or more"),
-        (0.1 <= args.seg_disk <= 1, f"--seg-disk is {args.seg_disk}: choose 0.1 to 1"),
-        (args.seg_tiles >= 1, f"--seg-tiles is {args.seg_tiles}: choose 1 or more"),
+        (args.hide_ratio != 1, "--hide-ratio is 1: leave some positives labelled"),
         (
-            args.windows_per_micrograph >= 1,
-            f"--windows-per-micrograph is {args.windows_per_micrograph}: choose 1 or more",
-        ),
-        (args.num_workers >= 0, f"--num-workers is {args.num_workers}: choose 0 or more"),
-        (
-            all(n is None or n > 0 for n in limits),
-            "--max-images-... must be 1 or more; leave a split out with --splits",
-        ),
-        (
-            args.annotated_margin == "auto" or args.annotated_margin.isdecimal(),
-            f"--annotated-margin is '{args.annotated_margin}': give whole px or 'auto'",
+            margin == "auto" or margin.isdecimal(),
+            f"--annotated-margin is '{margin}': give whole px or 'auto'",
         ),
     ):
         if not valid:
             raise UserError(message)
+    for name, (low, high) in RANGES.items():
+        value = getattr(args, name)
+        if value is not None and not low <= value <= high:
+            choice = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise UserError(f"{_flag(name)} is {value}: choose {choice}")
     if args.micrographs:
         args.diameter_px = diameter_in_px(args.diameter, args.pixel_size)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"

@@ -1,13 +1,14 @@
 """Patches cut from a micrograph, and what writes them into a split of a patch store."""
 
-import io
+import abc
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from picking.files import write_atomically
+from picking.files import write_saved
 from picking.stores.journal import Journal
 from picking.stores.patches import TAG_PARTICLE
 from picking.stores.writer import Plan, SplitWriter
@@ -21,11 +22,23 @@ class Group(NamedTuple):
     is_labelled: bool
 
 
-class CutPlan(Plan, Protocol):
-    """A plan of rows that are cut about centres."""
+@dataclasses.dataclass(frozen=True)
+class CutPlan(Plan):
+    """Rows of ``patch_size_px`` that are cut about centres.
 
+    labelled_px: float64 (n, 2), centres (y, x) in px, as those of all groups.
+    """
+
+    patch_size_px: int
+    labelled_px: np.ndarray
+
+    @abc.abstractmethod
     def groups(self, noted: dict) -> list[Group]:
         """Return the rows in their order; noted: what the journal says of the micrograph."""
+
+    @abc.abstractmethod
+    def counts(self) -> dict:
+        """Return what metadata.json says of this micrograph beside its name."""
 
 
 def cut_patches(image: np.ndarray, centres_px: np.ndarray, patch_size_px: int) -> np.ndarray:
@@ -60,15 +73,13 @@ def patch_writer(folder: Path, plans: Sequence[CutPlan], journal: Journal) -> Sp
             return np.repeat(np.array(values, kind), [len(group.centres_px) for _, group in groups])
 
         tag = column([group.tag for _, group in groups], np.uint8)
-        buffer = io.BytesIO()
-        np.savez(
-            buffer,
-            label=(tag == TAG_PARTICLE).astype(np.uint8),
-            labeled=column([group.is_labelled for _, group in groups], np.bool_),
-            micrograph=column([i for i, _ in groups], np.int32),
-            centre=np.concatenate([group.centres_px for _, group in groups]).astype(np.float32),
-            tag=tag,
-        )
-        write_atomically(folder / "index.npz", buffer.getvalue())
+        index = {
+            "label": (tag == TAG_PARTICLE).astype(np.uint8),
+            "labeled": column([group.is_labelled for _, group in groups], np.bool_),
+            "micrograph": column([i for i, _ in groups], np.int32),
+            "centre": np.concatenate([g.centres_px for _, g in groups]).astype(np.float32),
+            "tag": tag,
+        }
+        write_saved(folder / "index.npz", lambda file: np.savez(file, **index))
 
     return SplitWriter(folder, journal, plans, "index.npz", write_index)

@@ -25,7 +25,11 @@ def read_headers(
     limit: so many are drawn at random, if there are more. Images whose header cannot be read are
     added to ``skipped`` with ``skip_unreadable``, otherwise they are a `UserError`.
     """
-    wanted = [m for m in _drawn(split, limit, seed) if m.name not in skipped]
+    members = list(split.micrographs)
+    if limit is not None and limit < len(members):
+        order = stream(seed, "max-images", split.name).permutation(len(members))
+        members = [members[i] for i in sorted(order[:limit])]
+    wanted = [m for m in members if m.name not in skipped]
     read = list(ordered_map(_try_size, wanted, n_workers, f"Headers {split.name}"))
     problems = [size for size in read if isinstance(size, str)]
     if problems and (not skip_unreadable or len(problems) == len(read)):
@@ -33,13 +37,6 @@ def read_headers(
     skipped += [m.name for m, size in zip(wanted, read, strict=True) if isinstance(size, str)]
     records = [m for m in wanted if m.name not in skipped]
     return records, [size for size in read if not isinstance(size, str)]
-
-
-def _drawn(split: Split, limit: int | None, seed: int) -> tuple[Micrograph, ...]:
-    if limit is None or limit >= len(split.micrographs):
-        return split.micrographs
-    order = stream(seed, "max-images", split.name).permutation(len(split.micrographs))
-    return tuple(split.micrographs[i] for i in sorted(order[:limit]))
 
 
 def _try_size(micrograph: Micrograph) -> tuple[int, int] | str:

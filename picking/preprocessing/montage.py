@@ -1,25 +1,18 @@
 """Pictures of a split's patches and masks, so that a wrong frame or scale is seen at a glance."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from picking.files import read_json, write_atomically
+from picking.files import read_json, write_saved
 from picking.formats.micrographs import read_micrograph
 from picking.mask_values import IGNORE, PARTICLE
-from picking.preprocessing.plan import PatchPlan
+from picking.preprocessing.patch_plan import PatchPlan
 from picking.preprocessing.windows import WindowPlan
 
 ROWS, COLUMNS = 2, 6
-COLOURS = {
-    "labelled": "#2ca02c",
-    "hidden": "#1f77b4",
-    "negative": "#d62728",
-    "unknown": "#ff7f0e",
-}
+COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728", "unknown": "#ff7f0e"}
 SHOWN_UNKNOWN = 50  # on the micrograph; all of them would hide it
 MAX_SHOWN_PX = 1024  # the whole micrograph is shown at most this large
 MASK_ROWS, MASK_COLUMNS = 2, 3
@@ -33,7 +26,6 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
     folder: one split of a patch store, with patches.npy and index.npz. On the micrograph positives
     are circles of the particle's diameter, negatives and windows are squares of the patch.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PatchCollection
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle, Rectangle
@@ -48,7 +40,6 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
     kinds = {kind: rows_of[kind] for kind in plans[0].kinds}
 
     figure = Figure(figsize=(16, 8), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplot_mosaic([["whole", kind] for kind in kinds])
 
     # The whole micrograph with all centres
@@ -86,7 +77,7 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
         )
         axes[kind].set_title(f"{kind}: {len(of_kind):,}", color=COLOURS[kind], fontsize=11)
         axes[kind].set_axis_off()
-    _save(figure, path)
+    write_saved(path, lambda file: figure.savefig(file, dpi=90, format="png"))
 
 
 def write_mask_montage(folder: Path, path: Path) -> None:
@@ -95,8 +86,8 @@ def write_mask_montage(folder: Path, path: Path) -> None:
     folder: one split of a segmentation store, with images.npy, masks.npy and index.json. Of large
     images two opposite corners are shown in turn: there a wrong frame or scale shows most.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from scipy.ndimage import binary_erosion
 
     images = np.load(folder / "images.npy", mmap_mode="r")
     masks = np.load(folder / "masks.npy", mmap_mode="r")
@@ -104,7 +95,6 @@ def write_mask_montage(folder: Path, path: Path) -> None:
     n = min(MASK_ROWS * MASK_COLUMNS, len(images))
     rows, columns = -(-n // MASK_COLUMNS), min(n, MASK_COLUMNS)
     figure = Figure(figsize=(6 * columns, 6.2 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     corners = (slice(0, MAX_CORNER_PX), slice(-MAX_CORNER_PX, None))
     for k, i in enumerate(np.linspace(0, len(images) - 1, n).astype(int)):
@@ -112,17 +102,9 @@ def write_mask_montage(folder: Path, path: Path) -> None:
         image, mask = images[i][corner], masks[i][corner]
         picture = np.repeat(image[..., None], 3, axis=2)
         picture[mask == IGNORE, 1:] //= 2
-        particle = np.pad(mask == PARTICLE, 1)
-        inner = particle[:-2, 1:-1] & particle[2:, 1:-1] & particle[1:-1, :-2] & particle[1:-1, 2:]
-        picture[particle[1:-1, 1:-1] & ~inner] = OUTLINE
+        picture[(mask == PARTICLE) & ~binary_erosion(mask == PARTICLE)] = OUTLINE
         axis.imshow(picture)
         axis.set_title(f"{listed[i]['name']}: {listed[i]['n_particles']:,} particles", fontsize=9)
     for axis in axes:
         axis.set_axis_off()
-    _save(figure, path)
-
-
-def _save(figure: Any, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=90, format="png")
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: figure.savefig(file, dpi=90, format="png"))

@@ -44,10 +44,7 @@ def allowed_grid(
 
 
 def off_centre_grid(
-    size_px: tuple[int, int],
-    centres_px: np.ndarray,
-    diameters_px: np.ndarray,
-    margin_px: float = 0,
+    size_px: tuple[int, int], centres_px: np.ndarray, diameters_px: np.ndarray, margin_px: float = 0
 ) -> np.ndarray:
     """Return the centres that just miss a particle, as `allowed_grid` does.
 

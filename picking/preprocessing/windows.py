@@ -22,13 +22,13 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import sha256
-from picking.formats import annotations
+from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
-from picking.formats.frames import check_frame
+from picking.formats.frame_check import check_frame
 from picking.formats.micrographs import UnreadableImage, image_size, scale_micrograph
 from picking.formats.paths import expand, find_micrographs
 from picking.formats.picks import Micrograph, Picks, inside
-from picking.preprocessing.cutting import Group, cut_patches, nearest_pixels
+from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
 from picking.seeds import stream
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW
 
@@ -42,24 +42,17 @@ VAL_FRACTION = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
-class WindowPlan:
+class WindowPlan(CutPlan):
     """The windows of one micrograph, in the order of their rows in the store.
 
-    labelled_px, windows_px: float64 (n, 2), (y, x) in px: the picks, a window about each, and the
-    centres of the windows anywhere. scaled_px: (height, width) that the micrograph is scaled to
-    before windows are cut.
+    windows_px: float64 (n, 2), the centres of the windows anywhere, beside those about the picks.
+    scaled_px: (height, width) that the micrograph is scaled to before windows are cut.
     """
 
-    micrograph: Micrograph
-    size_px: tuple[int, int]
-    patch_size_px: int
-    labelled_px: np.ndarray
     windows_px: np.ndarray
     scaled_px: tuple[int, int]
-    n_outside: int
 
     kinds = ("labelled", "unknown")  # what a picture tells apart
-    decoded_px = None
 
     @property
     def scale(self) -> float:
@@ -68,7 +61,7 @@ class WindowPlan:
 
     @property
     def arrays(self) -> dict[str, tuple[int, int]]:
-        """The store's files of rows: windows, and where they are near a pick."""
+        """The files of windows and of where they are near a pick."""
         return dict.fromkeys(("patches.npy", "picked.npy"), (self.patch_size_px,) * 2)
 
     @property
@@ -81,15 +74,13 @@ class WindowPlan:
         """Windows of this micrograph."""
         return len(self.labelled_px) + len(self.windows_px)
 
-    def groups(self, noted: dict) -> list[Group]:
-        """Return the rows in their order."""
+    def groups(self, noted: dict) -> list[Group]:  # noqa: D102
         return [
             Group(self.labelled_px, TAG_PARTICLE, True),
             Group(self.windows_px, TAG_WINDOW, False),
         ]
 
-    def identity(self) -> list[str | bytes]:
-        """Return all that decides which row holds what."""
+    def identity(self) -> list[str | bytes]:  # noqa: D102
         return [
             f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.scaled_px}:",
             f"{REACH_PX}:{len(self.labelled_px)}:",
@@ -105,31 +96,19 @@ class WindowPlan:
         picked = _near(self.labelled_px * scale, REACH_PX, self.scaled_px)
         return [cut_patches(one, centres_px, self.patch_size_px) for one in (scaled, picked)], {}
 
-    def counts(self) -> dict:
-        """Return what metadata.json says of this micrograph beside its name."""
+    def counts(self) -> dict:  # noqa: D102
         return {"n_particles": self.n_particles}
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowSettings:
-    """What decides windows, beside micrographs and picks; the script's --help explains it.
+    """What decides windows, beside micrographs and picks."""
 
-    window_px: side of a window, after scaling. diameter_px: of the particles, in px of
-    the micrograph. expected_particles: of a micrograph, or None.
-    """
-
-    window_px: int
-    diameter_px: float
-    per_micrograph: int
-    expected_particles: float | None
+    window_px: int  # side, after scaling
+    diameter_px: float  # of the particles, on the micrograph
+    per_micrograph: int  # windows anywhere
+    expected_particles: float | None  # on a micrograph
     seed: int
-
-    row_noun = "patches"
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row, in all files of the store."""
-        return 2 * self.window_px**2
 
     @property
     def scale(self) -> float:
@@ -156,17 +135,15 @@ class WindowSettings:
                     f"{self.window_px / PARTICLE_PX:g} particles of {self.diameter_px:.0f} px: "
                     "check --diameter"
                 )
-            within = inside(record, size_px)
             rng = stream(self.seed, "windows", split, record.name)
             plans.append(
                 WindowPlan(
                     micrograph=record,
                     size_px=size_px,
                     patch_size_px=self.window_px,
-                    labelled_px=record.centres_px[within],
+                    labelled_px=record.centres_px[inside(record, size_px)],
                     windows_px=rng.random((self.per_micrograph, 2)) * np.array(size_px),
                     scaled_px=(height, width),
-                    n_outside=int((~within).sum()),
                 )
             )
         return plans
@@ -175,20 +152,17 @@ class WindowSettings:
         """Return the lines on a split's windows that users look for."""
         counts = self.summary(plans, [])
         n_picked = sum(len(p.labelled_px) > 0 for p in plans)
-        if self.expected_particles is None:
-            known = "left to training to estimate"
-        else:
-            known = (
-                f"{counts['pool_prior']:.4f}; of those near no pick: "
-                f"{counts['unlabeled_prior']:.4f}"
-            )
+        pool, unlabeled = counts["pool_prior"], counts["unlabeled_prior"]
+        known = "left to training to estimate"
+        if self.expected_particles is not None:
+            known = f"{pool:.4f}; of those near no pick: {unlabeled:.4f}"
         return [
             f"Windows of {split} split",
             f"Total images: {len(plans)}, {n_picked} of them with picks",
             f"  Scale: {self.scale:.4f}; a particle becomes {PARTICLE_PX} px wide",
             f"  Picks: {counts['n_labeled']:,}, a window about each",
             f"  Unlabeled windows, anywhere: {counts['n_unlabeled']:,}",
-            f"  Share of positives among their places: {known}",
+            f"  Fraction of positives among their places: {known}",
         ]
 
     def summary(self, plans: Sequence[WindowPlan], noted: list[dict]) -> dict:
@@ -210,11 +184,7 @@ class WindowSettings:
         return {
             "patch_size_px": self.window_px,
             "content_hash": content_hash,
-            "windows": {
-                "scale": self.scale,
-                "diameter_px": self.diameter_px,
-                "reach_px": REACH_PX,
-            },
+            "windows": {"scale": self.scale, "diameter_px": self.diameter_px, "reach_px": REACH_PX},
         }
 
 
@@ -226,7 +196,7 @@ def read_splits(
     diameter_px: float,
     seed: int,
     skip_unreadable: bool,
-) -> dict[str, annotations.Split]:
+) -> dict[str, Split]:
     """Return train and val: the micrographs that the patterns name, with the picks on them.
 
     Args:
@@ -270,7 +240,7 @@ def splits_of_picks(
     val_names: Sequence[str] | None,
     source: str,
     seed: int,
-) -> dict[str, annotations.Split]:
+) -> dict[str, Split]:
     """Return the splits train and val: micrographs with their picks, or with none.
 
     Of the micrographs with picks `VAL_FRACTION`, at least one, are drawn for val, unless
@@ -304,15 +274,12 @@ def splits_of_picks(
         parts: list[str | bytes] = []
         for record in records:
             parts += [f"{record.name}:{len(record.centres_px)}:", record.centres_px.tobytes()]
-        splits[name] = annotations.Split(
+        splits[name] = Split(
             name=name,
             micrographs=records,
             source=source,
             annotations_hash=sha256(*parts),
             images_hash=sha256(*(f"{r.name}:{r.path.stat().st_size};" for r in records)),
-            n_images_unannotated=0,
-            n_images_missing=0,
-            n_annotations_orphaned=0,
         )
     return splits
 
@@ -327,7 +294,7 @@ def _record(path: Path, picks: Picks | None, diameter_px: float) -> Micrograph:
 def place_priors(
     settings: WindowSettings, sizes_px: Sequence[tuple[int, int]], n_picks: Sequence[int]
 ) -> dict[str, float | None]:
-    """Return the priors of the places of windows drawn anywhere from micrographs, as of patches.
+    """Return the three priors for places instead of patches.
 
     sizes_px, n_picks: of each micrograph. ``actual_prior`` is the fraction near a pick,
     ``pool_prior`` that near a particle, ``unlabeled_prior`` that near a particle among those near

@@ -14,7 +14,7 @@ from picking.simulation.proteins import PROTEINS
 
 
 def parse_args() -> argparse.Namespace:
-    """Read the command line; all but --figure is an argument of `simulate_dataset`."""
+    """Read the command line; all but --figure goes to `simulate_dataset`."""
     parser = argparse.ArgumentParser(
         prog="python -m picking.simulation",
         description="Write simulated micrographs with exact truth in CryoTransformer's layout.",

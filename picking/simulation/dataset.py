@@ -7,19 +7,19 @@ training micrograph has lost its CSV. `truth/<stem>.csv` lists every particle; i
 never for training.
 """
 
-import io
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from picking.errors import UserError
-from picking.files import locked, read_json, remove_half_written, write_atomically, write_json
+from picking.files import locked, read_json, remove_half_written, write_json, write_saved
 from picking.formats.annotations import MAPPING_FILE, SPLITS
 from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.micrographs import raw_to_uint8, write_mrc
@@ -40,72 +40,66 @@ CSV_HEADER = "X-Coordinate,Y-Coordinate,Diameter,Angle-Rot,Angle-Tilt,Angle-Psi,
 
 
 @dataclass(frozen=True)
-class Plan:
+class Arguments:
+    """What a data set follows from."""
+
+    n_train: int = 30  # micrographs
+    n_val: int = 8
+    n_test: int = 8
+    size_px: Sequence[int] = (1024, 1024)  # height, width
+    n_proteins: int = 3  # the first so many of `PROTEINS`
+    protein_ratio: float = 1.0  # micrographs of a protein over those of the next
+    pixel_size_angstrom: float = 2.0
+    snr: Sequence[float] = (0.03, 0.08)  # per raw pixel, drawn for each micrograph between these
+    density: float = 1.0  # number of particles over the usual one
+    annotation_margin: float = 0.6  # of edges without listed particles, in largest diameters
+    n_unannotated: int = 0  # training micrographs without a CSV
+    omit_test_json: bool = False  # the test split has CSVs only
+    mrc: bool = False  # raw counts are written too
+    seed: int = 42
+
+    @property
+    def margin_px(self) -> int:
+        """Distance from the edges within which no particle is listed."""
+        largest = max(p.diameter_angstrom for p in PROTEINS[: self.n_proteins])
+        return math.ceil(self.annotation_margin * largest / self.pixel_size_angstrom)
+
+
+@dataclass(frozen=True)
+class MicrographPlan:
     """What one micrograph will show; the rest follows from the seed and the file's name."""
 
     split: str
-    stem: str
+    stem: str  # file name without suffix
     protein: Protein
-    annotated: bool
-    size_px: tuple[int, int]
+    annotated: bool  # it has a CSV
+    size_px: tuple[int, int]  # height, width
     pixel_size_angstrom: float
     defocus_angstrom: float
-    snr: float
-    density: float
-    carbon: bool
-    n_crystals: int
+    snr: float  # per raw pixel
+    density: float  # number of particles over the usual one
+    carbon: bool  # the edge of the support film crosses the image
+    n_crystals: int  # pieces of ice
     seed: int
 
 
 def simulate_dataset(
-    output: Path,
-    *,
-    n_train: int = 30,
-    n_val: int = 8,
-    n_test: int = 8,
-    size_px: Sequence[int] = (1024, 1024),
-    n_proteins: int = 3,
-    protein_ratio: float = 1.0,
-    pixel_size_angstrom: float = 2.0,
-    snr: Sequence[float] = (0.03, 0.08),
-    density: float = 1.0,
-    annotation_margin: float = 0.6,
-    n_unannotated: int | None = None,
-    omit_test_json: bool = False,
-    mrc: bool = False,
-    seed: int = 42,
-    num_workers: int = 0,
+    output: Path, *, n_unannotated: int | None = None, num_workers: int = 0, **others: Any
 ) -> bool:
     """Write a data set into ``output``; return False when it was already there.
 
-    n_train, n_val, n_test: micrographs. size_px: (height, width), or (side,). n_proteins: the
-    first so many of `PROTEINS`. protein_ratio: micrographs of a protein over those of the next.
-    snr: lowest and highest, per raw pixel; drawn for each micrograph. density: number of particles
-    over the usual one. annotation_margin: of edges without listed particles, in diameters of the
-    largest protein. n_unannotated: training micrographs without a CSV; None: 1 of 10 or more.
-    omit_test_json: the test split has CSVs only. mrc: raw counts are written too. num_workers:
-    processes; the result does not depend on it. The same call goes on with an interrupted set.
-    Raises `UserError` for values out of range and for a folder with anything else in it.
+    n_unannotated and others: of `Arguments`; None: 1 of 10 or more; size_px may be (side,).
+    num_workers: processes; the result does not depend on it. The same call goes on with an
+    interrupted set. Raises `UserError` for values out of range and for a folder with anything else
+    in it.
     """
+    asked = Arguments(**others)
     if n_unannotated is None:
-        n_unannotated = 1 if n_train >= 10 else 0
-    arguments = {
-        "n_train": n_train,
-        "n_val": n_val,
-        "n_test": n_test,
-        "size_px": [size_px[0], size_px[-1]],
-        "n_proteins": n_proteins,
-        "protein_ratio": protein_ratio,
-        "pixel_size_angstrom": pixel_size_angstrom,
-        "snr": list(snr),
-        "density": density,
-        "annotation_margin": annotation_margin,
-        "n_unannotated": n_unannotated,
-        "omit_test_json": omit_test_json,
-        "mrc": mrc,
-        "seed": seed,
-    }
-    _check_arguments(arguments, len(size_px), num_workers)
+        n_unannotated = 1 if asked.n_train >= 10 else 0
+    asked = replace(asked, n_unannotated=n_unannotated, snr=list(asked.snr))
+    _check_arguments(asked, num_workers)
+    asked = replace(asked, size_px=[asked.size_px[0], asked.size_px[-1]])
+    arguments = vars(asked)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file: choose a folder")
     with locked(output):
@@ -114,19 +108,17 @@ def simulate_dataset(
             return False
         remove_half_written(output, *output.glob("*/"))
         write_json(output / UNFINISHED_RECORD, {"arguments": arguments})
-        plans = plan_dataset(arguments)
-        margin_px = annotation_margin_px(arguments)
+        plans = plan_dataset(asked)
         folders = {"annotations", "particle_coordinates", "truth"} | {p.split for p in plans}
-        for folder in folders | {"mrc"} if mrc else folders:
+        for folder in folders | {"mrc"} if asked.mrc else folders:
             (output / folder).mkdir(exist_ok=True)
-        job = partial(_write_micrograph, output=output, margin_px=margin_px, mrc=mrc)
+        job = partial(_write_micrograph, output=output, margin_px=asked.margin_px, mrc=asked.mrc)
         boxes = list(ordered_map(job, plans, num_workers, "simulating"))
-        _write_annotations(output, plans, boxes, omit_test_json)
-        proteins = [vars(protein) for protein in PROTEINS[:n_proteins]]
+        _write_annotations(output, plans, boxes, asked.omit_test_json)
         record = {
             "arguments": arguments,
-            "annotation_margin_px": margin_px,
-            "proteins": proteins,
+            "annotation_margin_px": asked.margin_px,
+            "proteins": [vars(protein) for protein in PROTEINS[: asked.n_proteins]],
             "micrographs": [vars(plan) | {"protein": plan.protein.name} for plan in plans],
         }
         write_json(output / RECORD, record)
@@ -134,36 +126,35 @@ def simulate_dataset(
     return True
 
 
-def plan_dataset(arguments: dict[str, Any]) -> list[Plan]:
+def plan_dataset(asked: Arguments) -> list[MicrographPlan]:
     """Return the plan of every micrograph, in the order of its file name.
 
-    arguments: as `simulate_dataset` records them. The proteins of a split are equally frequent, or
-    in the proportions of ``protein_ratio``, in random order; defocus, signal-to-noise ratio,
-    density, carbon and ice are drawn for each micrograph.
+    The proteins of a split are equally frequent, or in the proportions of ``protein_ratio``, in
+    random order; defocus, signal-to-noise ratio, density, carbon and ice are drawn for each
+    micrograph.
     """
-    seed, size_px = arguments["seed"], tuple(arguments["size_px"])
-    n_unannotated = arguments["n_unannotated"]
-    lost = stream(seed, "unannotated").permutation(arguments["n_train"])[:n_unannotated]
-    area_um2 = math.prod(size_px) * (arguments["pixel_size_angstrom"] * 1e-4) ** 2
-    plans: list[Plan] = []
+    seed, (height, width) = asked.seed, asked.size_px
+    lost = stream(seed, "unannotated").permutation(asked.n_train)[: asked.n_unannotated]
+    area_um2 = height * width * (asked.pixel_size_angstrom * 1e-4) ** 2
+    plans: list[MicrographPlan] = []
     for split in SPLITS:
-        n = arguments[f"n_{split}"]
+        n = getattr(asked, f"n_{split}")
         order = stream(seed, "proteins", split).permutation(n)
-        proteins = protein_indices(n, arguments["n_proteins"], arguments["protein_ratio"])[order]
+        proteins = protein_indices(n, asked.n_proteins, asked.protein_ratio)[order]
         for index, protein in enumerate(proteins):
             stem = f"mic_{len(plans):05d}"
             rng = stream(seed, "conditions", stem)
             plans.append(
-                Plan(
+                MicrographPlan(
                     split=split,
                     stem=stem,
                     protein=PROTEINS[protein],
                     annotated=split != "train" or index not in lost,
-                    size_px=size_px,
-                    pixel_size_angstrom=arguments["pixel_size_angstrom"],
+                    size_px=(height, width),
+                    pixel_size_angstrom=asked.pixel_size_angstrom,
                     defocus_angstrom=round(rng.uniform(*DEFOCUS_ANGSTROM), 1),
-                    snr=math.exp(rng.uniform(*np.log(arguments["snr"]))),
-                    density=arguments["density"] * rng.uniform(*DENSITY_SPREAD),
+                    snr=math.exp(rng.uniform(*np.log(asked.snr))),
+                    density=asked.density * rng.uniform(*DENSITY_SPREAD),
                     carbon=bool(rng.uniform() < CARBON_FRACTION),
                     n_crystals=int(rng.poisson(CRYSTALS_PER_UM2 * area_um2)),
                     seed=seed,
@@ -180,13 +171,7 @@ def protein_indices(n: int, n_proteins: int, ratio: float) -> np.ndarray:
     return np.searchsorted(ends / ends[-1], (np.arange(n) + 0.5) / n)
 
 
-def annotation_margin_px(arguments: dict[str, Any]) -> int:
-    """Return the distance from the edges within which no particle is listed, in px."""
-    largest = max(p.diameter_angstrom for p in PROTEINS[: arguments["n_proteins"]])
-    return math.ceil(arguments["annotation_margin"] * largest / arguments["pixel_size_angstrom"])
-
-
-def simulate_planned(plan: Plan) -> "Simulated":
+def simulate_planned(plan: MicrographPlan) -> "Simulated":
     """Simulate the micrograph of a plan; the same plan gives the same one, bit for bit."""
     from picking.simulation.ctf import Optics
     from picking.simulation.micrograph import simulate_micrograph
@@ -203,7 +188,9 @@ def simulate_planned(plan: Plan) -> "Simulated":
     )
 
 
-def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> list[list[int]]:
+def _write_micrograph(
+    plan: MicrographPlan, output: Path, margin_px: int, mrc: bool
+) -> list[list[int]]:
     """Write a micrograph unless it is there; return its boxes, [x, y, width, height] each."""
     coordinates = output / "particle_coordinates" / f"{plan.stem}.csv"
     jpeg = output / plan.split / f"{plan.stem}.jpg"
@@ -219,26 +206,16 @@ def _write_micrograph(plan: Plan, output: Path, margin_px: int, mrc: bool) -> li
         if mrc:
             write_mrc(output / "mrc" / f"{plan.stem}.mrc", image.raw, plan.pixel_size_angstrom)
         # The JPEG comes last and at once: where it is, the rest is too.
-        write_atomically(jpeg, _as_jpeg(raw_to_uint8(image.raw)))
+        shown = Image.fromarray(raw_to_uint8(image.raw))
+        write_saved(jpeg, lambda file: shown.save(file, "JPEG", quality=JPEG_QUALITY))
     if not plan.annotated:
         return [[0, 0, 0, 0]]
     particles = read_csv_of_one(coordinates)
-    centres, diameters = particles.centres_px.astype(int), particles.diameters_px.astype(int)
-    boxes = np.stack(
-        [centres.T[1] - diameters // 2, centres.T[0] - diameters // 2, diameters, diameters]
-    )
-    return boxes.T.tolist()
+    (y, x), side = particles.centres_px.T.astype(int), particles.diameters_px.astype(int)
+    return np.stack([x - side // 2, y - side // 2, side, side], axis=1).tolist()
 
 
-def _as_jpeg(image: np.ndarray) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
-
-
-def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: Plan) -> None:
+def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: MicrographPlan) -> None:
     lines = [CSV_HEADER]
     for x, y, *angles in rows:
         turned = ",".join(f"{angle:.2f}" for angle in angles)
@@ -247,7 +224,7 @@ def _write_csv(path: Path, rows: np.ndarray, diameter_px: float, plan: Plan) -> 
 
 
 def _write_annotations(
-    output: Path, plans: list[Plan], boxes: list[list[list[int]]], omit_test_json: bool
+    output: Path, plans: list[MicrographPlan], boxes: list[list[list[int]]], omit_test_json: bool
 ) -> None:
     """Write the mapping to protein ids and a COCO JSON per split, as the real ones are."""
     mapping = [f"{plan.stem}.jpg,{plan.protein.name}" for plan in plans]
@@ -305,34 +282,31 @@ def _is_finished(output: Path, arguments: dict[str, Any]) -> bool:
     return False
 
 
-def _check_arguments(arguments: dict[str, Any], n_sizes: int, num_workers: int) -> None:
-    a = arguments
-    numbers = [n for v in a.values() for n in (v if isinstance(v, list) else [v])]
+def _check_arguments(asked: Arguments, num_workers: int) -> None:
+    numbers = [n for v in vars(asked).values() for n in (v if isinstance(v, Sequence) else [v])]
     if not all(math.isfinite(n) for n in numbers):
         raise UserError("the simulator's arguments must be finite numbers: correct them")
-    n_micrographs = [a[f"n_{split}"] for split in SPLITS]
+    n_micrographs = [asked.n_train, asked.n_val, asked.n_test]
     if min(n_micrographs) < 0 or sum(n_micrographs) == 0:
         raise UserError(f"numbers of micrographs {n_micrographs}: give none below 0 and one above")
-    if not 1 <= a["n_proteins"] <= len(PROTEINS):
-        raise UserError(f"--proteins {a['n_proteins']}: give a number from 1 to {len(PROTEINS)}")
-    if not 1 <= a["protein_ratio"] <= 10:
-        raise UserError(f"--protein-ratio {a['protein_ratio']}: give 1 (equal numbers) to 10")
-    if not 0.5 <= a["pixel_size_angstrom"] <= 8:
-        raise UserError(f"--pixel-size {a['pixel_size_angstrom']}: give 0.5 to 8 Å")
-    if not 0 < a["snr"][0] <= a["snr"][1] or len(a["snr"]) != 2:
-        raise UserError(f"--snr {a['snr']}: give a low and a high value above 0, in this order")
-    if not 0 <= a["density"] <= 10:
-        raise UserError(f"--density {a['density']}: give 0 to 10")
-    if not 0 <= a["n_unannotated"] <= a["n_train"]:
+    for flag, value, low, high in (
+        ("proteins", asked.n_proteins, 1, len(PROTEINS)),
+        ("protein-ratio", asked.protein_ratio, 1, 10),  # 1: equal numbers
+        ("pixel-size", asked.pixel_size_angstrom, 0.5, 8),  # Å
+        ("density", asked.density, 0, 10),
+        ("unannotated", asked.n_unannotated, 0, asked.n_train),
+        ("seed", asked.seed, 0, math.inf),
+        ("num-workers", num_workers, 0, math.inf),
+    ):
+        if not low <= value <= high:
+            raise UserError(f"--{flag} {value}: give {low} to {high}")
+    if len(asked.snr) != 2 or not 0 < asked.snr[0] <= asked.snr[1]:
+        raise UserError(f"--snr {asked.snr}: give a low and a high value above 0, in this order")
+    sides_px = asked.size_px
+    if not 1 <= len(sides_px) <= 2 or not 64 <= min(sides_px) <= max(sides_px) <= 16384:
+        raise UserError(f"--size {sides_px}: give a side, or height and width, of 64 to 16384")
+    if asked.annotation_margin < 0 or 2 * asked.margin_px >= min(sides_px):
         raise UserError(
-            f"--unannotated {a['n_unannotated']}: give 0 to the {a['n_train']} of training"
-        )
-    if a["seed"] < 0 or num_workers < 0:
-        raise UserError(f"--seed {a['seed']} and --num-workers {num_workers} must be 0 or more")
-    if not 1 <= n_sizes <= 2 or not 64 <= min(a["size_px"]) <= max(a["size_px"]) <= 16384:
-        raise UserError(f"--size {a['size_px']}: give a side, or height and width, of 64 to 16384")
-    if a["annotation_margin"] < 0 or 2 * annotation_margin_px(a) >= min(a["size_px"]):
-        raise UserError(
-            f"--annotation-margin {a['annotation_margin']} is {annotation_margin_px(a)} px, which "
-            f"leaves nothing of {min(a['size_px'])} px: lower it or raise --size"
+            f"--annotation-margin {asked.annotation_margin} is {asked.margin_px} px, which leaves "
+            f"nothing of {min(sides_px)} px: lower it or raise --size"
         )

@@ -3,10 +3,12 @@
 import io
 from pathlib import Path
 
-from picking.files import read_json, write_atomically
+from PIL import Image
+
+from picking.files import read_json, write_saved
 from picking.formats.micrographs import raw_to_uint8
 from picking.simulation.ctf import Optics, ctf_zeros, radial_power
-from picking.simulation.dataset import plan_dataset, simulate_planned
+from picking.simulation.dataset import Arguments, plan_dataset, simulate_planned
 
 PANEL_PX = 560
 COLOURS = {"listed": (255, 200, 0), "margin": (0, 190, 255), "zeros": (220, 20, 60)}
@@ -20,14 +22,12 @@ def draw_figure(output: Path, path: Path) -> None:
     margin, so not listed), below the power of the raw counts, averaged over rings, with the
     frequencies at which theory says that the CTF is zero.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
-    from PIL import Image
 
     record = read_json(output / "simulation.json")
     margin_px = record["annotation_margin_px"]
-    plans = plan_dataset(record["arguments"])
+    plans = plan_dataset(Arguments(**record["arguments"]))
     plan = max(plans, key=lambda plan: (plan.carbon and plan.n_crystals > 0, plan.snr))
     image = simulate_planned(plan)
     height, width = plan.size_px
@@ -60,12 +60,10 @@ def draw_figure(output: Path, path: Path) -> None:
         xlim=(0.01, 0.15),
     )
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    figure.savefig(buffer, format="png")
     # Noise hardly compresses, so few greys keep the file small.
     greys = [level for grey in range(0, 256, 5) for level in (grey, grey, grey)]
     palette = Image.new("P", (1, 1))
     palette.putpalette(greys + [level for colour in COLOURS.values() for level in colour])
     few = Image.open(buffer).convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    few.save(buffer, "PNG", optimize=True)
-    write_atomically(path, buffer.getvalue())
+    write_saved(path, lambda file: few.save(file, "PNG", optimize=True))

@@ -97,11 +97,18 @@ def simulate_micrograph(
     carbon: bool = False,
     n_crystals: int = 0,
 ) -> Simulated:
-    """Simulate one micrograph of (h, w) px.
+    """Simulate one micrograph.
 
-    snr: variance of the particles' signal inside their disks over the variance of the noise, per
-    raw pixel, for a protein of contrast 1. density: number of particles over the protein's usual
-    one. carbon: the edge of the support film crosses the image. n_crystals: pieces of ice.
+    Args:
+        protein: what the particles are.
+        optics: how it is taken.
+        shape: (h, w) in px.
+        rng: all randomness comes from it.
+        snr: variance of the particles' signal inside their disks over the variance of the noise,
+            per raw pixel, for a protein of contrast 1.
+        density: number of particles over the protein's usual one.
+        carbon: the edge of the support film crosses the image.
+        n_crystals: pieces of ice.
     """
     pixel = optics.pixel_size_angstrom
     diameter_px = protein.diameter_angstrom / pixel

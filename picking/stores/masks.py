@@ -21,7 +21,7 @@ from picking.formats import micrographs
 from picking.formats.picks import Micrograph, inside
 from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
 from picking.stores.journal import Journal
-from picking.stores.writer import SplitWriter
+from picking.stores.writer import Plan, SplitWriter
 
 RESIZES = ("stretch", "pad")
 NORMALISATION = (
@@ -33,21 +33,14 @@ NORMALISATION = (
 
 @dataclasses.dataclass(frozen=True)
 class MaskSettings:
-    """What decides images and masks, beside the annotations; the script's --help explains it."""
+    """What decides images and masks, beside the annotations."""
 
-    side_px: int
-    resize: str
-    tiles: int
+    side_px: int  # of an image
+    resize: str  # of `RESIZES`
+    tiles: int  # along each side of a micrograph
     margin_px: int  # px of the micrograph this near to its edge are ignored; 0: none
     disk: float = 1.0  # diameter of a particle's disk in the mask, in diameters of the particle
     reduced: bool = False  # JPEGs are decoded at reduced scale, which differs by part of a level
-
-    row_noun = "images with masks"
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row, in all files of the store."""
-        return 2 * self.side_px**2
 
     def plan_split(
         self,
@@ -72,7 +65,7 @@ class MaskSettings:
             f"Total micrographs: {len(plans)}",
             f"  Images: {sum(plan.n_rows for plan in plans):,} of {self.side_px} x "
             f"{self.side_px} px",
-            f"  Particles: {sum(len(plan.centres_px) for plan in plans):,}",
+            f"  Particles: {sum(plan.n_particles for plan in plans):,}",
         ]
         if n_enlarged:
             lines.append(
@@ -85,7 +78,7 @@ class MaskSettings:
         return {
             "n_images": sum(plan.n_rows for plan in plans),
             "n_micrographs": len(plans),
-            "n_particles": sum(len(plan.centres_px) for plan in plans),
+            "n_particles": sum(plan.n_particles for plan in plans),
             **pixel_fractions(plans, noted),
         }
 
@@ -103,15 +96,13 @@ class MaskSettings:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImagePlan:
+class ImagePlan(Plan):
     """The images of one micrograph: tiles row by row.
 
     centres_px: float64 (n, 2), (y, x) in px of the micrograph, of the particles whose centre lies
     inside; diameters_px: float64 (n,).
     """
 
-    micrograph: Micrograph
-    size_px: tuple[int, int]
     centres_px: np.ndarray
     diameters_px: np.ndarray
     settings: MaskSettings
@@ -135,23 +126,23 @@ class ImagePlan:
 
     @property
     def arrays(self) -> dict[str, tuple[int, int]]:
-        """The store's files of rows."""
+        """The files of images and masks."""
         return dict.fromkeys(("images.npy", "masks.npy"), (self.settings.side_px,) * 2)
 
     @property
     def decoded_px(self) -> tuple[int, int] | None:
-        """(height, width) near which a JPEG is decoded; None: the whole."""
+        """What a JPEG is decoded near, if at reduced scale."""
         return self.scaled_px if self.settings.reduced else None
+
+    @property
+    def n_particles(self) -> int:
+        """Particles whose centre lies inside."""
+        return len(self.centres_px)
 
     @property
     def n_rows(self) -> int:
         """Images of this micrograph."""
         return self.grid[0] * self.grid[1]
-
-    @property
-    def n_outside(self) -> int:
-        """Particles dropped because their centre lies outside the micrograph."""
-        return len(self.micrograph.centres_px) - len(self.centres_px)
 
     def particles_per_image(self) -> list[int]:
         """Return how many particles have their centre in each tile."""
@@ -159,8 +150,7 @@ class ImagePlan:
         tile = np.minimum(tile, np.array(self.grid) - 1)  # rounding at the far edge
         return np.bincount(tile @ (self.grid[1], 1), minlength=self.n_rows).tolist()
 
-    def identity(self) -> list[str | bytes]:
-        """Return all that decides which row holds what."""
+    def identity(self) -> list[str | bytes]:  # noqa: D102
         return [
             f"{self.micrograph.name}:{self.size_px}:{self.settings}:{len(self.centres_px)}:",
             self.centres_px.tobytes(),

@@ -26,12 +26,16 @@ INDEX: dict[str, tuple[type, tuple[int, ...]]] = {
 class PatchStore:
     """One split of a finished patch store, as a data set that is read a batch at a time.
 
-    Attributes: patches uint8 (n, p, p), a memory map; label uint8 (n,), true class, or where
-    rows are windows 1 for the labelled and 0 for all else; labeled bool (n,); micrograph int32
-    (n,), into ``names``; centre float32 (n, 2), (y, x) in px; tag uint8 (n,), see `TAG_NAMES`;
-    windows, how windows about a few picks were made (`WINDOW_KEYS`), and picked uint8 (n, p, p), a
-    memory map, where a place of them is near a pick, both None of patches; metadata, the whole
-    `metadata.json`; counts, this split's part of it.
+    Attributes:
+        patches: uint8 (n, p, p), a memory map.
+        label: uint8 (n,), the true class; of windows 1 for the labelled, 0 for all else.
+        labeled: bool (n,).
+        micrograph: int32 (n,), into ``names``.
+        centre: float32 (n, 2), (y, x) in px.
+        tag: uint8 (n,), see `TAG_NAMES`.
+        windows: how windows about a few picks were made (`WINDOW_KEYS`); None of patches.
+        picked: uint8 (n, p, p), a memory map: 1 near a pick; None of patches.
+        metadata: the whole `metadata.json`; counts: this split's part of it.
     """
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -44,15 +48,14 @@ class PatchStore:
         self.windows: Any = self.metadata.get("windows")
         self.picked: Any = None
         try:
-            self._check_metadata()
             self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
             self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
             self.patches = open_array(folder / split / "patches.npy")
             if self.windows is not None:
                 self.picked = open_array(folder / split / "picked.npy")
             index = read_arrays(folder / split / "index.npz")
-            self._check_arrays(index)
-        except (*DAMAGED_ARRAY, AttributeError) as error:
+            self._check(index)
+        except (*DAMAGED_ARRAY, AttributeError, IndexError) as error:
             raise UserError(
                 f"patch store {folder / split} is damaged ({error}): delete it and make it again "
                 "with preprocess_coco_full_dataset.py"
@@ -60,37 +63,30 @@ class PatchStore:
         self.label, self.labeled, self.tag = index["label"], index["labeled"], index["tag"]
         self.micrograph, self.centre = index["micrograph"], index["centre"]
 
-    def _check_metadata(self) -> None:
-        """Raise one of `DAMAGED_ARRAY` unless metadata.json has what training reads of it."""
-        counts, windows = self.counts, self.windows
-        sizes = [] if windows is None else [windows[key] for key in WINDOW_KEYS]
-        micrographs, priors = counts["micrographs"], [counts.get(key) for key in PRIOR_KEYS]
+    def _check(self, index: dict[str, np.ndarray]) -> None:
+        """Raise one of `DAMAGED_ARRAY` unless patches, index and metadata.json fit together."""
+        micrographs, n, side = self.counts["micrographs"], len(index["label"]), self.patch_size_px
+        sizes = [self.windows[key] for key in WINDOW_KEYS] if self.windows is not None else []
+        priors = [self.counts.get(key) for key in PRIOR_KEYS]
         if not (
             isinstance(self.metadata["content_hash"], str)
-            and all(isinstance(m["name"], str) for m in micrographs)
+            and all(isinstance(name, str) for name in self.names)
             and all(isinstance(m["empiar_id"], str | None) for m in micrographs)
             and all(prior is None or is_number(prior) for prior in priors)
             and all(is_number(size) and size > 0 for size in sizes)
+            and n == self.counts["n_patches"]
         ):
             raise ValueError(f"metadata.json does not describe split {self.split}")
-
-    def _check_arrays(self, index: dict[str, np.ndarray]) -> None:
-        """Raise ValueError unless patches, index and metadata.json fit together."""
-        shape, n = self.patches.shape, self.counts["n_patches"]
-        if self.patches.dtype != np.uint8 or len(shape) != 3 or shape[1] != shape[2]:
-            raise ValueError(f"patches are {self.patches.dtype} of shape {shape}")
-        if self.picked is not None and (self.picked.dtype, self.picked.shape) != (np.uint8, shape):
-            raise ValueError(f"picked is {self.picked.dtype} of shape {self.picked.shape}")
-        if not shape[0] == len(index["label"]) == n:
-            raise ValueError(f"{shape[0]} patches, {len(index['label'])} rows, {n} expected")
+        for name, array in (("patches", self.patches), ("picked", self.picked)):
+            if array is not None and (array.dtype, array.shape) != (np.uint8, (n, side, side)):
+                raise ValueError(f"{name} is {array.dtype} of shape {array.shape}, not of {n} rows")
         for name, (kind, of_one) in INDEX.items():
             if index[name].dtype != kind or index[name].shape != (n, *of_one):
                 raise ValueError(f"{name} is {index[name].dtype} of shape {index[name].shape}")
-        for name, n_values in (
-            ("label", 2), ("tag", len(TAG_NAMES)), ("micrograph", len(self.names))
-        ):  # fmt: skip
-            if n and not 0 <= index[name].min() <= index[name].max() < n_values:
-                raise ValueError(f"{name} is not below {n_values} everywhere")
+        n_values = {"label": 2, "tag": len(TAG_NAMES), "micrograph": len(self.names)}
+        for name, end in n_values.items():
+            if n and not 0 <= index[name].min() <= index[name].max() < end:
+                raise ValueError(f"{name} is not below {end} everywhere")
 
     def __len__(self) -> int:
         return len(self.label)

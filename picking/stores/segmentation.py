@@ -15,7 +15,7 @@ from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, is_number, open_array, read_json
 from picking.stores.masks import RESIZES
 
-MAKE = "make it with preprocess_coco_full_dataset.py --tasks segmentation"
+MAKE = "make it, or finish it, with preprocess_coco_full_dataset.py --tasks segmentation"
 
 
 class SegmentationStore:
@@ -50,27 +50,28 @@ class SegmentationStore:
             self.masks = open_array(folder / "masks.npy", "c")
             self._check()
         except DAMAGED_ARRAY as error:
-            raise _damaged(folder, f"{type(error).__name__}: {error}") from error
-        _require_pairs(self.images, self.masks, str(folder))
-        expected = (len(self.names), self.size_px, self.size_px)
-        if self.images.shape != expected:
-            raise _damaged(folder, f"images of shape {self.images.shape}, the index has {expected}")
+            raise UserError(
+                f"segmentation store {folder} is damaged ({type(error).__name__}: {error}): delete "
+                "it and make it again with preprocess_coco_full_dataset.py --tasks segmentation"
+            ) from error
 
     def _check(self) -> None:
-        """Raise ValueError unless the index holds what it should."""
+        """Raise ValueError unless index.json, images and masks are whole and fit together."""
         texts = (self.content_hash, *self.names, *self.micrographs, *filter(None, self.ids))
-        for valid, problem in (
-            (all(isinstance(text, str) and text for text in texts), "a name or hash is no text"),
-            (len(set(self.names)) == len(self.names), "a name stands twice"),
-            (type(self.size_px) is int and type(self.tiles) is int, "size_px or tiles is no count"),
-            (self.resize in RESIZES, "resize is unknown"),
-            (is_number(self.disk) and 0 < self.disk <= 1, "disk is no fraction"),
-            ((self.n_particles >= 0).all(), "n_particles is no count"),
-            (self.n_particles.shape == self.checksums.shape, "n_particles are no numbers"),
-            (self.images.ndim > 0 < self.masks.ndim, "images or masks are none"),
+        if not (
+            all(isinstance(text, str) and text for text in texts)
+            and len(set(self.names)) == len(self.names)
+            and type(self.size_px) is type(self.tiles) is int
+            and self.resize in RESIZES
+            and is_number(self.disk)
+            and 0 < self.disk <= 1
+            and (self.n_particles >= 0).all()
+            and self.n_particles.shape == self.checksums.shape
         ):
-            if not valid:
-                raise ValueError(problem)
+            raise ValueError("index.json does not describe images")
+        if self.images.shape != (len(self.names), self.size_px, self.size_px):
+            raise ValueError(f"{len(self.names)} images of {self.size_px} px are not what is there")
+        _require_pairs(self.images, self.masks, str(self.folder))
 
     def __len__(self) -> int:
         return len(self.names)
@@ -96,15 +97,15 @@ class SegmentationBatch(NamedTuple):
 class CryoEMSegmentationDataset(Dataset):
     """Images with their masks, read by whole batches: ``dataset[positions]``.
 
-    images, masks: uint8 (n, S, S), memory maps or arrays. rows: the positions in them that make up
-    the data set, in its order; all by default. Nothing is copied until a batch is asked for. Images
-    come as they are stored: ``is_training`` only marks the batches, for whoever augments them on
-    the device. Raises `UserError` when images and masks do not belong together.
+    images, masks: uint8 (n, S, S), memory maps or arrays, or the .npy files to map. rows: the
+    positions in them that make up the data set, in its order; all by default. Nothing is copied
+    until a batch is asked for. Images come as they are stored: ``is_training`` only marks the
+    batches, for whoever augments them on the device. Raises `UserError` when images and masks do
+    not belong together.
     """
 
-    def __init__(
-        self, images: np.ndarray, masks: np.ndarray, is_training: bool, rows: Any = None
-    ) -> None:
+    def __init__(self, images: Any, masks: Any, is_training: bool, rows: Any = None) -> None:
+        images, masks = (open_array(a, "c") if isinstance(a, Path) else a for a in (images, masks))
         _require_pairs(images, masks, "segmentation data set")
         self.images, self.masks, self.is_training = images, masks, is_training
         self.rows = np.arange(len(images))[slice(None) if rows is None else rows]
@@ -120,9 +121,13 @@ class CryoEMSegmentationDataset(Dataset):
         )
 
     def __reduce__(self) -> tuple:
-        # A worker that is not forked opens memory maps anew; pickling would copy all of them.
-        packed = (_packed(self.images), _packed(self.masks), self.is_training, self.rows)
-        return _unpacked_dataset, packed
+        # A worker that is not forked opens memory maps anew; pickling would copy all of them. A
+        # part of one has the whole as its base.
+        arrays = (
+            Path(array.filename) if isinstance(getattr(array, "base", None), mmap.mmap) else array
+            for array in (self.images, self.masks)
+        )
+        return CryoEMSegmentationDataset, (*arrays, self.is_training, self.rows)
 
 
 def open_splits(
@@ -192,65 +197,20 @@ def require_separate(train: SegmentationStore, other: SegmentationStore, name: s
 
 
 def _require_finished(folder: Path) -> None:
-    if not folder.is_dir():
-        raise UserError(f"segmentation store {folder} is not there: {MAKE}")
-    if (folder / "index.json").is_file():
-        return
-    if (folder / "images.npy").is_file():
+    if not (folder / "index.json").is_file():
+        splits = sorted(path.parent for path in folder.glob("*/index.json"))
         raise UserError(
-            f"segmentation store {folder} is unfinished (no index.json): run the same "
-            "preprocess_coco_full_dataset.py again to finish it"
+            f"{folder} is not a finished split of a segmentation store (no index.json): "
+            + (f"give one of its splits, such as {splits[0]}" if splits else MAKE)
         )
-    splits = sorted(path.parent.name for path in folder.glob("*/index.json"))
-    if splits:
-        raise UserError(
-            f"{folder} holds the splits {', '.join(splits)}: give one of them, e.g. "
-            f"{folder / splits[0]}"
-        )
-    raise UserError(f"{folder} is not a split of a segmentation store (no index.json): {MAKE}")
 
 
 def _require_pairs(images: np.ndarray, masks: np.ndarray, where: str) -> None:
     """Raise `UserError` unless both are uint8 (n, S, S) of the same n and S."""
-    if len(images) != len(masks):
+    if images.ndim != 3 or any(
+        (one.dtype, one.shape) != (np.uint8, images.shape) for one in (images, masks)
+    ):
         raise UserError(
-            f"{where}: mask and image count differ, {len(masks)} masks for {len(images)} images: "
-            "preprocess again"
+            f"{where}: images and masks must be uint8 of one shape (n, S, S), not {images.dtype} "
+            f"{images.shape} and {masks.dtype} {masks.shape}: preprocess again"
         )
-    if images.shape != masks.shape:
-        raise UserError(
-            f"{where}: mask and image size differ, masks of {masks.shape[1:]} px for images of "
-            f"{images.shape[1:]} px: preprocess again"
-        )
-    if images.ndim != 3 or images.dtype != np.uint8 or masks.dtype != np.uint8:
-        raise UserError(
-            f"{where}: images and masks must be uint8 of shape (n, S, S), not {images.dtype} and "
-            f"{masks.dtype} of shape {images.shape}: preprocess again"
-        )
-
-
-def _damaged(folder: Path, problem: str) -> UserError:
-    return UserError(
-        f"segmentation store {folder} is damaged ({problem}): delete it and make it again with "
-        "preprocess_coco_full_dataset.py --tasks segmentation"
-    )
-
-
-def _packed(array: np.ndarray) -> Any:
-    """Return what a whole memory map is opened from, or the array itself."""
-    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
-        return array.filename, array.offset, array.shape
-    return array
-
-
-def _unpacked(packed: Any) -> np.ndarray:
-    if isinstance(packed, tuple):
-        path, offset, shape = packed
-        return np.memmap(path, np.uint8, "c", offset, shape)
-    return packed
-
-
-def _unpacked_dataset(
-    images: Any, masks: Any, is_training: bool, rows: np.ndarray
-) -> CryoEMSegmentationDataset:
-    return CryoEMSegmentationDataset(_unpacked(images), _unpacked(masks), is_training, rows)

@@ -7,13 +7,14 @@ an earlier run wrote is compared with its checksums first: a power cut loses row
 noted already.
 """
 
+import abc
 import dataclasses
 import io
 import os
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -24,7 +25,8 @@ from picking.parallel import ordered_map
 from picking.stores.journal import Journal
 
 
-class Plan(Protocol):
+@dataclasses.dataclass(frozen=True)
+class Plan(abc.ABC):
     """The rows of one micrograph in one store; goes to a worker, so it can be pickled.
 
     size_px: (height, width) of the micrograph. arrays: file name -> (height, width) px of a row,
@@ -32,29 +34,34 @@ class Plan(Protocol):
     the whole.
     """
 
-    @property
-    def micrograph(self) -> Micrograph: ...  # noqa: D102
+    micrograph: Micrograph
+    size_px: tuple[int, int]
 
-    @property
-    def size_px(self) -> tuple[int, int]: ...  # noqa: D102
+    arrays: ClassVar[Any]
+    decoded_px: ClassVar[Any] = None
+    n_particles: ClassVar[Any]
+    n_rows: ClassVar[Any]
 
-    @property
-    def n_rows(self) -> int: ...  # noqa: D102
-
-    @property
-    def arrays(self) -> dict[str, tuple[int, int]]: ...  # noqa: D102
-
-    @property
-    def decoded_px(self) -> tuple[int, int] | None: ...  # noqa: D102
-
+    @abc.abstractmethod
     def identity(self) -> list[str | bytes]:
         """Return all that decides which row holds what."""
 
+    @abc.abstractmethod
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
         """Return the rows of each file and what the journal notes on them.
 
         image: uint8 (h, w), as decoded. The rows of a file are uint8 (n_rows, height, width).
         """
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the rows, in all files of the store."""
+        return self.n_rows * sum(height * width for height, width in self.arrays.values())
+
+    @property
+    def n_outside(self) -> int:
+        """Particles dropped because their centre lies outside the micrograph."""
+        return len(self.micrograph.centres_px) - self.n_particles
 
 
 class Rows(NamedTuple):
@@ -90,9 +97,9 @@ class SplitWriter:
         return {self.folder / name: row_px for name, row_px in self.plans[0].arrays.items()}
 
     def begin(self, store: int) -> list[Rows | None]:
-        """Make the files; return what is to be written or checked of each micrograph, if anything.
+        """Make the files; return what is to be written or checked of each micrograph.
 
-        Rows that this process has written or checked already are neither.
+        None for rows that this process has already written or checked.
         """
         split, journal = self.folder.name, self.journal
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -186,21 +193,12 @@ def _write_rows(job: tuple[int, list[Rows]]) -> tuple[int, dict[int, dict], str 
         checksum = 0
         for array, (file, offset, _) in zip(arrays, part.places, strict=True):
             data = np.ascontiguousarray(array).reshape(-1).data
-            _write_at(file, data, offset)
+            with naming(file), file.open("r+b") as stream:
+                stream.seek(offset)
+                stream.write(data)
             checksum = zlib.crc32(data, checksum)
         entries[part.store] = {"checksum": checksum, **noted, "image_bytes": n_bytes}
     return i, entries, None
-
-
-def _write_at(path: Path, data: memoryview, offset: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY)
-    try:
-        written = 0
-        with naming(path):
-            while written < len(data):
-                written += os.pwrite(descriptor, data[written:], offset + written)
-    finally:
-        os.close(descriptor)
 
 
 def checksum_at(places: list[tuple[Path, int, int]]) -> int:

@@ -4,13 +4,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
-from picking.detection.matching import (
-    choose_threshold,
-    match,
-    match_picks,
-    pick_metrics,
-    pr_curve,
-)
+from picking.detection.matching import choose_threshold, match, match_picks, pick_metrics, pr_curve
 from picking.errors import UserError
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
@@ -94,8 +88,8 @@ def test_the_radius_is_inclusive_and_by_default_half_of_each_particles_diameter(
     truth = picks_at([[100, 100], [200, 200]])
     truth.diameters_px[1] = 60
     picks = picks_at([[110, 100], [200, 230], [100, 110.01], [200, 169.9]])
-    assert match_picks(picks, truth).found.tolist() == [0, 1, -1, -1]
-    assert match_picks(picks, truth, radius_px=5).found.tolist() == [-1] * 4
+    assert match_picks(picks, truth).matched.tolist() == [0, 1, -1, -1]
+    assert match_picks(picks, truth, radius_px=5).matched.tolist() == [-1] * 4
     truth.diameters_px[1] = np.nan
     with pytest.raises(UserError, match=r"a\.jpg: the truth states no diameters: give --diameter"):
         match_picks(picks, truth)
@@ -116,14 +110,14 @@ def test_what_lies_nearer_to_an_edge_than_the_margin_counts_neither_way():
     outcome = match_picks(picks_at(spots), picks_at(spots), margin_px=50)
     assert outcome.picks.centres_px.tolist() == [[50, 500], [500, 950], [500, 500]]
     assert outcome.truth.centres_px.tolist() == outcome.picks.centres_px.tolist()
-    figures = pick_metrics([outcome])
-    assert (figures["n_picks"], figures["n_truth"], figures["f1"]) == (3, 3, 1)
+    metrics = pick_metrics([outcome])
+    assert (metrics["n_picks"], metrics["n_truth"], metrics["f1"]) == (3, 3, 1)
 
 
 def test_a_pick_outside_the_margin_does_not_find_a_particle_inside():
     outcome = match_picks(picks_at([[48, 500]]), picks_at([[52, 500]]), margin_px=50)
-    figures = pick_metrics([outcome])
-    assert (figures["n_picks"], figures["n_truth"], figures["n_found"]) == (0, 1, 0)
+    metrics = pick_metrics([outcome])
+    assert (metrics["n_picks"], metrics["n_truth"], metrics["n_found"]) == (0, 1, 0)
 
 
 def test_the_margin_follows_the_height_and_the_width():
@@ -131,32 +125,34 @@ def test_the_margin_follows_the_height_and_the_width():
         picks_at([[95, 150], [85, 195]], size_px=None), picks_at([], size_px=(100, 200)), 10
     )
     assert len(outcome.picks.centres_px) == 0
-    assert len(match_picks(picks_at([[85, 185]], size_px=(100, 200)), picks_at([]), 10).found) == 1
+    assert (
+        len(match_picks(picks_at([[85, 185]], size_px=(100, 200)), picks_at([]), 10).matched) == 1
+    )
     with pytest.raises(UserError, match="size is unknown, so nothing tells"):
         match_picks(picks_at([[9, 9]], size_px=None), picks_at([], size_px=None), 10)
 
 
-# Figures
+# Metrics
 
 
-def test_the_figures_of_a_count_by_hand():
+def test_the_metrics_of_a_count_by_hand():
     truth = picks_at([[100, 100], [200, 200], [300, 300], [400, 400]])
     picks = picks_at([[101, 100], [200, 202], [600, 600], [300, 309]], [0.9, 0.6, 0.5, 0.3])
     outcome = match_picks(picks, truth)
-    figures = pick_metrics([outcome])
-    assert (figures["n_picks"], figures["n_truth"], figures["n_found"]) == (4, 4, 3)
-    assert (figures["precision"], figures["recall"], figures["f1"]) == (0.75, 0.75, 0.75)
-    assert figures["ap"] == pytest.approx((1 + 1 + 3 / 4) / 4)
-    figures = pick_metrics([outcome], threshold=0.6)
-    assert (figures["precision"], figures["recall"], figures["threshold"]) == (1, 0.5, 0.6)
-    assert figures["f1"] == pytest.approx(2 / 3)
-    assert figures["ap"] == pytest.approx((1 + 1 + 3 / 4) / 4)
-    assert figures["best"]["threshold"] == 0.3 and figures["best"]["f1"] == 0.75
+    metrics = pick_metrics([outcome])
+    assert (metrics["n_picks"], metrics["n_truth"], metrics["n_found"]) == (4, 4, 3)
+    assert (metrics["precision"], metrics["recall"], metrics["f1"]) == (0.75, 0.75, 0.75)
+    assert metrics["ap"] == pytest.approx((1 + 1 + 3 / 4) / 4)
+    metrics = pick_metrics([outcome], threshold=0.6)
+    assert (metrics["precision"], metrics["recall"], metrics["threshold"]) == (1, 0.5, 0.6)
+    assert metrics["f1"] == pytest.approx(2 / 3)
+    assert metrics["ap"] == pytest.approx((1 + 1 + 3 / 4) / 4)
+    assert metrics["best"]["threshold"] == 0.3 and metrics["best"]["f1"] == 0.75
 
 
-def test_average_precision_is_scikit_learns_times_the_share_ever_found(rng):
+def test_average_precision_is_scikit_learns_times_the_fraction_ever_found(rng):
     outcomes = [match_picks(*crowded(rng, name=f"{i}.jpg")) for i in range(4)]
-    hit = np.concatenate([each.found >= 0 for each in outcomes])
+    hit = np.concatenate([each.matched >= 0 for each in outcomes])
     scores = np.concatenate([each.picks.scores for each in outcomes])
     found = hit.sum() / sum(len(each.truth.centres_px) for each in outcomes)
     assert 0.3 < found < 1 and not hit.all()
@@ -165,15 +161,15 @@ def test_average_precision_is_scikit_learns_times_the_share_ever_found(rng):
     assert pr_curve(outcomes).average_precision == pytest.approx(wanted)
 
 
-def test_the_curve_holds_the_figures_at_each_of_its_thresholds(rng):
+def test_the_curve_holds_the_metrics_at_each_of_its_thresholds(rng):
     outcomes = [match_picks(*crowded(rng, name=f"{i}.jpg")) for i in range(3)]
     curve = pr_curve(outcomes)
     assert (np.diff(curve.thresholds) < 0).all() and len(curve.thresholds) == 15
     for k, threshold in enumerate(curve.thresholds):
-        figures = pick_metrics(outcomes, threshold, n_bootstrap=2)
-        assert curve.precision[k] == pytest.approx(figures["precision"])
-        assert curve.recall[k] == pytest.approx(figures["recall"])
-        assert curve.f1[k] == pytest.approx(figures["f1"])
+        metrics = pick_metrics(outcomes, threshold, n_bootstrap=2)
+        assert curve.precision[k] == pytest.approx(metrics["precision"])
+        assert curve.recall[k] == pytest.approx(metrics["recall"])
+        assert curve.f1[k] == pytest.approx(metrics["f1"])
     best = pick_metrics(outcomes)["best"]
     assert best["f1"] == pytest.approx(curve.f1.max())
     at_best = pick_metrics(outcomes, best["threshold"])
@@ -204,20 +200,20 @@ def test_a_wanted_precision_takes_the_most_particles_that_it_allows():
 
 def test_a_ratio_without_a_denominator_is_none():
     none, one = picks_at([], []), picks_at([[100, 100]], [0.5])
-    figures = pick_metrics([match_picks(none, none)])
-    assert {figures[name] for name in ("precision", "recall", "f1", "ap", "best")} == {None}
-    figures = pick_metrics([match_picks(none, one)])
-    assert [figures[name] for name in ("precision", "recall", "f1", "ap")] == [None, 0, 0, 0]
-    figures = pick_metrics([match_picks(one, none)])
-    assert [figures[name] for name in ("precision", "recall", "f1", "ap")] == [0, None, 0, None]
+    metrics = pick_metrics([match_picks(none, none)])
+    assert {metrics[name] for name in ("precision", "recall", "f1", "ap", "best")} == {None}
+    metrics = pick_metrics([match_picks(none, one)])
+    assert [metrics[name] for name in ("precision", "recall", "f1", "ap")] == [None, 0, 0, 0]
+    metrics = pick_metrics([match_picks(one, none)])
+    assert [metrics[name] for name in ("precision", "recall", "f1", "ap")] == [0, None, 0, None]
     assert pick_metrics([])["f1"] is None
 
 
-def test_picks_without_scores_have_figures_but_no_ranking():
+def test_picks_without_scores_have_metrics_but_no_ranking():
     outcome = match_picks(picks_at([[100, 100], [500, 500]]), picks_at([[100, 105]]))
-    figures = pick_metrics([outcome])
-    assert (figures["precision"], figures["recall"]) == (0.5, 1)
-    assert figures["ap"] is figures["best"] is None
+    metrics = pick_metrics([outcome])
+    assert (metrics["precision"], metrics["recall"]) == (0.5, 1)
+    assert metrics["ap"] is metrics["best"] is None
     with pytest.raises(UserError, match="no scores"):
         pick_metrics([outcome], threshold=0.5)
     with pytest.raises(UserError, match="no scores"):
@@ -234,14 +230,14 @@ def test_macro_is_the_mean_over_ids_and_micro_is_of_all_together():
         match_picks(picks_at([], []), picks_at([], name="d.jpg")),
     ]
     ids = {"a.jpg": "10017", "b.jpg": "10017", "c.jpg": None}
-    figures = pick_metrics(outcomes, ids={**ids, "d.jpg": "10081"})
-    assert (figures["precision"], figures["recall"]) == (3 / 5, 3 / 5)
-    assert list(figures["per_id"]) == ["10017", "10081", "unknown"]
-    assert figures["per_id"]["10017"]["precision"] == 0.5
-    assert figures["per_id"]["10017"]["n_micrographs"] == 2
-    assert figures["macro"]["precision"] == (0.5 + 1) / 2
-    assert figures["macro"]["recall"] == pytest.approx((1 + 1 / 3) / 2)
-    assert figures["per_micrograph"]["c.jpg"]["recall"] == pytest.approx(1 / 3)
+    metrics = pick_metrics(outcomes, ids={**ids, "d.jpg": "10081"})
+    assert (metrics["precision"], metrics["recall"]) == (3 / 5, 3 / 5)
+    assert list(metrics["per_id"]) == ["10017", "10081", "unknown"]
+    assert metrics["per_id"]["10017"]["precision"] == 0.5
+    assert metrics["per_id"]["10017"]["n_micrographs"] == 2
+    assert metrics["macro"]["precision"] == (0.5 + 1) / 2
+    assert metrics["macro"]["recall"] == pytest.approx((1 + 1 / 3) / 2)
+    assert metrics["per_micrograph"]["c.jpg"]["recall"] == pytest.approx(1 / 3)
     assert "macro" not in pick_metrics(outcomes) and "macro" not in pick_metrics(
         outcomes, ids={"a": None}
     )
@@ -249,19 +245,15 @@ def test_macro_is_the_mean_over_ids_and_micro_is_of_all_together():
 
 def test_intervals_come_from_resampling_micrographs(rng):
     outcomes = [match_picks(*crowded(rng, name=f"{i}.jpg")) for i in range(6)]
-    figures = pick_metrics(outcomes)
+    metrics = pick_metrics(outcomes)
     for name in ("precision", "recall", "f1"):
-        low, high = figures["intervals"][name]
-        assert low < figures[name] < high
-        each = [one[name] for one in figures["per_micrograph"].values()]
+        low, high = metrics["intervals"][name]
+        assert low < metrics[name] < high
+        each = [one[name] for one in metrics["per_micrograph"].values()]
         assert min(each) <= low and high <= max(each)
-    assert pick_metrics(outcomes) == figures
-    assert pick_metrics(outcomes, seed=1)["intervals"] != figures["intervals"]
-    assert pick_metrics(outcomes[:1])["intervals"] == {
-        "precision": None,
-        "recall": None,
-        "f1": None,
-    }
+    assert pick_metrics(outcomes) == metrics
+    assert pick_metrics(outcomes, seed=1)["intervals"] != metrics["intervals"]
+    assert set(pick_metrics(outcomes[:1])["intervals"].values()) == {None}
     alike = pick_metrics([outcomes[0]] * 5)
     assert alike["intervals"]["f1"] == pytest.approx([alike["f1"]] * 2)
 
@@ -273,13 +265,13 @@ def test_intervals_come_from_resampling_micrographs(rng):
     ("peer", "wanted", "best_f1"),
     [("crYOLO", (0.868, 0.958, 0.911), 0.911), ("topaz", (0.816, 0.874, 0.844), 0.847)],
 )
-def test_the_peers_figures_are_those_of_an_independent_count(empiar10017, peer, wanted, best_f1):
+def test_the_peers_metrics_are_those_of_an_independent_count(empiar10017, peer, wanted, best_f1):
     truth = read_picks([empiar10017 / "annotations" / "instances_test.json"], {})
     paths = sorted((empiar10017 / "peer_picks" / peer).glob("*.box"))
     picks = read_picks(paths, {t.name: t.size_px for t in truth})
-    matched = match_names(picks, truth)
-    assert len(matched.pairs) == 4 and not matched.without_picks
-    figures = pick_metrics([match_picks(p, t, margin_px=131) for p, t in matched.pairs])
-    found = tuple(round(figures[name], 3) for name in ("precision", "recall", "f1"))
+    pairs, without_picks, _ = match_names(picks, truth)
+    assert len(pairs) == 4 and not without_picks
+    metrics = pick_metrics([match_picks(p, t, margin_px=131) for p, t in pairs])
+    found = tuple(round(metrics[name], 3) for name in ("precision", "recall", "f1"))
     assert found == wanted
-    assert round(figures["best"]["f1"], 3) == best_f1
+    assert round(metrics["best"]["f1"], 3) == best_f1

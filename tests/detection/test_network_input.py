@@ -1,28 +1,10 @@
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 from torch import nn
 
 from picking.detection.network_input import PatchInput, TileInput, WindowInput, input_of
-from picking.errors import UserError
-
-CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(
-    ("checkpoint", "message"),
-    [
-        ({"kind": "pu_run"}, "no model to pick with"),
-        ({"kind": "segmentation"}, "side_px"),
-        ({"kind": "segmentation", "input": {"side_px": 8, "tiles": 1}}, "resize"),
-        ({"kind": "pu_classifier", "input": {}}, "patch_size_px"),
-    ],
-)
-def test_a_checkpoint_must_say_how_its_input_was_prepared(checkpoint, message):
-    with pytest.raises(UserError, match=message) as error:
-        input_of(checkpoint, "best.pt")
-    assert "best.pt" in str(error.value)
+from picking.detection.score_map import segmentation_map
 
 
 def test_a_classifiers_input_size_is_that_of_its_config():
@@ -31,10 +13,17 @@ def test_a_classifiers_input_size_is_that_of_its_config():
     assert input_of(checkpoint, "a") == PatchInput(128, 64, diameter_px=None)
 
 
+def scores_of(wants, image, path):
+    """The map of a network that gives back its input."""
+    Image.fromarray(image).save(path)
+    return segmentation_map(
+        nn.Identity(), wants.scaled(path), wants.side_px, image.shape, "fp32", torch.device("cpu")
+    )
+
+
 def test_tiles_are_scored_at_their_size(tmp_path):
-    Image.fromarray(np.eye(128, dtype=np.uint8) * 200).save(tmp_path / "a.png")
     tiles = TileInput(side_px=48, tiles=2, resize="stretch", disk=1.0)
-    scores = tiles.score(tmp_path / "a.png", nn.Identity(), "fp32", CPU)
+    scores = scores_of(tiles, np.eye(128, dtype=np.uint8) * 200, tmp_path / "a.png")
     assert (scores.logits.shape, scores.size_px) == ((96, 96), (128, 128))
 
 
@@ -42,9 +31,8 @@ def test_a_map_of_a_scaled_micrograph_lies_where_the_micrograph_does(tmp_path):
     y, x = (np.arange(n) + 0.5 for n in (331, 402))
     centre = (121.3, 240.6)
     image = 250 * np.exp(-((y[:, None] - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * 9**2))
-    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "a.png")
     windows = WindowInput(side_px=200, scale=20 / 36, diameter_px=36.0, disk=0.5)
-    scores = windows.score(tmp_path / "a.png", nn.Identity(), "fp32", CPU)
+    scores = scores_of(windows, image.astype(np.uint8), tmp_path / "a.png")
     assert scores.logits.shape == (184, 223) and scores.size_px == (331, 402)
     weight = np.maximum(scores.logits - 0.5, 0)
     cells = np.argwhere(weight)

@@ -2,12 +2,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist, pdist
 
-from picking.detection.peaks import (
-    classifier_picks,
-    disk_mean,
-    peaks,
-    segmentation_picks,
-)
+from picking.detection.peaks import classifier_picks, disk_mean, peaks, segmentation_picks
 from picking.detection.score_map import ScoreMap
 
 DIAMETER_PX = 100.0
@@ -67,10 +62,10 @@ def test_single_disks_are_found_to_a_fraction_of_a_cell(spacing_px):
     assert (picks.name, picks.size_px) == ("a.jpg", (1000, 1200))
 
 
-@pytest.mark.parametrize("share", [1.0, 0.8, 0.7])
+@pytest.mark.parametrize("fraction", [1.0, 0.8, 0.7])
 @pytest.mark.parametrize("spacing_px", SPACINGS)
-def test_disks_that_touch_or_overlap_are_told_apart(spacing_px, share):
-    step = share * DIAMETER_PX
+def test_disks_that_touch_or_overlap_are_told_apart(spacing_px, fraction):
+    step = fraction * DIAMETER_PX
     pair = [(200, 200), (200, 200 + step)]
     chain = [(500 + k * step * 0.6, 300 + k * step * 0.8) for k in range(4)]
     centres = np.array(pair + chain)

@@ -62,59 +62,55 @@ def test_true_false_and_missed_are_circled_each_in_its_colour(tmp_path):
 
 def test_the_picks_of_a_large_micrograph_are_drawn_in_its_reduced_picture(tmp_path):
     image = np.full((3000, 4000), 90, np.uint8)
-    picks = picks_at([[2000, 800]], [0.5], diameter=400)
+    picks = picks_at([[2000, 800]], [np.nan], diameter=400)
     draw_picks(image, picks, tmp_path / "o.png")
     with Image.open(tmp_path / "o.png") as found:
         assert found.width == MAX_OVERLAY_PX and found.height < MAX_OVERLAY_PX
     assert colour("true") in colours_around(tmp_path / "o.png", 750, 300, 75)
 
 
-def test_scores_are_written_beside_their_circles_where_asked_and_known(tmp_path):
+def test_scores_are_written_beside_their_circles_where_known(tmp_path):
     image = np.full((300, 400), 128, np.uint8)
-    unknown = picks_at([[60, 63]], [np.nan])
-    for picks, with_scores in ((PICKS, False), (PICKS, True), (unknown, True), (unknown, False)):
-        draw_picks(image, picks, tmp_path / f"{len(picks.scores)}{with_scores}.png", with_scores)
-    bare, scored = (np.asarray(Image.open(tmp_path / f"3{k}.png")) for k in (False, True))
+    draw_picks(image, PICKS, tmp_path / "scored.png")
+    draw_picks(image, picks_at(PICKS.centres_px, [np.nan] * 3), tmp_path / "bare.png")
+    scored, bare = (np.asarray(Image.open(tmp_path / f"{x}.png")) for x in ("scored", "bare"))
     rows, columns = np.nonzero((bare != scored).any(axis=2))
     assert len(rows) and abs(rows[columns < 120] - 80).max() < 12
-    assert (tmp_path / "1True.png").read_bytes() == (tmp_path / "1False.png").read_bytes()
 
 
 def test_picks_without_a_diameter_are_circled_all_the_same(tmp_path):
     image = np.full((300, 400), 128, np.uint8)
-    draw_picks(image, picks_at([[150, 150]], [0.5], diameter=np.nan), tmp_path / "o.png")
+    draw_picks(image, picks_at([[150, 150]], [np.nan], diameter=np.nan), tmp_path / "o.png")
     assert colour("true") in colours_around(tmp_path / "o.png", 150, 150, 8)
 
 
 # The curve
 
 
-def test_curves_are_drawn_and_one_without_particles_is_left_out(tmp_path):
-    curves = {
-        "ours": pr_curve([match_picks(PICKS, TRUTH)]),
-        "empty": pr_curve([match_picks(picks_at([], []), TRUTH)]),
-        "no truth": pr_curve([match_picks(PICKS, picks_at([], []))]),
+def test_a_curve_is_drawn_and_one_without_particles_or_picks_is_empty(tmp_path):
+    outcomes = {
+        "ours": match_picks(PICKS, TRUTH),
+        "no picks": match_picks(picks_at([], []), TRUTH),
+        "no truth": match_picks(PICKS, picks_at([], [])),
     }
-    draw_pr_curve(curves, tmp_path / "all.png")
-    draw_pr_curve({"ours": curves["ours"]}, tmp_path / "ours.png")
-    draw_pr_curve({}, tmp_path / "none.png")
-    drawn = {name: np.asarray(Image.open(tmp_path / f"{name}.png")) for name in ("all", "ours")}
-    np.testing.assert_array_equal(drawn["all"], drawn["ours"])
-    assert (np.asarray(Image.open(tmp_path / "none.png")) != drawn["ours"]).any()
+    for name, outcome in outcomes.items():
+        draw_pr_curve(pr_curve([outcome]), tmp_path / name)
+    ours, *empty = ((tmp_path / name).read_bytes() for name in outcomes)
+    assert empty[0] == empty[1] != ours
 
 
 # The table
 
 
-def test_each_row_holds_the_figures_at_its_threshold():
+def test_each_row_holds_the_metrics_at_its_threshold():
     other = picks_at([[20, 20]], [0.31], name="b.jpg")
     outcomes = [match_picks(PICKS, TRUTH), match_picks(other, picks_at([], [], name="b.jpg"))]
     rows = threshold_rows([PICKS, other], outcomes, chosen=0.31)
     assert len(rows) == 20 and [row["threshold"] for row in rows[:3]] == [0.05, 0.1, 0.15]
     for row in rows:
-        figures = pick_metrics(outcomes, row["threshold"], n_bootstrap=2)
-        assert row["picks"] == figures["n_picks"] and row["per_micrograph"] == row["picks"] / 2
-        assert [row[name] for name in TABLE[3:]] == [figures[name] for name in TABLE[3:]]
+        metrics = pick_metrics(outcomes, row["threshold"], n_bootstrap=2)
+        assert row["picks"] == metrics["n_picks"] and row["per_micrograph"] == row["picks"] / 2
+        assert [row[name] for name in TABLE[3:]] == [metrics[name] for name in TABLE[3:]]
     counts = {row["threshold"]: row["picks"] for row in rows}
     assert (counts[0.3], counts[0.31], counts[0.35], counts[0.95]) == (4, 4, 2, 0)
 

@@ -44,7 +44,7 @@ ENDS = {
 }
 MOST_KILLS = 4  # of a run
 WRITERS = {
-    "close", "fsync", "ftruncate", "mkdir", "posix_fallocate", "pwrite", "remove", "rename",
+    "close", "fsync", "ftruncate", "mkdir", "posix_fallocate", "remove", "rename",
     "replace", "truncate", "unlink", "write",
 }  # fmt: skip
 

@@ -60,23 +60,21 @@ def test_what_write_mrc_writes_is_in_the_mrc_frame_with_its_pixel_size(tmp_path)
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("a.png", np.uint16), ("a.tif", np.uint16), ("a.tiff", np.float32), ("a.tif", np.int32)],
-)
+    [
+        *(("a.mrc", kind) for kind in (np.int8, np.int16, np.uint16, np.float32)),
+        ("a.png", np.uint16), ("a.tif", np.uint16), ("a.tiff", np.float32), ("a.tif", np.int32),
+    ],
+)  # fmt: skip
 def test_counts_of_any_depth_become_the_same_8_bits(tmp_path, name, dtype):
-    path = write(tmp_path / name, COUNTS.astype(dtype))
+    counts, path = (COUNTS // 10).astype(dtype), tmp_path / name
+    if name == "a.mrc":
+        with mrcfile.new(path) as mrc:
+            mrc.set_data(counts[::-1])
+    else:
+        write(path, counts)
     image = read_micrograph(path)
     assert image.dtype == np.uint8
-    np.testing.assert_array_equal(image, raw_to_uint8(COUNTS))
-
-
-@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.uint16, np.float32])
-@pytest.mark.parametrize("shape", [(60, 80), (1, 60, 80)])
-def test_mrc_modes_are_read_and_a_stack_of_one_section_too(tmp_path, dtype, shape):
-    counts = (COUNTS // 10).astype(dtype)
-    with mrcfile.new(tmp_path / "a.mrc") as mrc:
-        mrc.set_data(counts[::-1].reshape(shape))
-    assert image_size(tmp_path / "a.mrc") == (60, 80)
-    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.mrc"), raw_to_uint8(counts))
+    np.testing.assert_array_equal(image, raw_to_uint8(COUNTS // 10))
 
 
 def test_an_8_bit_image_comes_as_it_is(tmp_path):
@@ -176,13 +174,6 @@ def test_other_formats_are_read_whole_and_scaled(tmp_path, name):
     assert scaled[:8, :4].mean() < 60 < scaled[-8:, :4].mean()  # the corner, in the JPEG's frame
 
 
-def test_a_colour_jpeg_is_scaled_as_its_grey_one(tmp_path):
-    grey = smooth_noise((160, 120))
-    Image.fromarray(grey).convert("RGB").save(tmp_path / "colour.jpg", quality=95)
-    whole = scale_micrograph(read_micrograph(tmp_path / "colour.jpg"), (30, 40))
-    assert np.abs(read_scaled(tmp_path / "colour.jpg", (30, 40)).astype(int) - whole).max() <= 4
-
-
 def test_scaling_down_smooths_and_keeps_the_mean():
     noise = np.random.default_rng(0).normal(128, 30, (400, 400)).clip(0, 255).astype(np.uint8)
     scaled = scale_micrograph(noise, (50, 40))
@@ -209,42 +200,27 @@ def test_the_size_is_height_and_width_and_comes_without_decoding(tmp_path, suffi
 # What is no micrograph
 
 
-def mrc_of(data):
-    def write(path):
-        with mrcfile.new(path) as mrc:
-            mrc.set_data(data)
-
-    return write
-
-
-def tiff_movie(path):
-    frame = Image.fromarray(COUNTS)
-    frame.save(path, save_all=True, append_images=[frame, frame])
-
-
-def eps(path):
-    """What Pillow would hand to another program."""
-    Image.new("L", (8, 8)).save(path, "EPS")
-
-
-@pytest.mark.parametrize(
-    ("name", "write_it", "words"),
-    [
-        (
-            "movie.mrc",
-            mrc_of(np.zeros((5, 60, 80), np.float32)),
-            r"\(5, 60, 80\).*average the movie",
-        ),
-        ("fourier.mrc", mrc_of(np.zeros((60, 80), np.complex64)), "not one micrograph"),
-        ("movie.tif", tiff_movie, "3 frames: average the movie"),
-        ("a.png", eps, "cannot be read as an image"),
-    ],
-)
-def test_what_is_not_one_micrograph_is_refused(tmp_path, name, write_it, words):
-    write_it(tmp_path / name)
+@pytest.mark.parametrize("data", [np.zeros((2, 60, 80), np.float32), np.zeros((60, 80), "c8")])
+def test_a_stack_and_a_complex_mrc_are_refused(tmp_path, data):
+    with mrcfile.new(tmp_path / "movie.mrc") as mrc:
+        mrc.set_data(data)
     for function in (image_size, read_micrograph, read_at_30_by_40):
-        with pytest.raises(UnreadableImage, match=rf"{name} .*{words}"):
-            function(tmp_path / name)
+        with pytest.raises(UnreadableImage, match=r"movie\.mrc holds data of shape"):
+            function(tmp_path / "movie.mrc")
+
+
+def test_an_mrc_stack_of_one_section_is_a_micrograph(tmp_path):
+    with mrcfile.new(tmp_path / "a.mrc") as mrc:
+        mrc.set_data(COUNTS.astype(np.float32)[None, ::-1])
+    assert image_size(tmp_path / "a.mrc") == (60, 80)
+    np.testing.assert_array_equal(read_micrograph(tmp_path / "a.mrc"), raw_to_uint8(COUNTS))
+
+
+def test_a_tiff_movie_is_refused(tmp_path):
+    frame = Image.fromarray(COUNTS)
+    frame.save(tmp_path / "movie.tif", save_all=True, append_images=[frame, frame])
+    with pytest.raises(UnreadableImage, match=r"movie\.tif holds 3 frames"):
+        image_size(tmp_path / "movie.tif")
 
 
 @pytest.mark.filterwarnings("ignore:Data array contains NaN")
@@ -279,48 +255,15 @@ def test_a_truncated_image_is_named(tmp_path, suffix):
             function(path)
 
 
-# Pillow and mrcfile warn of some of the damage before they raise.
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "movie.tif", "a.mrc"])
-def test_no_damage_gets_past_as_another_error(tmp_path, name):
-    path = tmp_path / name
-    if name == "movie.tif":
-        frame = Image.fromarray(COUNTS)
-        frame.save(path, save_all=True, append_images=[frame])
-    else:
-        write_8_bit(path) if name == "a.jpg" else write(path)
-    whole = path.read_bytes()
-    rng = np.random.default_rng(2)
-    n_refused = 0
-    for n in range(80):
-        damaged = bytearray(whole)
-        if n % 2:
-            del damaged[rng.integers(len(whole)) :]
-        else:
-            damaged[rng.integers(min(300, len(whole)))] = rng.integers(256)
-        path.write_bytes(damaged)
-        for function in (image_size, read_micrograph, read_at_30_by_40):
-            try:
-                function(path)
-            except UnreadableImage as error:
-                n_refused += 1
-                assert name in str(error)
-    assert n_refused > 15
-
-
-def test_a_false_length_of_the_extended_header_takes_no_memory(tmp_path):
+@pytest.mark.parametrize(
+    ("at", "values"), [((92,), (2**31 - 1,)), ((36, 88), (0, 401))]
+)  # a false length of the extended header, which takes no memory; a stack of volumes without any
+def test_an_mrc_header_that_lies_is_a_clear_error(tmp_path, at, values):
     content = bytearray(write(tmp_path / "a.mrc").read_bytes())
-    content[92:96] = (2**31 - 1).to_bytes(4, "little")
+    for start, value in zip(at, values, strict=True):
+        content[start : start + 4] = value.to_bytes(4, "little")
     (tmp_path / "a.mrc").write_bytes(content)
-    with pytest.raises(UnreadableImage, match=r"a\.mrc .*2,147,483,647 more bytes"):
-        image_size(tmp_path / "a.mrc")
-
-
-def test_a_stack_of_volumes_without_sections_is_a_clear_error(tmp_path):
-    content = bytearray(write(tmp_path / "a.mrc").read_bytes())
-    content[36:40], content[88:92] = bytes(4), (401).to_bytes(4, "little")  # mz, ispg
-    (tmp_path / "a.mrc").write_bytes(content)
-    with pytest.raises(UnreadableImage, match=r"a\.mrc cannot be read as MRC"):
+    with pytest.raises(UnreadableImage, match=r"a\.mrc cannot be read"):
         image_size(tmp_path / "a.mrc")
 
 
@@ -334,6 +277,13 @@ def test_an_image_larger_than_any_micrograph_is_refused_by_its_header(tmp_path):
     for name in ("a.mrc", "a.png"):
         with pytest.raises(UnreadableImage, match=r"more than 178,956,970 px: bin it"):
             image_size(tmp_path / name)
+
+
+def test_a_file_that_would_be_handed_to_another_program_is_not_opened(tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    with pytest.raises(UnreadableImage, match=r"a\.png cannot be read"):
+        image_size(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("kind", ["BMP", "GIF", "PPM", "TIFF", "PNG"])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from picking.errors import UserError
-from picking.formats.picks import Picks, inside, select, turn
+from picking.formats.picks import Picks, flip_y, inside, select
 
 
 def picks_at(centres_px, size_px=None):
@@ -42,7 +42,7 @@ def test_a_selection_keeps_what_belongs_together():
 
 def test_turned_twice_picks_are_where_they_were():
     picks = picks_at([[10, 20], [30.5, 40]], size_px=(100, 200))
-    assert turn(picks).centres_px.tolist() == [[90, 20], [69.5, 40]]
-    assert turn(turn(picks)).centres_px.tolist() == picks.centres_px.tolist()
+    assert flip_y(picks).centres_px.tolist() == [[90, 20], [69.5, 40]]
+    assert flip_y(flip_y(picks)).centres_px.tolist() == picks.centres_px.tolist()
     with pytest.raises(UserError, match=r"a\.jpg: its height is unknown"):
-        turn(picks_at([[1, 2]]))
+        flip_y(picks_at([[1, 2]]))

@@ -39,21 +39,21 @@ def main():
         counted = counts[group, case.__name__] = collections.Counter()
         seen = collections.Counter()
 
-        def judge(found, counted=counted, seen=seen, name=f"{group}.{case.__name__}"):
-            if isinstance(found, str):
-                counted[found] += 1
+        def judge(result, counted=counted, seen=seen, name=f"{group}.{case.__name__}"):
+            if isinstance(result, str):
+                counted[result] += 1
                 return
             counted["exception"] += 1
-            frames = traceback.extract_tb(found.__traceback__)
+            frames = traceback.extract_tb(result.__traceback__)
             ours = [
                 f"{Path(f.filename).name}:{f.lineno}" for f in frames if "site-pack" not in f[0]
             ]
-            kind = f"{type(found).__name__} at {' < '.join(ours[:-4:-1])}"
+            kind = f"{type(result).__name__} at {' < '.join(ours[:-4:-1])}"
             seen[kind] += 1
             if seen[kind] <= args.show:
-                print(f"\n{name}: {kind}: {str(found)[:600]}", flush=True)
+                print(f"\n{name}: {kind}: {str(result)[:600]}", flush=True)
                 if os.environ.get("FUZZ_TRACEBACK"):
-                    traceback.print_exception(found)
+                    traceback.print_exception(result)
 
         oracle.run_cases(case, max(1, round(args.cases * weight / total)), args.seed, judge)
         print(f"{group}.{case.__name__}: {dict(counted)}", flush=True)

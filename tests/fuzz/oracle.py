@@ -87,7 +87,7 @@ def run_cases(case, n_cases, seed=None, judge=None):
     def run(data):
         with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
             if judge is None:
-                found.add(case(data.draw, Path(folder)))
+                outcomes.add(case(data.draw, Path(folder)))
                 return
             signal.alarm(HANGS_AFTER_S)
             try:
@@ -99,9 +99,9 @@ def run_cases(case, n_cases, seed=None, judge=None):
             finally:
                 signal.alarm(0)
 
-    found: set = set()
+    outcomes: set = set()
     (run if seed is None else seeded(seed)(run))()
-    return found
+    return outcomes
 
 
 def short(n_cases):

@@ -54,8 +54,8 @@ def whole_outcome(call, names, folder, last):
     last: pattern of the files that a script writes last of all.
     """
     before = set(folder.rglob(last))
-    found = outcome(call, names)
+    result = outcome(call, names)
     assert not list(folder.rglob("*.tmp"))
-    if found == REFUSAL:
+    if result == REFUSAL:
         assert set(folder.rglob(last)) <= before
-    return found
+    return result

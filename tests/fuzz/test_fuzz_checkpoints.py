@@ -94,15 +94,15 @@ def _repacked(draw, path):
 def of_bytes(draw, folder, original, name, read):
     path = folder / name
     path.write_bytes(draw(damaged_checkpoint(original)))
-    found = outcome(lambda: read(path), [name])
+    result = outcome(lambda: read(path), [name])
     assert not os.path.isdir("pwned")  # noqa: PTH112
-    return found
+    return result
 
 
 def load_picker(path):
-    found = picker.load_picker(path, CPU)
-    threshold, _ = kept_threshold(found)
-    assert isinstance(found.network, nn.Module) and 0 <= threshold <= 1
+    result = picker.load_picker(path, CPU)
+    threshold, _ = kept_threshold(result)
+    assert isinstance(result.network, nn.Module) and 0 <= threshold <= 1
 
 
 def best_of_active_learning(draw, folder):

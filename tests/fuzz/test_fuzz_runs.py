@@ -1,4 +1,4 @@
-"""What runs leave behind: run.json, config.yaml, metrics, labelled sets, picks, their figures."""
+"""What runs leave behind: run.json, config.yaml, metrics, labelled sets, picks."""
 
 import contextlib
 import io
@@ -44,8 +44,8 @@ def begun_run(draw, folder):
 def metrics_of_epochs(draw, folder):
     path = folder / "metrics.jsonl"
     history = [{"epoch": n, "val": {"auc": 0.5}} for n in range(3)]
-    for figures in history:
-        runs.add_metrics(path, figures)
+    for epoch in history:
+        runs.add_metrics(path, epoch)
     text = path.read_text()
     path.write_bytes(draw(st.one_of(damaged_text(text), damaged_bytes(text.encode()))))
 

@@ -9,7 +9,7 @@ from picking.mask_values import IGNORE
 from picking.metrics.pixels import add, new_counts, pixel_metrics
 
 SHAPE = (4, 160, 160)
-# Share of particle pixels, and logits from (normal numbers, is a particle).
+# Fraction of particle pixels, and logits from (normal numbers, is a particle).
 CASES = {
     "random": (0.3, lambda noise, y: noise),
     "well separated": (0.2, lambda noise, y: noise + 14 * y - 7),
@@ -26,9 +26,9 @@ CASES = {
 
 def pixels(case, seed=0, shape=SHAPE):
     """Logits (B, 1, h, w) and masks."""
-    share, logit = CASES[case]
+    fraction, logit = CASES[case]
     rng = np.random.default_rng(seed)
-    masks = (rng.random(shape) < share).astype(np.uint8)
+    masks = (rng.random(shape) < fraction).astype(np.uint8)
     z = logit(rng.normal(size=shape), masks.astype(float)).astype(np.float32)
     return torch.from_numpy(z).unsqueeze(1), torch.from_numpy(masks)
 
@@ -40,15 +40,12 @@ def counted(z, masks):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_figures_agree_with_scikit_learn_on_all_pixels(case):
+def test_metrics_agree_with_scikit_learn_on_all_pixels(case):
     z, masks = pixels(case)
     result = pixel_metrics(counted(z, masks))
     y, score = masks.numpy().ravel(), z.double().numpy().ravel()
     called = score >= 0
-    if called.any():
-        assert result["precision"] == metrics.precision_score(y, called)
-    else:
-        assert result["precision"] is None
+    assert result["precision"] == (metrics.precision_score(y, called) if called.any() else None)
     assert result["recall"] == metrics.recall_score(y, called)
     assert result["f1_score"] == pytest.approx(metrics.f1_score(y, called), rel=1e-14)
     assert result["iou"] == metrics.jaccard_score(y, called)
@@ -125,7 +122,7 @@ def test_half_precision_logits_count_as_their_values_in_full_precision():
         assert torch.equal(counted(half, masks), counted(half.float(), masks))
 
 
-def test_figures_without_a_denominator_are_none():
+def test_metrics_without_a_denominator_are_none():
     z = torch.full((1, 1, 2, 2), -3.0)
     nothing = pixel_metrics(new_counts())
     assert set(nothing.values()) == {None}

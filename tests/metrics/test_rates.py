@@ -32,8 +32,8 @@ def test_the_curve_is_scikit_learns_and_its_best_threshold_has_the_highest_f1(di
                 "f1": metrics.f1_score(y, called),
             }
             assert curve.rates_at(threshold) == pytest.approx(wanted)
-            found = (curve.precision[k], curve.recall[k], curve.f1[k])
-            assert found == pytest.approx(tuple(wanted.values()))
+            at_k = (curve.precision[k], curve.recall[k], curve.f1[k])
+            assert at_k == pytest.approx(tuple(wanted.values()))
         assert curve.average_precision == pytest.approx(metrics.average_precision_score(y, scores))
         best = metrics.f1_score(y, scores >= curve.best_f1_threshold())
         assert best == pytest.approx(curve.f1.max())

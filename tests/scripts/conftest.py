@@ -1,4 +1,4 @@
-"""Fixtures of the tests of picking: micrographs of dark disks, and a network that knows them."""
+"""Fixtures of picking (dark disks and a network that knows them) and of the launchers."""
 
 from types import SimpleNamespace
 
@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.fixtures.data_sets import boxes, picture, some_centres, write_coco
+from tests.fixtures.launching import copy_project, launch_in
 
 NAMES = ("a.jpg", "b.jpg", "c.jpg")
 
@@ -33,3 +34,15 @@ def checkpoint(tmp_path, monkeypatch):
 
     pickers.know(monkeypatch)
     return pickers.write_checkpoint(tmp_path / "best_model.pt")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A copy of the project, to change."""
+    return copy_project(tmp_path)
+
+
+@pytest.fixture
+def launch(repository, tmp_path):
+    """What runs a launcher of the copy with a stand-in for Python."""
+    return launch_in(repository, tmp_path)

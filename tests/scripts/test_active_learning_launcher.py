@@ -2,13 +2,12 @@
 
 import json
 import os
-import signal
 import sys
 
 import pytest
 
 from picking.simulation import dataset
-from tests.fixtures.launching import assert_stops, copy_project, executable, launch_in, options
+from tests.fixtures.launching import executable, options
 
 SCRIPT = "run_active_learning_comparison.sh"
 STAGES = [
@@ -17,16 +16,6 @@ STAGES = [
     "train_active_learning_fixed.py",
     "analyze_active_learning_results.py",
 ]
-
-
-@pytest.fixture
-def repository(tmp_path):
-    return copy_project(tmp_path)
-
-
-@pytest.fixture
-def launch(repository, tmp_path):
-    return launch_in(repository, tmp_path)
 
 
 @pytest.fixture
@@ -54,8 +43,7 @@ def runs(calls):
 
 
 @pytest.mark.parametrize(
-    ("processors", "words"),
-    [(1, "No GPU: one run after another on the CPU"), (2, "2 runs at a time")],
+    ("processors", "words"), [(1, "one run after another on the CPU"), (2, "2 runs at a time")]
 )
 def test_without_data_it_simulates_trains_the_quick_start_and_its_baseline_and_compares(
     launch, tmp_path, processors, words
@@ -64,7 +52,6 @@ def test_without_data_it_simulates_trains_the_quick_start_and_its_baseline_and_c
     done = launch(SCRIPT, PATH=f"{folder}:{os.environ['PATH']}")
     assert done.returncode == 0
     assert words in done.stdout
-    assert "No data given: simulated micrographs in data/simulated_active" in done.stdout
     assert "for real ones give --data-dir or --data-root" in done.stdout
     assert stages(launch.calls()) == [0, 1, 2, 2, 2, 3]
     simulate, cut, *_, compare = launch.calls()
@@ -157,50 +144,11 @@ def test_relative_paths_are_the_callers_and_may_hold_spaces_quotes_and_newlines(
     assert (here / "o 'u' t" / "console_random_seed42.log").is_file()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--strategy", "random"], "unknown option '--strategy': see --help"),
-        (["--epochs", "3"], "flags for training go behind --"),
-        (["--slurm"], "unknown option '--slurm'"),
-        (["--seeds"], "--seeds needs a value"),
-        (["--strategies", ""], "--strategies needs a value"),
-        (["--strategies", "random,entropy"], "'random,entropy': give names, separated by spaces"),
-        (["--seeds", "42,43"], "--seeds is '42,43': give whole numbers"),
-        (["--seeds", " "], "--seeds is ' ': give whole numbers"),
-        (["--gpus", "cuda:0"], "--gpus is 'cuda:0': give numbers"),
-        (["--num-workers", "two"], "--num-workers is 'two': give a whole number"),
-        (["--seg-tiles", "4"], "--seg-... need --data-root"),
-        (["--data-dir", "nowhere"], "nowhere has no train/: check the path"),
-        (["--config", "no.yaml"], "no.yaml is not there: check the path"),
-    ],
-)
-def test_a_wrong_option_is_one_line_and_2_before_anything_is_done(launch, arguments, words):
-    done = launch(SCRIPT, *arguments)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert launch.calls() == []
-
-
 def test_a_strategy_that_is_not_known_is_refused_before_others_are_trained(launch, repository):
     done = launch(SCRIPT, "--strategies", "random uncertaint", PYTHON=sys.executable)
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown strategy 'uncertaint'")
     assert not (repository / "data").exists()
-
-
-def test_help_names_every_option(launch):
-    done = launch(SCRIPT, "--help")
-    assert done.returncode == 0
-    for name in (
-        "strategies", "seeds", "data-dir", "data-root", "seg-size", "seg-tiles", "config",
-        "output-dir", "gpus", "num-workers",
-    ):  # fmt: skip
-        assert f"  --{name} " in done.stdout
-    assert launch.calls() == []
 
 
 # The queue
@@ -337,25 +285,6 @@ def test_another_stage_that_fails_ends_the_job_with_its_status(launch, stage):
     done = launch(SCRIPT, FAIL=STAGES[stage], STATUS="4")
     assert done.returncode == 4
     assert stages(launch.calls())[-1] == stage
-
-
-# Signals
-
-
-@pytest.mark.parametrize(
-    ("stage", "n_children", "number", "status"),
-    [
-        (2, 2, signal.SIGINT, 130),
-        (2, 2, signal.SIGTERM, 143),
-        (0, 1, signal.SIGINT, 130),
-        (3, 1, signal.SIGTERM, 143),
-    ],
-)
-def test_a_signal_ends_the_children_and_the_job_says_that_it_can_go_on(
-    launch, tmp_path, stage, n_children, number, status
-):
-    variables = {"STAY": STAGES[stage], "GPUS": "0 1"}
-    assert_stops(launch, tmp_path, SCRIPT, n_children, number, status, **variables)
 
 
 # The whole

@@ -90,9 +90,19 @@ def test_both_pictures_are_drawn_whether_or_not_there_is_a_target(tmp_path, anal
     strict(tmp_path / "comparison_summary.json")
 
 
-def test_every_strategy_has_a_colour_of_its_own():
-    assert STYLES.keys() == STRATEGIES.keys()
+def test_styles_are_of_strategies_and_each_has_a_colour_of_its_own():
+    assert STYLES.keys() <= STRATEGIES.keys()
     assert len({colour for colour, _ in STYLES.values()}) == len(STYLES)
+
+
+def test_a_strategy_without_a_style_is_drawn_in_the_default_one(tmp_path, analyze, monkeypatch):
+    write_comparison(tmp_path)
+    with_style = analyze("--experiments-dir", tmp_path), (tmp_path / PICTURES[0]).read_bytes()
+    monkeypatch.delitem(STYLES, "uncertainty")
+    without = analyze("--experiments-dir", tmp_path), (tmp_path / PICTURES[0]).read_bytes()
+    assert without[0] == with_style[0] and without[1] != with_style[1]
+    for name in PICTURES:
+        Image.open(tmp_path / name).verify()
 
 
 def test_files_go_to_the_output_folder_and_leave_the_runs_alone(tmp_path, analyze):
@@ -121,30 +131,24 @@ def test_a_folder_without_runs_names_the_command_that_makes_one(tmp_path, analyz
     assert not (tmp_path / "no").exists()
 
 
-def test_runs_that_have_only_begun_are_listed(tmp_path, analyze):
-    write_run(tmp_path, "random", [])
-    with pytest.raises(UserError, match="random seed 42: no iteration of 10 complete"):
-        analyze("--experiments-dir", tmp_path)
-
-
-def test_a_baseline_alone_is_nothing_to_compare(tmp_path, analyze):
-    write_run(tmp_path, "full", [0.7])
-    with pytest.raises(UserError, match="only runs of --strategy full"):
+@pytest.mark.parametrize(
+    ("strategy", "f1s", "words"),
+    [("random", [], "random seed 42: no iteration of 10"), ("full", [0.7], "only .* full")],
+)
+def test_where_there_is_nothing_to_compare_it_says_why(tmp_path, analyze, strategy, f1s, words):
+    write_run(tmp_path, strategy, f1s)
+    with pytest.raises(UserError, match=words):
         analyze("--experiments-dir", tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (("--target-f1", 73), "--target-f1 is 73"),
-        (("--target-f1", "nan"), "--target-f1 is nan"),
-        (("--minutes-per-image", 0), "--minutes-per-image is 0"),
-        (("--minutes-per-image", "inf"), "--minutes-per-image is inf"),
-    ],
-)
-def test_numbers_that_make_no_sense_are_refused(tmp_path, analyze, flags, words):
+    "flags",
+    [("--target-f1", 73), ("--target-f1", "nan"), ("--minutes-per-image", 0),
+     ("--minutes-per-image", "inf")],
+)  # fmt: skip
+def test_numbers_that_make_no_sense_are_refused(tmp_path, analyze, flags):
     write_run(tmp_path, "random", RISING)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=f"{flags[0]} is {flags[1]}"):
         analyze("--experiments-dir", tmp_path, *flags)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from picking.detection import matching
 from picking.formats.picks import Micrograph, Picks
-from picking.preprocessing.plan import PatchSettings
+from picking.preprocessing.patch_plan import PatchSettings
 from tests.fixtures import active_runs, pu_runs
 from tests.fixtures.data_sets import write_data_set
 from tests.fixtures.patch_stores import changed_annotations, done, metadata_of

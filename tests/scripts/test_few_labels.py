@@ -14,7 +14,6 @@ from torch import nn
 import pick_particles
 import preprocess_coco_full_dataset as script
 from picking.errors import UserError
-from picking.formats import micrographs
 from picking.formats.coordinates import read_picks
 from picking.formats.micrographs import write_mrc
 from picking.preprocessing.montage import write_montage
@@ -24,7 +23,6 @@ from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content, damage
-from tests.fixtures.plans import note_reads
 from tests.fixtures.pu_runs import call, results_of
 
 SIZE_PX, DIAMETER_PX = (400, 480), 36
@@ -32,7 +30,7 @@ N_PARTICLES, N_PICKED = 16, 6  # on each micrograph; picks on the first three of
 NAMES = ("m0", "m1", "m2", "m3", "m4")
 KINDS = ("star", "box", "csv")  # the first two in the frame of the MRC
 EXPECTED = ("--expected-particles", N_PARTICLES)
-SHARE = N_PARTICLES * np.pi * (POSITIVE_RADIUS * DIAMETER_PX) ** 2 / np.prod(SIZE_PX)
+FRACTION = N_PARTICLES * np.pi * (POSITIVE_RADIUS * DIAMETER_PX) ** 2 / np.prod(SIZE_PX)
 FEW = Path(script.__file__).parent / "configs/pu_few_labels.yaml"
 SMALL = ("data.input_size_px=32", "model.width=3", "model.depth=2", "training.batch_size=11")
 
@@ -95,7 +93,7 @@ def no_pictures():
 
 
 def preprocess(data, output, *flags, **changed):
-    """Make a tiny store; return what was printed. ``changed`` goes before, None: no such flag."""
+    """Make a tiny store; return what was printed. ``changed`` overrides; None: no such flag."""
     given = {
         "micrographs": data.root / "jpg/*.jpg", "labels": data.root / "csv/*.csv",
         "diameter": f"{DIAMETER_PX}px", "output_dir": output, "patch_size": 64,
@@ -163,7 +161,7 @@ def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, 
 def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "write_montage", lambda *a: a[0].name == "val" or write_montage(*a))
     printed = preprocess(data, tmp_path / "store", *EXPECTED)
-    assert f"Share of positives among their places: {SHARE:.4f}; of those near no" in printed
+    assert f"Fraction of positives among their places: {FRACTION:.4f}; of those near no" in printed
     assert "4, 2 of them with picks" in printed and "Picks: 12, a window about each" in printed
     picture = np.asarray(Image.open(tmp_path / "store/montage_train.png").convert("RGB"))
     for colour in ((0x2C, 0xA0, 0x2C), (0xFF, 0x7F, 0x0E)):  # labelled and unknown
@@ -174,26 +172,6 @@ def test_neither_workers_nor_the_unit_of_the_diameter_change_a_window(data, stor
     preprocess(data, tmp_path / "a", *EXPECTED, num_workers=2)
     preprocess(data, tmp_path / "b", *EXPECTED, diameter="54A", pixel_size=1.5)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(store)
-
-
-def test_interrupted_and_repeated_it_ends_with_the_same_bytes(data, store, tmp_path, monkeypatch):
-    read, names = micrographs.read_micrograph, []
-
-    def stopping(path):
-        if len(names) == 2:
-            raise KeyboardInterrupt
-        names.append(path.name)
-        return read(path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(micrographs, "read_micrograph", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            preprocess(data, tmp_path / "store", *EXPECTED)
-    assert "36.0 there, 40.0 now" in refused(data, tmp_path / "store", *EXPECTED, diameter="40px")
-    went_on = note_reads(monkeypatch)
-    preprocess(data, tmp_path / "store", *EXPECTED)
-    assert sorted(names + went_on) == [f"{n}.jpg" for n in NAMES]
-    assert content(tmp_path / "store") == content(store)
 
 
 @pytest.mark.parametrize(
@@ -262,15 +240,15 @@ def test_the_run_says_what_it_is_chosen_by_and_its_checkpoint_how_to_scale(run):
     assert "no better than calling everything positive" not in log
     assert best["threshold"] == results["threshold"] == 0.5
     assert (results["truth_known"], results["success_criteria"]) == (False, [])
-    assert results["prior"] == pytest.approx(SHARE)
+    assert results["prior"] == pytest.approx(FRACTION)
     # picks on two of four training micrographs are no part of the unlabeled
-    picked = SHARE * N_PICKED / N_PARTICLES / 2
-    assert results["unlabeled_prior"] == pytest.approx((SHARE - picked) / (1 - picked))
+    picked = FRACTION * N_PICKED / N_PARTICLES / 2
+    assert results["unlabeled_prior"] == pytest.approx((FRACTION - picked) / (1 - picked))
     assert results["prior_source"] == results["unlabeled_prior_source"] == "data"
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_without_an_expected_number_the_share_is_estimated(data, tmp_path, seed):
+def test_without_an_expected_number_the_fraction_is_estimated(data, tmp_path, seed):
     preprocess(data, tmp_path / "store")
     short = ("training.max_steps=1", "loss.estimate_steps=3", f"training.seed={seed}")
     results = results_of(train(tmp_path / "store", tmp_path, overrides=short))

@@ -20,6 +20,7 @@ from tests.fixtures.pickers import (
     call,
     classifier_content,
     files_of,
+    flags_for,
     pick,
     refused,
     write_checkpoint,
@@ -168,16 +169,13 @@ def test_other_micrographs_under_the_same_names_are_picked_again(checkpoint, dis
     os.utime(other / "c.jpg")  # the same content, at another time
     printed = pick(checkpoint, other, tmp_path / "out", *flags, "--resume")
     assert "1 of 3 micrographs are done already" in printed
-    assert "another file" in printed and "a.jpg" in printed
+    assert "Picking again" in printed and "a.jpg" in printed
     pick(checkpoint, other, tmp_path / "anew", *flags)
     assert without_marks(tmp_path / "out") == without_marks(tmp_path / "anew")
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, disks, tmp_path):
-    arguments = (
-        "--checkpoint", checkpoint, "--micrographs", disks.folder / "*.jpg", "--output",
-        tmp_path / "out", "--diameter", "20px",
-    )  # fmt: skip
+    arguments = flags_for(checkpoint, disks.folder, tmp_path / "out")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/thesis.txt").write_text("mine")
     for flag in ((), ("--resume",)):
@@ -278,10 +276,7 @@ def test_picks_and_truth_of_other_micrographs_are_both_named(disks, tmp_path):
 def test_the_chosen_threshold_lies_beside_the_checkpoint_and_is_used(checkpoint, disks, tmp_path):
     before, truth = checkpoint.read_bytes(), disks.folder / "truth.json"
     pick(checkpoint, disks.folder, tmp_path / "begun")
-    arguments = (
-        "--checkpoint", checkpoint, "--micrographs", disks.folder / "*.jpg", "--diameter", "20px",
-        "--choose-threshold", truth,
-    )  # fmt: skip
+    arguments = (*flags_for(checkpoint, disks.folder), "--choose-threshold", truth)
     call(*arguments)
     kept = kept_in(checkpoint)
     on = kept["chosen_on"]
@@ -309,10 +304,7 @@ def test_no_threshold_is_chosen_for_a_run_that_still_trains(
     (run / "config.yaml").touch()
     of_run = checkpoint.rename(run / "checkpoints" / "best_model.pt")
     (of_run.parent / ".best_model.pt.99.tmp").touch()  # by a process that was killed
-    arguments = (
-        "--checkpoint", of_run, "--micrographs", disks.folder / "*.jpg", "--diameter", "20px",
-        "--expected-particles", 12,
-    )  # fmt: skip
+    arguments = (*flags_for(of_run, disks.folder), "--expected-particles", 12)
     with locked(run):
         assert f"{run} is in use by process" in refused(*arguments)
         assert len(list(of_run.parent.iterdir())) == 2
@@ -325,9 +317,7 @@ def test_no_threshold_is_chosen_for_a_run_that_still_trains(
 def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     checkpoint, disks, tmp_path, n_expected
 ):
-    arguments = (
-        "--checkpoint", checkpoint, "--micrographs", disks.folder / "*.jpg", "--diameter", "20px",
-    )  # fmt: skip
+    arguments = flags_for(checkpoint, disks.folder)
     call(*arguments, "--expected-particles", n_expected)
     kept = kept_in(checkpoint)
     assert kept["chosen_on"] == {

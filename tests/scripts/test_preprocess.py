@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -11,10 +10,8 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import preprocess_coco_full_dataset as script
-from picking.formats import micrographs
 from picking.formats.micrographs import write_mrc
 from picking.preprocessing.cutting import cut_patches
-from picking.preprocessing.plan import PatchSettings
 from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore
 from tests.fixtures.data_sets import N_PARTICLES, SIZE_PX, SPLITS
 from tests.fixtures.patch_stores import (
@@ -86,22 +83,6 @@ def test_every_patch_is_the_crop_of_its_micrograph_at_its_centre(preprocessed, d
             assert cKDTree(known).query(negatives)[0].min() >= PATCH_PX
 
 
-def test_a_particle_at_the_border_is_mirrored_and_its_centre_has_not_moved(preprocessed, data_set):
-    store = PatchStore(preprocessed.output, "train")
-    row = np.flatnonzero((store.centre == (7, 30)).all(axis=1) & (store.micrograph == 0))
-    assert len(row) == 1
-    image = np.asarray(Image.open(data_set.root / "train" / "train_00.jpg"))
-    patch = store.patches[row[0]]
-    np.testing.assert_array_equal(patch[9:], image[0:23, 14:46])
-    np.testing.assert_array_equal(patch[:9], image[9:0:-1, 14:46])
-
-
-def test_particles_are_dark_and_negatives_are_not(preprocessed):
-    store = PatchStore(preprocessed.output, "train")
-    middle = store.patches[:, 12:20, 12:20].mean(axis=(1, 2))
-    assert middle[store.label == 1].max() < 110 < middle[store.label == 0].min()
-
-
 def test_a_picture_of_every_split_is_written(preprocessed):
     for split in SPLITS:
         with Image.open(preprocessed.output / f"montage_{split}.png") as picture:
@@ -128,21 +109,6 @@ def test_the_printed_lines_are_those_that_users_know(preprocessed):
             f"in the pool: {part['pool_prior']:.4f}\n"
         )
         assert lines in preprocessed.printed
-
-
-def test_large_counts_are_printed_with_commas():
-    plan = SimpleNamespace(
-        labelled_px=np.zeros((1_204_331, 2)), hidden_px=np.zeros((516_142, 2)),
-        n_negative=857_378, n_negatives_wanted=857_378,
-    )  # fmt: skip
-    settings = PatchSettings(128, 0.3, 1.0, 42, "far", 0, False, 0.0)
-    assert settings.lines("train", [plan]) == [
-        "Processing train split",
-        "Total images: 1",
-        "  Positive patches: 1,204,331",
-        "  Unlabeled patches: 1,373,520 (516,142 hidden positives, 857,378 negatives)",
-        "  Actual prior (π): 0.4672   in the unlabeled set: 0.3758   in the pool: 0.6674",
-    ]
 
 
 def test_the_shortage_and_what_was_left_out_are_printed(own_data, tmp_path):
@@ -241,28 +207,6 @@ def test_only_the_splits_that_were_asked_for_are_made(data_set, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_dry_run_prints_the_plan_decodes_nothing_and_writes_nothing(
-    data_set, preprocessed, tmp_path, monkeypatch
-):
-    def refuse(path):
-        raise AssertionError("decoded")
-
-    monkeypatch.setattr(micrographs, "read_micrograph", refuse)
-    before = content(data_set.root)
-    result = preprocess(data_set.root, tmp_path / "store", "--dry-run")
-    assert (result.status, result.err) == (0, "")
-    counts = preprocessed.printed[: preprocessed.printed.index("Store:")]
-    assert result.out.startswith(counts)
-    assert list(tmp_path.iterdir()) == [] and content(data_set.root) == before
-
-
-def test_a_dry_run_tells_the_bytes_needed(data_set, tmp_path):
-    options = ("--neg-per-pos", "0", "--dry-run")
-    result = preprocess(data_set.root, tmp_path / "store", *options, patch=300)
-    n_bytes = sum(SPLITS.values()) * N_PARTICLES * 300**2
-    assert f"Store: {n_bytes / 1e9:.2f} GB in {tmp_path}/store" in result.out
-
-
 def test_mrc_micrographs_give_patches_in_the_frame_of_the_annotation(own_data, tmp_path):
     rng = np.random.default_rng(0)
     for name in ("train_00", "train_01", "train_02"):
@@ -278,16 +222,6 @@ def test_mrc_micrographs_give_patches_in_the_frame_of_the_annotation(own_data, t
     store = PatchStore(tmp_path / "store", "train")
     middle = store.patches[:, 15:18, 15:18].mean(axis=(1, 2))
     assert middle[store.label == 1].max() < 60 < 120 < middle[store.label == 0].min()
-
-
-def test_csvs_serve_where_a_split_has_no_json(own_data, tmp_path):
-    from_json = done(own_data, tmp_path / "a")
-    shutil.rmtree(own_data / "annotations")
-    from_csv = done(own_data, tmp_path / "b")
-    for split in ("train", "val"):
-        for name in ("patches.npy", "index.npz"):
-            assert from_csv[f"{split}/{name}"] == from_json[f"{split}/{name}"]
-    assert "3 CSV files in" in metadata_of(tmp_path / "b")["splits"]["train"]["source"]
 
 
 def test_the_real_plan_has_the_known_counts_margin_and_distances(

@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from tests.fixtures import ROOT
-from tests.fixtures.launching import copy_project, launch_in, options
+from tests.fixtures.launching import copy_project, options
 from tests.scripts.test_active_learning_launcher import SCRIPT
 
 # A shell would take these apart, expand or run them if they were not quoted
@@ -19,12 +19,8 @@ NAMES = [
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
+    """One copy for all, since nothing changes it."""
     return copy_project(tmp_path_factory.mktemp("repository"))
-
-
-@pytest.fixture
-def launch(repository, tmp_path):
-    return launch_in(repository, tmp_path)
 
 
 @pytest.fixture(params=NAMES)

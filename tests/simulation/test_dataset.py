@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -17,7 +18,7 @@ from picking.errors import UserError
 from picking.formats.annotations import read_split
 from picking.formats.micrographs import raw_to_uint8, read_micrograph
 from picking.simulation import dataset as simulator
-from picking.simulation.dataset import plan_dataset, simulate_dataset
+from picking.simulation.dataset import Arguments, plan_dataset, simulate_dataset
 from picking.simulation.proteins import PROTEINS
 
 TINY = {
@@ -117,11 +118,8 @@ def test_one_training_micrograph_has_lost_its_csv(dataset):
 
 def test_the_projects_own_reader_takes_the_set_with_its_protein_ids(dataset):
     train = read_split(dataset, "train")
-    assert {micrograph.empiar_id for micrograph in train.micrographs} == {
-        "SIM-001",
-        "SIM-002",
-        "SIM-003",
-    }
+    ids = {micrograph.empiar_id for micrograph in train.micrographs}
+    assert ids == {"SIM-001", "SIM-002", "SIM-003"}
     for micrograph in train.micrographs:
         assert micrograph.n_zero_area == 0
         diameter = {p.name: p.diameter_angstrom / 4 for p in PROTEINS}[micrograph.empiar_id]
@@ -155,17 +153,13 @@ def test_another_seed_gives_other_micrographs(dataset, tmp_path):
 
 
 def test_proteins_come_in_the_proportion_asked_for_and_in_every_split():
-    arguments = {
-        "n_train": 150, "n_val": 15, "n_test": 15, "size_px": [192, 192], "n_proteins": 4,
-        "protein_ratio": 2.0, "pixel_size_angstrom": 4.0, "snr": [0.1, 0.2], "density": 1.0,
-        "n_unannotated": 0, "seed": 3,
-    }  # fmt: skip
-    plans = plan_dataset(arguments)
+    asked = Arguments(150, 15, 15, (192, 192), n_proteins=4, protein_ratio=2.0, seed=3)
+    plans = plan_dataset(asked)
     for split, counts in {"train": [80, 40, 20, 10], "val": [8, 4, 2, 1]}.items():
         names = [plan.protein.name for plan in plans if plan.split == split]
         assert [names.count(protein.name) for protein in PROTEINS[:4]] == counts
         assert names != sorted(names)
-    plans = plan_dataset(arguments | {"protein_ratio": 1.0})
+    plans = plan_dataset(replace(asked, protein_ratio=1.0))
     names = [plan.protein.name for plan in plans if plan.split == "train"]
     assert {names.count(protein.name) for protein in PROTEINS[:4]} == {37, 38}
 
@@ -232,24 +226,19 @@ def test_without_a_margin_boxes_hang_over_the_border_and_test_may_lack_its_json(
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("wrong", "flag"),
     [
-        ({"n_train": -1}, "numbers of micrographs"),
-        ({"n_train": 0, "n_val": 0, "n_test": 0}, "numbers of micrographs"),
-        ({"n_proteins": 99}, "--proteins 99"),
-        ({"protein_ratio": 0.5}, "--protein-ratio 0.5"),
-        ({"pixel_size_angstrom": 0.0}, "--pixel-size"),
-        ({"snr": (0.1, 0.05)}, "--snr"),
-        ({"snr": (0.0, 0.05)}, "--snr"),
-        ({"density": float("nan")}, "finite"),
-        ({"n_unannotated": 11}, "--unannotated"),
-        ({"seed": -1}, "--seed"),
-        ({"size_px": (8, 8)}, "--size"),
-        ({"size_px": (256, 256, 3)}, "--size"),
-        ({"annotation_margin": 2.0}, "--annotation-margin"),
+        ({"n_train": -1}, "micrographs"),
+        ({"n_train": 0, "n_val": 0, "n_test": 0}, "micrographs"),
+        ({"n_proteins": 99}, "--proteins"), ({"protein_ratio": 0.5}, "--protein-ratio"),
+        ({"pixel_size_angstrom": 0.0}, "--pixel-size"), ({"density": float("nan")}, "finite"),
+        ({"snr": (0.1, 0.05)}, "--snr"), ({"snr": (0.0, 0.05)}, "--snr"),
+        ({"n_unannotated": 11}, "--unannotated"), ({"seed": -1}, "--seed"),
+        ({"size_px": (8, 8)}, "--size"), ({"size_px": (256, 256, 3)}, "--size"),
+        ({"annotation_margin": 2.0}, "--annotation-margin"), ({"num_workers": -1}, "--num-workers"),
     ],
-)
-def test_arguments_out_of_range_are_named_and_nothing_is_written(wrong, message, tmp_path):
-    with pytest.raises(UserError, match=message):
+)  # fmt: skip
+def test_arguments_out_of_range_are_named_and_nothing_is_written(wrong, flag, tmp_path):
+    with pytest.raises(UserError, match=flag):
         simulate_dataset(tmp_path / "set", **(TINY | wrong))
     assert not (tmp_path / "set").exists()

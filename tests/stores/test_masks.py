@@ -48,7 +48,7 @@ def centre_of(weights):
 @pytest.mark.parametrize("frame", FRAMES)
 @pytest.mark.parametrize("disk", [1.0, 0.6])
 @pytest.mark.parametrize("centre", [(150.0, 210.0), (73.4, 301.9), (200.25, 95.5)])
-def test_a_disk_has_its_share_of_the_area_and_the_centre_of_its_particle(frame, centre, disk):
+def test_a_disk_has_its_fraction_of_the_area_and_the_centre_of_its_particle(frame, centre, disk):
     resize, tiles = FRAMES[frame]
     one = plan([centre], resize, tiles, side_px=200, disk=disk)
     image = np.zeros(SIZE_PX, np.uint8)

@@ -1,11 +1,10 @@
-"""Losses against formulas written out in NumPy, numeric gradients and scikit-learn."""
+"""Losses against formulas written out in NumPy and numeric gradients."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import f1_score, log_loss
 
 from picking.mask_values import IGNORE
 from picking.training.losses import (
@@ -31,7 +30,7 @@ def l_numpy(z, loss):
 
 
 def nnpu_numpy(z_p, z_u, prior, unlabeled_prior, loss, beta, gamma):
-    """Objective and risk, written out from METHODS in float64."""
+    """Objective and risk, written out from the papers' formulas in float64."""
     z_p, z_u = np.asarray(z_p, float), np.asarray(z_u, float)
     s = (1 - prior) / (1 - unlabeled_prior)
     positive = prior * sum(l_numpy(z_p, loss)) / len(z_p)
@@ -72,14 +71,14 @@ def torch_step(z_p, z_u, *args, **kwargs):
 
 @pytest.mark.parametrize("loss", ["logistic", "sigmoid"])
 @pytest.mark.parametrize(("logits", "clipped"), [(ORDINARY, False), (OVERFITTED, True)])
-@pytest.mark.parametrize(("beta", "gamma"), [(0.0, 1.0), (0.05, 0.5)])
+@pytest.mark.parametrize(("beta", "gamma"), [(0.0, 1.0), (0.05, 0.5), (9.0, 1.0)])
 def test_step_equals_an_independent_computation_in_value_and_gradient(
     logits, clipped, loss, beta, gamma
 ):
     z_p, z_u = logits
     rest = (0.47, 0.231, loss, beta, gamma)
     r_minus = negative_risk(torch.tensor(z_p), torch.tensor(z_u), 0.231, loss)
-    assert (r_minus.item() < -beta) == clipped
+    assert (r_minus.item() < -beta) == (clipped and beta < 9)  # beta lets it fall that far
 
     objective, risk, grad_p, grad_u = torch_step(z_p, z_u, *rest)
     expected_objective, expected_risk = nnpu_numpy(z_p, z_u, *rest)
@@ -104,18 +103,11 @@ def test_equal_priors_give_the_reference_implementation_of_kiryo(logits, loss):
     np.testing.assert_allclose(np.concatenate([grad_p, grad_u]), expected, atol=1e-8)
 
 
-def test_an_ordinary_step_pushes_unlabeled_logits_down_and_a_clipped_one_up():
+def test_the_sign_of_the_gradient_of_unlabeled_logits_turns_in_a_clipped_step():
     _, _, grad_p, grad_u = torch_step(*ORDINARY, 0.47, 0.231)
     assert (grad_u > 0).all() and (grad_p < 0).all()
     _, _, grad_p, grad_u = torch_step(*OVERFITTED, 0.47, 0.231)
     assert (grad_u < 0).all() and (grad_p > 0).all()
-
-
-def test_beta_lets_the_negative_risk_fall_that_far_before_clipping():
-    r_minus = negative_risk(*(torch.tensor(z) for z in OVERFITTED), 0.231).item()
-    _, _, clipped_grad_u, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=-r_minus - 0.01)
-    _, _, free_grad_u, _ = torch_step(*OVERFITTED, 0.47, 0.231, beta=-r_minus + 0.01)
-    assert (clipped_grad_u > 0).all() and (free_grad_u < 0).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -275,33 +267,6 @@ def test_focal_dice_equals_an_independent_computation_and_its_gradient_the_numer
     assert torch.autograd.gradcheck(lambda logits: focal_dice(logits, masks, **arguments), z)
 
 
-def test_without_focus_focal_is_half_the_cross_entropy_of_scikit_learn():
-    z, masks = batch()
-    valid = masks != IGNORE
-    expected = log_loss(masks[valid], torch.sigmoid(z[valid])) / 2
-    assert focal_dice(z, masks, **PLAIN, **ONLY_FOCAL).item() == pytest.approx(expected)
-
-
-def test_dice_of_a_hard_prediction_is_one_minus_its_f1():
-    z, masks = batch(shape=(2, 200, 200))
-    valid = masks != IGNORE
-    hard = torch.where(z > 0, 100.0, -100.0)
-    expected = 1 - f1_score(masks[valid], hard[valid] > 0)
-    assert focal_dice(hard, masks, **PLAIN, **ONLY_DICE).item() == pytest.approx(expected, abs=1e-4)
-
-
-def test_dice_is_taken_over_the_batch_and_not_image_by_image():
-    z, masks = batch()
-    masks[0] = 0  # an image without particles
-    as_one_image = z.reshape(1, 24, 10), masks.reshape(1, 24, 10)
-    of_batch = focal_dice(z, masks, **PLAIN, **ONLY_DICE)
-    assert of_batch == focal_dice(*as_one_image, **PLAIN, **ONLY_DICE)
-    each = [
-        focal_dice(a[None], b[None], **PLAIN, **ONLY_DICE) for a, b in zip(z, masks, strict=True)
-    ]
-    assert abs(of_batch - sum(each) / 3) > 0.02
-
-
 def test_ignored_pixels_have_no_influence_and_no_gradient_whatever_their_logit():
     z, masks = batch()
     ignored = masks == IGNORE
@@ -345,19 +310,6 @@ def test_half_precision_logits_are_summed_in_full_precision():
     with torch.autocast("cpu", torch.bfloat16):
         loss = focal_dice(z, masks, **arguments)
     assert loss.dtype == torch.float32 and loss.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_descending_the_loss_finds_the_mask():
-    _, masks = batch()
-    z = torch.zeros(masks.shape, requires_grad=True)
-    optimizer = torch.optim.SGD([z], lr=30)
-    for _ in range(100):
-        optimizer.zero_grad()
-        focal_dice(z, masks, **SEGMENTATION_PRESETS["default"]).backward()
-        optimizer.step()
-    valid = masks != IGNORE
-    assert torch.equal(z[valid] > 0, masks[valid] == 1)
-    assert (z[~valid] == 0).all()
 
 
 def test_on_a_gpu_nothing_waits_for_a_value():

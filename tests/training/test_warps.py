@@ -199,14 +199,6 @@ def test_noise_is_white_gaussian_and_as_strong_as_configured():
     require_white_noise(x[:, 0], largest=0.8)
 
 
-def test_copies_of_one_image_in_a_batch_get_different_warps():
-    images, masks = noise_and_masks(1, 32)
-    copies = images.expand(64, 32, 32), masks.expand(64, 32, 32)
-    x, moved = warp(*copies, generator(), WarpConfig())
-    assert len(torch.unique(x.flatten(1), dim=0)) == 64
-    assert len(torch.unique(moved.flatten(1), dim=0)) == 64
-
-
 def test_warps_depend_on_their_generator_and_on_nothing_global():
     images, masks = noise_and_masks(8, 32)
     require_own_draws(lambda draws: warp(images, masks, draws, WarpConfig()))

@@ -22,9 +22,9 @@ from picking.active_learning.analysis.runs import (
     counterpart,
     f1_of,
     groups,
+    incomplete,
     labels,
     n_seeds,
-    progress,
 )
 from picking.active_learning.analysis.verdicts import HYPOTHESIS, UNKNOWN, verdict
 from picking.errors import UserError
@@ -43,12 +43,10 @@ def summarise(runs: list[Run], target_f1: float | None, minutes_per_image: float
     `UserError` when no iteration can be compared.
     """
     named = labels(runs)
-    missing = [text for run in runs if (text := progress(run, named[run.name]))]
+    missing = [text for run in runs if (text := incomplete(run, named[run.name]))]
     if not any(run.iterations for run in runs):
-        raise UserError(
-            f"no run has a complete iteration yet ({'; '.join(missing)}): run this again when "
-            "one has"
-        )
+        text = "; ".join(missing)
+        raise UserError(f"no run has a complete iteration yet ({text}): try again when one has")
     kept, left_out = comparable(runs)
     every = groups(kept, named)
     active = [group for group in every if group.first.strategy != "full"]
@@ -104,13 +102,10 @@ def compare_strategies(
     curves = {g.label: {s: run.curve(split) for s, run in g.runs.items()} for g in active}
     common = common_range([curve for by_seed in curves.values() for curve in by_seed.values()])
     areas = {
-        label: {
-            seed: area(curve.images, curve.f1, *common)
-            for seed, curve in by_seed.items()
-            if common and len(curve.images) > 1
-        }
-        for label, by_seed in curves.items()
-    }
+        label: {s: area(c.images, c.f1, *common) for s, c in own.items() if len(c.images) > 1}
+        if common else {}
+        for label, own in curves.items()
+    }  # fmt: skip
     pool = active[0].first.iterations[0]["num_pool"]
     strategies = {}
     for group in active:
@@ -182,6 +177,7 @@ def levels(
     an image.
     """
     metrics, own = group.first.iterations[0], curves[group.label]
+    others = curves[random.label] if random else {}
     pool, all_particles = metrics["num_pool"], metrics["num_particles_pool"]
     whole = base["mean"] if base else target_f1
     wanted = {} if target_f1 is None else {"target": target_f1}
@@ -189,9 +185,9 @@ def levels(
     everything = {"at": pool, "at_most": False, "searched_to": pool}
     rows = []
     for name, level in wanted.items():
-        there = {s: crossing(c.images, c.f1, level) for s, c in own.items()}
-        others = curves[random.label] if random else {}
-        theirs = {s: crossing(c.images, c.f1, level) for s, c in others.items()}
+        there, theirs = (
+            {s: crossing(c.images, c.f1, level) for s, c in each.items()} for each in (own, others)
+        )
         to_random = {s: saving(there[s], theirs[s], pool) for s in there if s in theirs}
         to_all = {s: saving(there[s], everything, pool) for s in there}
         rows.append(

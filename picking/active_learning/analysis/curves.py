@@ -4,10 +4,12 @@ Nothing is extrapolated: a level that no complete iteration has reached is None.
 """
 
 import collections
+import functools
 import math
 from typing import Any
 
 import numpy as np
+from scipy.integrate import trapezoid
 from scipy.special import stdtrit
 
 from picking.active_learning.analysis.runs import LearningCurve
@@ -35,10 +37,8 @@ def crossing(x: np.ndarray, f1: np.ndarray, level: float) -> dict[str, Any]:
 
 def area(x: np.ndarray, f1: np.ndarray, low: float, high: float) -> float:
     """Return the mean height of a curve between ``low`` and ``high``, by the trapezium rule."""
-    inside = (x > low) & (x < high)
-    x_s = np.concatenate([[low], x[inside], [high]])
-    f1_s = np.interp(x_s, x, f1)
-    return float(((f1_s[1:] + f1_s[:-1]) / 2 * np.diff(x_s)).sum() / (high - low))
+    x_s = np.concatenate([[low], x[(x > low) & (x < high)], [high]])
+    return float(trapezoid(np.interp(x_s, x, f1), x_s) / (high - low))
 
 
 def over_seeds(values: dict[int, float]) -> dict[str, Any]:
@@ -64,13 +64,12 @@ def paired(one: dict[int, float], other: dict[int, float]) -> dict[str, Any]:
 
 def mean_curve(curves: dict[int, LearningCurve]) -> LearningCurve:
     """Return the mean over seeds, at the numbers of images that every seed has."""
-    images = set.intersection(*(set(curve.images) for curve in curves.values()))
-    kept = [np.isin(curve.images, list(images)) for curve in curves.values()]
-    rows = list(zip(curves.values(), kept, strict=True))
+    images = functools.reduce(np.intersect1d, (curve.images for curve in curves.values()))
+    kept = [(curve, np.isin(curve.images, images)) for curve in curves.values()]
     return LearningCurve(
-        np.array(sorted(images)),
-        np.mean([curve.particles[keep] for curve, keep in rows], axis=0),
-        np.mean([curve.f1[keep] for curve, keep in rows], axis=0),
+        images,
+        np.mean([curve.particles[keep] for curve, keep in kept], axis=0),
+        np.mean([curve.f1[keep] for curve, keep in kept], axis=0),
     )
 
 
@@ -87,24 +86,23 @@ def saving(own: dict[str, Any], other: dict[str, Any], pool: int) -> dict[str, A
 
     own: of a strategy; other: of `random` with the same seed, or the whole pool.
     """
-    unknown = {"images": None, "bound": None}
+    images, bound, why = None, None, None
     if own["at"] is None:
-        return unknown | {"why": f"not reached within {own['searched_to'] / pool:.1%}"}
-    if other["at"] is None:
+        why = f"not reached within {own['searched_to'] / pool:.1%}"
+    elif other["at"] is None:
         why = f"random never reached it within {other['searched_to'] / pool:.1%}"
-        images = other["searched_to"] - own["at"]
-        return {"images": images, "bound": "at least", "why": why} if images > 0 else (
-            unknown | {"why": why}
-        )  # fmt: skip
-    if own["at_most"] and other["at_most"]:
-        return unknown | {"why": "random has it with its first set too"}
-    bound = "at least" if own["at_most"] else "at most" if other["at_most"] else "exactly"
-    return {"images": other["at"] - own["at"], "bound": bound, "why": None}
+        if other["searched_to"] > own["at"]:
+            images, bound = other["searched_to"] - own["at"], "at least"
+    elif own["at_most"] and other["at_most"]:
+        why = "random has it with its first set too"
+    else:
+        images = other["at"] - own["at"]
+        bound = "at least" if own["at_most"] else "at most" if other["at_most"] else "exactly"
+    return {"images": images, "bound": bound, "why": why}
 
 
 def savings(by_seed: dict[int, dict], minutes_per_image: float) -> dict[str, Any]:
     """Return the mean of `saving` over seeds, a bound where one of them is, and its hours."""
-    images = {seed: one["images"] for seed, one in by_seed.items()}
     bounds = {one["bound"] for one in by_seed.values()}
     counts = collections.Counter(one["why"] for one in by_seed.values() if one["why"])
     n = len(by_seed)
@@ -115,7 +113,7 @@ def savings(by_seed: dict[int, dict], minutes_per_image: float) -> dict[str, Any
         why = "no common seed"
     elif None not in bounds and not {"at least", "at most"} <= bounds:
         mean["bound"] = next(iter(bounds - {"exactly"}), "exactly")
-        mean["images"] = over_seeds(images)
+        mean["images"] = over_seeds({seed: one["images"] for seed, one in by_seed.items()})
         mean["hours"] = mean["images"]["mean"] * minutes_per_image / 60
     return {**mean, "why": why, "by_seed": {str(seed): one for seed, one in by_seed.items()}}
 

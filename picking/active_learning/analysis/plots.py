@@ -4,6 +4,10 @@ import io
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import PercentFormatter, StrMethodFormatter
+
 from picking.active_learning.analysis.runs import n_seeds
 from picking.active_learning.analysis.verdicts import LIMIT
 from picking.files import write_atomically
@@ -27,16 +31,13 @@ STYLES = {
     "badge": ("#AA4499", "X"),
     "cost_aware": ("#332288", "P"),
 }
-OTHER_STYLE = ("#555555", "*")
+OTHER_STYLE = ("#555555", "*")  # of a strategy that has none above
 LINES = ("-", "--", "-.", ":")  # for further settings of one strategy
 RED = "#B2182B"
 
 
 def draw_comparison(summary: dict[str, Any], path: Path) -> None:
     """Draw F1 on validation against the fraction of labelled images and labelled particles."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter, StrMethodFormatter
-
     strategies = summary["validation"]["strategies"]
     figure = Figure(figsize=(13, 6.2), dpi=110, layout="constrained")
     by_images, by_particles = figure.subplots(1, 2, sharey=True)
@@ -69,38 +70,26 @@ def draw_comparison(summary: dict[str, Any], path: Path) -> None:
         fontsize=10,
     )
     handles, names = by_images.get_legend_handles_labels()
-    figure.legend(
-        handles,
-        names,
-        loc="outside lower center",
-        ncols=min(5, len(names)),
-        frameon=False,
-        handlelength=3,
-    )
+    _legend(figure, handles, names, ncols=5, handlelength=3)
     _write(figure, path)
 
 
 def _draw_curve(axis: Any, x: str, label: str, strategy: dict, style: dict[str, Any]) -> None:
     """Draw the mean of one strategy's seeds, dotted where only some have come so far."""
     n, rows = len(strategy["seeds"]), strategy["f1"]
+    colour, marker = style["colour"], style["marker"]
     whole = [row for row in rows if row["n"] == n]
-    across = [row[x] for row in whole]
-    axis.plot(
-        across, [row["mean"] for row in whole], color=style["colour"], ls=style["line"], lw=2,
-        marker=style["marker"], ms=5.5, label=f"{label} ({n_seeds(n)})",
-    )  # fmt: skip
-    ends = [sorted(row["by_seed"].values()) for row in whole]
-    axis.fill_between(
-        across, [end[0] for end in ends], [end[-1] for end in ends],
-        color=style["colour"], alpha=0.13, lw=0,
-    )  # fmt: skip
-    rest = whole[-1:] + [row for row in rows if row["n"] < n]
-    if len(rest) > len(whole[-1:]):
-        axis.plot(
-            [row[x] for row in rest], [row["mean"] for row in rest], color=style["colour"],
-            ls=":", lw=1.2, marker=style["marker"], ms=4, mfc="white",
-            markevery=slice(len(whole[-1:]), None),
-        )  # fmt: skip
+    x_whole, means = [row[x] for row in whole], [row["mean"] for row in whole]
+    axis.plot(x_whole, means, color=colour, ls=style["line"], lw=2, marker=marker, ms=5.5,
+              label=f"{label} ({n_seeds(n)})")  # fmt: skip
+    lowest, highest = ([end(row["by_seed"].values()) for row in whole] for end in (min, max))
+    axis.fill_between(x_whole, lowest, highest, color=colour, alpha=0.13, lw=0)
+    some = [row for row in rows if row["n"] < n]
+    if some:
+        joined = whole[-1:] + some
+        axis.plot([row[x] for row in joined], [row["mean"] for row in joined], color=colour,
+                  ls=":", lw=1.2, marker=marker, ms=4, mfc="white",
+                  markevery=slice(len(joined) - len(some), None))  # fmt: skip
 
 
 def _horizontal_lines(strategies: dict[str, Any]) -> list[tuple[str, float, str, str]]:
@@ -124,24 +113,19 @@ def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
     A bar ends where the mean curve first reaches the level; dots are single seeds. A hatched bar
     with an arrow did not reach it: more data than that are needed.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-    from matplotlib.ticker import PercentFormatter, StrMethodFormatter
-
     strategies = summary["validation"]["strategies"]
     names = _levels(strategies)
     figure = Figure(figsize=(13, 8), dpi=110, layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
+    styles = {label: _style(strategies, label) for label in strategies}
+    width = 0.82 / len(strategies)
     for axis, key in zip(panels, ("images", "particles"), strict=True):
-        for place, label in enumerate(strategies):
-            by_name = {row["level"]: row for row in strategies[label]["levels"]}
-            style = _style(strategies, label)
-            width = 0.82 / len(strategies)
-            for i, name in enumerate(names):
-                x = i - 0.41 + (place + 0.5) * width
-                if name in by_name and by_name[name][key]["mean_curve"]:
-                    whole = summary["pool"]["images"] if key == "images" else None
-                    _draw_bar(axis, x, width * 0.92, by_name[name][key], whole, style)
+        whole = summary["pool"]["images"] if key == "images" else None
+        for place, (label, style) in enumerate(styles.items()):
+            for row in strategies[label]["levels"]:
+                if row["level"] in names and row[key]["mean_curve"]:
+                    x = names.index(row["level"]) - 0.41 + (place + 0.5) * width
+                    _draw_bar(axis, x, width * 0.92, row[key], whole, style)
         axis.grid(axis="y", alpha=0.25)
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
@@ -165,21 +149,9 @@ def draw_efficiency(summary: dict[str, Any], path: Path) -> None:
         f"dotted line: {LIMIT:.0%} of the images",
         fontsize=10,
     )
-    handles = [
-        Patch(facecolor=s["colour"], alpha=s["alpha"], label=label)
-        for label in strategies
-        for s in [_style(strategies, label)]
-    ]
-    censored = Patch(
-        facecolor="white",
-        edgecolor="#444444",
-        hatch="////",
-        label="not reached so far: more than that",
-    )
-    figure.legend(
-        handles=[*handles, censored], loc="outside lower center", ncols=min(6, len(handles) + 1),
-        frameon=False,
-    )  # fmt: skip
+    handles = [Patch(facecolor=s["colour"], alpha=s["alpha"]) for s in styles.values()]
+    handles.append(Patch(facecolor="white", edgecolor="#444444", hatch="////"))
+    _legend(figure, handles, [*styles, "not reached so far: more than that"], ncols=6)
     _write(figure, path)
 
 
@@ -194,14 +166,12 @@ def _draw_bar(
     if not whole and height >= 10_000:
         number = f"{height / 1000:,.0f}k"
     if reached:
-        axis.bar(x, height, width, color=style["colour"], alpha=style["alpha"])
+        fill = {"color": style["colour"]}
         text = f"≤{number}" if mean["at_most"] else number
     else:
-        axis.bar(
-            x, height, width, facecolor="white", edgecolor=style["colour"], hatch="////",
-            alpha=style["alpha"],
-        )  # fmt: skip
+        fill = {"facecolor": "white", "edgecolor": style["colour"], "hatch": "////"}
         text = f"↑\n>{number}"
+    axis.bar(x, height, width, alpha=style["alpha"], **fill)
     ends = [one["at"] / (whole or 1) for one in level["by_seed"].values() if one["at"] is not None]
     if len(level["by_seed"]) > 1:
         axis.plot([x] * len(ends), ends, ls="", marker="o", ms=4, mfc="white", mec="black", mew=0.8)
@@ -243,9 +213,13 @@ def _style(strategies: dict[str, Any], label: str) -> dict[str, Any]:
     return {"colour": colour, "marker": marker, "line": LINES[place], "alpha": 1 / (1 + place)}
 
 
-def _write(figure: Any, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _legend(figure: Figure, handles: list, names: list[str], ncols: int, **more: Any) -> None:
+    """Put a legend of at most ``ncols`` columns below the panels."""
+    ncols = min(ncols, len(names))
+    figure.legend(handles, names, loc="outside lower center", ncols=ncols, frameon=False, **more)
 
+
+def _write(figure: Figure, path: Path) -> None:
     buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer)
+    figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())

@@ -68,6 +68,11 @@ class Run:
         }
 
     @property
+    def repeated(self) -> tuple:
+        """Strategy and settings, which repetitions with other seeds share."""
+        return self.strategy, tuple(sorted(self.settings.items()))
+
+    @property
     def model(self) -> tuple:
         """Network, width and depth."""
         return tuple(self.settings[key] for key in MODEL)
@@ -112,10 +117,7 @@ def read_runs(folder: Path) -> list[Run]:
 
 
 def _read_run(path: Path) -> Run:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds no configuration: copy it again or move the run elsewhere")
-    config = config_from_dict(content, str(path), ActiveConfig)
+    config = config_from_dict(read_json(path), str(path), ActiveConfig)
     iterations: list[dict] = []
     while (metrics := path.parent / f"iteration_{len(iterations)}" / "metrics.json").exists():
         iterations.append(_read_iteration(metrics, iterations))
@@ -125,41 +127,45 @@ def _read_run(path: Path) -> Run:
         input_hash = record.get("input_hash") if isinstance(record, dict) else None
         if not isinstance(input_hash, str):
             raise UserError(f"{path.with_name('run.json')} has no input_hash: copy it again")
-    complete = [p.parent.name[10:] for p in path.parent.glob("iteration_*/metrics.json")]
-    unused = sorted(int(k) for k in complete if k.isdecimal() and int(k) >= len(iterations))
+    numbers = [p.parent.name[10:] for p in path.parent.glob("iteration_*/metrics.json")]
+    unused = sorted(int(k) for k in numbers if k.isdecimal() and int(k) >= len(iterations))
     return Run(path.parent.name, config, input_hash, iterations, unused)
 
 
 def _read_iteration(path: Path, before: list[dict]) -> dict:
     """Read one metrics.json; raises `UserError` naming file and key where it cannot be right."""
     metrics = read_json(path)
-    advice = "copy the file again, or move the run elsewhere"
+    if problem := _problem(metrics, before):
+        advice = "copy the file again, or move the run elsewhere"
+        raise UserError(f"{path} is damaged ({problem}): {advice}")
+    return metrics
+
+
+def _problem(metrics: Any, before: list[dict]) -> str | None:
     if not isinstance(metrics, dict) or not isinstance(metrics.get("test") or {}, dict):
-        raise UserError(f"{path} is damaged (no metrics by name): {advice}")
+        return "no metrics by name"
     for key in COUNTS:
         if type(metrics.get(key)) is not int or metrics[key] < 0:
-            raise UserError(
-                f"{path} is damaged ('{key}' is {metrics.get(key)!r}, not a count): {advice}"
-            )
+            return f"'{key}' is {metrics.get(key)!r}, not a count"
     for split in ("val", "test"):
         f1 = f1_of(metrics, split) if "f1_score" in metrics else "missing"
-        number = isinstance(f1, int | float) and 0 <= f1 <= 1
-        if f1 is not None and not number:
-            raise UserError(f"{path} is damaged ('f1_score' is {f1!r}, not 0 to 1): {advice}")
+        if f1 is not None and not (isinstance(f1, int | float) and 0 <= f1 <= 1):
+            return f"'f1_score' is {f1!r}, not 0 to 1"
     if before and (
         metrics["num_labeled"] <= before[-1]["num_labeled"]
         or metrics["num_particles_labeled"] < before[-1]["num_particles_labeled"]
         or metrics["num_pool"] != before[-1]["num_pool"]
     ):
-        raise UserError(f"{path} does not go on from the iteration before (counts): {advice}")
+        return "its counts do not go on from the iteration before"
     if not 0 < metrics["num_labeled"] <= metrics["num_pool"]:
-        raise UserError(f"{path} is damaged (more images labelled than there are): {advice}")
-    return metrics
+        return "more images labelled than there are"
+    return None
 
 
-def progress(run: Run, label: str) -> str | None:
+def incomplete(run: Run, label: str) -> str | None:
     """Return what the run lacks, in words, or None when every iteration is complete."""
-    n, planned = len(run.iterations), n_planned(run)
+    n = len(run.iterations)
+    planned = 1 if run.strategy == "full" else run.config.active_learning.iterations
     done = "no iteration" if n == 0 else "iteration 0" if n == 1 else f"iterations 0-{n - 1}"
     text = f"{label} seed {run.seed}: {done} of {planned} complete"
     if run.unused:
@@ -170,11 +176,6 @@ def progress(run: Run, label: str) -> str | None:
     return text if n < planned or without else None
 
 
-def n_planned(run: Run) -> int:
-    """Return how many iterations the finished run will have."""
-    return 1 if run.strategy == "full" else run.config.active_learning.iterations
-
-
 def comparable(runs: list[Run]) -> tuple[list[Run], dict[str, str]]:
     """Return the runs that can be compared, and why each other one is left out, by name.
 
@@ -182,33 +183,30 @@ def comparable(runs: list[Run]) -> tuple[list[Run], dict[str, str]]:
     the data that most runs have, or of several such, most iterations. Of runs with the same
     settings and seed, the one with most iterations counts.
     """
-    left_out: dict[str, str] = {}
-    began = [run for run in runs if run.iterations]
     by_data: dict[tuple, list[Run]] = collections.defaultdict(list)
-    for run in began:
-        by_data[_data(run)].append(run)
-    chosen = max(by_data.values(), key=lambda g: (len(g), sum(len(r.iterations) for r in g)))
-    for run in began:
-        if _data(run) != _data(chosen[0]):
-            left_out[run.name] = (
-                f"on other data: {_describe_data(run)}; compared are runs on "
-                f"{_describe_data(chosen[0])}"
-            )
+    for run in runs:
+        if run.iterations:
+            counts = run.iterations[0]
+            by_data[run.input_hash, counts["num_pool"], counts["val_images"]].append(run)
+
+    def extent(data: tuple) -> tuple[int, int]:
+        return len(by_data[data]), sum(len(run.iterations) for run in by_data[data])
+
+    def described(data: tuple) -> str:
+        return f"{data[1]:,} + {data[2]:,} images, hash {data[0][:12]}"
+
+    chosen = max(by_data, key=extent)
+    left_out = {
+        run.name: f"on other data: {described(data)}; compared are runs on {described(chosen)}"
+        for data, others in by_data.items() if data != chosen
+        for run in others
+    }  # fmt: skip
     kept: dict[tuple, Run] = {}
-    for run in sorted(chosen, key=lambda run: -len(run.iterations)):
-        first = kept.setdefault((run.strategy, run.seed, tuple(sorted(run.settings.items()))), run)
+    for run in sorted(by_data[chosen], key=lambda run: -len(run.iterations)):
+        first = kept.setdefault((*run.repeated, run.seed), run)
         if first is not run:
             left_out[run.name] = f"same settings and seed as {first.name}, no more iterations"
     return [run for run in runs if not run.iterations or run in kept.values()], left_out
-
-
-def _data(run: Run) -> tuple:
-    return run.input_hash, run.iterations[0]["num_pool"], run.iterations[0]["val_images"]
-
-
-def _describe_data(run: Run) -> str:
-    input_hash, pool, val = _data(run)
-    return f"{pool:,} + {val:,} images, hash {input_hash[:12]}"
 
 
 def labels(runs: list[Run]) -> dict[str, str]:
@@ -236,7 +234,7 @@ def groups(runs: list[Run], named: dict[str, str]) -> list[Group]:
     by_settings: dict[tuple, dict[int, Run]] = collections.defaultdict(dict)
     for run in sorted(runs, key=lambda run: run.seed):
         if len(run.curve("val").f1):
-            by_settings[run.strategy, tuple(sorted(run.settings.items()))][run.seed] = run
+            by_settings[run.repeated][run.seed] = run
     listed = [Group(named[min(run.name for run in g.values())], g) for g in by_settings.values()]
     return sorted(listed, key=lambda group: (group.first.strategy != "random", group.label))
 

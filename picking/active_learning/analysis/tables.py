@@ -53,16 +53,10 @@ def _split(split: dict[str, Any]) -> list[str]:
     for label, strategy in strategies.items():
         low, high = strategy["covered"]
         against = strategy["against"].get("random")
-        rows.append(
-            [
-                label,
-                str(len(strategy["seeds"])),
-                f"{low:.0%}-{high:.0%}",
-                _mean(strategy["best_f1"]),
-                _mean(strategy["area"]),
-                _difference(against["area"]) if against else "",
-            ]
-        )
+        rows.append([
+            label, str(len(strategy["seeds"])), f"{low:.0%}-{high:.0%}", _mean(strategy["best_f1"]),
+            _mean(strategy["area"]), _with_interval(against["area"], "+.4f") if against else "",
+        ])  # fmt: skip
     lines += ["", *_table(rows)]
 
     # Data needed
@@ -85,13 +79,10 @@ def _savings(strategies: dict[str, Any]) -> list[str]:
         row = next((row for row in strategy["levels"] if row["level"] == "target"), None)
         if row is None:
             continue
-        cells = [label]
-        for key in ("saved_against_random", "saved_against_everything"):
-            cells += _saved(row[key])
-        rows.append(cells)
-        against = row["saved_against_random"] or row["saved_against_everything"]
-        why = against["why"]
-        if row["saved_against_random"] is None and strategy["strategy"] != "random":
+        random, everything = row["saved_against_random"], row["saved_against_everything"]
+        rows.append([label, *_saved(random), *_saved(everything)])
+        why = (random or everything)["why"]
+        if random is None and strategy["strategy"] != "random":
             why = f"{why}; no random run" if why else "no random run with the same settings"
         if why:
             notes += _wrapped(f"{label}: {why}")
@@ -101,16 +92,12 @@ def _savings(strategies: dict[str, Any]) -> list[str]:
 def _verdicts(verdicts: dict[str, Any]) -> list[str]:
     rows = [["strategy", "verdict", "target", f"F1 at {LIMIT:.0%} [95%]", "seeds that reach it"]]
     for label, judged in verdicts.items():
-        at, target, reached = judged["f1_at_limit"], judged["target"], judged["n_seeds_reached"]
-        rows.append(
-            [
-                label,
-                judged["verdict"],
-                "-" if target is None else f"{target:.4f}",
-                "-" if at["mean"] is None else f"{at['mean']:.4f}{_interval(at, '.4f')}",
-                "-" if reached is None else f"{reached} of {judged['n_seeds']}",
-            ]
-        )
+        target, reached = judged["target"], judged["n_seeds_reached"]
+        rows.append([
+            label, judged["verdict"], "-" if target is None else f"{target:.4f}",
+            _with_interval(judged["f1_at_limit"], ".4f"),
+            "-" if reached is None else f"{reached} of {judged['n_seeds']}",
+        ])  # fmt: skip
     return _table(rows)
 
 
@@ -144,17 +131,11 @@ def _mean(metric: dict[str, Any]) -> str:
     return f"{metric['mean']:.4f}{deviation}"
 
 
-def _difference(metric: dict[str, Any]) -> str:
+def _with_interval(metric: dict[str, Any], form: str) -> str:
     if metric["mean"] is None:
         return "-"
-    return f"{metric['mean']:+.4f}{_interval(metric, '+.4f')}"
-
-
-def _interval(metric: dict[str, Any], form: str) -> str:
-    if metric["interval"] is None:
-        return ""
-    low, high = metric["interval"]
-    return f" [{low:{form}}, {high:{form}}]"
+    interval = ", ".join(f"{end:{form}}" for end in metric["interval"] or ())
+    return f"{metric['mean']:{form}}" + (f" [{interval}]" if interval else "")
 
 
 def _table(rows: list[list[str]]) -> list[str]:

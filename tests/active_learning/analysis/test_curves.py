@@ -23,52 +23,30 @@ X = np.array([10.0, 20, 40])
 # Crossings
 
 
-def test_a_level_is_found_on_the_line_between_neighbouring_iterations():
-    found = crossing(X, np.array([0.2, 0.4, 0.8]), 0.5)
-    assert found["at"] == pytest.approx(25)  # a quarter of the way from 20 to 40
-    assert not found["at_most"]
-
-
-def test_a_level_met_exactly_at_an_iteration_is_reached_there():
-    assert crossing(X, np.array([0.25, 0.5, 0.75]), 0.5)["at"] == 20
-
-
-def test_a_level_that_was_never_reached_is_null_with_the_best_seen_and_how_far_was_looked():
-    found = crossing(X, np.array([0.2, 0.45, 0.4]), 0.5)
-    assert found == {"at": None, "at_most": False, "searched_to": 40, "best_f1": 0.45}
-
-
-def test_a_first_point_above_the_level_is_an_upper_bound():
-    found = crossing(X, np.array([0.6, 0.7, 0.8]), 0.5)
-    assert (found["at"], found["at_most"]) == (10, True)
-
-
-def test_a_curve_that_falls_again_counts_where_it_first_gets_there():
-    found = crossing(np.array([10.0, 20, 30, 40]), np.array([0.2, 0.6, 0.3, 0.9]), 0.5)
-    assert found["at"] == pytest.approx(17.5)
-
-
-def test_what_was_not_covered_is_never_named():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        f1, level = rng.random(3), rng.random()
-        at = crossing(X, f1, level)["at"]
-        assert (at is None) == (f1.max() < level)
-        assert at is None or np.interp(at, X, f1) >= level - 1e-12
-        assert at is None or X[0] <= at <= X[-1]
+@pytest.mark.parametrize(
+    ("f1", "at", "at_most"),
+    [
+        ([0.2, 0.4, 0.8], 25, False),  # a quarter of the way from 20 to 40
+        ([0.25, 0.5, 0.75], 20, False),  # met exactly
+        ([0.6, 0.7, 0.8], 10, True),  # the first has it
+        ([0.2, 0.6, 0.3], 17.5, False),  # where it first gets there, though it falls again
+        ([0.2, 0.45, 0.4], None, False),
+    ],
+)
+def test_a_level_is_reached_on_the_line_between_neighbouring_iterations(f1, at, at_most):
+    reached = crossing(X, np.array(f1), 0.5)
+    assert reached == {
+        "at": pytest.approx(at), "at_most": at_most, "searched_to": 40, "best_f1": max(f1)
+    }  # fmt: skip
 
 
 # Areas
 
 
-def test_the_area_of_a_straight_line_is_its_middle_height():
+def test_the_area_is_the_mean_height_by_the_trapezium_rule():
     assert area(X, 0.01 * X, 10, 40) == pytest.approx(0.25)
     assert area(X, 0.01 * X, 15, 30) == pytest.approx(0.225)
-
-
-def test_the_area_is_scipys_trapezium_rule_over_the_width():
-    f1 = np.array([0.3, 0.7, 0.6])
-    assert area(X, f1, 10, 40) == pytest.approx(np.trapezoid(f1, X) / 30)
+    assert area(X, np.array([0.3, 0.7, 0.6]), 10, 40) == pytest.approx((0.5 * 10 + 0.65 * 20) / 30)
 
 
 def test_areas_are_compared_over_what_every_run_covers(tmp_path):
@@ -94,26 +72,23 @@ def test_runs_that_share_no_range_have_no_area():
 
 def test_paired_differences_have_the_interval_of_a_paired_t_test():
     one, other = [0.71, 0.73, 0.70, 0.74], [0.69, 0.70, 0.71, 0.70]
-    found = paired(dict(enumerate(one)), dict(enumerate(other)))
+    result = paired(dict(enumerate(one)), dict(enumerate(other)))
     interval = stats.ttest_rel(one, other).confidence_interval(0.95)
-    assert found["interval"] == pytest.approx([interval.low, interval.high])
-    assert found["mean"] == pytest.approx(np.mean(one) - np.mean(other))
-    assert found["deviation"] == pytest.approx(np.std(np.subtract(one, other), ddof=1))
+    assert result["interval"] == pytest.approx([interval.low, interval.high])
+    assert result["mean"] == pytest.approx(np.mean(one) - np.mean(other))
+    assert result["deviation"] == pytest.approx(np.std(np.subtract(one, other), ddof=1))
 
 
 def test_only_seeds_that_both_have_are_paired():
-    found = paired({1: 0.5, 2: 0.7, 4: 0.9}, {2: 0.6, 3: 0.1, 4: 0.5})
-    assert found["by_seed"] == pytest.approx({"2": 0.1, "4": 0.4})
-    assert found["n"] == 2
+    result = paired({1: 0.5, 2: 0.7, 4: 0.9}, {2: 0.6, 3: 0.1, 4: 0.5})
+    assert result["by_seed"] == pytest.approx({"2": 0.1, "4": 0.4})
+    assert result["n"] == 2
 
 
 def test_one_seed_has_a_mean_but_no_interval_and_none_has_neither():
     one, none = over_seeds({42: 0.5}), over_seeds({})
     assert (one["mean"], one["deviation"], one["interval"]) == (0.5, None, None)
     assert (none["n"], none["mean"], none["interval"]) == (0, None, None)
-
-
-def test_seeds_that_agree_have_an_interval_without_width():
     assert over_seeds({1: 0.5, 2: 0.5})["interval"] == [0.5, 0.5]
 
 
@@ -126,7 +101,7 @@ def test_the_mean_curve_ends_where_the_first_seed_ends():
     assert mean.f1.tolist() == pytest.approx([0.3, 0.5])
 
 
-def test_differences_to_both_random_baselines_are_by_seed_and_share(tmp_path):
+def test_differences_to_both_random_baselines_are_by_seed_and_fraction(tmp_path):
     for seed in (1, 2, 3):
         write_run(tmp_path, "random", SLOW, seed)
         write_run(tmp_path, "random_stratified", [f1 + 0.01 for f1 in SLOW], seed)
@@ -148,37 +123,30 @@ def test_the_target_is_the_mean_of_the_full_data_runs_of_the_same_network(tmp_pa
     for seed, f1 in ((1, 0.70), (2, 0.74)):
         write_run(tmp_path, "full", [f1], seed, training__epochs=100)
     write_run(tmp_path, "full", [0.6], name="weak", training__epochs=1)
-    found = strategy_of(tmp_path, "random")
-    assert found["target"]["f1"] == pytest.approx(0.72)
-    assert found["target"]["source"] == (
-        "the full-data baseline: 0.7200, 2 seeds, the best of 2 settings"
-    )
-    assert level(found, "90%")["f1"] == pytest.approx(0.9 * 0.72)
+    result = strategy_of(tmp_path, "random")
+    assert result["target"]["f1"] == pytest.approx(0.72)
+    assert "2 seeds, the best of 2 settings" in result["target"]["source"]
+    assert level(result, "90%")["f1"] == pytest.approx(0.9 * 0.72)
     assert strategy_of(tmp_path, "random (unet)")["target"]["f1"] is None
 
 
-def test_a_given_target_goes_before_the_baseline_which_keeps_its_levels(tmp_path):
+def test_a_given_target_replaces_the_baseline_which_keeps_its_levels(tmp_path):
     write_run(tmp_path, "random", RISING)
     write_run(tmp_path, "full", [0.72])
-    found = strategy_of(tmp_path, "random", 0.65)
-    assert found["target"] == {"f1": 0.65, "source": "given by --target-f1"}
-    assert level(found)["images"]["mean_curve"]["at"] == pytest.approx(50)
-    assert level(found, "100%")["images"]["mean_curve"]["at"] == pytest.approx(90)
+    result = strategy_of(tmp_path, "random", 0.65)
+    assert result["target"] == {"f1": 0.65, "source": "given by --target-f1"}
+    assert level(result)["images"]["mean_curve"]["at"] == pytest.approx(50)
+    assert level(result, "100%")["images"]["mean_curve"]["at"] == pytest.approx(90)
 
 
-def test_the_full_data_set_without_a_baseline_has_the_configured_target(tmp_path):
-    write_run(tmp_path, "random", [0.5], images=[517], pool=5172)
-    assert strategy_of(tmp_path, "random")["target"]["f1"] == 0.7303
-
-
-def test_other_data_without_a_baseline_have_no_target(tmp_path):
-    write_run(tmp_path, "random", RISING)
-    found = strategy_of(tmp_path, "random")
-    assert found["target"] == {
-        "f1": None,
-        "source": "cannot be told: run --strategy full, or give --target-f1",
-    }
-    assert found["levels"] == []
+@pytest.mark.parametrize(("pool", "f1"), [(5172, 0.7303), (100, None)])
+def test_without_a_baseline_only_the_full_data_set_has_a_target_the_configured_one(
+    tmp_path, pool, f1
+):
+    write_run(tmp_path, "random", [0.5], images=[pool // 10], pool=pool)
+    strategy = strategy_of(tmp_path, "random")
+    assert strategy["target"]["f1"] == f1
+    assert (strategy["levels"] == []) == (f1 is None)
 
 
 # Savings
@@ -197,32 +165,29 @@ def test_savings_are_what_random_of_the_same_seed_needed_more(tmp_path):
     assert everything["images"]["mean"] == pytest.approx(POOL - (50 + 46) / 2)
 
 
-def test_savings_against_a_random_that_never_gets_there_are_a_lower_bound(tmp_path):
-    write_run(tmp_path, "random", SLOW[:7])
-    write_run(tmp_path, "entropy", RISING)
-    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
-    assert saved["bound"] == "at least"
-    assert saved["images"]["mean"] == pytest.approx(70 - 50)
-    assert saved["why"] == "random never reached it within 70.0%"
-
-
-def test_a_random_that_was_not_followed_far_enough_tells_nothing(tmp_path):
-    write_run(tmp_path, "random", SLOW[:3])
-    write_run(tmp_path, "entropy", RISING)
-    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
-    assert (saved["images"], saved["hours"], saved["bound"]) == (None, None, None)
-    assert saved["why"] == "random never reached it within 30.0%"
-
-
-def test_a_strategy_that_never_gets_there_saves_no_number(tmp_path):
-    write_run(tmp_path, "random", RISING)
-    write_run(tmp_path, "entropy", SLOW[:6])
-    found = level(strategy_of(tmp_path, "entropy", 0.65))
-    assert found["saved_against_random"]["images"] is None
-    assert found["saved_against_everything"]["images"] is None
-    assert found["saved_against_random"]["why"] == "not reached within 60.0%"
-    assert found["images"]["mean_curve"]["at"] is None
-    assert found["images"]["over_seeds"] is None
+@pytest.mark.parametrize(
+    ("random", "entropy", "bound", "images", "why"),
+    [
+        (SLOW[:7], RISING, "at least", 20, "random never reached it within 70.0%"),
+        (SLOW[:3], RISING, None, None, "random never reached it within 30.0%"),
+        (RISING, SLOW[:6], None, None, "not reached within 60.0%"),
+    ],
+)
+def test_where_one_of_the_two_never_gets_there_the_saving_is_a_bound_or_not_known(
+    tmp_path, random, entropy, bound, images, why
+):
+    write_run(tmp_path, "random", random)
+    write_run(tmp_path, "entropy", entropy)
+    reached = level(strategy_of(tmp_path, "entropy", 0.65))
+    saved = reached["saved_against_random"]
+    assert (saved["bound"], saved["why"]) == (bound, why)
+    if images is None:
+        assert saved["images"] is saved["hours"] is None
+    else:
+        assert saved["images"]["mean"] == pytest.approx(images)
+    if entropy is not RISING:
+        assert reached["saved_against_everything"]["images"] is None
+        assert reached["images"]["mean_curve"]["at"] is reached["images"]["over_seeds"] is None
 
 
 def test_first_sets_that_have_the_level_already_give_bounds_only():
@@ -238,41 +203,35 @@ def test_savings_over_seeds_are_bounded_by_bounds_of_one_kind_only():
         {"images": n, "bound": bound, "why": None}
         for n, bound in ((30, "at least"), (10, "exactly"), (-10, "at most"))
     )
-    found = savings({1: more, 2: exact}, minutes_per_image=3)
-    assert (found["images"]["mean"], found["bound"], found["hours"]) == (20, "at least", 1)
+    result = savings({1: more, 2: exact}, minutes_per_image=3)
+    assert (result["images"]["mean"], result["bound"], result["hours"]) == (20, "at least", 1)
     assert savings({1: less, 2: exact}, 3)["bound"] == "at most"
     assert savings({1: more, 2: less}, 3)["images"] is None
 
 
-def test_where_one_seed_of_two_never_gets_there_no_mean_is_given(tmp_path):
+def test_without_a_saving_of_every_seed_or_a_common_seed_there_is_no_mean(tmp_path):
     for seed, n in ((1, 10), (2, 3)):
         write_run(tmp_path, "random", SLOW, seed)
         write_run(tmp_path, "entropy", RISING[:n], seed)
     saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
     assert (saved["images"], saved["why"]) == (None, "not reached within 30.0% (1 of 2 seeds)")
     assert saved["by_seed"]["1"]["images"] == pytest.approx(30)
-
-
-def test_seeds_that_differ_from_randoms_save_nothing_that_could_be_paired(tmp_path):
-    write_run(tmp_path, "random", SLOW, 1)
-    write_run(tmp_path, "entropy", RISING, 2)
-    saved = level(strategy_of(tmp_path, "entropy", 0.65))["saved_against_random"]
-    assert (saved["images"], saved["why"]) == (None, "no common seed")
+    assert savings({}, 5)["why"] == "no common seed"
 
 
 def test_particles_are_counted_beside_images(tmp_path):
     write_run(tmp_path, "random", RISING, particles_per_image=20)
-    found = level(strategy_of(tmp_path, "random", 0.65))["particles"]["mean_curve"]
-    assert found["at"] == pytest.approx(50 * 20)
-    assert found["share"] == pytest.approx(50 * 20 / (POOL * 50))
+    result = level(strategy_of(tmp_path, "random", 0.65))["particles"]["mean_curve"]
+    assert result["at"] == pytest.approx(50 * 20)
+    assert result["share"] == pytest.approx(50 * 20 / (POOL * 50))
 
 
-def test_test_figures_are_there_only_where_every_compared_run_has_them(tmp_path):
+def test_metrics_of_test_are_there_only_where_every_compared_run_has_them(tmp_path):
     tested = [f1 - 0.1 for f1 in RISING]
     write_run(tmp_path, "random", RISING, test_f1s=tested)
     write_run(tmp_path, "full", [0.7], test_f1s=[0.6])
-    found = strategy_of(tmp_path, "random", 0.65, split="test")
-    assert found["target"]["f1"] == pytest.approx(0.6)  # --target-f1 is a figure of validation
-    assert found["best_f1"]["mean"] == pytest.approx(0.63)
+    result = strategy_of(tmp_path, "random", 0.65, split="test")
+    assert result["target"]["f1"] == pytest.approx(0.6)  # --target-f1 is of validation
+    assert result["best_f1"]["mean"] == pytest.approx(0.63)
     write_run(tmp_path, "entropy", RISING)
     assert summary_of(tmp_path)["test"] is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from picking.errors import UserError
-from picking.preprocessing.plan import split_priors
+from picking.preprocessing.patch_plan import split_priors
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.plans import PATCH_PX, SIZE_PX, plan, record, records
 
@@ -49,11 +49,6 @@ def test_a_plan_depends_on_its_own_micrograph_alone():
     whole = plan(listed)
     assert_same_plans(plan(listed[1:]), whole[1:])
     assert_same_plans(plan(listed[::-1]), whole[::-1])
-
-
-def test_a_plan_does_not_depend_on_the_number_of_workers():
-    listed = records()
-    assert_same_plans(plan(listed, n_workers=2, hard_fraction=0.5), plan(listed, hard_fraction=0.5))
 
 
 def test_another_seed_another_split_or_another_name_is_another_plan():
@@ -155,20 +150,15 @@ def test_a_patch_larger_than_the_image_is_refused():
     assert plan(records([3]), patch_size_px=240)[0].patch_size_px == 240
 
 
-def test_priors_of_the_default_plan_are_those_of_the_table():
-    # 1,000 particles, 30 % hidden, as many negatives as particles.
-    priors = split_priors(n_labeled=700, n_hidden=300, n_negative=1000)
-    assert priors == {
-        "actual_prior": 0.35,
-        "pool_prior": 0.5,
-        "unlabeled_prior": pytest.approx(3 / 13),
-    }
-
-
-def test_priors_without_a_denominator_are_none():
-    assert split_priors(5, 0, 0) == {
-        "actual_prior": 1.0,
-        "pool_prior": 1.0,
-        "unlabeled_prior": None,
-    }
-    assert set(split_priors(0, 0, 0).values()) == {None}
+@pytest.mark.parametrize(
+    ("counts", "priors"),
+    [
+        ((700, 300, 1000), [0.35, 0.5, 3 / 13]),  # of 1,000 particles, 30% hidden
+        ((5, 0, 0), [1, 1, None]),  # no denominator
+        ((0, 0, 0), [None] * 3),
+    ],
+)
+def test_priors_follow_from_the_counts(counts, priors):
+    found = split_priors(*counts)
+    assert list(found) == ["actual_prior", "pool_prior", "unlabeled_prior"]
+    assert list(found.values()) == pytest.approx(priors)

@@ -1,10 +1,10 @@
-"""Whether coordinates fit the micrographs as read, or rather upside down."""
+"""Refuse coordinates that fit the micrographs better upside down than as read."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from picking.errors import UserError
 from picking.formats.coordinates import FRAMES
@@ -18,25 +18,8 @@ FRAME_FRACTION = 0.6
 FRAME_SIGMAS = 3.0
 
 
-class FrameCheck(NamedTuple):
-    """How many picks lie on a stronger response as read, and how many mirrored up-down.
-
-    Those of several micrographs add up: ``FrameCheck(*map(sum, zip(*checks)))``.
-    """
-
-    n_as_read: int
-    n_mirrored: int
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether the mirrored picks fit clearly better, so that the frame is the wrong one."""
-        n = self.n_as_read + self.n_mirrored
-        surplus = self.n_mirrored - self.n_as_read
-        return surplus > FRAME_SIGMAS * n**0.5 and self.n_mirrored > FRAME_FRACTION * n
-
-
-def frame_check(picks: Picks, response: np.ndarray) -> FrameCheck:
-    """Compare the response at the picks with that at their mirror images, y -> height - y.
+def compare_frames(picks: Picks, response: np.ndarray) -> tuple[int, int]:
+    """Return how many picks lie on a stronger response as read, and how many mirrored up-down.
 
     ``response`` is (h, w) over the whole micrograph, at any scale: a network's scores or the
     `contrast` of the image. Whether particles are high or low in it need not be known.
@@ -46,13 +29,19 @@ def frame_check(picks: Picks, response: np.ndarray) -> FrameCheck:
     height, width = response.shape
     y, x = (picks.centres_px * np.array(response.shape) / np.array(picks.size_px)).T
     if not len(y):
-        return FrameCheck(0, 0)
+        return 0, 0
     rows = [np.clip(at.astype(int), 0, height - 1) for at in (y, height - y)]
     here, there = response[np.array(rows), np.clip(x.astype(int), 0, width - 1)] - response.mean()
     # Particles stand out by the sign of whichever of the two stands out more.
     sign = np.sign(max(here.mean(), there.mean(), key=abs))
     ahead = sign * (here - there)
-    return FrameCheck(int((ahead > 0).sum()), int((ahead < 0).sum()))
+    return int((ahead > 0).sum()), int((ahead < 0).sum())
+
+
+def is_wrong(n_as_read: int, n_mirrored: int) -> bool:
+    """Return whether the mirrored picks fit clearly better, so that the frame is the wrong one."""
+    n = n_as_read + n_mirrored
+    return n_mirrored - n_as_read > FRAME_SIGMAS * n**0.5 and n_mirrored > FRAME_FRACTION * n
 
 
 def contrast(image: np.ndarray, diameter_px: float) -> np.ndarray:
@@ -61,7 +50,6 @@ def contrast(image: np.ndarray, diameter_px: float) -> np.ndarray:
     image: uint8 (h, w); the result is smaller by a whole factor. It is a difference of Gaussians,
     the narrow one as wide as suits a disk of ``diameter_px`` best (Lindeberg: radius / sqrt 2).
     """
-    from PIL import Image
     from scipy.ndimage import gaussian_filter
 
     factor = max(1, int(diameter_px / 8))
@@ -84,22 +72,22 @@ def check_frame(
     has. diameter_px: of the particles; None: what the picks state. The message names ``flag``.
     """
     frame = frame or FRAMES[files[0].suffix.lower()]
-    n_fit = n_mirrored = 0
+    n_as_read = n_mirrored = 0
     for one in [one for one in picks if one.name in paths][:FRAMES_CHECKED]:
-        stated = one.diameters_px[np.isfinite(one.diameters_px)]
         width_px = diameter_px
         if width_px is None:
+            stated = one.diameters_px[np.isfinite(one.diameters_px)]
             width_px = diameter_in_px(None, None, float(np.median(stated)) if len(stated) else None)
         try:
             image = read_micrograph(paths[one.name])
         except UnreadableImage:  # whoever needs it will say so
             continue
-        check = frame_check(one, contrast(image, width_px))
-        n_fit, n_mirrored = n_fit + check.n_as_read, n_mirrored + check.n_mirrored
-    if FrameCheck(n_fit, n_mirrored).contradicted:
+        counts = compare_frames(one, contrast(image, width_px))
+        n_as_read, n_mirrored = n_as_read + counts[0], n_mirrored + counts[1]
+    if is_wrong(n_as_read, n_mirrored):
         more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
         raise UserError(
-            f"{files[0]}{more}: {n_mirrored:,} of {n_fit + n_mirrored:,} coordinates fit the "
+            f"{files[0]}{more}: {n_mirrored:,} of {n_as_read + n_mirrored:,} coordinates fit the "
             "micrographs better when turned upside down, so they are not in the frame "
             f"'{frame}': give {flag} {'jpeg' if frame == 'mrc' else 'mrc'}"
         )

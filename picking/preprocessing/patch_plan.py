@@ -13,7 +13,7 @@ from picking.errors import UserError
 from picking.formats.picks import Micrograph, inside
 from picking.parallel import ordered_map
 from picking.preprocessing import negatives
-from picking.preprocessing.cutting import Group, cut_patches
+from picking.preprocessing.cutting import CutPlan, Group, cut_patches
 from picking.seeds import stream
 from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_PARTICLE
 
@@ -22,33 +22,26 @@ OUTLIER_CANDIDATES = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class PatchPlan:
+class PatchPlan(CutPlan):
     """The patches of one micrograph, in the order of their rows in the store.
 
-    All centres are float64 (n, 2), (y, x) in px. Rows: labelled and hidden positives, ordinary
-    and off-centre negatives, then ``n_outliers`` of ``outlier_candidates_px``, which are chosen
-    when the image is decoded.
+    Rows: labelled and hidden positives, ordinary and off-centre negatives, then ``n_outliers`` of
+    ``outlier_candidates_px``, which are chosen when the image is decoded.
     """
 
-    micrograph: Micrograph
-    size_px: tuple[int, int]
-    patch_size_px: int
-    labelled_px: np.ndarray
     hidden_px: np.ndarray
     negatives_px: np.ndarray
     off_centre_px: np.ndarray
     outlier_candidates_px: np.ndarray
     n_outliers: int
     n_negatives_wanted: int
-    n_outside: int
 
     kinds = ("labelled", "hidden", "negative")  # what a picture tells apart
-    decoded_px = None
     scale = 1.0  # px of a row per px of the micrograph
 
     @property
     def arrays(self) -> dict[str, tuple[int, int]]:
-        """The store's files of rows."""
+        """The file of patches."""
         return {"patches.npy": (self.patch_size_px, self.patch_size_px)}
 
     @property
@@ -66,8 +59,7 @@ class PatchPlan:
         """Patches of this micrograph."""
         return self.n_particles + self.n_negative
 
-    def groups(self, noted: dict) -> list[Group]:
-        """Return the rows in their order; noted: what the journal says, with the outliers."""
+    def groups(self, noted: dict) -> list[Group]:  # noqa: D102
         outliers_px = np.array(noted["outliers_px"]).reshape(-1, 2)
         return [*self._planned(), Group(outliers_px, TAG_OUTLIER, False)]
 
@@ -79,8 +71,7 @@ class PatchPlan:
             Group(self.off_centre_px, TAG_OFF_CENTRE, False),
         ]
 
-    def identity(self) -> list[str | bytes]:
-        """Return all that decides which row holds what."""
+    def identity(self) -> list[str | bytes]:  # noqa: D102
         parts: list[str | bytes] = [
             f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.n_outliers}"
         ]
@@ -100,8 +91,7 @@ class PatchPlan:
             patches = np.concatenate([patches, candidates[chosen]])
         return [patches], {"outliers_px": outliers_px[: self.n_outliers].tolist()}
 
-    def counts(self) -> dict:
-        """Return what metadata.json says of this micrograph beside its name."""
+    def counts(self) -> dict:  # noqa: D102
         return {
             "n_particles": self.n_particles,
             "n_negative": self.n_negative,
@@ -111,23 +101,16 @@ class PatchPlan:
 
 @dataclasses.dataclass(frozen=True)
 class PatchSettings:
-    """What decides patches, beside the annotations; METHODS and the script's --help explain it."""
+    """What decides patches, beside the annotations."""
 
-    patch_size_px: int
-    hide_ratio: float
-    neg_per_pos: float
+    patch_size_px: int  # side
+    hide_ratio: float  # fraction of the positives hidden among the unlabeled
+    neg_per_pos: float  # negatives wanted per particle
     seed: int
-    neg_rule: str
-    margin_px: float
-    top_up: bool
-    hard_fraction: float  # of the negatives, in train
-
-    row_noun = "patches"
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row, in all files of the store."""
-        return self.patch_size_px**2
+    neg_rule: str  # how far from particles negatives lie, of `negatives.RULES`
+    margin_px: float  # no negative lies this near to an edge
+    top_up: bool  # draw missing negatives from other micrographs
+    hard_fraction: float  # of the negatives, in train: off-centre or unusual ones
 
     def plan_split(
         self,
@@ -251,8 +234,7 @@ def _plan_micrograph(job: tuple) -> PatchPlan:
             f"{record.name} is {size_px[1]} x {size_px[0]} px, smaller than --patch-size {patch}: "
             "choose a smaller patch"
         )
-    within = inside(record, size_px)
-    centres = record.centres_px[within]
+    centres = record.centres_px[inside(record, size_px)]
     order = stream(settings.seed, "hide", split, record.name).permutation(len(centres))
     n_hidden = int(len(centres) * settings.hide_ratio)
 
@@ -283,7 +265,6 @@ def _plan_micrograph(job: tuple) -> PatchPlan:
         outlier_candidates_px=candidates,
         n_outliers=min(n_outliers, len(candidates)),
         n_negatives_wanted=n_wanted,
-        n_outside=int((~within).sum()),
     )
 
 
