@@ -67,7 +67,7 @@ def score_pool(
 ) -> PoolScores:
     """Run the network over some images of a store and keep their scores and features.
 
-    Of several processes each runs it over its share, in the batches of one, and gets all scores.
+    Of several processes each runs it over its part, in the batches of one, and gets all scores.
     Pass the plain network, whose deepest block is named `bottleneck` and its last 1x1 convolution
     `head`: hooks do not see into a compiled one. It is left in eval mode.
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from picking.config import PUConfig
 from picking.errors import UserError
 from picking.pu_learning.priors import Priors
 from picking.runs.checkpoints import (
@@ -103,11 +102,6 @@ def load_best(path: Path, device: torch.device) -> dict[str, Any]:
     if best["kind"] != "pu_classifier":
         raise UserError(f"{path} is no model to evaluate: give best_model.pt")
     return best
-
-
-def uses_average(config: PUConfig) -> bool:
-    """Return whether an exponential average of the weights is kept."""
-    return config.training.ema_decay > 0 or config.training.ema_teacher
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, evaluate_split, open_input, score
 from picking.pu_learning.priors import resolve_priors
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import State, load_best, update_average, uses_average
+from picking.pu_learning.state import State, load_best, update_average
 from picking.pu_learning.tensorboard import write_epoch, write_hyperparameters
 from picking.runs import distributed
 from picking.runs.checkpoints import load_weights, require_size, restored
@@ -143,9 +143,10 @@ def new_state(config: PUConfig, device: torch.device) -> State:
     require_size(lambda: build_network(config))
     torch.manual_seed(stream_seed(config.training.seed, "init"))
     network = distributed.with_shared_statistics(build_network(config).to(device), device)
+    has_average = config.training.ema_decay > 0 or config.training.ema_teacher
     return State(
         network=network,
-        average=copy.deepcopy(network).eval() if uses_average(config) else None,
+        average=copy.deepcopy(network).eval() if has_average else None,
         optimizer=loop.new_optimizer(network, config.optimizer),
         totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64, device=device),
         adaptive=torch.full((3,), 0.5, device=device),
@@ -190,10 +191,10 @@ def train(
     model = loop.trained(state.network, settings.compile)
     evaluated: Any = state.average if settings.ema_decay else state.network
     metrics_path, last = folder / "metrics.jsonl", last_path(folder)
-    unlabeled_prior = state.priors.unlabeled_prior
+    unlabeled_prior, patience = state.priors.unlabeled_prior, settings.early_stopping_patience
     recent = keep_metrics(metrics_path, progress.epoch)
 
-    while progress.epoch < n_epochs and not stale(state, config):
+    while progress.epoch < n_epochs and progress.epoch - progress.best_epoch < patience:
         raise_if_stopped()
         sampler.set_epoch(progress.epoch, progress.batch)
         with loop.saving_on_stop(state, lambda: state.save(last)):
@@ -225,9 +226,7 @@ def train(
         add_metrics(metrics_path, recent[-1])
         state.save(last)
     if progress.epoch < n_epochs:
-        logger.info(
-            f"Early stopping: no better validation AUC in {settings.early_stopping_patience} epochs"
-        )
+        logger.info(f"Early stopping: no better validation AUC in {patience} epochs")
 
 
 def train_one_epoch(
@@ -326,12 +325,6 @@ def learning_rate(config: PUConfig, step: int, total_steps: int) -> float:
     highest = config.optimizer.lr
     lowest = highest if config.optimizer.scheduler == "constant" else 0.0
     return loop.cosine(step, total_steps, highest, lowest)
-
-
-def stale(state: State, config: PUConfig) -> bool:
-    """Return whether early stopping is due."""
-    epochs_since = state.progress.epoch - state.progress.best_epoch
-    return epochs_since >= config.training.early_stopping_patience
 
 
 def evaluate_checkpoint(args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Processes that work on one run together, as torchrun starts them; alone, a process is one of 1.
 
-Every process trains on its share of each batch and scores its share of what is scored, and gets
+Every process trains on its part of each batch and scores its part of what is scored, and gets
 the results of all: so all go the same way, with the numbers of one. Only the first, rank 0, writes;
 the others wait for it where they read that.
 """

@@ -30,7 +30,7 @@ def evaluate_pixels(
 ) -> dict[str, float | None]:
     """Return `pixels.pixel_metrics` over all pixels of a split, streamed a batch at a time.
 
-    Every process counts its share of the images; counts add up to those of one, exactly.
+    Every process counts its part of the images; counts add up to those of one, exactly.
     """
     network.eval()
     counts, batch_size = pixels.new_counts(device), settings.eval_batch_size

@@ -12,7 +12,7 @@ A run is killed up to four times at moments of four kinds that are drawn from th
 - time: from outside, after a time; where there are workers sometimes they are killed with it
 
 After each kill all files of a run and of picks must be whole, and a store must be unless it has no
-metadata.json. In the end stores and picks must be the same byte for byte, weights and figures
+metadata.json. In the end stores and picks must be the same byte for byte, weights and metrics
 exactly, TensorBoard must show each epoch once, and no temporary file may be left. A SIGTERM or
 Ctrl-C must end in 143 or 130 and in one line that says what is kept.
 """

@@ -76,8 +76,8 @@ def test_of_the_metrics_only_whole_epochs_are_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     assert folder.read_metrics(path, 0) == []
     epochs = [{"epoch": 1, "auc": None}, {"epoch": 2, "auc": 0.5}]
-    for figures in epochs:
-        folder.add_metrics(path, figures)
+    for metrics in epochs:
+        folder.add_metrics(path, metrics)
     with path.open("a") as file:
         file.write('{"epoch": 3, "au')  # torn by a full disk
     assert folder.read_metrics(path, 2) == epochs

@@ -82,17 +82,17 @@ def test_the_log_has_an_epochs_block_and_the_losses_add_up(finished_run):
     assert "\r" not in log
 
 
-def test_the_metrics_have_every_figure_of_every_epoch(finished_run):
+def test_the_metrics_have_every_metric_of_every_epoch(finished_run):
     history = metrics_of(finished_run)
-    assert [figures["epoch"] for figures in history] == [1, 2, 3]
-    assert [figures["step"] for figures in history] == [5, 10, 15]
-    for figures in history:
-        assert figures.keys() >= TRAIN_TAGS.keys()
-        assert figures["val"].keys() >= VAL_TAGS.keys()
-        assert figures["train_loss"] == pytest.approx(
-            figures["pu_loss"] + figures["consistency_loss"], rel=1e-12
+    assert [metrics["epoch"] for metrics in history] == [1, 2, 3]
+    assert [metrics["step"] for metrics in history] == [5, 10, 15]
+    for metrics in history:
+        assert metrics.keys() >= TRAIN_TAGS.keys()
+        assert metrics["val"].keys() >= VAL_TAGS.keys()
+        assert metrics["train_loss"] == pytest.approx(
+            metrics["pu_loss"] + metrics["consistency_loss"], rel=1e-12
         )
-    rates = [figures["lr"] for figures in history]
+    rates = [metrics["lr"] for metrics in history]
     assert rates[0] < 0.01 and rates == sorted(rates, reverse=True) and rates[-1] > 0
 
 
@@ -144,7 +144,7 @@ def test_the_results_have_every_key_that_is_promised(finished_run):
 
 def test_the_results_are_of_the_best_epoch_and_its_threshold(finished_run):
     results, history = results_of(finished_run), metrics_of(finished_run)
-    best = max(history, key=lambda figures: figures["val"]["auc"])
+    best = max(history, key=lambda metrics: metrics["val"]["auc"])
     assert results["best_epoch"] == best["epoch"]
     assert results["threshold"] == best["val"]["at_val_threshold"]["threshold"]
     for name in ("auc", "ap", "f1", "ece"):
@@ -162,7 +162,7 @@ def test_checkpoints_are_data_only(finished_run):
 def test_a_run_learns_to_tell_faint_disks_from_noise(store, tmp_path):
     overrides = ["training.epochs=20", "optimizer.lr=0.003", "training.checkpoint_every_steps=99"]
     history = metrics_of(train(store, tmp_path, overrides=overrides))
-    auc = [figures["val"]["auc"] for figures in history]
+    auc = [metrics["val"]["auc"] for metrics in history]
     assert max(auc) > 0.85
     assert history[-1]["pu_loss"] < history[0]["pu_loss"]
     assert history[-1]["logit_std"] > 0.05  # under it the log would warn of a collapse
@@ -260,7 +260,7 @@ def test_max_steps_ends_the_run_amid_an_epoch(store, tmp_path):
     folder = train(store, tmp_path, overrides=["training.max_steps=7"])
     results = results_of(folder)
     assert (results["steps_run"], results["steps_planned"], results["epochs_run"]) == (7, 7, 2)
-    assert [figures["step"] for figures in metrics_of(folder)] == [5, 7]
+    assert [metrics["step"] for metrics in metrics_of(folder)] == [5, 7]
     assert "Epoch 2/2" in (folder / "training.log").read_text()
 
 
@@ -268,13 +268,13 @@ def test_max_steps_ends_the_run_amid_an_epoch(store, tmp_path):
 def test_evaluating_the_checkpoint_gives_the_figures_of_the_run(
     finished_run, store, tmp_path, split
 ):
-    output = tmp_path / "new folder" / "figures.json"
+    output = tmp_path / "new folder" / "metrics.json"
     best = finished_run / "checkpoints" / "best_model.pt"
     printed = evaluate(best, store, output, "--split", split)
-    figures, results = strict_json(output.read_text()), results_of(finished_run)
-    assert figures[split] == results[split]
+    metrics, results = strict_json(output.read_text()), results_of(finished_run)
+    assert metrics[split] == results[split]
     for name in ("prior", "unlabeled_prior", "prior_source", "threshold"):
-        assert figures[name] == results[name]
+        assert metrics[name] == results[name]
     assert f"Wrote {output}" in printed
 
 

@@ -92,7 +92,7 @@ def test_two_processes_train_as_one_and_only_the_first_writes(store, tmp_path):
     for text in (done.stdout, (two / "training.log").read_text()):
         assert text.count("Epoch 1/2") == text.count("Success criteria") == 1
     assert "cpu, 2 process(es)" in done.stdout
-    assert len(list(two.glob("events*"))) == 2  # the run's and the final figures'
+    assert len(list(two.glob("events*"))) == 2  # the run's and the final metrics'
 
     one = train(store, tmp_path, overrides=overrides, name="one", network=Pointwise)
     for alone, shared in zip(metrics_of(one), metrics_of(two), strict=True):
