@@ -172,8 +172,10 @@ def log_query(
 ) -> None:
     """Log what was queried; write scores, images and the overlap with other strategies.
 
-    rows: int64 (n,), the unlabelled images; chosen: positions in it; scores: (n,); shared: the
-    other strategies' names with the fraction of the query that they would have chosen too.
+    board: TensorBoard's writer, None but in the first process. k: the iteration. store: the pool.
+    rows: int64 (n,), its unlabeled images; chosen: int64 (m,), positions in rows; scores: (n,), of
+    the strategy. shared: the other strategies' names with the fraction of the query that they would
+    have chosen too. network, device: the best of iteration k, and where it is. seconds: taken.
     """
     new = rows[chosen]
     logger.info(

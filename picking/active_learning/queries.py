@@ -33,37 +33,37 @@ def query(
     Of several processes all score, and all choose from the same scores; what the first writes is
     what counts.
 
-    run: its folder; network: the best of iteration k; labelled: int64 (n,), positions in the store
-    of what it was trained on; n_new: how many are added; board: TensorBoard's writer, None but in
-    the first process. Returns the seconds that the choice took: scoring only what the strategy
-    looks at.
+    run: its folder. k: the iteration. network: its best, on ``device``. store: the pool. labelled:
+    int64 (n,), positions in it of what the network was trained on. n_new: how many are added.
+    board: TensorBoard's writer, None but in the first process. Returns the seconds that the choice
+    took: scoring only what the strategy looks at.
     """
     settings, training = config.active_learning, config.training
     name = strategies.strategy_name(settings.strategy)
     strategy = strategies.strategy(name)
-    unlabelled = np.setdiff1d(np.arange(len(store)), labelled)
+    unlabeled = np.setdiff1d(np.arange(len(store)), labelled)
 
     def scored(rows: np.ndarray) -> PoolScores:
         return score_pool(
             network, store.images, rows, device,
             batch_size=training.eval_batch_size,
             precision=training.precision,
-            extras=strategy.extras if rows is unlabelled else frozenset(),
+            extras=strategy.extras if rows is unlabeled else frozenset(),
         )  # fmt: skip
 
     pool = strategies.Pool(
-        rows=unlabelled,
+        rows=unlabeled,
         labelled_rows=labelled,
         score=scored,
         labelled_particles=store.n_particles[labelled],
-        strata=[store.ids[i] for i in unlabelled],
+        strata=[store.ids[i] for i in unlabeled],
     )
     started = time.monotonic()
     rng = strategies.query_rng(training.seed, name, k)
     chosen, scores = strategy.select(pool, n_new, rng)
     seconds = time.monotonic() - started
 
-    new = unlabelled[chosen]
+    new = unlabeled[chosen]
     everything = np.concatenate([labelled, new])
     if distributed.is_first():
         write_labelled(run, k + 1, store, everything, new, scores[chosen])
@@ -71,5 +71,5 @@ def query(
     if settings.compare_queries:
         others = [other for other in strategies.STRATEGIES if other != name]
         shared = strategies.overlaps(pool, chosen, others, training.seed, k)
-    log_query(board, k, name, store, unlabelled, chosen, scores, shared, network, seconds, device)
+    log_query(board, k, name, store, unlabeled, chosen, scores, shared, network, seconds, device)
     return seconds

@@ -217,7 +217,8 @@ def run_iteration(
 ) -> None:
     """Train on what is labelled, evaluate the best weights, and query what is labelled next.
 
-    folder: of the run. state: where iteration k stands. counts: images labelled in each iteration.
+    folder: of the run. k: the iteration, from 0. state: where it stands. counts: images labelled in
+    each iteration. splits: the pool and what is held out. n_workers: processes that read; 0: none.
     board: TensorBoard's writer, None but in the first process.
     """
     device, network, store = state.totals.device, state.network, splits.train
@@ -269,8 +270,9 @@ def train(
 ) -> None:
     """Run an iteration's epochs that are left; leaves its best_model.pt and last.pt.
 
-    folder: of the run. labelled: int64 (n,), positions in the pool. board: TensorBoard's writer,
-    None but in the first process.
+    folder: of the run. state: where the iteration stands. splits: the pool and what is held out.
+    labelled: int64 (n,), positions in the pool. n_workers: processes that read; 0: none. board:
+    TensorBoard's writer, None but in the first process.
     """
     progress, training, device = state.progress, config.training, state.totals.device
     model = loop.trained(state.network, training.compile)

@@ -44,7 +44,7 @@ def with_unlabeled(
 
     batches: positions of the labelled. unlabeled: int64 (u,), u > 0, positions in the store; n of
     them join the whole batch, and each process has its share. where: iteration, epoch and step of
-    the first batch. Each step draws by a stream of its own, none twice as long as there are n.
+    the first batch. Each step has its own stream; no image repeats in a step if there are n.
     """
     rank, world_size = distributed.place()
     joined = []
@@ -56,7 +56,7 @@ def with_unlabeled(
 
 @contextlib.contextmanager
 def running_statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Have batch norm in training see its batch as ever, and leave its running statistics alone."""
+    """Leave batch norm's running statistics unchanged; training uses the batch's as always."""
     norms: list[Any] = [m for m in network.modules() if hasattr(m, "track_running_stats")]
     before = [norm.track_running_stats for norm in norms]
     try:

@@ -91,7 +91,7 @@ class Patches(_Rows):
         return z_p, z_u
 
     def unlabeled(self, z_u: Tensor, near: Sequence[Tensor]) -> Tensor:
-        """Return which of the logits of U, weak or strong, are of what is not labelled."""
+        """Return the logits of the unlabeled, weak or strong: of patches, all."""
         return z_u
 
     def logits(self, network: nn.Module, patches: np.ndarray, device: torch.device) -> Tensor:
@@ -118,7 +118,7 @@ class Patches(_Rows):
         return classification.best_f1_threshold(self.store.label, probability)
 
     def slack(self, val: dict) -> float:
-        """Return by how much AUC may fall short of the best and still be the best."""
+        """Return how far AUC may fall below the best and the weights still be kept."""
         return 0.0
 
 

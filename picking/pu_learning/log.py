@@ -172,7 +172,7 @@ def warning_signs(
 ) -> list[str]:
     """Return what looks wrong after the last of the ``recent`` epochs, each with what to try.
 
-    recent: the last three or more, as far as there are so many. Without ``truth_known`` validation
+    recent: metrics of up to the last three epochs or more. Without ``truth_known`` validation
     has labelled and unlabeled windows, nearly all of which may rightly be called negative.
     """
     last, val = recent[-1], recent[-1]["val"]

@@ -184,7 +184,8 @@ def train(
 ) -> None:
     """Run the epochs that are left; leaves best_model.pt and last.pt in the run folder.
 
-    loader: batches of the ``sampler``. board: TensorBoard's writer, None but in the first process.
+    state: where the run stands. loader: batches of the ``sampler``. val_data: what chooses the best
+    weights. folder: of the run. board: TensorBoard's writer, None but in the first process.
     """
     progress, settings, val_store = state.progress, config.training, val_data.store
     n_epochs, n_steps = length_of_run(config, len(sampler))
@@ -240,8 +241,8 @@ def train_one_epoch(
 ) -> None:
     """Take the steps that are left of an epoch; add up `STEP_METRICS` in state.totals.
 
-    model: calls state.network, compiled or shared. loader: batches of the ``sampler``, P first.
-    n_steps: of the run. last: where the state is saved amid the epoch.
+    state: where the run stands. model: calls state.network, compiled or shared. loader: batches of
+    the ``sampler``, P first. n_steps: of the run. last: where the state is saved amid the epoch.
     """
     settings, loss, priors = config.training, config.loss, state.priors
     data, device = cast(Input, loader.dataset), state.totals.device

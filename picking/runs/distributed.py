@@ -1,8 +1,8 @@
-"""Processes that work on one run together, as torchrun starts them; alone, a process is one of 1.
+"""Processes that work on one run together, as torchrun starts them; without it: rank 0 of 1.
 
-Every process trains on its part of each batch and scores its part of what is scored, and gets
-the results of all: so all go the same way, with the numbers of one. Only the first, rank 0, writes;
-the others wait for it where they read that.
+Every process trains on its part of each batch, scores its part of what is scored, and gets the
+results of all: the numbers that one process would have. Only the first, rank 0, writes; the others
+wait for it where they read what it wrote.
 """
 
 import os

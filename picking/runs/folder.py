@@ -1,8 +1,8 @@
 """Run folders: configuration, what the run was begun with, metrics.
 
-A run's folder holds config.yaml, run.json, training.log, metrics.jsonl and TensorBoard event files;
-PU learning adds checkpoints/{last,best_model}.pt and, at the end, results.json, active learning
-last.pt and a folder for each iteration.
+A run's folder holds config.yaml, run.json, training.log, metrics.jsonl and TensorBoard event files.
+PU learning adds checkpoints/{last,best_model}.pt and, at the end, results.json; active learning
+adds config.json, last.pt and a folder for each iteration.
 
 Random numbers have no state to save: every draw follows from the seed and the step (see
 picking/seeds.py). So a checkpoint is the networks, the optimiser and the position.
@@ -115,7 +115,7 @@ def now() -> str:
 
 
 def read_metrics(path: Path, n_epochs: int) -> list[dict]:
-    """Return the first ``n_epochs`` of metrics.jsonl; what a killed run left behind them is not."""
+    """Return the first ``n_epochs`` of metrics.jsonl; later lines, of a killed run, are ignored."""
     history = read_json_lines(path, n_epochs) if path.exists() else []
     if len(history) < n_epochs:
         raise UserError(

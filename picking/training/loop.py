@@ -1,4 +1,6 @@
-"""What every training loop does besides its method: rates, steps, places, and what to keep.
+"""What every training loop does besides its method.
+
+The learning rate, the step, the position in the run, and the choice of the best weights.
 
 A script's loop reads ::
 
@@ -179,8 +181,8 @@ def end_epoch(state: State) -> None:
 def note_best(progress: Progress, reached: tuple[float, ...], slack: float = 0.0) -> bool:
     """Return whether the weights of this epoch are to be kept, and note what is the best so far.
 
-    reached: metrics of validation; the first decides, the others where it is equal. Kept is also
-    what falls short of the best by less than ``slack``; the best it is not.
+    reached: metrics of validation; the first decides, the others where it is equal. Weights within
+    ``slack`` of the best are kept too, but do not become the best.
     """
     best = progress.best
     kept = not best or reached > (best[0] - slack, *best[1:])
