@@ -178,10 +178,13 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
     from picking.detection.score_map import write_heatmap
     from picking.detection.thresholds import kept_threshold
 
-    if args.threshold == "auto":
-        threshold, source = kept_threshold(picker)
-    else:
+    begun = output.begun_threshold(args.output, picker.checksum) if args.resume else None
+    if args.threshold != "auto":
         threshold, source = float(args.threshold), "--threshold"
+    elif begun is not None:
+        threshold, source = begun, f"with which {args.output} was begun"
+    else:
+        threshold, source = kept_threshold(picker)
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
     truth = None
     if args.evaluate:
@@ -208,6 +211,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
         left = output.not_done(args.output, paths)
         for n, name in enumerate(left, 1):
             started = time.monotonic()
+            of_file = output.identity(paths[name])
             scores, picks = pick(picker, paths[name], diameter_px)
             called = select(picks, picks.scores >= threshold)
             if not args.one_file:
@@ -216,7 +220,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
                 draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png")
             if args.heatmap:
                 write_heatmap(scores, heatmaps / f"{name}.png")
-            output.save_picks(args.output, picks, paths[name])
+            output.save_picks(args.output, picks, of_file)
             seconds = time.monotonic() - started
             print(
                 f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True

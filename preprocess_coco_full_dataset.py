@@ -1,4 +1,4 @@
-"""Turn annotated micrographs into a patch store for PU learning, a segmentation store, or both.
+r"""Turn annotated micrographs into a patch store for PU learning, a segmentation store, or both.
 
     python preprocess_coco_full_dataset.py \
         --data-root /data/CryoTransformer/train_val_test_data \

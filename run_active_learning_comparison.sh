@@ -57,17 +57,7 @@ TEXT
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 begin() {  # SLOT STRATEGY SEED: start a run on the slot's device
-    local command=() argument skip=""
-    for argument in "${train[@]}"; do
-        if [[ -n $skip ]]; then
-            skip=""
-        elif [[ $2 == full && $argument =~ ^--(iterations|initial-fraction|query-fraction)$ ]]; then
-            skip=yes  # it trains once, on everything, and refuses these
-        else
-            command+=("$argument")
-        fi
-    done
-    command+=(--strategy "$2" --seed "$3" --device "${devices[$1]}")
+    local command=("${train[@]}" --strategy "$2" --seed "$3" --device "${devices[$1]}")
     names[$1]="$2 seed $3"
     echo "== ${names[$1]}: begun on ${devices[$1]}"
     if ((${#devices[@]} == 1)); then

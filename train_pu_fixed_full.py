@@ -1,11 +1,11 @@
-"""Train a patch classifier on positive and unlabeled patches: nnPU risk and FixMatch consistency.
+r"""Train a patch classifier on positive and unlabeled patches: nnPU risk and FixMatch consistency.
 
     python train_pu_fixed_full.py --config configs/pu_full_fixed.yaml --exp-name pu_full_fixed \
         --device cuda:0 --num-workers 8 --use-data-prior
     python train_pu_fixed_full.py ... --resume                  # goes on as if never stopped
     torchrun --nproc-per-node 4 train_pu_fixed_full.py ... --device cuda   # a process a GPU
     python train_pu_fixed_full.py --evaluate experiments/pu_full_fixed/checkpoints/best_model.pt \
-        --data-dir data/cryotransformer_full_pu --split test --output results.json
+        --data-dir data/cryotransformer_full_pu --split test --output test_metrics.json
 
 Writes experiments/<exp-name>/; watch it with `tensorboard --logdir experiments/`.
 """

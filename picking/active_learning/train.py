@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
         keep_freed_memory()
 
     # 1. Config and data
-    config = resolve_config(args)
+    config, not_used = resolve_config(args)
     if config.training.deterministic:
         use_deterministic_kernels()
     settings = config.active_learning
@@ -137,8 +137,14 @@ def run(args: argparse.Namespace) -> None:
             stack.enter_context(open_log(folder / "training.log" if left else None))
         if not left:
             logger.info(f"This run is finished: nothing to do in {folder}")
+            distributed.end()
             return
         log.log_start(config, *splits, counts, device)
+        if not_used:
+            logger.warning(
+                "WARNING: --strategy full trains once, on everything, and does not use "
+                f"{', '.join(not_used)}; training.epochs (--epochs) says how long it trains"
+            )
         if rank == left[0] == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
             drawn = strategies.initial_set(n_pool, counts[0], config.training.seed)
             first = drawn if given is None else given
@@ -159,8 +165,8 @@ def run(args: argparse.Namespace) -> None:
     distributed.end()
 
 
-def resolve_config(args: argparse.Namespace) -> ActiveConfig:
-    """Return the config: the file, then --set, then the flags."""
+def resolve_config(args: argparse.Namespace) -> tuple[ActiveConfig, list[str]]:
+    """Return the config (the file, then --set, then the flags) and which overrides are not used."""
     given = {key: getattr(args, flag) for flag, key in FLAGS.items()}
     overrides = [*args.set]
     overrides += [f"{key}={json.dumps(v)}" for key, v in given.items() if v is not None]
@@ -171,27 +177,23 @@ def resolve_config(args: argparse.Namespace) -> ActiveConfig:
     if config.active_learning.strategy == FULL:
         return all_at_once(config, {override.partition("=")[0] for override in overrides})
     strategies.strategy(config.active_learning.strategy)  # raises for one that is not known
-    return config
+    return config, []
 
 
-def all_at_once(config: ActiveConfig, overridden: set[str]) -> ActiveConfig:
-    """Return the config of --strategy full: one iteration with all images labelled.
+def all_at_once(config: ActiveConfig, overridden: set[str]) -> tuple[ActiveConfig, list[str]]:
+    """Return the config of --strategy full, one iteration with all images labelled.
 
     overridden: keys that the command line sets; it trains for training.epochs if that is one of
-    them, else for active_learning.full_epochs. Raises `UserError` for one that it cannot use.
+    them, else for active_learning.full_epochs. Returns also those of them that are not used.
     """
     settings, n_epochs = config.active_learning, config.active_learning.full_epochs
     useless = {"iterations", "initial_fraction", "initial_labelled", "query_fraction"}
     if "training.epochs" in overridden:
         useless, n_epochs = useless | {"full_epochs"}, config.training.epochs
-    if refused := sorted(overridden & {f"active_learning.{key}" for key in useless}):
-        raise UserError(
-            f"--strategy full trains once, on everything, and has no use for {', '.join(refused)}: "
-            "leave that out (training.epochs, --epochs, says how long it trains)"
-        )
     once = dataclasses.replace(settings, iterations=1, initial_fraction=1.0, initial_labelled=None)
     training = dataclasses.replace(config.training, epochs=n_epochs)
-    return dataclasses.replace(config, active_learning=once, training=training)
+    not_used = sorted(overridden & {f"active_learning.{key}" for key in useless})
+    return dataclasses.replace(config, active_learning=once, training=training), not_used
 
 
 def require_batch_size(config: ActiveConfig, side_px: int, world_size: int) -> None:

@@ -16,6 +16,7 @@ from picking.config import differing_keys
 from picking.errors import UserError
 from picking.files import (
     DAMAGED_ARRAY,
+    is_number,
     make_folder,
     read_arrays,
     read_json,
@@ -27,6 +28,15 @@ from picking.files import (
 )
 from picking.formats.paths import Paths
 from picking.formats.picks import Picks
+
+
+def begun_threshold(folder: Path, checksum: str) -> float | None:
+    """Return the threshold of picks that were begun with this checkpoint, None without such."""
+    manifest = folder / "manifest.json"
+    began = read_json(manifest) if manifest.exists() else None
+    if not isinstance(began, dict) or began.get("checkpoint") != checksum:
+        return None
+    return began["threshold"] if is_number(began.get("threshold")) else None
 
 
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
@@ -81,11 +91,15 @@ def scored(folder: Path, name: str) -> Path:
     return folder / "scored" / f"{name}.npz"
 
 
-def save_picks(folder: Path, picks: Picks, micrograph: Path) -> None:
-    """Write centres, scores and diameters of a micrograph, and which file they are of."""
-    make_folder(folder / "scored")
+def identity(micrograph: Path) -> tuple[str, str, str]:
+    """Return the size, the time and the checksum of a file; take them before it is picked."""
     status = micrograph.stat()
-    of_file = (str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes()))
+    return str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes())
+
+
+def save_picks(folder: Path, picks: Picks, of_file: tuple[str, str, str]) -> None:
+    """Write centres, scores and diameters of a micrograph, and of which file they are."""
+    make_folder(folder / "scored")
     arrays: dict[str, Any] = {
         "centres_px": picks.centres_px,
         "scores": picks.scores,

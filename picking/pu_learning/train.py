@@ -85,6 +85,7 @@ def run(args: argparse.Namespace) -> None:
             logger.info("This run is finished: nothing to do")
             if rank == 0:
                 log.log_end(read_json(folder / "results.json"), folder)
+            distributed.end()
             return
 
         # 3. Network, optimiser and, on --resume, where they stood
@@ -330,8 +331,10 @@ def learning_rate(config: PUConfig, step: int, total_steps: int) -> float:
 
 def evaluate_checkpoint(args: argparse.Namespace) -> None:
     """Evaluate a best_model.pt on one split of a store and write its metrics to --output."""
-    device, rank, _ = distributed.start(args.device)
     output = args.output or args.evaluate.parent / f"evaluation_{args.split}.json"
+    if output.name == "results.json" and (output.parent / "config.yaml").exists():
+        raise UserError(f"--output {output} is the results of a run: choose another name")
+    device, rank, _ = distributed.start(args.device)
     output.parent.mkdir(parents=True, exist_ok=True)
     best = load_best(args.evaluate, device)
     config = config_from_dict(best["config"], str(args.evaluate), PUConfig)

@@ -61,7 +61,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except DAMAGED as error:
-        raise damaged(path, "it does not hold what it should") from error
+        raise damaged(path, "or of another version: it does not hold what it should") from error
 
 
 def damaged(path: Path, problem: str) -> UserError:

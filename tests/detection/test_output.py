@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from picking.detection.output import (
+    identity,
     load_picks,
     not_done,
     open_output,
@@ -25,7 +26,7 @@ def done(tmp_path):
     """A folder in which a.jpg is picked, and the file of that micrograph."""
     micrograph = tmp_path / "a.jpg"
     micrograph.write_bytes(b"one micrograph")
-    save_picks(tmp_path, some_picks(), micrograph)
+    save_picks(tmp_path, some_picks(), identity(micrograph))
     return tmp_path, micrograph
 
 

@@ -75,7 +75,7 @@ def found_picks(draw, folder):
     micrograph, path = folder / "a.jpg", output.scored(folder, "a.jpg")
     micrograph.touch()
     picks = Picks("a.jpg", np.ones((5, 2)), np.full(5, 0.5), np.full(5, 20.0), (30, 40))
-    output.save_picks(folder, picks, micrograph)
+    output.save_picks(folder, picks, output.identity(micrograph))
     path.write_bytes(draw(damaged_bytes(path.read_bytes(), hot=300)))
 
     def use():

@@ -21,7 +21,6 @@ from tests.fixtures.active_runs import (
     labelled_of,
     learn,
     metrics_of,
-    refused,
 )
 
 CPU = torch.device("cpu")
@@ -185,10 +184,12 @@ def test_full_trains_once_on_everything(seg_store, tmp_path, flags, overrides, n
         (("--epochs", 2), ("active_learning.full_epochs=3",), "active_learning.full_epochs"),
     ],
 )
-def test_full_refuses_what_it_cannot_use(seg_store, tmp_path, flags, overrides, key):
-    message = refused(seg_store, tmp_path, "--strategy", "full", *flags, overrides=overrides)
-    assert key in message
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+def test_full_says_what_it_does_not_use(seg_store, tmp_path, flags, overrides, key):
+    flags = ("--strategy", "full", *flags)
+    run = learn(seg_store, tmp_path, *flags, overrides=overrides, run="full")
+    (line,) = [line for line in (run / "training.log").read_text().splitlines() if key in line]
+    assert "WARNING" in line
+    assert not (run / "iteration_1").exists()
 
 
 def test_both_networks_of_the_fair_comparison_see_the_same_batches(

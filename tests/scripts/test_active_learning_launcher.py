@@ -101,15 +101,6 @@ def test_every_strategy_is_run_with_every_seed_on_the_store_that_is_given(launch
         assert options(call)["--num-workers"] == "3"
 
 
-def test_full_is_spared_what_it_would_refuse(launch, store):
-    flags = ("--iterations", 4, "--epochs", 2, "--query-fraction", 0.2)
-    done = launch(SCRIPT, "--data-dir", store, "--strategies", "full random", "--", *flags)
-    assert done.returncode == 0
-    full, other = (call[call.index("--resume") + 1 :] for call in trainings(launch.calls()))
-    assert full[:3] == ["--epochs", "2", "--strategy"]
-    assert other[:4] == ["--iterations", "4", "--epochs", "2"]
-
-
 def test_a_data_set_is_made_into_a_store_that_is_named_for_how_it_is_made(launch):
     args = ["--data-root", "/data/my set", "--seg-size", 256, "--seg-tiles", 4]
     assert launch(SCRIPT, *args, "--num-workers", 3).returncode == 0

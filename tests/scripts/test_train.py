@@ -12,6 +12,7 @@ from torch import nn
 
 from models import PUClassifier
 from picking.config import PUConfig, read_config
+from picking.errors import UserError
 from picking.pu_learning import train as training
 from picking.pu_learning.state import update_average
 from picking.pu_learning.tensorboard import TRAIN_TAGS, VAL_TAGS
@@ -289,6 +290,14 @@ def test_an_evaluation_lies_beside_the_checkpoint_unless_told_otherwise(
     call("--evaluate", best, "--data-dir", store, "--device", "cpu", "--split", "val")
     assert "val" in strict_json((best.parent / "evaluation_val.json").read_text())
     assert (tmp_path / "results.json").read_text() == "another run's"
+
+
+def test_an_evaluation_does_not_overwrite_the_results_of_a_run(finished_run, store):
+    best, results = finished_run / "checkpoints" / "best_model.pt", finished_run / "results.json"
+    before = results.read_bytes()
+    with pytest.raises(UserError, match="--output"):
+        evaluate(best, store, results)
+    assert results.read_bytes() == before
 
 
 def test_a_split_of_one_class_is_evaluated_without_an_auc(finished_run, store, tmp_path):
