@@ -279,7 +279,7 @@ def make_plans(
         print(f"\nAnnotated margin: {margin_px} px ({args.annotated_margin})")
         for name, split_px in distances_px.items():
             if n_within := int((split_px < margin_px).sum()):
-                print(f"  Note: {n_within:,} particles of {name} lie nearer to an edge")
+                print(f"  Note: nearer to an edge lie {n_within:,} of the particles of {name}")
     for task in tasks:
         print(
             f"Store: {total(plans[task], 'n_bytes') / 1e9:.2f} GB in {args.folders[task]}",
