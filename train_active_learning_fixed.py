@@ -70,8 +70,10 @@ def main() -> None:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
 
     from picking.active_learning import train  # here: torch takes seconds, and --help needs none
+    from picking.runs import distributed
 
     train.run(args)
+    distributed.end()
 
 
 if __name__ == "__main__":

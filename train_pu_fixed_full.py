@@ -68,11 +68,13 @@ def main() -> None:
         raise UserError(f"--exp-name '{args.exp_name}' must be the name of a folder, not a path")
 
     from picking.pu_learning import train  # here: torch takes seconds, and --help needs none
+    from picking.runs import distributed
 
     if args.evaluate:
         train.evaluate_checkpoint(args)
     else:
         train.run(args)
+    distributed.end()
 
 
 if __name__ == "__main__":

@@ -137,7 +137,6 @@ def run(args: argparse.Namespace) -> None:
             stack.enter_context(open_log(folder / "training.log" if left else None))
         if not left:
             logger.info(f"This run is finished: nothing to do in {folder}")
-            distributed.end()
             return
         log.log_start(config, *splits, counts, device)
         if not_used:
@@ -162,7 +161,6 @@ def run(args: argparse.Namespace) -> None:
         logger.info(
             f"Finished {folder}; compare runs with: python analyze_active_learning_results.py"
         )
-    distributed.end()
 
 
 def resolve_config(args: argparse.Namespace) -> tuple[ActiveConfig, list[str]]:

@@ -85,7 +85,6 @@ def run(args: argparse.Namespace) -> None:
             logger.info("This run is finished: nothing to do")
             if rank == 0:
                 log.log_end(read_json(folder / "results.json"), folder)
-            distributed.end()
             return
 
         # 3. Network, optimiser and, on --resume, where they stood
@@ -123,7 +122,6 @@ def run(args: argparse.Namespace) -> None:
             write_hyperparameters(board, config, content)
             write_json(folder / "results.json", content)  # last: it says "finished"
             log.log_end(content, folder)
-    distributed.end()
 
 
 def resolve_config(args: argparse.Namespace) -> tuple[PUConfig, float | None]:
@@ -355,4 +353,3 @@ def evaluate_checkpoint(args: argparse.Namespace) -> None:
         with open_log():
             log.log_split(args.split, report)
         print(f"Wrote {output}")
-    distributed.end()

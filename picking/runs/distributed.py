@@ -43,7 +43,7 @@ def start(name: str) -> tuple[torch.device, int, int]:
 
 
 def end() -> None:
-    """Leave the processes of this run, at the end of it."""
+    """Leave the processes of this run, once it has ended well: scripts call it last."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
