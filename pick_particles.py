@@ -38,10 +38,11 @@ from picking.detection.report import draw_picks
 from picking.errors import UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.frame_check import check_frame
-from picking.formats.micrographs import image_size, read_micrograph
-from picking.formats.paths import Paths, as_number, diameter_in_px, expand, find_micrographs
 from picking.formats.picks import select
+from picking.inputs.diameters import as_number, diameter_in_px
+from picking.inputs.paths import Paths, expand, find_micrographs
+from picking.inputs.placement import check_frame
+from picking.micrographs.reading import image_size, read_micrograph
 
 if TYPE_CHECKING:
     from picking.detection.picker import Picker

@@ -51,9 +51,9 @@ from picking.detection.thresholds import threshold_file
 from picking.files import read_json
 from picking.formats import annotations
 from picking.formats.coordinates import match_names, read_picks, write_picks
-from picking.formats.micrographs import image_size, read_micrograph, write_mrc
-from picking.formats.paths import expand
 from picking.formats.picks import Picks
+from picking.inputs.paths import expand
+from picking.micrographs.reading import image_size, read_micrograph, write_mrc
 from picking.seeds import stream
 
 FOLDER = ROOT / "experiments" / "picking_benchmark"

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 KEPT = "what was saved is kept; the same command goes on from there (training: with --resume)"
 
@@ -25,10 +26,26 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-        if len(line) > LONGEST_MESSAGE:
-            line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 3 :]}"
-        super().__init__(line)
+        super().__init__(_one_line(message))
+
+
+class InputWarning(UserWarning):
+    """Something about the input that the user should know, and that ends nothing."""
+
+
+def warn(message: str) -> None:
+    """Tell the user something about the input: what, where and what to do, once each.
+
+    `run_script` prints it on stderr as one line, ``warning: ...``; tests catch it as a warning.
+    """
+    warnings.warn(InputWarning(_one_line(message)), stacklevel=2)
+
+
+def _one_line(message: str) -> str:
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    if len(line) > LONGEST_MESSAGE:
+        line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 3 :]}"
+    return line
 
 
 class Stopped(BaseException):
@@ -85,7 +102,10 @@ def run_script(main: Callable[[], None]) -> NoReturn:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=PRINTS)
     try:
-        main()
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", InputWarning)
+            warnings.showwarning = _show_warning
+            main()
         sys.stdout.flush()
         raise_if_stopped()  # else a launcher would go on with its next script
     except (Stopped, Exception) as error:
@@ -115,6 +135,21 @@ def sentence_of(error: BaseException) -> str | None:
         limit = "the largest file allowed there (see ulimit -f)"
         return f"{where} is too large for {limit}: raise it or choose another folder"
     return None
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning as `warnings.showwarning` does, one of ours as a line that users can read."""
+    if isinstance(message, InputWarning):
+        _say(f"warning: {message}")
+    else:
+        _say(warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def _leave(message: str, status: int) -> NoReturn:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from picking import errors
-from picking.errors import UserError, raise_if_stopped, run_script
+from picking.errors import UserError, raise_if_stopped, run_script, warn
 from tests.fixtures import ROOT, run_python
 from tests.fixtures.stopping import WORDS, leave
 
@@ -30,6 +30,16 @@ def test_a_script_that_returns_leaves_with_0(capsys):
 def test_a_users_mistake_is_one_sentence_and_2(capsys):
     left = leave(raises(UserError("no image: put some there")), capsys)
     assert (left.status, left.err) == (2, "error: no image: put some there\n")
+
+
+def test_a_warning_is_one_line_said_once_and_ends_nothing(capsys):
+    def main():
+        for _ in range(2):
+            warn("a.star: 3 picks are of\nno micrograph: check the names")
+
+    left = leave(main, capsys)
+    assert left.status == 0
+    assert left.err == "warning: a.star: 3 picks are of\\nno micrograph: check the names\n"
 
 
 @pytest.mark.parametrize(

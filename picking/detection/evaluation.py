@@ -16,10 +16,10 @@ from picking.detection.report import (
 )
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
-from picking.formats.frame_check import check_frame
-from picking.formats.micrographs import read_micrograph
-from picking.formats.paths import Paths, expand
 from picking.formats.picks import Picks, select
+from picking.inputs.paths import Paths, expand
+from picking.inputs.placement import check_frame
+from picking.micrographs.reading import read_micrograph
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
 

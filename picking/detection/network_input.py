@@ -10,7 +10,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import is_number
-from picking.formats.micrographs import (
+from picking.micrographs.reading import (
     MOST_PX,
     image_size,
     read_micrograph,

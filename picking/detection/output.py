@@ -26,8 +26,8 @@ from picking.files import (
     write_json,
     write_saved,
 )
-from picking.formats.paths import Paths
 from picking.formats.picks import Picks
+from picking.inputs.paths import Paths
 
 
 def begun_threshold(folder: Path, checksum: str) -> float | None:

@@ -14,8 +14,8 @@ from picking.detection.network_input import NetworkInput, PatchInput, WindowInpu
 from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
 from picking.errors import UserError, raise_if_stopped
 from picking.files import sha256
-from picking.formats.micrographs import image_size, read_micrograph
 from picking.formats.picks import Picks
+from picking.micrographs.reading import image_size, read_micrograph
 from picking.runs import checkpoints
 from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of

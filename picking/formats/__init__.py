@@ -1,1 +1,1 @@
-"""Others' files and typed records of them: micrographs, annotations, coordinates, frames."""
+"""Files of coordinates and annotations, and typed records of what is in them."""

@@ -14,8 +14,8 @@ from picking.errors import UserError
 from picking.files import sha256
 from picking.formats.coco import read_coco
 from picking.formats.cryoppp_csv import read_csv_of_one
-from picking.formats.micrographs import SUFFIXES
 from picking.formats.picks import Micrograph
+from picking.micrographs.reading import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"

@@ -14,9 +14,9 @@ from picking.errors import UserError
 from picking.files import write_atomically
 from picking.formats.coco import coco_text, read_coco
 from picking.formats.cryoppp_csv import csv_text, read_csv
-from picking.formats.micrographs import SUFFIXES
 from picking.formats.picks import Picks, flip_y, inside
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
+from picking.micrographs.reading import SUFFIXES
 
 FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
 FRAMES = {".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg"}

@@ -5,7 +5,7 @@ import math
 
 from picking.errors import UserError
 from picking.formats.annotations import SPLITS
-from picking.formats.paths import diameter_in_px
+from picking.inputs.diameters import diameter_in_px
 from picking.preprocessing.negatives import RULES
 from picking.preprocessing.windows import WINDOW_PX
 from picking.stores.masks import RESIZES

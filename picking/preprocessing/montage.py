@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import read_json, write_saved
-from picking.formats.micrographs import read_micrograph
 from picking.mask_values import IGNORE, PARTICLE
+from picking.micrographs.reading import read_micrograph
 from picking.preprocessing.patch_plan import PatchPlan
 from picking.preprocessing.windows import WindowPlan
 

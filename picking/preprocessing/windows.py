@@ -24,10 +24,10 @@ from picking.errors import UserError
 from picking.files import sha256
 from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
-from picking.formats.frame_check import check_frame
-from picking.formats.micrographs import UnreadableImage, image_size, scale_micrograph
-from picking.formats.paths import expand, find_micrographs
 from picking.formats.picks import Micrograph, Picks, inside
+from picking.inputs.paths import expand, find_micrographs
+from picking.inputs.placement import check_frame
+from picking.micrographs.reading import UnreadableImage, image_size, scale_micrograph
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
 from picking.seeds import stream
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW

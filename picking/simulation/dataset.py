@@ -22,7 +22,7 @@ from picking.errors import UserError
 from picking.files import locked, read_json, remove_half_written, write_json, write_saved
 from picking.formats.annotations import MAPPING_FILE, SPLITS
 from picking.formats.cryoppp_csv import read_csv_of_one
-from picking.formats.micrographs import raw_to_uint8, write_mrc
+from picking.micrographs.reading import raw_to_uint8, write_mrc
 from picking.parallel import ordered_map
 from picking.seeds import stream
 from picking.simulation.proteins import PROTEINS, Protein

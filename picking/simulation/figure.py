@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from picking.files import read_json, write_saved
-from picking.formats.micrographs import raw_to_uint8
+from picking.micrographs.reading import raw_to_uint8
 from picking.simulation.ctf import Optics, ctf_zeros, radial_power
 from picking.simulation.dataset import Arguments, plan_dataset, simulate_planned
 

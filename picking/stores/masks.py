@@ -17,16 +17,16 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import write_json
-from picking.formats import micrographs
 from picking.formats.picks import Micrograph, inside
 from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
+from picking.micrographs import reading
 from picking.stores.journal import Journal
 from picking.stores.writer import Plan, SplitWriter
 
 RESIZES = ("stretch", "pad")
 NORMALISATION = (
     "none in the store: grey levels as decoded (raw counts: low-pass and contrast of "
-    "picking/formats/micrographs.py), scaled; networks see each image at mean 0 and deviation 1 "
+    "picking/micrographs/reading.py), scaled; networks see each image at mean 0 and deviation 1 "
     "(picking.training.augment.to_float)"
 )
 
@@ -163,7 +163,7 @@ class ImagePlan(Plan):
         image: the micrograph, uint8 (h, w), as decoded or scaled already.
         """
         side_px = self.settings.side_px
-        image = micrographs.scale_micrograph(image, self.scaled_px)
+        image = reading.scale_micrograph(image, self.scaled_px)
         beyond = [(0, n * side_px - px) for n, px in zip(self.grid, self.scaled_px, strict=True)]
         images = _tiles(np.pad(image, beyond, mode="reflect"), side_px)
         masks = _tiles(np.pad(draw_mask(self), beyond, constant_values=IGNORE), side_px)

@@ -19,8 +19,8 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from picking.files import naming, sha256
-from picking.formats import micrographs
 from picking.formats.picks import Micrograph
+from picking.micrographs import reading
 from picking.parallel import ordered_map
 from picking.stores.journal import Journal
 
@@ -176,14 +176,14 @@ def _write_rows(job: tuple[int, list[Rows]]) -> tuple[int, dict[int, dict], str 
     try:
         n_bytes = path.stat().st_size
         if plan.decoded_px:
-            size_px = micrographs.image_size(path)
-            image = micrographs.read_scaled(path, plan.decoded_px)
+            size_px = reading.image_size(path)
+            image = reading.read_scaled(path, plan.decoded_px)
         else:
-            image = micrographs.read_micrograph(path)
+            image = reading.read_micrograph(path)
             size_px = image.shape
     except FileNotFoundError:
         return i, {}, f"{path} was removed while it was processed"
-    except micrographs.UnreadableImage as error:
+    except reading.UnreadableImage as error:
         return i, {}, str(error)
     if size_px != plan.size_px:
         return i, {}, f"{path} changed its size while it was processed"

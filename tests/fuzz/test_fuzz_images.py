@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 from PIL import Image
 
-from picking.formats import micrographs
+from picking.micrographs import reading
 
 from .mutators import damaged_bytes
 from .oracle import ENDS, outcome, run_cases, short
@@ -24,10 +24,10 @@ MAX_PX = 200_000_000
 
 def read(path):
     """Read as preprocessing and picking do: the header, all of it, and at another size."""
-    size = micrographs.image_size(path)
-    image = micrographs.read_micrograph(path)
+    size = reading.image_size(path)
+    image = reading.read_micrograph(path)
     assert image.dtype == np.uint8 and image.shape == size and min(size) > 0
-    assert micrographs.read_scaled(path, (24, 16)).shape == (24, 16)
+    assert reading.read_scaled(path, (24, 16)).shape == (24, 16)
 
 
 def pixels(draw):

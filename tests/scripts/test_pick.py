@@ -12,7 +12,7 @@ from PIL import Image
 from picking.errors import UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
-from picking.formats.micrographs import write_mrc
+from picking.micrographs.reading import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (

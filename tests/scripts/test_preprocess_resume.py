@@ -26,14 +26,14 @@ SLOWLY = """
 import time
 import preprocess_coco_full_dataset as script
 from picking.errors import run_script
-from picking.formats import micrographs
-read = micrographs.read_micrograph
+from picking.micrographs import reading
+read = reading.read_micrograph
 
 def slowly(path):
     time.sleep(0.1)
     return read(path)
 
-micrographs.read_micrograph = slowly
+reading.read_micrograph = slowly
 run_script(script.main)
 """
 

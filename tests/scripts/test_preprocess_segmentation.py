@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.formats import micrographs
-from picking.formats.micrographs import read_scaled, scale_micrograph, write_mrc
 from picking.mask_values import IGNORE
+from picking.micrographs import reading
+from picking.micrographs.reading import read_scaled, scale_micrograph, write_mrc
 from picking.stores.segmentation import SegmentationStore
 from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS
 from tests.fixtures.patch_stores import (
@@ -31,13 +31,13 @@ def note_how(monkeypatch):
     """Return the list to which (how, name) of every micrograph is added when it is read."""
     reads = []
     for how in ("read_micrograph", "read_scaled"):
-        read = getattr(micrographs, how)
+        read = getattr(reading, how)
 
         def noted(path, *args, how=how, read=read):
             reads.append((how, path.name))
             return read(path, *args)
 
-        monkeypatch.setattr(micrographs, how, noted)
+        monkeypatch.setattr(reading, how, noted)
     return reads
 
 
@@ -199,7 +199,7 @@ def test_one_pass_decodes_every_micrograph_once(data_set, both, tmp_path, monkey
     names = [f"{split}_{i:02}.jpg" for split, n in SPLITS.items() for i in range(n)]
     assert sorted(reads) == sorted(("read_micrograph", name) for name in names)
     store = SegmentationStore(tmp_path / "seg" / "val")
-    whole = micrographs.read_micrograph(data_set.root / "val" / "val_01.jpg")
+    whole = reading.read_micrograph(data_set.root / "val" / "val_01.jpg")
     np.testing.assert_array_equal(store.images[1], scale_micrograph(whole, (SIDE_PX, SIDE_PX)))
 
 

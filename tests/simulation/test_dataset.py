@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from picking.errors import UserError
 from picking.formats.annotations import read_split
-from picking.formats.micrographs import raw_to_uint8, read_micrograph
+from picking.micrographs.reading import raw_to_uint8, read_micrograph
 from picking.simulation import dataset as simulator
 from picking.simulation.dataset import Arguments, plan_dataset, simulate_dataset
 from picking.simulation.proteins import PROTEINS

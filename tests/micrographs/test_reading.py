@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageFile
 from scipy.ndimage import gaussian_filter
 
-from picking.formats.micrographs import (
+from picking.micrographs.reading import (
     SUFFIXES,
     UnreadableImage,
     image_size,

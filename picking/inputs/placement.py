@@ -8,9 +8,10 @@ from PIL import Image
 
 from picking.errors import UserError
 from picking.formats.coordinates import FRAMES
-from picking.formats.micrographs import UnreadableImage, read_micrograph
-from picking.formats.paths import Paths, diameter_in_px
 from picking.formats.picks import Picks
+from picking.inputs.diameters import diameter_in_px
+from picking.inputs.paths import Paths
+from picking.micrographs.reading import UnreadableImage, read_micrograph
 
 FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
 # A frame is called wrong where so many of the picks say so, and by a sign test.

@@ -5,9 +5,9 @@ import pytest
 
 from picking.errors import UserError
 from picking.formats.coordinates import read_picks
-from picking.formats.frame_check import compare_frames, contrast, is_wrong
-from picking.formats.micrographs import read_micrograph
 from picking.formats.picks import Picks, flip_y
+from picking.inputs.placement import compare_frames, contrast, is_wrong
+from picking.micrographs.reading import read_micrograph
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, picture, some_centres
 
 
