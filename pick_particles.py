@@ -35,7 +35,7 @@ from picking.detection.evaluation import (
 )
 from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
-from picking.errors import UserError, run_script
+from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
 from picking.formats.picks import select
@@ -96,6 +96,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "default: by format",
     )
     add("--truth-frame", choices=("jpeg", "mrc"), help="the same of the TRUTH files")
+    add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     return parser
 
 

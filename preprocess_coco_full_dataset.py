@@ -24,7 +24,7 @@ import dataclasses
 from pathlib import Path
 
 from picking import files
-from picking.errors import UserError, run_script
+from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.formats import annotations
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
@@ -69,6 +69,7 @@ def parse_args() -> argparse.Namespace:
         add(f"--max-images-{split}", type=int, metavar="N", help="only N images, drawn at random")
     add("--num-workers", type=int, default=4, help="processes; the result does not depend on it")
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
+    add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     arguments.add_patch_arguments(parser)
     arguments.add_mask_arguments(parser)

@@ -14,6 +14,9 @@ from typing import NoReturn, TextIO
 KEPT = "what was saved is kept; the same command goes on from there (training: with --resume)"
 
 
+MAX_FRACTION_LEFT_OUT = 0.1  # of what a user gives; above, something does not fit
+ALLOW_PARTIAL = "go on although more than a tenth of what was given cannot be used"
+
 LONGEST_MESSAGE = 1000  # characters
 PRINTS = "backslashreplace"  # what cannot be encoded, so that no file's name ends a script
 
@@ -39,6 +42,17 @@ def warn(message: str) -> None:
     `run_script` prints it on stderr as one line, ``warning: ...``; tests catch it as a warning.
     """
     warnings.warn(InputWarning(_one_line(message)), stacklevel=2)
+
+
+def leave_out(n_left_out: int, n_all: int, message: str, allow_partial: bool) -> None:
+    """Say that a part of what was given is not used; refuse when it is more than a tenth.
+
+    message: a counted line with examples. Raises `UserError` unless ``allow_partial``.
+    """
+    if n_left_out > MAX_FRACTION_LEFT_OUT * n_all and not allow_partial:
+        raise UserError(f"{message}; mend that, or go on without them with --allow-partial")
+    if n_left_out:
+        warn(message)
 
 
 def _one_line(message: str) -> str:

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from picking import errors
-from picking.errors import UserError, raise_if_stopped, run_script, warn
+from picking.errors import (
+    InputWarning,
+    UserError,
+    leave_out,
+    raise_if_stopped,
+    run_script,
+    warn,
+)
 from tests.fixtures import ROOT, run_python
 from tests.fixtures.stopping import WORDS, leave
 
@@ -40,6 +47,21 @@ def test_a_warning_is_one_line_said_once_and_ends_nothing(capsys):
     left = leave(main, capsys)
     assert left.status == 0
     assert left.err == "warning: a.star: 3 picks are of\\nno micrograph: check the names\n"
+
+
+@pytest.mark.parametrize(("n_left_out", "n_all"), [(1, 9), (11, 100), (1, 1)])
+def test_more_than_a_tenth_is_left_out_only_when_that_is_allowed(n_left_out, n_all):
+    with pytest.raises(UserError, match=r"2 of 9 are odd.* --allow-partial"):
+        leave_out(n_left_out, n_all, "2 of 9 are odd", False)
+    with pytest.warns(InputWarning, match=r"2 of 9 are odd$"):
+        leave_out(n_left_out, n_all, "2 of 9 are odd", True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_up_to_a_tenth_is_left_out_with_a_warning_and_nothing_without_one():
+    with pytest.warns(InputWarning, match="1 of 10 is odd"):
+        leave_out(1, 10, "1 of 10 is odd", False)
+    leave_out(0, 10, "0 of 10 are odd", False)
 
 
 @pytest.mark.parametrize(
