@@ -112,12 +112,17 @@ def write_picks(
         if one_file and name not in OF_ONE_MICROGRAPH:
             contents[folder / f"picks{suffix}"] = _file_text(name, list(picks), one_file)
         else:
-            for stem, p in by_stem.items():
-                contents[folder / name / f"{stem}{suffix}"] = _file_text(name, [p], False)
+            for p in by_stem.values():
+                contents[file_of(folder, name, p.name)] = _file_text(name, [p], False)
     for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     return list(contents)
+
+
+def file_of(folder: Path, format_name: str, micrograph: str) -> Path:
+    """Return where `write_picks` puts a micrograph's picks in a format."""
+    return folder / format_name / f"{_stem(micrograph)}{FORMATS[format_name]}"
 
 
 def match_names(

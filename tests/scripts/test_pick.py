@@ -182,12 +182,89 @@ def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, disks, tmp_path):
     call(*arguments)
     before = files_of(tmp_path / "out")
     assert "--resume" in refused(*arguments)
-    assert "another threshold" in refused(*arguments, "--resume", "--threshold", 0.7)
-    other = refused(*arguments, "--resume", "--formats", "box", "--heatmap")
-    assert "another formats, heatmap" in other
+    other = refused(*arguments, "--resume", "--diameter", "21px", "--formats", "box")
+    assert "another diameter_px:" in other
     write_checkpoint(checkpoint, epoch=7)
     assert "another checkpoint" in refused(*arguments, "--resume")
     assert files_of(tmp_path / "out") == before
+
+
+OTHERS = [
+    ("--threshold", 0.95),
+    ("--formats", "box", "coco"),
+    ("--one-file",),
+    ("--overlay",),
+    ("--evaluate", "{truth}", "--overlay"),
+    ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", "{truth}"),
+]
+
+
+@pytest.fixture
+def no_inference(monkeypatch):
+    """Have the network refuse to be asked, once this is called."""
+
+    def ask(*_):
+        raise AssertionError("no network is needed")
+
+    return lambda: monkeypatch.setattr("picking.detection.picker.pick", ask)
+
+
+@pytest.mark.parametrize("before", OTHERS)
+@pytest.mark.parametrize("after", [(), *OTHERS])
+def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothing_stale(
+    checkpoint, disks, tmp_path, no_inference, before, after
+):
+    before, after = (
+        [str(part).replace("{truth}", str(disks.folder / "truth.json")) for part in flags]
+        for flags in (before, after)
+    )
+    pick(checkpoint, disks.folder, tmp_path / "anew", *after)
+    pick(checkpoint, disks.folder, tmp_path / "out", *before)
+    no_inference()
+    printed = pick(
+        checkpoint, disks.folder, tmp_path / "out", "--threshold", 0.4, *after, "--resume"
+    )
+    assert "3 of 3 micrographs are done already" in printed
+    assert ("Removed" in printed) == (before != after)
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "anew")
+    assert {path for path in (tmp_path / "out").iterdir() if path.is_dir()} == {
+        tmp_path / "out" / path.name for path in (tmp_path / "anew").iterdir() if path.is_dir()
+    }
+
+
+def test_a_heatmap_that_is_lacking_is_made_and_one_that_is_there_is_kept(
+    checkpoint, disks, tmp_path, no_inference
+):
+    pick(checkpoint, disks.folder, tmp_path / "anew", "--heatmap")
+    pick(checkpoint, disks.folder, tmp_path / "out")
+    pick(checkpoint, disks.folder, tmp_path / "out", "--resume", "--heatmap")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "anew")
+    no_inference()
+    pick(checkpoint, disks.folder, tmp_path / "out", "--resume", "--threshold", 0.9)
+    assert len(list((tmp_path / "out/heatmaps").iterdir())) == 3
+
+
+def test_a_file_that_is_gone_is_written_again(checkpoint, disks, tmp_path, no_inference):
+    pick(checkpoint, disks.folder, tmp_path / "out", "--overlay")
+    before = files_of(tmp_path / "out")
+    (tmp_path / "out/star/b.star").unlink()
+    (tmp_path / "out/overlays/c.jpg.png").unlink()
+    no_inference()
+    pick(checkpoint, disks.folder, tmp_path / "out", "--overlay", "--resume")
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_folder_of_an_older_version_is_gone_on_with(checkpoint, disks, tmp_path, no_inference):
+    out = tmp_path / "out"
+    pick(checkpoint, disks.folder, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["evaluate"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    no_inference()
+    printed = pick(checkpoint, disks.folder, out, "--resume")
+    assert "3 of 3" in printed and "Removed" not in printed
+    pick(checkpoint, disks.folder, out, "--resume", "--formats", "csv")
+    assert (out / "csv/a.csv").exists() and not (out / "star").exists()
 
 
 def test_a_run_that_was_killed_amid_its_first_file_can_be_gone_on_with(checkpoint, disks, tmp_path):
