@@ -89,9 +89,9 @@ def _remove_stale(folder: Path, differing: Sequence[str]) -> None:
     stale = [path for path in stale if path.is_file()]
     for path in stale:
         path.unlink()
-    for name in {path.parent for path in stale} - {folder}:
-        if not any(name.iterdir()):
-            name.rmdir()
+    for parent in {path.parent for path in stale} - {folder}:
+        if not any(parent.iterdir()):
+            parent.rmdir()
     if stale:
         print(
             f"Removed {len(stale):,} files of another {', '.join(differing)}: what is asked for "

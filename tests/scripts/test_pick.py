@@ -189,16 +189,6 @@ def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, disks, tmp_path):
     assert files_of(tmp_path / "out") == before
 
 
-OTHERS = [
-    ("--threshold", 0.95),
-    ("--formats", "box", "coco"),
-    ("--one-file",),
-    ("--overlay",),
-    ("--evaluate", "{truth}", "--overlay"),
-    ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", "{truth}"),
-]
-
-
 @pytest.fixture
 def no_inference(monkeypatch):
     """Have the network refuse to be asked, once this is called."""
@@ -209,27 +199,32 @@ def no_inference(monkeypatch):
     return lambda: monkeypatch.setattr("picking.detection.picker.pick", ask)
 
 
-@pytest.mark.parametrize("before", OTHERS)
-@pytest.mark.parametrize("after", [(), *OTHERS])
 def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothing_stale(
-    checkpoint, disks, tmp_path, no_inference, before, after
+    checkpoint, disks, tmp_path, no_inference
 ):
-    before, after = (
-        [str(part).replace("{truth}", str(disks.folder / "truth.json")) for part in flags]
-        for flags in (before, after)
-    )
-    pick(checkpoint, disks.folder, tmp_path / "anew", *after)
-    pick(checkpoint, disks.folder, tmp_path / "out", *before)
+    truth, out = disks.folder / "truth.json", tmp_path / "out"
+    commands = [
+        ("--overlay",),
+        ("--overlay", "--evaluate", truth),
+        ("--overlay",),
+        ("--threshold", 0.95, "--overlay", "--formats", "star", "box"),
+        ("--one-file",),
+        ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", truth),
+        ("--formats", "box", "coco"),
+    ]
+    for n, flags in enumerate(commands):
+        pick(checkpoint, disks.folder, tmp_path / str(n), "--threshold", 0.4, *flags)
+    pick(checkpoint, disks.folder, out)
     no_inference()
-    printed = pick(
-        checkpoint, disks.folder, tmp_path / "out", "--threshold", 0.4, *after, "--resume"
-    )
-    assert "3 of 3 micrographs are done already" in printed
-    assert ("Removed" in printed) == (before != after)
-    assert files_of(tmp_path / "out") == files_of(tmp_path / "anew")
-    assert {path for path in (tmp_path / "out").iterdir() if path.is_dir()} == {
-        tmp_path / "out" / path.name for path in (tmp_path / "anew").iterdir() if path.is_dir()
-    }
+    for n, flags in enumerate(commands):
+        printed = pick(checkpoint, disks.folder, out, "--threshold", 0.4, *flags, "--resume")
+        assert "3 of 3 micrographs are done already" in printed and "Removed" in printed
+        assert files_of(out) == files_of(tmp_path / str(n)), flags
+        folders, wanted = (
+            {path.name for path in folder.iterdir() if path.is_dir()}
+            for folder in (out, tmp_path / str(n))
+        )
+        assert folders == wanted
 
 
 def test_a_heatmap_that_is_lacking_is_made_and_one_that_is_there_is_kept(
