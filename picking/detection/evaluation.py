@@ -16,7 +16,7 @@ from picking.detection.report import (
 )
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
-from picking.formats.picks import Picks, select
+from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.paths import Paths, expand
 from picking.inputs.placement import check_frame
 from picking.micrographs.reading import read_micrograph
@@ -30,15 +30,19 @@ def read_truth(
     paths: Paths,
     sizes_px: Sizes,
     diameter_px: float | None,
+    category: str | None = None,
+    allow_partial: bool = False,
 ) -> list[Picks]:
-    """Return the true particles; where micrographs are given, of those alone.
+    """Return the true particles, each once; where micrographs are given, of those alone.
 
     Raises `UserError` when most of them fit the micrographs better upside down.
     """
     files = expand(patterns)
-    truth = read_picks(files, sizes_px, frame, only_known=bool(sizes_px))
+    truth = read_picks(
+        files, sizes_px, frame, bool(sizes_px), category=category, allow_partial=allow_partial
+    )
     check_frame(truth, paths, files, frame, "--truth-frame", diameter_px)
-    return truth
+    return merge_duplicates(truth, ", ".join(map(str, files[:3])), diameter_px)
 
 
 def match_all(

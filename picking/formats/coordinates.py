@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 
 from picking.errors import UserError
 from picking.files import write_atomically
-from picking.formats.coco import coco_text, read_coco
+from picking.formats.coco import coco_text, read_coco, require_one_category
 from picking.formats.cryoppp_csv import csv_text, read_csv
-from picking.formats.picks import Picks, flip_y, inside
+from picking.formats.picks import Picks, flip_y, inside, tell_of_outside, tell_of_zero_area
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 from picking.micrographs.reading import SUFFIXES
 
@@ -31,11 +31,13 @@ def read_picks(
     sizes_px: Mapping[str, tuple[int, int]],
     frame: str | None = None,
     only_known: bool = False,
+    category: str | None = None,
+    allow_partial: bool = False,
 ) -> list[Picks]:
     """Read the picks of files of any kinds, of one or many micrographs each.
 
-    Boxes without area are no picks. A micrograph without picks does not appear in a STAR or CSV
-    of many; a file without rows is of the micrograph that it is named after.
+    Boxes without area are no picks, and are told of. A micrograph without picks does not appear in
+    a STAR or CSV of many; a file without rows is of the micrograph that it is named after.
 
     Args:
         paths: .star, .box, .cbox, .csv and .json files; a file without a column of micrographs is
@@ -45,16 +47,21 @@ def read_picks(
             suffix, with or without cryoSPARC's leading number.
         frame: `jpeg` or `mrc`, what the files are in if that is not what `FRAMES` says.
         only_known: leave out picks of micrographs that are not in ``sizes_px``.
+        category: of COCO's boxes; None: see `read_coco`.
+        allow_partial: more than a tenth of the boxes may have no area, or be of no image.
 
     Raises:
         UserError: for a malformed file, an unknown height, a micrograph that stands in two files,
             a size that is not the stated one, more than a tenth of a micrograph's centres
             outside it, and when nothing is known of all that ``only_known`` asks for.
     """
+    paths = list(paths)
     known_name = _finder(sizes_px)
     by_name: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
     unknown = []
+    read: list[Picks] = []
+    categories: dict[str, str | None] = {}
     for path in paths:
         suffix = path.suffix.lower()
         if suffix not in FRAMES:
@@ -62,7 +69,17 @@ def read_picks(
         if not path.is_file():
             raise UserError(f"{path} is not there: check the path")
         file_frame = frame or FRAMES[suffix]
-        for picks in READERS[suffix](path):
+        if suffix == ".json":
+            coco = read_coco(path, category, allow_partial)
+            listed, categories[str(path)] = coco.records, coco.category
+        elif suffix == ".star":
+            listed = read_star(path, lambda name: known_name(name) is not None)
+        else:
+            listed = READERS[suffix](path)
+        read += listed
+        for picks in listed:
+            if picks.n_zero_area and not len(picks.centres_px):
+                continue  # nothing else tells that somebody looked at it
             name = known_name(picks.name)
             nothing = not len(picks.centres_px) and picks.size_px is None
             if name is None and (only_known or nothing):
@@ -83,6 +100,9 @@ def read_picks(
                 )
             by_name[name] = _in_jpeg_frame(picks, name, size_px, file_frame)
             sources[name] = path
+    tell_of_zero_area(read, _few(map(str, paths)), allow_partial)
+    tell_of_outside(list(by_name.values()), _few(map(str, paths)))
+    require_one_category(categories)
     if only_known and unknown and not by_name:
         raise _no_overlap(unknown, "micrographs", sizes_px)
     return list(by_name.values())
@@ -152,13 +172,8 @@ def match_names(
 # One file
 
 
-def _annotated(path: Path) -> list[Picks]:
-    """Read a COCO JSON; an image whose only boxes have no area was not annotated."""
-    return [p for p in read_coco(path)[0] if len(p.centres_px) or not p.n_zero_area]
-
-
 READERS: dict[str, Callable[[Path], list[Picks]]] = {
-    ".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".json": _annotated
+    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv
 }  # fmt: skip
 
 

@@ -15,16 +15,16 @@ No place is called negative, since nobody knows where the other particles are.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from picking.errors import UserError
+from picking.errors import UserError, warn
 from picking.files import sha256
 from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
-from picking.formats.picks import Micrograph, Picks, inside
+from picking.formats.picks import Micrograph, Picks, inside, merge_duplicates
 from picking.inputs.paths import expand, find_micrographs
 from picking.inputs.placement import check_frame
 from picking.micrographs.reading import UnreadableImage, image_size, scale_micrograph
@@ -196,6 +196,8 @@ def read_splits(
     diameter_px: float,
     seed: int,
     skip_unreadable: bool,
+    category: str | None = None,
+    allow_partial: bool = False,
 ) -> dict[str, Split]:
     """Return train and val: the micrographs that the patterns name, with the picks on them.
 
@@ -207,6 +209,8 @@ def read_splits(
         diameter_px: of the particles.
         seed: of what is drawn.
         skip_unreadable: micrographs that cannot be read stay in, without picks.
+        category: of COCO's boxes; None: see `picking.formats.coco.read_coco`.
+        allow_partial: more than a tenth of what the labels hold may be of no use.
 
     Raises `UserError` when most picks fit the micrographs upside down, and as `splits_of_picks`
     does.
@@ -227,10 +231,33 @@ def read_splits(
         except UnreadableImage:
             if not skip_unreadable:
                 raise
-    picks = read_picks(files, sizes, frame, only_known=True)
+    picks = read_picks(files, sizes, frame, True, category, allow_partial)
     check_frame(picks, paths, files, frame, "--frame", diameter_px)
     source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
+    picks = merge_duplicates(picks, source, diameter_px)
     return splits_of_picks(list(paths.values()), picks, diameter_px, val_names, source, seed)
+
+
+def check_expected(expected: float | None, splits: Mapping[str, Split]) -> None:
+    """Hold the expected number of particles on a micrograph against the picks.
+
+    Raises `UserError` when there are more on average; warns when some micrograph has more.
+    """
+    counts = [(len(m.centres_px), m.name) for split in splits.values() for m in split.micrographs]
+    if expected is None or max(counts)[0] <= expected:
+        return
+    mean = sum(n for n, _ in counts) / len(counts)
+    if mean > expected:
+        raise UserError(
+            f"--expected-particles is {expected:g}, but there are {mean:.1f} picks on a micrograph "
+            "on average: give the number of all particles on one micrograph, about"
+        )
+    more = sorted(((n, name) for n, name in counts if n > expected), reverse=True)
+    warn(
+        f"--expected-particles is {expected:g}, but {len(more)} of {len(counts)} micrographs have "
+        f"more picks (e.g. {', '.join(f'{n} on {name}' for n, name in more[:3])}): give a larger "
+        "number unless these are unlike the others"
+    )
 
 
 def splits_of_picks(
