@@ -3,7 +3,8 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
     # once, on validation micrographs: the threshold with the highest F1, kept beside the checkpoint
     python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
         --micrographs 'val/*.jpg' --diameter 108px --choose-threshold instances_val.json
-    # pick; the same command with --resume goes on, also when more micrographs have come
+    # pick; the same command with --resume goes on, also when more micrographs have come, and with
+    # another --threshold, --formats, --overlay or --evaluate it makes those without inference
     python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
         --micrographs 'raw/*.mrc' --diameter 150A --pixel-size 1.77 --output picks --overlay
     # how good the picks are: these, or the files of any picker
@@ -21,6 +22,7 @@ import argparse
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +41,10 @@ from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coco import CATEGORY
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
+from picking.formats.names import require_writable
 from picking.formats.picks import Picks, select
 from picking.inputs.diameters import as_number, diameter_in_px
-from picking.inputs.paths import Paths, expand, find_micrographs
+from picking.inputs.paths import Paths, find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
 from picking.micrographs.reading import image_size, read_micrograph
 
@@ -152,7 +155,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Pick, or evaluate the picks of others, or choose the threshold."""
     args = parse_args()
-    paths = find_micrographs(args.micrographs or [])
+    paths = find_micrographs(args.micrographs or [], args.allow_partial)
+    if args.output and not args.picks:
+        require_writable(paths, args.formats, args.one_file)
     sizes = {name: image_size(path) for name, path in paths.items()}  # refuses stacks and movies
     if args.picks:
         evaluate_files(args, paths, sizes)
@@ -184,7 +189,7 @@ def true_particles(
 ) -> list[Picks]:
     """Return the true particles in the files that a flag names."""
     return read_truth(
-        files, args.truth_frame, paths, sizes, diameter_px, args.category, args.allow_partial
+        files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category
     )
 
 
@@ -208,7 +213,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
         truth = true_particles(args, args.evaluate, paths, sizes, diameter_px)
 
     with locked(args.output):
-        # 1. The folder: empty, or begun with the same arguments
+        # 1. The folder: empty, or begun alike; what another threshold or format left there goes
         arguments = {
             "checkpoint": picker.checksum,
             "threshold": threshold,
@@ -217,35 +222,40 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             "one_file": args.one_file,
             "overlay": args.overlay,
             "heatmap": args.heatmap,
+            "evaluate": args.evaluate,
         }
         output.open_output(args.output, arguments, args.resume)
-        overlays, heatmaps = args.output / "overlays", args.output / "heatmaps"
-        for folder, wanted in ((overlays, args.overlay), (heatmaps, args.heatmap)):
+        for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
             if wanted:
-                make_folder(folder)
+                make_folder(args.output / folder)
+        formats = [] if args.one_file else args.formats
+        overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths)
+        left = output.not_done(args.output, paths, args.heatmap)
         for n, name in enumerate(left, 1):
             started = time.monotonic()
             of_file = output.identity(paths[name])
             scores, picks = pick(picker, paths[name], diameter_px)
             called = select(picks, picks.scores >= threshold)
-            if not args.one_file:
-                write_picks(args.output, [called], args.formats)
-            if args.overlay and truth is None:
-                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png")
+            for picture in (output.heatmap, output.overlay):  # of a file that was replaced
+                picture(args.output, name).unlink(missing_ok=True)
+            write_one(args.output, called, formats, paths[name] if overlay else None)
             if args.heatmap:
-                write_heatmap(scores, heatmaps / f"{name}.png")
+                write_heatmap(scores, output.heatmap(args.output, name))
             output.save_picks(args.output, picks, of_file)
             seconds = time.monotonic() - started
             print(
                 f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
             )
 
-        # 3. What they make together
+        # 3. What those lack that were done already, and what all make together
         candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
         all_called = [select(picks, picks.scores >= threshold) for picks in candidates]
+        for called in all_called:
+            lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
+            lacks = output.lacking(args.output, called.name, formats)
+            write_one(args.output, called, lacks, paths[called.name] if lacks_overlay else None)
         if args.one_file:
             write_picks(args.output, all_called, args.formats, one_file=True)
         output.write_summary(args.output / "summary.csv", all_called)
@@ -255,9 +265,20 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
-                draw_outcomes(outcomes, threshold, diameter_px, paths, overlays)
+                draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
     n_picks = sum(len(called.scores) for called in all_called)
-    print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
+    n_candidates = sum(len(picks.scores) for picks in candidates)
+    print(
+        f"Finished {args.output}: {n_picks:,} picks of {n_candidates:,} candidates on "
+        f"{len(paths):,} micrographs"
+    )
+
+
+def write_one(folder: Path, picks: Picks, formats: Sequence[str], micrograph: Path | None) -> None:
+    """Write one micrograph's picks in formats, and drawn over the ``micrograph`` where given."""
+    write_picks(folder, [picks], formats)
+    if micrograph is not None:
+        draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name))
 
 
 def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
@@ -290,19 +311,26 @@ def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) ->
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
     truth = true_particles(args, args.evaluate, paths, sizes, args.asked_px)
-    files = expand(args.picks)
-    sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
+    files = find_coordinates(args.picks, args.allow_partial)
+    known = {true.name: sizes.get(true.name, true.size_px) for true in truth}
     picks = read_picks(
-        files, sizes, args.frame, category=args.category, allow_partial=args.allow_partial
+        files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
     )
     check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:
             stack.enter_context(locked(args.output))
-            arguments = {"picks": sorted(args.picks), "threshold": threshold}
+            arguments = {
+                "picks": sorted(args.picks),
+                "threshold": threshold,
+                "overlay": args.overlay,
+                "evaluate": args.evaluate,
+            }
             output.open_output(args.output, arguments, args.resume)
-        outcomes, margin_px = match_all(picks, truth, args.margin_px, args.asked_px)
+        outcomes, margin_px = match_all(
+            picks, truth, args.margin_px, args.asked_px, all_picked=bool(paths)
+        )
         report_quality(picks, outcomes, margin_px, threshold, paths, args.output)
         if args.overlay and args.output is not None:
             draw_outcomes(outcomes, threshold, args.asked_px, paths, args.output / "overlays")

@@ -166,7 +166,7 @@ def read_annotations(args: argparse.Namespace) -> Splits:
     if args.micrographs:
         splits = read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
-            args.seed, args.skip_unreadable, args.category, args.allow_partial,
+            args.seed, args.skip_unreadable, args.allow_partial, args.category,
         )  # fmt: skip
         check_expected(args.expected_particles, splits)
         return splits

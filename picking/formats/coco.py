@@ -29,14 +29,16 @@ PARTICLES = ("particle", "particles")  # the category to take where there are se
 class Coco(NamedTuple):
     """What a COCO JSON holds of one category.
 
-    records: of the images, those aside that nobody annotated. n_orphaned, n_others: boxes of no
-    such image, and of other categories. category: its name, None where the file says none.
+    records: of the images. unannotated: names of further ones, which nobody looked at. n_orphaned,
+    n_others: boxes of no image, and of other categories. category: its name, None where the file
+    says none.
     """
 
     records: list[Picks]
     n_orphaned: int
     n_others: int
     category: str | None
+    unannotated: Sequence[str] = ()
 
 
 def read_coco(path: Path, category: str | None = None, allow_partial: bool = False) -> Coco:
@@ -71,13 +73,15 @@ def read_coco(path: Path, category: str | None = None, allow_partial: bool = Fal
     index.dataset = {"images": images, "annotations": annotations}
     with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
         index.createIndex()
-    records = []
+    records, unannotated = [], []
     for key, image in index.imgs.items():
         of_image = index.imgToAnns[key]
         boxes = [[*one["bbox"], _score(one)] for one in of_image]
         table = np.array(boxes, dtype=np.float64).reshape(-1, 5)
         size_px = int(image["height"]), int(image["width"])
-        if not (len(of_image) == 1 and _is_placeholder(of_image[0])):
+        if len(of_image) == 1 and _is_placeholder(of_image[0]):
+            unannotated.append(image["file_name"])
+        else:
             records.append(
                 from_boxes(image["file_name"], table[:, :4], table[:, 4], size_px=size_px)
             )
@@ -91,7 +95,7 @@ def read_coco(path: Path, category: str | None = None, allow_partial: bool = Fal
         "left out: check that both come from the same export",
         allow_partial,
     )
-    return Coco(records, len(orphans), len(listed) - len(annotations), taken)
+    return Coco(records, len(orphans), len(listed) - len(annotations), taken, unannotated)
 
 
 def require_one_category(taken: Mapping[str, str | None]) -> None:

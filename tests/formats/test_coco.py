@@ -80,7 +80,7 @@ def change_box(**values):
             [1, 2, 3], "1 2 3 4", [1, 2, None, 4], [1, 2, True, 4], [1, float("nan"), 3, 4],
             [1, 10**400, 3, 4], ["1", "2", "3", "4"],
         )),
-        (change_box(bbox=None, segmentation=[[1, 2, 3, 4, 5, 6]]), r"annotations\[1\] has no 'bbox'"),
+        (change_box(bbox=None, segmentation=[[1, 2, 3, 4]]), r"annotations\[1\] has no 'bbox'"),
         *((change_box(score=score), r"annotations\[1\]: 'score'") for score in (
             "high", float("inf"), [0.5], True,
         )),
