@@ -30,7 +30,6 @@ def read_csv(path: Path) -> list[Picks]:
             raise ValueError("a number is too large")
     except ValueError as error:
         raise UserError(f"{path}: column Score: {error}: leave unknown scores empty") from error
-    names = [name.strip() for name in names]
     if "" in names:
         n = names.index("") + 1
         raise UserError(
@@ -81,7 +80,8 @@ def _read_rows(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
                     f"many cells as the header has, not {','.join(line)[:60]!r}"
                 )
             rows.append(row)
-            names.append(cells.get("micrograph", "" if "micrograph" in header else path.stem))
+            named = "micrograph" in header
+            names.append(cells.get("micrograph", "").strip() if named else path.stem)
             scores.append(numbers[3].strip())
     except csv.Error as error:
         raise UserError(f"{path} cannot be read as CSV ({error}): write it again") from error

@@ -130,7 +130,7 @@ def _unfit_for_star(name: str) -> str | None:
     """Return what of a name no STAR file can hold, in words."""
     if not _is_utf_8(name):
         return "bytes that are not UTF-8"
-    if any(character < " " for character in name):
+    if any(character < " " for character in name) or len(name.splitlines()) > 1:
         return "a tab, a line break or another control character"
     if "'" in name:
         return "a single quote"

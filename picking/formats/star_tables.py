@@ -18,7 +18,8 @@ from picking.files import read_text
 from picking.formats.picks import valid
 
 # Quotes end where a space follows, so John's.mrc is a name; a comment starts a word, as in scan#1
-CELL = re.compile(r"\"(.*?)\"(?!\S)|'(.*?)'(?!\S)|#.*|(\S+)")
+CELL = re.compile(r"\"(.*?)\"(?!\S)|'(.*?)'(?!\S)|#.*|(\S+)", re.ASCII)
+WORD = re.compile(r"\S+", re.ASCII)  # other spaces than these few may be in names
 NO_NUMBER = ("", "nan", "NaN", "<NA>")
 
 
@@ -67,10 +68,11 @@ def read_tables(path: Path) -> list[Table]:
     tables: list[Table] = []
     block, begun = "", False
     for number, line in enumerate(read_text(path).split("\n"), start=1):
-        first, *more = line.split(maxsplit=1) or ["#"]
-        if first.startswith("#"):
+        word = WORD.search(line)
+        if word is None or word[0].startswith("#"):
             continue
-        alone = not more or more[0].startswith("#")
+        first, rest = word[0], line[word.end() :].lstrip()
+        alone = not rest or rest.startswith("#")
         if first.lower().startswith("data_") and alone:
             block, begun = first[len("data_") :], False
             continue
@@ -87,7 +89,7 @@ def read_tables(path: Path) -> list[Table]:
             if not table.is_loop:
                 table.values.append(" ".join(_cells(line)[1:]))
         else:
-            table.lines.append((number, line.strip()))
+            table.lines.append((number, line.strip(" \t")))
     return tables
 
 
@@ -150,6 +152,6 @@ def numbers(
 
 def _cells(line: str) -> list[str]:
     if not any(mark in line for mark in "\"'#"):
-        return line.split()
+        return WORD.findall(line)
     found = CELL.finditer(line)
     return [match[match.lastindex] for match in found if match.lastindex is not None]

@@ -106,8 +106,8 @@ def _expand(
     leave_out(
         len(others),
         n_all,
-        f"{len(others):,} of {n_all:,} files that {few(patterns)} match are no {what}s "
-        f"(e.g. {few(map(str, others))}), which end in {', '.join(endings)}",
+        f"{len(others):,} of {n_all:,} files that {few(patterns)} match can be no {what} "
+        f"(e.g. {few(map(_what_it_is, others))}), which end in {', '.join(endings)}",
         allow_partial,
     )
     return list(used)
@@ -116,7 +116,8 @@ def _expand(
 def _matches(pattern: str) -> list[Path]:
     """Return what a pattern matches, sorted; brackets that stand in names are no pattern."""
     # A folder that is there is meant as it stands: data[1] in data[1]/*.mrc
-    folder = next(path for path in Path(pattern).parents if os.path.isdir(path))  # noqa: PTH112 (a name may be too long)
+    above = (path for path in Path(pattern).parents if os.path.isdir(path))  # noqa: PTH112 (a name may be too long)
+    folder = next(above, Path())
     rest = str(Path(pattern).relative_to(folder))
     for tried in (rest, rest.replace("[", "[[]")):
         names = glob.glob(tried, root_dir=folder, recursive=True)  # noqa: PTH207 (Path.glob shows hidden files)
@@ -126,6 +127,12 @@ def _matches(pattern: str) -> list[Path]:
         if found:
             return found
     return []
+
+
+def _what_it_is(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return f"{path}, a link to nothing"
+    return f"{path}, a folder" if path.is_dir() else str(path)
 
 
 def _refusal(
