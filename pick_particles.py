@@ -214,7 +214,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
         overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths, args.heatmap)
+        left = output.not_done(args.output, paths, threshold, args.heatmap)
         for n, name in enumerate(left, 1):
             started = time.monotonic()
             of_file = output.identity(paths[name])
