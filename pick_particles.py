@@ -40,9 +40,10 @@ from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
+from picking.formats.names import require_writable
 from picking.formats.picks import Picks, select
 from picking.inputs.diameters import as_number, diameter_in_px
-from picking.inputs.paths import Paths, expand, find_micrographs
+from picking.inputs.paths import Paths, find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
 from picking.micrographs.reading import image_size, read_micrograph
 
@@ -152,7 +153,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Pick, or evaluate the picks of others, or choose the threshold."""
     args = parse_args()
-    paths = find_micrographs(args.micrographs or [])
+    paths = find_micrographs(args.micrographs or [], args.allow_partial)
+    if args.output and not args.picks:
+        require_writable(paths, args.formats, args.one_file)
     sizes = {name: image_size(path) for name, path in paths.items()}  # refuses stacks and movies
     if args.picks:
         evaluate_files(args, paths, sizes)
@@ -192,7 +195,9 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
     truth = None
     if args.evaluate:
-        truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, diameter_px)
+        truth = read_truth(
+            args.evaluate, args.truth_frame, paths, sizes, diameter_px, args.allow_partial
+        )
 
     with locked(args.output):
         # 1. The folder: empty, or begun alike; what another threshold or format left there goes
@@ -273,7 +278,10 @@ def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) ->
         remove_half_written(args.checkpoint.parent)
         names, outcomes = list(paths), []
         if args.choose_threshold:
-            truth = read_truth(args.choose_threshold, args.truth_frame, paths, sizes, diameter_px)
+            truth = read_truth(
+                args.choose_threshold, args.truth_frame, paths, sizes, diameter_px,
+                args.allow_partial,
+            )  # fmt: skip
             names = [true.name for true in truth]
         picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
         if args.choose_threshold:
@@ -292,10 +300,12 @@ def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) ->
 
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
-    truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, args.asked_px)
-    files = expand(args.picks)
-    sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
-    picks = read_picks(files, sizes, args.frame)
+    truth = read_truth(
+        args.evaluate, args.truth_frame, paths, sizes, args.asked_px, args.allow_partial
+    )
+    files = find_coordinates(args.picks, args.allow_partial)
+    known = {true.name: sizes.get(true.name, true.size_px) for true in truth}
+    picks = read_picks(files, known, args.frame, True, allow_partial=args.allow_partial)
     check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
@@ -308,7 +318,9 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
                 "evaluate": args.evaluate,
             }
             output.open_output(args.output, arguments, args.resume)
-        outcomes, margin_px = match_all(picks, truth, args.margin_px, args.asked_px)
+        outcomes, margin_px = match_all(
+            picks, truth, args.margin_px, args.asked_px, all_picked=bool(paths)
+        )
         report_quality(picks, outcomes, margin_px, threshold, paths, args.output)
         if args.overlay and args.output is not None:
             draw_outcomes(outcomes, threshold, args.asked_px, paths, args.output / "overlays")

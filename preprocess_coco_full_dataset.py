@@ -164,7 +164,7 @@ def read_annotations(args: argparse.Namespace) -> Splits:
     if args.micrographs:
         return read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
-            args.seed, args.skip_unreadable,
+            args.seed, args.skip_unreadable, args.allow_partial,
         )  # fmt: skip
     names = annotations.find_splits(args.data_root, args.splits)
     return {name: annotations.read_split(args.data_root, name) for name in names}

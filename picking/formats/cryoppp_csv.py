@@ -72,7 +72,7 @@ def _read_rows(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
                     )
                 cells = dict(zip(header, line, strict=False))
                 rows.append(row)
-                names.append(cells.get("micrograph", path.stem).strip())
+                names.append(cells["micrograph"].strip() if "micrograph" in cells else path.stem)
                 scores.append(cells.get("score", "").strip())
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV ({error}): write it again") from error

@@ -136,11 +136,14 @@ def star_text(picks: Sequence[Picks], names: Sequence[str]) -> str:
     centres = np.concatenate([np.empty((0, 2)), *(p.centres_px for p in picks)])
     scores = np.concatenate([[], *(p.scores for p in picks)])
     diameters = np.concatenate([[], *(p.diameters_px for p in picks)])
-    of_row = [name for name, p in zip(names, picks, strict=True) for _ in p.scores]
+    # starfile quotes names with a space, but reads what follows # as a comment
+    quoted = [f'"{name}"' if "#" in name and " " not in name else name for name in names]
+    of_row = [name for name, p in zip(quoted, picks, strict=True) for _ in p.scores]
+    # The first column holds no name: a line that begins with data_ or _ is no row to a reader
     columns: dict[str, Any] = {
-        "rlnMicrographName": of_row,
         "rlnCoordinateX": centres[:, 1],
         "rlnCoordinateY": centres[:, 0],
+        "rlnMicrographName": of_row,
         "rlnAutopickFigureOfMerit": np.nan_to_num(scores, nan=RELION_NO_SCORE),
         # RELION's pickers write these too; without them it cannot join these picks with others.
         "rlnClassNumber": 0,

@@ -24,8 +24,9 @@ from picking.errors import UserError
 from picking.files import sha256
 from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
+from picking.formats.names import LABELS
 from picking.formats.picks import Micrograph, Picks, inside
-from picking.inputs.paths import expand, find_micrographs
+from picking.inputs.paths import find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
 from picking.micrographs.reading import UnreadableImage, image_size, scale_micrograph
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
@@ -196,6 +197,7 @@ def read_splits(
     diameter_px: float,
     seed: int,
     skip_unreadable: bool,
+    allow_partial: bool = False,
 ) -> dict[str, Split]:
     """Return train and val: the micrographs that the patterns name, with the picks on them.
 
@@ -207,27 +209,32 @@ def read_splits(
         diameter_px: of the particles.
         seed: of what is drawn.
         skip_unreadable: micrographs that cannot be read stay in, without picks.
+        allow_partial: more than a tenth of the picks may be of other micrographs.
 
     Raises `UserError` when most picks fit the micrographs upside down, and as `splits_of_picks`
     does.
     """
-    paths, val_names = find_micrographs(micrographs), None
+    paths, val_names = find_micrographs(micrographs, allow_partial), None
     if val_micrographs:
-        val_paths = find_micrographs(val_micrographs)
+        val_paths = find_micrographs(val_micrographs, allow_partial)
         by_stem = {path.stem: path for path in paths.values()}
         for path in val_paths.values():
             other = by_stem.get(path.stem, path)
             if other.resolve() != path.resolve():
                 raise UserError(f"{other} and {path} have one name: rename one of them")
         paths, val_names = {**paths, **val_paths}, list(val_paths)
-    files, sizes = expand(labels), {}
+    files, sizes = find_coordinates(labels, allow_partial), {}
+    unreadable = []
     for name, path in paths.items():
         try:
             sizes[name] = image_size(path)
         except UnreadableImage:
             if not skip_unreadable:
                 raise
-    picks = read_picks(files, sizes, frame, only_known=True)
+            unreadable.append(name)
+    picks = read_picks(
+        files, sizes, frame, True, what=LABELS, ignored=unreadable, allow_partial=allow_partial
+    )
     check_frame(picks, paths, files, frame, "--frame", diameter_px)
     source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
     return splits_of_picks(list(paths.values()), picks, diameter_px, val_names, source, seed)
