@@ -167,7 +167,9 @@ def read_annotations(args: argparse.Namespace) -> Splits:
             args.seed, args.skip_unreadable, args.allow_partial,
         )  # fmt: skip
     names = annotations.find_splits(args.data_root, args.splits)
-    return {name: annotations.read_split(args.data_root, name) for name in names}
+    root, allow_partial = args.data_root, args.allow_partial
+    annotations.say_csvs_without_image(root, names, allow_partial)
+    return {name: annotations.read_split(root, name, allow_partial) for name in names}
 
 
 def require_own_folders(args: argparse.Namespace, listed: Splits) -> None:
