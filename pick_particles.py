@@ -39,6 +39,7 @@ from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
+from picking.formats.coco import CATEGORY
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
 from picking.formats.names import require_writable
 from picking.formats.picks import Picks, select
@@ -99,6 +100,7 @@ def argument_parser() -> argparse.ArgumentParser:
         "default: by format",
     )
     add("--truth-frame", choices=("jpeg", "mrc"), help="the same of the TRUTH files")
+    add("--category", metavar="NAME", help=CATEGORY)
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     return parser
 
@@ -178,6 +180,19 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
     return picker.for_diameter(diameter_px), diameter_px
 
 
+def true_particles(
+    args: argparse.Namespace,
+    files: list[str],
+    paths: Paths,
+    sizes: Sizes,
+    diameter_px: float | None,
+) -> list[Picks]:
+    """Return the true particles in the files that a flag names."""
+    return read_truth(
+        files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category
+    )
+
+
 def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Pick all micrographs that are not done yet; write and evaluate what they make together."""
     picker, diameter_px = load(args)
@@ -195,9 +210,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
     truth = None
     if args.evaluate:
-        truth = read_truth(
-            args.evaluate, args.truth_frame, paths, sizes, diameter_px, args.allow_partial
-        )
+        truth = true_particles(args, args.evaluate, paths, sizes, diameter_px)
 
     with locked(args.output):
         # 1. The folder: empty, or begun alike; what another threshold or format left there goes
@@ -278,10 +291,7 @@ def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) ->
         remove_half_written(args.checkpoint.parent)
         names, outcomes = list(paths), []
         if args.choose_threshold:
-            truth = read_truth(
-                args.choose_threshold, args.truth_frame, paths, sizes, diameter_px,
-                args.allow_partial,
-            )  # fmt: skip
+            truth = true_particles(args, args.choose_threshold, paths, sizes, diameter_px)
             names = [true.name for true in truth]
         picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
         if args.choose_threshold:
@@ -300,12 +310,12 @@ def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) ->
 
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
-    truth = read_truth(
-        args.evaluate, args.truth_frame, paths, sizes, args.asked_px, args.allow_partial
-    )
+    truth = true_particles(args, args.evaluate, paths, sizes, args.asked_px)
     files = find_coordinates(args.picks, args.allow_partial)
     known = {true.name: sizes.get(true.name, true.size_px) for true in truth}
-    picks = read_picks(files, known, args.frame, True, allow_partial=args.allow_partial)
+    picks = read_picks(
+        files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
+    )
     check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:

@@ -26,6 +26,7 @@ from pathlib import Path
 from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.formats import annotations
+from picking.formats.coco import CATEGORY, require_one_category
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
@@ -41,7 +42,7 @@ from picking.preprocessing.metadata import (
 )
 from picking.preprocessing.montage import write_mask_montage, write_montage
 from picking.preprocessing.patch_plan import PatchSettings
-from picking.preprocessing.windows import WindowSettings, read_splits
+from picking.preprocessing.windows import WindowSettings, check_expected, read_splits
 from picking.stores.journal import Journal, require_made_from
 from picking.stores.masks import MaskSettings, mask_writer
 from picking.stores.patches import read_metadata
@@ -70,6 +71,7 @@ def parse_args() -> argparse.Namespace:
     add("--num-workers", type=int, default=4, help="processes; the result does not depend on it")
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
+    add("--category", metavar="NAME", help=CATEGORY)
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     arguments.add_patch_arguments(parser)
     arguments.add_mask_arguments(parser)
@@ -162,14 +164,20 @@ def main() -> None:
 def read_annotations(args: argparse.Namespace) -> Splits:
     """Return the splits: those of the data set, or train and val of the picks."""
     if args.micrographs:
-        return read_splits(
+        splits = read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
-            args.seed, args.skip_unreadable, args.allow_partial,
+            args.seed, args.skip_unreadable, args.allow_partial, args.category,
         )  # fmt: skip
+        check_expected(args.expected_particles, splits)
+        return splits
     names = annotations.find_splits(args.data_root, args.splits)
-    root, allow_partial = args.data_root, args.allow_partial
-    annotations.say_csvs_without_image(root, names, allow_partial)
-    return {name: annotations.read_split(root, name, allow_partial) for name in names}
+    annotations.say_csvs_without_image(args.data_root, names, args.allow_partial)
+    splits = {
+        name: annotations.read_split(args.data_root, name, args.category, args.allow_partial)
+        for name in names
+    }
+    require_one_category({split.source: split.category for split in splits.values()})
+    return splits
 
 
 def require_own_folders(args: argparse.Namespace, listed: Splits) -> None:

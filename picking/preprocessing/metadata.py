@@ -43,12 +43,15 @@ def made_from(kind: str, arguments: Mapping[str, Any], listed: dict[str, Split])
             values["annotated_margin"] if values["seg_ignore_margin"] else None
         )
         values["seed"] = values["seed"] if any(limits.values()) else None
-    return {
+    made = {
         "format": STORE_FORMAT,
         **{name: values[name] for name in ARGUMENTS[kind]},
         "annotations_hash": sha256(*(split.annotations_hash for split in listed.values())),
         "images_hash": sha256(*(split.images_hash for split in listed.values())),
     }
+    # Only where there is a choice, so that stores without one stay what they were
+    categories = [split.category for split in listed.values() if split.n_annotations_of_others]
+    return {**made, "category": categories[0]} if categories else made
 
 
 def begun_from(made: dict[str, Any], tasks: list[str]) -> dict[str, Any]:
@@ -75,6 +78,7 @@ def print_plans(settings: Settings, split: Split, plans: list[Any], skipped: lis
     for n, what in (
         (split.n_images_unannotated, "images without annotation, left out"),
         (split.n_annotations_orphaned, "annotations of unknown images, left out"),
+        (split.n_annotations_of_others, "annotations of other categories, left out"),
         (len(skipped), "images that cannot be read, left out"),
     ):
         if n:

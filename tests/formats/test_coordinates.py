@@ -110,7 +110,7 @@ def test_pycocotools_finds_boxes_and_scores_in_the_jpegs_frame(tmp_path, capsys)
 
 
 def test_the_released_json_is_read_as_truth_without_sizes_and_without_its_zero_boxes(tmp_path):
-    boxes = {"a.jpg": [[40, 20, 20, 20], [0, 0, 0, 0]], "b.jpg": [[0, 0, 0, 0]], "c.jpg": []}
+    boxes = {"a.jpg": [[40, 20, 20, 20]], "b.jpg": [[0, 0, 0, 0]], "c.jpg": []}
     write_coco(tmp_path / "truth.json", boxes, (100, 200))
     truth = read_picks([tmp_path / "truth.json"], {})
     assert [(t.name, len(t.centres_px)) for t in truth] == [("a.jpg", 1), ("c.jpg", 0)]

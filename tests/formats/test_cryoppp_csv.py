@@ -43,7 +43,7 @@ def test_rows_without_a_diameter_are_no_picks(tmp_path):
         (HEADER + "1,2,inf\n", "line 2"),
         (HEADER + "1e300,5,20\n", "line 2"),
         (HEADER + "5,5,1e300\n", "line 2"),
-        (HEADER.encode() + b"\xff,2,3\n", "cannot be read as CSV"),
+        (HEADER.encode() + b"\xff,2,3\n", "is no text file"),
         (HEADER + '"' + "9" * 200_000, "cannot be read as CSV"),
     ],
 )
