@@ -27,6 +27,7 @@ from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.formats import annotations
 from picking.formats.coco import CATEGORY, require_one_category
+from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
@@ -136,6 +137,13 @@ def main() -> None:
                 skipped[name] += images
                 for task in tasks if images else []:
                     journals[task].skip(name, list(images))
+
+        said = {}
+        for task in tasks:
+            for name in listed:
+                entries = zip(plans[task][name], journals[task].noted(name), strict=True)
+                said |= {p.micrograph.name: e["notes"] for p, e in entries if "notes" in e}
+        warn_of_notes(said)
 
         # 4. Pictures, then metadata: a store is finished when its metadata.json is there
         for task in tasks:

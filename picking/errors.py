@@ -32,6 +32,10 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
+class LeftOut(UserError):
+    """The work is done, but for the micrographs that the message names: exit status 3."""
+
+
 class InputWarning(UserWarning):
     """Something about the input that the user should know, and that ends nothing."""
 
@@ -106,8 +110,9 @@ def _note_stop(number: int, frame: object) -> None:
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's ``main`` and leave with its exit status.
 
-    0 when it returns, 2 after a `UserError` or a full or read-only disk, 130 after Ctrl-C and
-    143 after SIGTERM. Any other exception is a defect of ours and keeps its traceback.
+    0 when it returns, 2 after a `UserError` or a full or read-only disk, 3 after `LeftOut`, 130
+    after Ctrl-C and 143 after SIGTERM. Any other exception is a defect of ours and keeps its
+    traceback.
     """
     global _asked
     _asked = None
@@ -127,6 +132,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         if _asked is not None:  # workers may have died of the same signal: their errors are no news
             _leave_at_once(*LAST_WORDS[_asked[0]])
         sentence = sentence_of(error)
+        if isinstance(error, LeftOut):
+            _leave(f"warning: {sentence}", 3)
         if sentence is not None:
             _leave(f"error: {sentence}", 2)
         if isinstance(error, RuntimeError) and not _may_say():

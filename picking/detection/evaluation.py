@@ -21,6 +21,7 @@ from picking.formats.names import TRUTH, few
 from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_frame
+from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import read_micrograph
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
@@ -162,4 +163,7 @@ def draw_outcomes(
             called = outcome.picks.scores >= (-math.inf if threshold is None else threshold)
             # Matched anew without the picks below the threshold, which may hold other particles
             shown = _match(select(outcome.picks, called), outcome.truth, 0, diameter_px)
-            draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")
+            try:
+                draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")
+            except UnreadableImage as error:
+                warn(f"no overlay: {error}")

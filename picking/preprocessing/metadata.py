@@ -5,6 +5,7 @@ from typing import Any
 
 from picking.files import sha256
 from picking.formats.annotations import Split
+from picking.micrographs.problems import BAD_PX
 from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows import WindowSettings
 from picking.stores.masks import ImagePlan, MaskSettings, pixel_fractions
@@ -123,6 +124,8 @@ def count_splits(
             "n_annotations_orphaned": split.n_annotations_orphaned,
             "skipped_unreadable": sorted(skipped[name]),
         }
+        if n_bad := sum(entry.get("notes", {}).get(BAD_PX, 0) for entry in noted[name]):
+            splits[name]["bad_px_replaced"] = n_bad
         if not isinstance(settings, MaskSettings):  # there index.json lists them
             splits[name]["micrographs"] = [
                 {

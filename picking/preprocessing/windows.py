@@ -28,7 +28,9 @@ from picking.formats.names import LABELS
 from picking.formats.picks import Micrograph, Picks, inside, merge_duplicates
 from picking.inputs.paths import find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
-from picking.micrographs.reading import UnreadableImage, image_size, scale_micrograph
+from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.problems import UnreadableImage
+from picking.micrographs.reading import image_size
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
 from picking.seeds import stream
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW

@@ -15,7 +15,7 @@ import pick_particles
 import preprocess_coco_full_dataset as script
 from picking.errors import UserError
 from picking.formats.coordinates import read_picks
-from picking.micrographs.reading import write_mrc
+from picking.micrographs.mrc import write_mrc
 from picking.preprocessing.montage import write_montage
 from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training

@@ -12,7 +12,7 @@ from PIL import Image
 from picking.errors import UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
-from picking.micrographs.reading import write_mrc
+from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (
@@ -109,7 +109,9 @@ def test_pictures_are_made_when_asked_for(checkpoint, disks, tmp_path):
 
 def test_on_a_grey_micrograph_nothing_is_picked_and_every_file_is_written(checkpoint, tmp_path):
     (tmp_path / "grey").mkdir()
-    Image.new("L", (384, 320), 128).save(tmp_path / "grey" / "a.jpg")
+    grey = np.full((320, 384), 128, np.uint8)
+    grey[:, 200:] = 132  # of a single value it would be left out
+    Image.fromarray(grey).save(tmp_path / "grey" / "a.jpg")
     pick(
         checkpoint, tmp_path / "grey", tmp_path / "out", "--formats", "star", "box", "csv", "coco",
         "--overlay", "--heatmap", "--threshold", 0.9,
@@ -129,11 +131,11 @@ def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, mon
 
     pick_one, picked = picker.pick, []
 
-    def stopping(picker, path, diameter_px):
+    def stopping(picker, path, *args):
         if len(picked) == 2:
             raise KeyboardInterrupt
         picked.append(path.name)
-        return pick_one(picker, path, diameter_px)
+        return pick_one(picker, path, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(picker, "pick", stopping)

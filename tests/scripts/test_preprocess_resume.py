@@ -29,9 +29,9 @@ from picking.errors import run_script
 from picking.micrographs import reading
 read = reading.read_micrograph
 
-def slowly(path):
+def slowly(*args):
     time.sleep(0.1)
-    return read(path)
+    return read(*args)
 
 reading.read_micrograph = slowly
 run_script(script.main)

@@ -12,7 +12,9 @@ from PIL import Image
 
 from picking.mask_values import IGNORE
 from picking.micrographs import reading
-from picking.micrographs.reading import read_scaled, scale_micrograph, write_mrc
+from picking.micrographs.mrc import write_mrc
+from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.reading import read_scaled
 from picking.stores.segmentation import SegmentationStore
 from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS
 from tests.fixtures.patch_stores import (
