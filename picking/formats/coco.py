@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -96,6 +96,11 @@ def read_coco(path: Path, category: str | None = None, allow_partial: bool = Fal
         allow_partial,
     )
     return Coco(records, len(orphans), len(listed) - len(annotations), taken, unannotated)
+
+
+def may_be_coco(patterns: Iterable[str]) -> bool:
+    """Return whether a COCO JSON may be among the files of a command line, by their names."""
+    return any(name.lower().endswith(".json") or Path(name).is_dir() for name in patterns)
 
 
 def require_one_category(taken: Mapping[str, str | None]) -> None:

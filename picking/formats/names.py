@@ -10,7 +10,7 @@ from picking.micrographs.reading import SUFFIXES
 
 # What cryoSPARC puts before a name, RELION before that of a stack; what they put behind.
 UID = re.compile(r"^\d+[_@]")
-TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?)?$")
+TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?|_particles)?$")
 LABELS, PICKS, TRUTH = "labels", "picks", "true particles"  # what coordinates are, in messages
 LONGEST_NAME = 255 - len(".npz")  # bytes, of what we put a suffix behind
 

@@ -304,3 +304,62 @@ def test_the_real_data_set_is_read_whole_and_its_csvs_agree(empiar10017):
             path = empiar10017 / "particle_coordinates" / f"{m.path.stem}.csv"
             by_csv = np.rint(read_csv_of_one(path).centres_px)
             assert sorted(np.rint(m.centres_px).tolist()) == sorted(by_csv.tolist())
+
+
+# Categories and duplicates
+
+
+def with_ice(root, n_ice):
+    """Call the last boxes of the split's JSON ice."""
+
+    def change(content):
+        content["categories"] = [{"id": 1, "name": "particle"}, {"id": 2, "name": "ice"}]
+        for box in content["annotations"][-n_ice:]:
+            box["category_id"] = 2
+
+    change_json(root, change)
+
+
+def test_another_category_is_another_annotation_to_a_store(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    with_ice(root, 2)
+    with pytest.warns(InputWarning, match=r"instances_train\.json: 2 boxes of 'ice'"):
+        particles = read_split(root, "train")
+    with pytest.warns(InputWarning, match="1 boxes of 'particle'"):
+        ice = read_split(root, "train", "ice")
+    assert [len(split.micrographs[0].centres_px) for split in (particles, ice)] == [1, 2]
+    assert (particles.category, particles.n_annotations_of_others) == ("particle", 2)
+    assert particles.annotations_hash != ice.annotations_hash
+
+
+def test_csvs_know_no_categories(tmp_path):
+    with pytest.raises(UserError, match="--category ice: the CSVs"):
+        read_split(csv_root(tmp_path, ["a.jpg"], a=CENTRES), "train", "ice")
+
+
+@pytest.mark.parametrize("kind", [data_root, csv_root])
+def test_a_particle_that_is_listed_twice_counts_once(tmp_path, kind):
+    twice = [*CENTRES, *CENTRES[:2] + 0.5]
+    root = (
+        data_root(tmp_path, {"a.jpg": boxes(twice)})
+        if kind is data_root
+        else csv_root(tmp_path, ["a.jpg"], a=twice)
+    )
+    with pytest.warns(InputWarning, match=r"2 of 5 particles are listed twice.*on a"):
+        split = read_split(root, "train")
+    np.testing.assert_allclose(split.micrographs[0].centres_px, CENTRES)
+
+
+def test_rows_without_a_diameter_are_counted_over_the_split(tmp_path):
+    root = csv_root(tmp_path, ["a.jpg", "b.jpg"], a=CENTRES, b=CENTRES)
+    path = root / "particle_coordinates" / "b.csv"
+    path.write_text(path.read_text() + "5,6,0,0,0\n")
+    refused(root, r"2 CSV files .*: 1 of 7 boxes .*on b")
+    with pytest.warns(InputWarning, match="1 of 7 boxes"):
+        assert len(read_split(root, "train", allow_partial=True).micrographs) == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_of_the_real_data_set_nothing_is_left_out_or_merged(empiar10017, split):
+    assert read_split(empiar10017, split).category == "particle"
