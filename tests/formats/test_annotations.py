@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from picking.errors import InputWarning, UserError
-from picking.formats.annotations import find_splits, read_split
+from picking.formats.annotations import find_splits, read_split, say_csvs_without_image
 from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.picks import inside
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, boxes, write_coco, write_csv
@@ -197,9 +197,12 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, link):
 def test_annotated_images_that_are_not_there_are_counted_and_refused_above_a_tenth(tmp_path):
     images = {f"{i:02}.jpg": boxes(CENTRES) for i in range(20)}
     root = data_root(tmp_path, images, on_disk=list(images)[2:])
-    assert read_split(root, "train").n_images_missing == 2
+    with pytest.warns(InputWarning, match=r"18 of 20 .*missing: 00\.jpg, 01\.jpg"):
+        assert read_split(root, "train").n_images_missing == 2
     (root / "train" / "02.jpg").unlink()
-    refused(root, r"17 of 20 .*00\.jpg, 01\.jpg, 02\.jpg")
+    refused(root, r"17 of 20 .*00\.jpg, 01\.jpg, 02\.jpg.*--allow-partial")
+    with pytest.warns(InputWarning, match="17 of 20"):
+        assert read_split(root, "train", allow_partial=True).n_images_missing == 3
 
 
 def test_no_common_image_shows_both_lists_of_names(tmp_path):
@@ -212,7 +215,31 @@ def test_images_without_annotation_are_counted_and_refused_above_a_half(tmp_path
     root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)}, on_disk)
     assert read_split(root, "train").n_images_unannotated == 1
     (root / "train" / "c.jpg").touch()
-    refused(root, r"2 of 3 images in .* have no annotation .*b, c")
+    refused(root, r"2 of 3 images in .* have no annotation .*b, c.*--allow-partial")
+    assert read_split(root, "train", allow_partial=True).n_images_unannotated == 2
+
+
+@pytest.mark.parametrize("n_others", [1, 2])
+def test_csvs_of_no_image_are_said_and_refused_above_a_tenth(tmp_path, n_others):
+    stems = [f"{i:02}" for i in range(10)]
+    root = csv_root(tmp_path, [f"{s}.jpg" for s in stems[1:]], **dict.fromkeys(stems, CENTRES))
+    (root / "val").mkdir()
+    (root / "val/00.tif").touch()  # of another split, which is not asked for
+    for stem in ("x", "y")[:n_others]:
+        write_csv(root / "particle_coordinates" / f"{stem}.csv", CENTRES)
+    words = rf"{n_others} of {10 + n_others} CSVs .*x\.csv"
+    if n_others == 2:
+        with pytest.raises(UserError, match=f"{words}.*--allow-partial"):
+            say_csvs_without_image(root, ["train"], False)
+    with pytest.warns(InputWarning, match=words):
+        say_csvs_without_image(root, ["train"], n_others == 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_csvs_beside_a_json_are_not_used_and_not_spoken_of(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    write_csv(root / "particle_coordinates" / "x.csv", CENTRES)
+    say_csvs_without_image(root, ["train"], False)
 
 
 def test_boxes_of_images_that_are_not_listed_are_counted(tmp_path):
