@@ -53,7 +53,8 @@ from picking.formats import annotations
 from picking.formats.coordinates import match_names, read_picks, write_picks
 from picking.formats.picks import Picks
 from picking.inputs.paths import find_coordinates
-from picking.micrographs.reading import image_size, read_micrograph, write_mrc
+from picking.micrographs.mrc import write_mrc
+from picking.micrographs.reading import image_size, read_micrograph
 from picking.seeds import stream
 
 FOLDER = ROOT / "experiments" / "picking_benchmark"

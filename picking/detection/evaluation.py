@@ -18,9 +18,10 @@ from picking.errors import UserError, warn
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.names import TRUTH, few
-from picking.formats.picks import Picks, select
+from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_frame
+from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import read_micrograph
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
@@ -33,20 +34,22 @@ def read_truth(
     sizes_px: Sizes,
     diameter_px: float | None,
     allow_partial: bool = False,
+    category: str | None = None,
 ) -> list[Picks]:
-    """Return the true particles; where micrographs are given, of those alone.
+    """Return the true particles, each once; where micrographs are given, of those alone.
 
     Raises `UserError` when there are none, when names do not fit, unless ``allow_partial``, and
     when most of them fit the micrographs better upside down.
     """
     files = find_coordinates(patterns, allow_partial)
     truth = read_picks(
-        files, sizes_px, frame, bool(sizes_px), what=TRUTH, allow_partial=allow_partial
-    )
+        files, sizes_px, frame, bool(sizes_px), what=TRUTH, allow_partial=allow_partial,
+        category=category,
+    )  # fmt: skip
     if not truth:
         raise UserError(f"{few(map(str, files))}: no true particle is listed: give other files")
     check_frame(truth, paths, files, frame, "--truth-frame", diameter_px)
-    return truth
+    return merge_duplicates(truth, few(map(str, files)), diameter_px)
 
 
 def match_all(
@@ -160,4 +163,7 @@ def draw_outcomes(
             called = outcome.picks.scores >= (-math.inf if threshold is None else threshold)
             # Matched anew without the picks below the threshold, which may hold other particles
             shown = _match(select(outcome.picks, called), outcome.truth, 0, diameter_px)
-            draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")
+            try:
+                draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")
+            except UnreadableImage as error:
+                warn(f"no overlay: {error}")

@@ -14,10 +14,10 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import write_atomically
-from picking.formats.coco import coco_text, read_coco
+from picking.formats.coco import coco_text, read_coco, require_one_category
 from picking.formats.cryoppp_csv import csv_text, read_csv
 from picking.formats.names import PICKS, few, finder, require_writable, say_unknown, stem
-from picking.formats.picks import Picks, flip_y, inside, select
+from picking.formats.picks import Picks, flip_y, inside, select, tell_of_outside, tell_of_zero_area
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 
 FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
@@ -33,11 +33,12 @@ def read_picks(
     what: str = PICKS,
     ignored: Collection[str] = (),
     allow_partial: bool = False,
+    category: str | None = None,
 ) -> list[Picks]:
     """Read the picks of files of any kinds, of one or many micrographs each.
 
-    Boxes without area are no picks. A micrograph without picks does not appear in a STAR or CSV
-    of many; a file without rows is of the micrograph that it is named after.
+    Boxes without area are no picks, and are told of. A micrograph without picks does not appear in
+    a STAR or CSV of many; a file without rows is of the micrograph that it is named after.
 
     Args:
         paths: .star, .box, .cbox, .csv and .json files; a file without a column of micrographs is
@@ -50,18 +51,22 @@ def read_picks(
             tells of them, or refuses.
         what: they are, as it says it.
         ignored: micrographs whose picks are not wanted, and of which it need not tell.
-        allow_partial: more than a tenth may be of micrographs that are not known.
+        allow_partial: more than a tenth may be of micrographs that are not known, or of no area.
+        category: of COCO's boxes; None: see `read_coco`.
 
     Raises:
         UserError: for a malformed file, an unknown height, a micrograph that stands in two files,
             a size that is not the stated one, more than a tenth of a micrograph's centres
             outside it, and for names that do not fit where ``only_known``.
     """
+    paths = list(paths)
     known_name = finder([*sizes_px, *ignored])
     by_name: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
     named: set[str] = set()
     unknown: Counter[str] = Counter()
+    read: list[Picks] = []
+    categories: dict[str, str | None] = {}
     for path in paths:
         suffix = path.suffix.lower()
         if suffix not in FRAMES:
@@ -69,11 +74,20 @@ def read_picks(
         if not path.is_file():
             raise UserError(f"{path} is not there: check the path")
         file_frame = frame or FRAMES[suffix]
-        for picks in READERS[suffix](path):
+        if suffix == ".json":
+            coco = read_coco(path, category, allow_partial)
+            listed, categories[str(path)] = coco.records, coco.category
+            named |= {known_name(name) or "" for name in coco.unannotated}
+        elif suffix == ".star":
+            listed = read_star(path, lambda name: known_name(name) is not None)
+        else:
+            listed = READERS[suffix](path)
+        read += listed
+        for picks in listed:
             name = known_name(picks.name)
             named |= {name or ""}
-            # Of an image whose only boxes have no area a COCO JSON says that nobody annotated it
-            unannotated = suffix == ".json" and picks.n_zero_area and not len(picks.scores)
+            # Where no box has an area, nothing tells that somebody looked at the micrograph
+            unannotated = picks.n_zero_area and not len(picks.scores)
             if name in ignored or unannotated:
                 continue
             nothing = not len(picks.centres_px) and picks.size_px is None
@@ -96,6 +110,9 @@ def read_picks(
                 )
             by_name[name] = _in_jpeg_frame(picks, name, size_px or picks.size_px, file_frame)
             sources[name] = path
+    tell_of_zero_area(read, few(map(str, paths)), allow_partial)
+    tell_of_outside(list(by_name.values()), few(map(str, paths)))
+    require_one_category(categories)
     if only_known:
         n_all = unknown.total() + sum(len(p.centres_px) for p in by_name.values())
         unserved = [name for name in sizes_px if name not in named]
@@ -183,8 +200,7 @@ def match_names(
 
 
 READERS: dict[str, Callable[[Path], list[Picks]]] = {
-    ".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv,
-    ".json": lambda path: read_coco(path)[0],
+    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image
 
 from picking.files import read_json, write_saved
-from picking.micrographs.reading import raw_to_uint8
+from picking.micrographs.preparation import raw_to_uint8
 from picking.simulation.ctf import ctf_zeros, radial_power
 from picking.simulation.plans import Arguments, plan_dataset, simulate_planned
 

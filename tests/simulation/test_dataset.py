@@ -15,7 +15,8 @@ from pycocotools.coco import COCO
 
 from picking.errors import UserError
 from picking.formats.annotations import read_split
-from picking.micrographs.reading import raw_to_uint8, read_micrograph
+from picking.micrographs.preparation import raw_to_uint8
+from picking.micrographs.reading import read_micrograph
 from picking.simulation import dataset as simulator
 from picking.simulation.dataset import simulate_dataset
 from picking.simulation.proteins import PROTEINS
