@@ -124,7 +124,7 @@ def tell_of_zero_area(picks: Sequence[Picks], source: str, allow_partial: bool) 
     n = sum(one.n_zero_area for one in without)
     n_all = n + sum(len(one.centres_px) for one in picks)
     examples = ", ".join(one.name for one in without[:3])
-    message = f"{source}: {n:,} of {n_all:,} boxes are 0 px wide or high (e.g. on {examples}) and "
+    message = f"{source}: {n:,} of {n_all:,} boxes or diameters are 0 px (e.g. on {examples}) and "
     leave_out(n, n_all, f"{message}are left out", allow_partial)
 
 
@@ -143,11 +143,15 @@ def tell_of_outside(picks: Sequence[Picks], source: str) -> None:
 
 
 def merge_duplicates(
-    picks: Sequence[SomePicks], source: str, diameter_px: float | None = None
+    picks: Sequence[SomePicks],
+    source: str,
+    diameter_px: float | None = None,
+    so: str = "each counts once",
 ) -> list[SomePicks]:
-    """Leave out particles that are listed before within a tenth of a diameter; say how many.
+    """Return the picks without those that are listed before within a tenth of a diameter.
 
-    diameter_px: of those of which the file says none; None: only the same place is a duplicate.
+    How many there are is said, and what follows, ``so``. diameter_px: of those of which the file
+    says none; None: only the same place is a duplicate.
     """
     merged, examples, n = [], [], 0
     for one in picks:
@@ -163,7 +167,7 @@ def merge_duplicates(
         n_all = sum(len(one.centres_px) for one in picks)
         warn(
             f"{source}: {n:,} of {n_all:,} particles are listed twice, within a tenth of a "
-            f"diameter (e.g. {'; '.join(examples[:3])}): each counts once"
+            f"diameter (e.g. {'; '.join(examples[:3])}): {so}"
         )
     return merged
 
