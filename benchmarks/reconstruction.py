@@ -86,7 +86,7 @@ def main() -> None:
     ours = read_picks(sorted((folder / "picks" / "star").iterdir()), sizes)
     log = read_picks(sorted((folder / "log").rglob("*_autopick.star")), sizes)
     rows = {
-        "the truth's coordinates": true_picks(truth["particles"], to_pick),
+        "truth": true_picks(truth["particles"], to_pick),
         "ours": ours,
         "LoG": log,
         "LoG, as many as ours": best(log, sum(len(p.scores) for p in ours)),
@@ -96,9 +96,9 @@ def main() -> None:
     picked = time.monotonic()
     levels = " / ".join(map(str, LEVELS))
     print_header("picks", "number", "F1", f"aligned, Å at FSC {levels}", "as picked")
-    for name, picks in rows.items():
+    for number, (name, picks) in enumerate(rows.items()):
         particles, f1 = with_angles(picks, truth["particles"], to_pick, args.seed)
-        job = folder / "maps" / name.replace(" ", "_")
+        job = folder / "maps" / str(number)  # RELION's shell stumbles over spaces
         found = resolutions(simulated, job, truth | {"particles": particles})
         print_row(name, f"{len(particles):,}", f"{f1:.3f}", *found)
     minutes = np.diff([started, learned, picked, time.monotonic()]) / 60
