@@ -26,6 +26,9 @@ from pathlib import Path
 from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.formats import annotations
+from picking.inputs.diameters import asked_diameter
+from picking.inputs.paths import find_micrographs
+from picking.inputs.placement import check_splits
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
@@ -160,8 +163,14 @@ def main() -> None:
 
 
 def read_annotations(args: argparse.Namespace) -> Splits:
-    """Return the splits: those of the data set, or train and val of the picks."""
+    """Return the splits: those of the data set, or train and val of the picks.
+
+    Sets ``diameter_px`` of the arguments where the picks are one's own.
+    """
     if args.micrographs:
+        patterns = [args.micrographs, args.val_micrographs or []]
+        found = {name: path for one in patterns for name, path in find_micrographs(one).items()}
+        args.diameter_px = asked_diameter(args.diameter, args.pixel_size, found)
         return read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
             args.seed, args.skip_unreadable,
@@ -262,6 +271,8 @@ def make_plans(
                 "particle's centre lies in a readable image; check its annotation or leave it out "
                 "with --splits"
             )
+    if args.data_root:
+        check_splits(listed)
     margin_px = 0
     if args.annotated_margin != "auto":
         margin_px = int(args.annotated_margin)

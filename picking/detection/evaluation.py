@@ -18,7 +18,7 @@ from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks, select
 from picking.inputs.paths import Paths, expand
-from picking.inputs.placement import check_frame
+from picking.inputs.placement import check_placement
 from picking.micrographs.reading import read_micrograph
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
@@ -37,7 +37,7 @@ def read_truth(
     """
     files = expand(patterns)
     truth = read_picks(files, sizes_px, frame, only_known=bool(sizes_px))
-    check_frame(truth, paths, files, frame, "--truth-frame", diameter_px)
+    check_placement(truth, paths, files, frame, "--truth-frame", diameter_px)
     return truth
 
 

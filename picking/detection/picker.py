@@ -20,11 +20,14 @@ from picking.runs import checkpoints
 from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of
 
+INVERTED_TIMES = 3  # as many picks on an inverted micrograph say that it should be
+
 
 class Picker(NamedTuple):
     """A network ready to pick with, and what its checkpoint says.
 
     checksum: SHA-256 of the checkpoint's file. thresholds: those that it holds, by key.
+    invert: bright particles are to look as dark ones did in training, or the reverse.
     """
 
     path: Path
@@ -34,6 +37,7 @@ class Picker(NamedTuple):
     thresholds: dict[str, float]
     precision: str
     device: torch.device
+    invert: bool = False
 
     def for_diameter(self, diameter_px: float) -> "Picker":
         """Return the picker for micrographs on which particles are so wide.
@@ -100,10 +104,11 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[ScoreMap, Pick
     wants, how = picker.input, (picker.precision, picker.device)
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
-        scores = classifier_map(picker.network, read_micrograph(path), *sizes_px, *how)
+        image = _seen(picker, read_micrograph(path))
+        scores = classifier_map(picker.network, image, *sizes_px, *how)
     else:
         size_px = image_size(path)
-        scaled = wants.scaled(path)
+        scaled = _seen(picker, wants.scaled(path))
         scores = segmentation_map(picker.network, scaled, wants.side_px, size_px, *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
@@ -111,3 +116,15 @@ def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[ScoreMap, Pick
         return scores, peaks.classifier_picks(scores, path.name, diameter_px)
     threshold = picker.thresholds.get("threshold") or 0.5
     return scores, peaks.segmentation_picks(scores, path.name, diameter_px, wants.disk, threshold)
+
+
+def _seen(picker: Picker, image: np.ndarray) -> np.ndarray:
+    """Return the prepared image, uint8 (h, w), as the network shall see it."""
+    return 255 - image if picker.invert else image
+
+
+def fits_inverted(picker: Picker, path: Path, diameter_px: float, threshold: float) -> bool:
+    """Return whether a micrograph has several times the picks when its grey is inverted."""
+    both = picker, picker._replace(invert=not picker.invert)
+    here, there = [(pick(one, path, diameter_px)[1].scores >= threshold).sum() for one in both]
+    return bool(there >= INVERTED_TIMES * (here + 1))

@@ -25,8 +25,9 @@ from picking.files import sha256
 from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
 from picking.formats.picks import Micrograph, Picks, inside
+from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import expand, find_micrographs
-from picking.inputs.placement import check_frame
+from picking.inputs.placement import check_placement
 from picking.micrographs.reading import UnreadableImage, image_size, scale_micrograph
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
 from picking.seeds import stream
@@ -227,8 +228,9 @@ def read_splits(
         except UnreadableImage:
             if not skip_unreadable:
                 raise
+    require_diameter_fits(diameter_px, sizes)
     picks = read_picks(files, sizes, frame, only_known=True)
-    check_frame(picks, paths, files, frame, "--frame", diameter_px)
+    check_placement(picks, paths, files, frame, "--frame", diameter_px)
     source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
     return splits_of_picks(list(paths.values()), picks, diameter_px, val_names, source, seed)
 
