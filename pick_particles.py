@@ -3,7 +3,8 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
     # once, on validation micrographs: the threshold with the highest F1, kept beside the checkpoint
     python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
         --micrographs 'val/*.jpg' --diameter 108px --choose-threshold instances_val.json
-    # pick; the same command with --resume goes on, also when more micrographs have come
+    # pick; the same command with --resume goes on, also when more micrographs have come, and with
+    # another --threshold, --formats, --overlay or --evaluate it makes those without inference
     python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
         --micrographs 'raw/*.mrc' --diameter 150A --pixel-size 1.77 --output picks --overlay
     # how good the picks are: these, or the files of any picker
@@ -21,6 +22,7 @@ import argparse
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +39,10 @@ from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script, warn
 from picking.files import locked, make_folder, remove_half_written
+from picking.formats.coco import CATEGORY, may_be_coco
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.picks import select
+from picking.formats.names import few, require_writable
+from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.diameters import (
     as_number,
     asked_diameter,
@@ -46,9 +50,11 @@ from picking.inputs.diameters import (
     require_diameter_fits,
     require_lengths,
 )
-from picking.inputs.paths import Paths, expand, find_micrographs
+from picking.inputs.paths import Paths, find_coordinates, find_micrographs
 from picking.inputs.placement import check_placement
-from picking.micrographs.reading import image_size, read_micrograph
+from picking.micrographs.left_out import Reasons, leave_out, readable_sizes, require_some, tell
+from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
+from picking.micrographs.reading import read_micrograph
 
 if TYPE_CHECKING:
     from picking.detection.picker import Picker
@@ -109,6 +115,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "default: by format",
     )
     add("--truth-frame", choices=("jpeg", "mrc"), help="the same of the TRUTH files")
+    add("--strict", action="store_true", help="end at the first micrograph that cannot be picked")
+    add("--category", metavar="NAME", help=CATEGORY)
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     return parser
 
@@ -117,6 +125,7 @@ def parse_args() -> argparse.Namespace:
     """Return the checked command line; margin_px is None for auto."""
     args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
+    truth = (args.evaluate or []) + (args.choose_threshold or [])
     for valid, message in (
         (
             args.picks or (args.checkpoint and args.micrographs),
@@ -147,6 +156,10 @@ def parse_args() -> argparse.Namespace:
             f"--threshold is '{threshold}': give a number from 0 to 1, or auto",
         ),
         (
+            args.category is None or may_be_coco(truth + (args.picks or [])),
+            f"--category {args.category} chooses in COCO JSON, and no such file is given",
+        ),
+        (
             margin == "auto" or margin.isdecimal(),
             f"--annotated-margin is '{margin}': give whole px or 'auto'",
         ),
@@ -161,17 +174,21 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Pick, or evaluate the picks of others, or choose the threshold."""
     args = parse_args()
-    paths = find_micrographs(args.micrographs or [])
-    sizes = {name: image_size(path) for name, path in paths.items()}  # refuses stacks and movies
+    given = find_micrographs(args.micrographs or [], args.allow_partial)
+    if args.output and not args.picks:
+        require_writable(given, args.formats, args.one_file)
+    sizes, left_out = readable_sizes(given, args.strict)  # without stacks and movies
+    paths = {name: given[name] for name in sizes}
     args.asked_px = asked_diameter(args.diameter, args.pixel_size, paths)  # None without
     if args.asked_px is not None:
         require_diameter_fits(args.asked_px, sizes)
     if args.picks:
         evaluate_files(args, paths, sizes)
     elif args.choose_threshold or args.expected_particles:
-        keep_best_threshold(args, paths, sizes)
+        keep_best_threshold(args, paths, sizes, left_out)
     else:
-        pick_micrographs(args, paths, sizes)
+        pick_micrographs(args, paths, sizes, left_out)
+    tell(left_out, len(given))
 
 
 def load(args: argparse.Namespace) -> "tuple[Picker, float]":
@@ -187,8 +204,26 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
     return picker.for_diameter(diameter_px), diameter_px
 
 
-def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
-    """Pick all micrographs that are not done yet; write and evaluate what they make together."""
+def true_particles(
+    args: argparse.Namespace,
+    files: list[str],
+    paths: Paths,
+    sizes: Sizes,
+    diameter_px: float | None,
+) -> list[Picks]:
+    """Return the true particles in the files that a flag names."""
+    return read_truth(
+        files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category
+    )
+
+
+def pick_micrographs(
+    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
+) -> None:
+    """Pick all micrographs that are not done yet; write and evaluate what they make together.
+
+    left_out: gets those that turn out to be beyond help.
+    """
     picker, diameter_px = load(args)
     from picking.detection.picker import fits_inverted, pick
     from picking.detection.score_map import write_heatmap
@@ -204,10 +239,10 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
     truth = None
     if args.evaluate:
-        truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, diameter_px)
+        truth = true_particles(args, args.evaluate, paths, sizes, diameter_px)
 
     with locked(args.output):
-        # 1. The folder: empty, or begun with the same arguments
+        # 1. The folder: empty, or begun alike; what another threshold or format left there goes
         arguments = {
             "checkpoint": picker.checksum,
             "threshold": threshold,
@@ -217,45 +252,62 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             "overlay": args.overlay,
             "heatmap": args.heatmap,
             **({"invert": True} if args.invert else {}),  # older folders do not say it
+            "evaluate": args.evaluate,
         }
         output.open_output(args.output, arguments, args.resume)
-        overlays, heatmaps = args.output / "overlays", args.output / "heatmaps"
-        for folder, wanted in ((overlays, args.overlay), (heatmaps, args.heatmap)):
+        for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
             if wanted:
-                make_folder(folder)
+                make_folder(args.output / folder)
+        formats = [] if args.one_file else args.formats
+        overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths)
+        left = output.not_done(args.output, paths, threshold, args.heatmap)
+        noted: dict[str, Notes] = {}
         for n, name in enumerate(left, 1):
-            started = time.monotonic()
-            of_file = output.identity(paths[name])
-            scores, picks = pick(picker, paths[name], diameter_px)
+            started, noted[name] = time.monotonic(), {}
+            try:
+                of_file = output.identity(paths[name])
+                scores, picks = pick(picker, paths[name], diameter_px, noted[name])
+            except UnreadableImage as error:
+                leave_out(name, error, left_out, args.strict)
+                continue
             called = select(picks, picks.scores >= threshold)
-            if not args.one_file:
-                write_picks(args.output, [called], args.formats)
-            if args.overlay and truth is None:
-                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png")
+            for picture in (output.heatmap, output.overlay):  # of a file that was replaced
+                picture(args.output, name).unlink(missing_ok=True)
+            write_one(args.output, called, formats, paths[name] if overlay else None)
             if args.heatmap:
-                write_heatmap(scores, heatmaps / f"{name}.png")
+                write_heatmap(scores, output.heatmap(args.output, name))
             output.save_picks(args.output, picks, of_file)
             seconds = time.monotonic() - started
             print(
-                f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
+                f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s"
+                f"{bad_px_text(noted[name])}",
+                flush=True,
             )
 
-        # 3. What they make together
+        # 3. What those lack that were done already, and what all make together
+        paths = {name: path for name, path in paths.items() if name not in left_out}
+        for name in left_out:  # what is there is of an earlier file of this name
+            output.remove_picks(args.output, name)
+        warn_of_notes({name: noted[name] for name in noted if name in paths})
+        require_some(paths, left_out)
         candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
         all_called = [select(picks, picks.scores >= threshold) for picks in candidates]
+        for called in all_called:
+            lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
+            lacks = output.lacking(args.output, called.name, formats)
+            write_one(args.output, called, lacks, paths[called.name] if lacks_overlay else None)
         if args.one_file:
             write_picks(args.output, all_called, args.formats, one_file=True)
-        output.write_summary(args.output / "summary.csv", all_called)
+        output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
         else:
             outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
-                draw_outcomes(outcomes, threshold, diameter_px, paths, overlays)
+                draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
     n_picks = sum(len(called.scores) for called in all_called)
     first = next(iter(paths.values()))
     if n_picks < FEW_PICKS * len(paths) and fits_inverted(picker, first, diameter_px, threshold):
@@ -264,11 +316,27 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             f"particles may be {kind} here, unlike where the network learned: {first.name} has "
             f"many more picks with its grey inverted: {advice}"
         )
-    print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
+    n_candidates = sum(len(picks.scores) for picks in candidates)
+    print(
+        f"Finished {args.output}: {n_picks:,} picks of {n_candidates:,} candidates on "
+        f"{len(paths):,} micrographs"
+    )
 
 
-def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
-    """Keep the best threshold against the truth, or the one that gives the expected number."""
+def write_one(folder: Path, picks: Picks, formats: Sequence[str], micrograph: Path | None) -> None:
+    """Write one micrograph's picks in formats, and drawn over the ``micrograph`` where given."""
+    write_picks(folder, [picks], formats)
+    if micrograph is not None:
+        draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name))
+
+
+def keep_best_threshold(
+    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
+) -> None:
+    """Keep the best threshold against the truth, or the one that gives the expected number.
+
+    left_out: gets micrographs that turn out to be beyond help.
+    """
     picker, diameter_px = load(args)
     from picking.detection import thresholds
     from picking.detection.picker import pick
@@ -277,37 +345,55 @@ def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) ->
         remove_half_written(args.checkpoint.parent)
         names, outcomes = list(paths), []
         if args.choose_threshold:
-            truth = read_truth(args.choose_threshold, args.truth_frame, paths, sizes, diameter_px)
+            truth = true_particles(args, args.choose_threshold, paths, sizes, diameter_px)
             names = [true.name for true in truth]
-        picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
+        picks, noted = {}, {name: Notes() for name in names}
+        for name in names:
+            try:
+                picks[name] = pick(picker, paths[name], diameter_px, noted[name])[1]
+            except UnreadableImage as error:
+                leave_out(name, error, left_out, args.strict)
+        warn_of_notes({name: noted[name] for name in picks})
+        require_some(picks, left_out)
         if args.choose_threshold:
-            outcomes, margin_px = match_all(picks, truth, args.margin_px, diameter_px)
+            outcomes, margin_px = match_all([*picks.values()], truth, args.margin_px, diameter_px)
             threshold = choose_threshold(pr_curve(outcomes), args.precision)
             metrics = pick_metrics(outcomes, threshold, n_bootstrap=0)
             chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision}
             chosen_on |= {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
         else:
-            threshold = thresholds.threshold_for_count(picks, args.expected_particles)
+            threshold = thresholds.threshold_for_count([*picks.values()], args.expected_particles)
             chosen_on = {"expected_particles": args.expected_particles}
-        report_counts(picks, outcomes, threshold, None)
-        on = {"micrographs": names, "diameter_px": diameter_px, **chosen_on}
+        report_counts([*picks.values()], outcomes, threshold, None)
+        on = {"micrographs": [*picks], "diameter_px": diameter_px, **chosen_on}
         thresholds.keep_threshold(picker, threshold, on)
 
 
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
-    truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, args.asked_px)
-    files = expand(args.picks)
-    sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
-    picks = read_picks(files, sizes, args.frame)
+    truth = true_particles(args, args.evaluate, paths, sizes, args.asked_px)
+    files = find_coordinates(args.picks, args.allow_partial)
+    known = {true.name: sizes.get(true.name, true.size_px) for true in truth}
+    picks = read_picks(
+        files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
+    )
     check_placement(picks, paths, files, args.frame, "--frame", args.asked_px)
+    so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
+    merge_duplicates(picks, few(map(str, files)), args.asked_px, so)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:
             stack.enter_context(locked(args.output))
-            arguments = {"picks": sorted(args.picks), "threshold": threshold}
+            arguments = {
+                "picks": sorted(args.picks),
+                "threshold": threshold,
+                "overlay": args.overlay,
+                "evaluate": args.evaluate,
+            }
             output.open_output(args.output, arguments, args.resume)
-        outcomes, margin_px = match_all(picks, truth, args.margin_px, args.asked_px)
+        outcomes, margin_px = match_all(
+            picks, truth, args.margin_px, args.asked_px, all_picked=bool(paths)
+        )
         report_quality(picks, outcomes, margin_px, threshold, paths, args.output)
         if args.overlay and args.output is not None:
             draw_outcomes(outcomes, threshold, args.asked_px, paths, args.output / "overlays")

@@ -1,12 +1,14 @@
 """Bookkeeping of the folder of picks, for --resume: arguments, micrographs done; the summary.
 
 scored/<micrograph>.npz holds a micrograph's picks at any threshold, and of which file they are. It
-is written last of a micrograph's files, so what is there is done.
+is written last of a micrograph's files, so what is there is done. What another threshold or other
+formats make of it needs no network: `open_output` removes what the last command no longer asks for,
+and what is then lacking is written anew.
 """
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,16 @@ from picking.files import (
     write_json,
     write_saved,
 )
+from picking.formats.coordinates import FORMATS, file_of
 from picking.formats.picks import Picks
 from picking.inputs.paths import Paths
+from picking.micrographs.problems import UnreadableImage
+
+# The arguments that decide what is in scored/; all others only choose from it.
+DECIDING = ("checkpoint", "diameter_px", "picks")
+OLDER_LOWEST = 0.05  # Older versions kept no candidate below this score
+# What all micrographs make together
+OF_ALL = ("thresholds.csv", "summary.csv", "evaluation.json", "pr_curve.png")
 
 
 def begun_threshold(folder: Path, checksum: str) -> float | None:
@@ -40,7 +50,10 @@ def begun_threshold(folder: Path, checksum: str) -> float | None:
 
 
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
-    """Begin in an empty folder, or check that it was begun with the same; call while locked."""
+    """Begin in an empty folder, or go on in one that was begun alike; call while locked.
+
+    Where arguments differ that are not `DECIDING`, files that the former ones made are removed.
+    """
     manifest = folder / "manifest.json"
     # What a process left that was killed while it wrote its first file is no beginning
     no_beginning = {folder / ".lock", *folder.glob(".*.tmp")}
@@ -53,26 +66,55 @@ def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
         if not isinstance(began, dict):
             raise UserError(f"{manifest} is damaged: choose another folder")
         differing = differing_keys(began, arguments)
-        if differing:
+        deciding = [key for key in DECIDING if key in differing]
+        if deciding:
             raise UserError(
-                f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "
+                f"{folder} was begun with another {', '.join(deciding)}: resume with the same, or "
                 "choose another folder"
             )
+        if differing:
+            _remove_stale(folder, differing)
     remove_half_written(folder, *folder.glob("*/"))
     write_json(manifest, arguments)
 
 
-def not_done(folder: Path, micrographs: Paths) -> list[str]:
+def _remove_stale(folder: Path, differing: Sequence[str]) -> None:
+    """Remove what a command made that differs in these arguments, and say so.
+
+    Heatmaps stay: they hold at any threshold.
+    """
+    stale = [folder / name for name in OF_ALL]
+    for name, suffix in FORMATS.items():
+        stale += [folder / f"picks{suffix}", *(folder / name).glob(f"*{suffix}")]
+    if {"threshold", "evaluate", "overlay"} & {*differing}:
+        stale += (folder / "overlays").glob("*.png")
+    stale = [path for path in stale if path.is_file()]
+    for path in stale:
+        path.unlink()
+    for parent in {path.parent for path in stale} - {folder}:
+        if not any(parent.iterdir()):
+            parent.rmdir()
+    if stale:
+        print(
+            f"Removed {len(stale):,} files of another {', '.join(differing)}: what is asked for "
+            "now is made anew from scored/"
+        )
+
+
+def not_done(
+    folder: Path, micrographs: Paths, threshold: float = 1.0, with_heatmap: bool = False
+) -> list[str]:
     """Return the names of the micrographs that are still to be picked, and print how many are done.
 
-    A micrograph is picked again if its file changed since.
+    A micrograph is picked again if its file changed since, if a heatmap is wanted and lacking, or
+    if candidates down to the threshold were not kept.
     """
     left, replaced = [], []
     for name, path in micrographs.items():
         saved = scored(folder, name)
-        if not saved.exists():
+        if not saved.exists() or (with_heatmap and not heatmap(folder, name).exists()):
             left.append(name)
-        elif not _is_of(saved, path):
+        elif not _serves(saved, path, threshold):
             left.append(name)
             replaced.append(name)
     if len(left) < len(micrographs):
@@ -80,10 +122,32 @@ def not_done(folder: Path, micrographs: Paths) -> list[str]:
         print(f"{done} of {len(micrographs)} micrographs are done already")
     if replaced:
         print(
-            f"Picking again {len(replaced)} micrographs whose files have changed, or may have "
-            f"(e.g. {replaced[0]})"
+            f"Picking again {len(replaced)} micrographs whose files have changed, or may have, or "
+            f"whose candidates of an older version end above the threshold (e.g. {replaced[0]})"
         )
     return left
+
+
+def lacking(folder: Path, name: str, formats: Sequence[str]) -> list[str]:
+    """Return those of the formats in which there is no file of the micrograph called ``name``."""
+    return [each for each in formats if not file_of(folder, each, name).exists()]
+
+
+def remove_picks(folder: Path, name: str) -> None:
+    """Remove the files of picks and pictures of the micrograph called ``name``, but not scored/."""
+    written = [file_of(folder, each, name) for each in FORMATS]
+    for path in (*written, overlay(folder, name), heatmap(folder, name)):
+        path.unlink(missing_ok=True)
+
+
+def overlay(folder: Path, name: str) -> Path:
+    """Return where the picture of a micrograph with its picks is."""
+    return folder / "overlays" / f"{name}.png"
+
+
+def heatmap(folder: Path, name: str) -> Path:
+    """Return where the picture of a micrograph's scores is."""
+    return folder / "heatmaps" / f"{name}.png"
 
 
 def scored(folder: Path, name: str) -> Path:
@@ -93,8 +157,11 @@ def scored(folder: Path, name: str) -> Path:
 
 def identity(micrograph: Path) -> tuple[str, str, str]:
     """Return the size, the time and the checksum of a file; take them before it is picked."""
-    status = micrograph.stat()
-    return str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes())
+    try:
+        status, content = micrograph.stat(), micrograph.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"{micrograph} cannot be read ({error}): check the path") from error
+    return str(status.st_size), str(status.st_mtime_ns), sha256(content)
 
 
 def save_picks(folder: Path, picks: Picks, of_file: tuple[str, str, str]) -> None:
@@ -105,6 +172,7 @@ def save_picks(folder: Path, picks: Picks, of_file: tuple[str, str, str]) -> Non
         "scores": picks.scores,
         "diameters_px": picks.diameters_px,
         "of_file": np.array(of_file),
+        "lowest_score": np.array(0.0),
     }
     write_saved(scored(folder, picks.name), lambda file: np.savez(file, **arrays))
 
@@ -115,16 +183,21 @@ def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:
     return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
 
 
-def _is_of(path: Path, micrograph: Path) -> bool:
-    """Return whether saved picks are of this very file; of a copy with another time, too."""
-    saved = _read(path).get("of_file")
-    if saved is None:  # of an older version, which did not say
+def _serves(path: Path, micrograph: Path, threshold: float) -> bool:
+    """Return whether saved picks are of this very file, or a copy, and reach the threshold."""
+    saved = _read(path)
+    if "of_file" not in saved:  # of an older version, which did not say
         return False
-    n_bytes, time_ns, checksum = saved.tolist()
-    status = micrograph.stat()
-    if n_bytes != str(status.st_size):
+    if "lowest_score" not in saved and threshold < OLDER_LOWEST:
         return False
-    return time_ns == str(status.st_mtime_ns) or checksum == sha256(micrograph.read_bytes())
+    n_bytes, time_ns, checksum = saved["of_file"].tolist()
+    try:
+        status = micrograph.stat()
+        if n_bytes != str(status.st_size):
+            return False
+        return time_ns == str(status.st_mtime_ns) or checksum == sha256(micrograph.read_bytes())
+    except OSError:  # gone meanwhile: whoever picks it will say so
+        return False
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -140,14 +213,18 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return saved
 
 
-def write_summary(path: Path, picks: Sequence[Picks]) -> None:
-    """Write a CSV with a line for each micrograph: picks, median score, median diameter."""
+def write_summary(path: Path, picks: Sequence[Picks], left_out: Mapping[str, str]) -> None:
+    """Write a CSV with a line for each micrograph: picks, median score, median diameter.
+
+    left_out: names of those without picks -> why, in the last column.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px"])
+    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px", "left_out"])
     for one in picks:
         medians = ["", ""]
         if len(one.scores):
             medians = [f"{np.median(v):.4g}" for v in (one.scores, one.diameters_px)]
-        writer.writerow([one.name, len(one.scores), *medians])
+        writer.writerow([one.name, len(one.scores), *medians, ""])
+    writer.writerows([name, "", "", "", reason] for name, reason in left_out.items())
     write_atomically(path, text.getvalue())

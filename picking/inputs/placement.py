@@ -20,7 +20,8 @@ from picking.formats.picks import Picks
 from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
 from picking.inputs.readings import Reading, readings
-from picking.micrographs.reading import UnreadableImage, image_size, read_scaled
+from picking.micrographs.problems import UnreadableImage
+from picking.micrographs.reading import image_size, read_scaled
 
 CHECKED = 10  # micrographs that are looked at, and picks on each
 PICKS_CHECKED = 50

@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from picking.errors import UserError
+from picking.errors import InputWarning, UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
-from picking.micrographs.reading import write_mrc
+from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (
+    Dark,
     assert_found,
     call,
     classifier_content,
@@ -109,7 +110,9 @@ def test_pictures_are_made_when_asked_for(checkpoint, disks, tmp_path):
 
 def test_on_a_grey_micrograph_nothing_is_picked_and_every_file_is_written(checkpoint, tmp_path):
     (tmp_path / "grey").mkdir()
-    Image.new("L", (384, 320), 128).save(tmp_path / "grey" / "a.jpg")
+    grey = np.full((320, 384), 128, np.uint8)
+    grey[:, 200:] = 132  # of a single value it would be left out
+    Image.fromarray(grey).save(tmp_path / "grey" / "a.jpg")
     pick(
         checkpoint, tmp_path / "grey", tmp_path / "out", "--formats", "star", "box", "csv", "coco",
         "--overlay", "--heatmap", "--threshold", 0.9,
@@ -129,11 +132,11 @@ def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, mon
 
     pick_one, picked = picker.pick, []
 
-    def stopping(picker, path, diameter_px):
+    def stopping(picker, path, *args):
         if len(picked) == 2:
             raise KeyboardInterrupt
         picked.append(path.name)
-        return pick_one(picker, path, diameter_px)
+        return pick_one(picker, path, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(picker, "pick", stopping)
@@ -182,12 +185,103 @@ def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, disks, tmp_path):
     call(*arguments)
     before = files_of(tmp_path / "out")
     assert "--resume" in refused(*arguments)
-    assert "another threshold" in refused(*arguments, "--resume", "--threshold", 0.7)
-    other = refused(*arguments, "--resume", "--formats", "box", "--heatmap")
-    assert "another formats, heatmap" in other
+    other = refused(*arguments, "--resume", "--diameter", "21px", "--formats", "box")
+    assert "another diameter_px:" in other
     write_checkpoint(checkpoint, epoch=7)
     assert "another checkpoint" in refused(*arguments, "--resume")
     assert files_of(tmp_path / "out") == before
+
+
+@pytest.fixture
+def no_inference(monkeypatch):
+    """Have the network refuse to be asked, once this is called."""
+
+    def ask(*_):
+        raise AssertionError("no network is needed")
+
+    return lambda: monkeypatch.setattr("picking.detection.picker.pick", ask)
+
+
+def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothing_stale(
+    checkpoint, disks, tmp_path, no_inference
+):
+    truth, out = disks.folder / "truth.json", tmp_path / "out"
+    commands = [
+        ("--overlay",),
+        ("--overlay", "--evaluate", truth),
+        ("--overlay",),
+        ("--threshold", 0.95, "--overlay", "--formats", "star", "box"),
+        ("--one-file",),
+        ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", truth),
+        ("--formats", "box", "coco"),
+    ]
+    for n, flags in enumerate(commands):
+        pick(checkpoint, disks.folder, tmp_path / str(n), "--threshold", 0.4, *flags)
+    pick(checkpoint, disks.folder, out)
+    no_inference()
+    for n, flags in enumerate(commands):
+        printed = pick(checkpoint, disks.folder, out, "--threshold", 0.4, *flags, "--resume")
+        assert "3 of 3 micrographs are done already" in printed and "Removed" in printed
+        assert files_of(out) == files_of(tmp_path / str(n)), flags
+        folders, wanted = (
+            {path.name for path in folder.iterdir() if path.is_dir()}
+            for folder in (out, tmp_path / str(n))
+        )
+        assert folders == wanted
+
+
+def test_a_heatmap_that_is_lacking_is_made_and_one_that_is_there_is_kept(
+    checkpoint, disks, tmp_path, no_inference
+):
+    pick(checkpoint, disks.folder, tmp_path / "anew", "--heatmap")
+    pick(checkpoint, disks.folder, tmp_path / "out")
+    pick(checkpoint, disks.folder, tmp_path / "out", "--resume", "--heatmap")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "anew")
+    no_inference()
+    pick(checkpoint, disks.folder, tmp_path / "out", "--resume", "--threshold", 0.9)
+    assert len(list((tmp_path / "out/heatmaps").iterdir())) == 3
+
+
+def test_a_file_that_is_gone_is_written_again(checkpoint, disks, tmp_path, no_inference):
+    pick(checkpoint, disks.folder, tmp_path / "out", "--overlay")
+    before = files_of(tmp_path / "out")
+    (tmp_path / "out/star/b.star").unlink()
+    (tmp_path / "out/overlays/c.jpg.png").unlink()
+    no_inference()
+    pick(checkpoint, disks.folder, tmp_path / "out", "--overlay", "--resume")
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_folder_of_an_older_version_is_gone_on_with(checkpoint, disks, tmp_path, no_inference):
+    out = tmp_path / "out"
+    pick(checkpoint, disks.folder, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["evaluate"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    no_inference()
+    printed = pick(checkpoint, disks.folder, out, "--resume")
+    assert "3 of 3" in printed and "Removed" not in printed
+    pick(checkpoint, disks.folder, out, "--resume", "--formats", "csv")
+    assert (out / "csv/a.csv").exists() and not (out / "star").exists()
+
+
+def test_candidates_of_an_older_version_are_made_again_for_a_threshold_that_they_do_not_reach(
+    checkpoint, disks, tmp_path
+):
+    out = tmp_path / "out"
+    pick(checkpoint, disks.folder, out)
+    before = files_of(out)
+    for path in (out / "scored").iterdir():
+        arrays = dict(np.load(path))
+        del arrays["lowest_score"]
+        kept = arrays["scores"] >= 0.05
+        arrays |= {name: arrays[name][kept] for name in ("centres_px", "scores", "diameters_px")}
+        np.savez(path, **arrays)
+    assert "3 of 3" in pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.3)
+    printed = pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.02)
+    assert "Picking again 3" in printed
+    pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.4)
+    assert files_of(out) == before
 
 
 def test_a_run_that_was_killed_amid_its_first_file_can_be_gone_on_with(checkpoint, disks, tmp_path):
@@ -330,3 +424,64 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     scores = [np.load(path)["scores"] for path in (tmp_path / "out/scored").iterdir()]
     best = np.sort(np.concatenate(scores))[::-1]
     assert best[n_picks - 1] == kept["threshold"] > best[n_picks]
+
+
+def test_an_expected_number_is_found_where_all_scores_are_faint(
+    checkpoint, disks, tmp_path, monkeypatch
+):
+    sure = Dark.forward
+    monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 16)
+    arguments = flags_for(checkpoint, disks.folder)
+    call(*arguments, "--expected-particles", 12)
+    assert kept_in(checkpoint)["threshold"] < 0.05
+    call(*arguments, "--output", tmp_path / "out")
+    assert_found(read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes), disks.centres)
+
+
+# What the files hold besides
+
+
+def test_true_particles_of_the_category_count_and_each_once(disks, tmp_path):
+    content = json.loads((disks.folder / "truth.json").read_text())
+    n, others = len(content["annotations"]), [dict(one) for one in content["annotations"]]
+    content["categories"] = [{"id": 1, "name": "particle"}, {"id": 2, "name": "ice"}]
+    for one in others:
+        one.update(category_id=2, bbox=[one["bbox"][0] - 9, *one["bbox"][1:]])
+    content["annotations"] += [dict(one) for one in content["annotations"]] + others
+    for number, one in enumerate(content["annotations"]):
+        one["id"] = number
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    picks = disks.folder / "truth.json"
+    with pytest.warns(InputWarning) as said:
+        printed = call("--evaluate", tmp_path / "truth.json", "--picks", picks)
+    assert "f1         1.000" in printed
+    lines = [str(line.message) for line in said]
+    assert any(f"{n} boxes of 'ice' are left out" in line for line in lines)
+    assert any(f"{n} of {2 * n} particles are listed twice" in line for line in lines)
+
+
+def test_picks_that_are_listed_twice_are_said_and_stay_false(disks, tmp_path):
+    content = json.loads((disks.folder / "truth.json").read_text())
+    n = len(content["annotations"])
+    content["annotations"] *= 2
+    (tmp_path / "picks.json").write_text(json.dumps(content))
+    flags = ("--evaluate", disks.folder / "truth.json", "--picks", tmp_path / "picks.json")
+    with pytest.warns(InputWarning, match=f"{n} of {2 * n} .*false picks"):
+        assert "precision  0.500" in call(*flags)
+    assert "--category ice chooses in COCO" in refused(
+        "--evaluate", "truth.star", "--picks", "picks.box", "--category", "ice"
+    )
+
+
+def test_all_blocks_of_a_star_file_are_scored(disks, tmp_path):
+    head = "loop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+    text = ""
+    for name, centres in disks.centres.items():
+        rows = [f"{name} {x} {320 - y}" for y, x in centres.tolist()]
+        text += f"data_\n\n{head}" + "\n".join(rows) + "\n\n"
+    (tmp_path / "picks.star").write_text(text)
+    printed = call(
+        "--evaluate", disks.folder / "truth.json", "--picks", tmp_path / "picks.star",
+        "--micrographs", disks.folder / "*.jpg", "--diameter", "20px",
+    )  # fmt: skip
+    assert "f1         1.000" in printed and f"{len(disks.centres)} micrographs" in printed
