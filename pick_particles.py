@@ -247,7 +247,7 @@ def pick_micrographs(
         overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths, args.heatmap)
+        left = output.not_done(args.output, paths, threshold, args.heatmap)
         noted: dict[str, Notes] = {}
         for n, name in enumerate(left, 1):
             started, noted[name] = time.monotonic(), {}
