@@ -41,8 +41,8 @@ from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coco import CATEGORY
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.names import require_writable
-from picking.formats.picks import Picks, select
+from picking.formats.names import few, require_writable
+from picking.formats.picks import Picks, select, tell_of_false_duplicates
 from picking.inputs.diameters import as_number, diameter_in_px
 from picking.inputs.paths import Paths, find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
@@ -351,6 +351,7 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
         files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
     )
     check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
+    tell_of_false_duplicates(picks, few(map(str, files)), args.asked_px)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:

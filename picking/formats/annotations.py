@@ -10,15 +10,17 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from picking.errors import UserError
+from picking.errors import UserError, warn
 from picking.files import sha256
 from picking.formats.coco import Coco, read_coco
 from picking.formats.cryoppp_csv import read_csv_of_one
+from picking.formats.names import few
 from picking.formats.picks import Micrograph, merge_duplicates, tell_of_zero_area
 from picking.micrographs.reading import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"
+MOVIES = (".mrcs", ".eer")
 # Above these fractions the data set is broken or mistaken for another one; below, it is counted.
 MAX_FRACTION_MISSING = 0.1
 MAX_FRACTION_UNANNOTATED = 0.5
@@ -159,6 +161,7 @@ def _images_in(folder: Path) -> dict[str, Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     ]
+    _tell_of_no_images(folder)
     paths.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()))
     by_name: dict[str, Path] = {}
     for path in paths:
@@ -166,6 +169,33 @@ def _images_in(folder: Path) -> dict[str, Path]:
     stems = Counter(path.stem for path in by_name.values())
     alone = {path.stem: path for path in by_name.values() if stems[path.stem] == 1}
     return {**alone, **by_name}
+
+
+def _tell_of_no_images(folder: Path) -> None:
+    """Say which links to images lead nowhere, and which files are movies."""
+    left_out = [
+        path.name
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in MOVIES
+        or (path.suffix.lower() in SUFFIXES and not path.exists() and path.is_symlink())
+    ]
+    if left_out:
+        warn(
+            f"{folder}: {len(left_out):,} files are movies or links to nothing (e.g. "
+            f"{few(left_out)}) and are left out: give averaged micrographs, mend the links"
+        )
+
+
+def _tell_of_no_csvs(data_root: Path, csv_folder: Path) -> None:
+    """Say which CSVs are named after no image of any split."""
+    images = {path.stem for split in SPLITS for path in (data_root / split).rglob("*")}
+    paths = sorted(csv_folder.glob("*.csv"))
+    unused = [path.name for path in paths if path.stem not in images]
+    if unused:
+        warn(
+            f"{csv_folder}: {len(unused):,} of {len(paths):,} CSV files are named after no image "
+            f"(e.g. {few(unused)}) and are left out: check their names"
+        )
 
 
 def _read_source(
@@ -201,6 +231,7 @@ def _read_source(
         raise UserError(
             f"--category {category}: the CSVs in {csv_folder} know no categories: leave it out"
         )
+    _tell_of_no_csvs(data_root, csv_folder)
     listed = []
     for path, image in images.items():
         picks = dataclasses.replace(read_csv_of_one(path), name=image.name)

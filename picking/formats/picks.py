@@ -149,12 +149,27 @@ def merge_duplicates(
 
     diameter_px: of those of which the file says none; None: only the same place is a duplicate.
     """
-    merged, examples, n = [], [], 0
+    first = _tell_of_duplicates(picks, source, diameter_px, "each counts once")
+    return [select(one, rows) for one, rows in zip(picks, first, strict=True)]
+
+
+def tell_of_false_duplicates(
+    picks: Sequence[Picks], source: str, diameter_px: float | None
+) -> None:
+    """Say how many picks are listed twice; they are kept, as a picker answers for both."""
+    _tell_of_duplicates(picks, source, diameter_px, "the second is a false pick")
+
+
+def _tell_of_duplicates(
+    picks: Sequence[Picks], source: str, diameter_px: float | None, what_follows: str
+) -> list[np.ndarray]:
+    """Return which particles have no earlier one within a tenth of a diameter, bool (n,) each."""
+    first, examples, n = [], [], 0
     for one in picks:
         known = np.isfinite(one.diameters_px)
         reach_px = MERGED_WITHIN * np.where(known, one.diameters_px, diameter_px or 0.0)
         keep = _first_of_each(one.centres_px, reach_px)
-        merged.append(select(one, keep))
+        first.append(keep)
         if not keep.all():
             y, x = one.centres_px[~keep][0]
             examples.append(f"x {x:.0f}, y {y:.0f} on {one.name}")
@@ -163,9 +178,9 @@ def merge_duplicates(
         n_all = sum(len(one.centres_px) for one in picks)
         warn(
             f"{source}: {n:,} of {n_all:,} particles are listed twice, within a tenth of a "
-            f"diameter (e.g. {'; '.join(examples[:3])}): each counts once"
+            f"diameter (e.g. {'; '.join(examples[:3])}): {what_follows}"
         )
-    return merged
+    return first
 
 
 def _first_of_each(centres_px: np.ndarray, reach_px: np.ndarray) -> np.ndarray:
