@@ -39,10 +39,10 @@ from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
-from picking.formats.coco import CATEGORY
+from picking.formats.coco import CATEGORY, may_be_coco
 from picking.formats.coordinates import FORMATS, read_picks, write_picks
 from picking.formats.names import few, require_writable
-from picking.formats.picks import Picks, select, tell_of_false_duplicates
+from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.diameters import as_number, diameter_in_px
 from picking.inputs.paths import Paths, find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
@@ -112,6 +112,7 @@ def parse_args() -> argparse.Namespace:
     """Return the checked command line; margin_px is None for auto, asked_px without --diameter."""
     args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
+    truth = (args.evaluate or []) + (args.choose_threshold or [])
     for valid, message in (
         (
             args.picks or (args.checkpoint and args.micrographs),
@@ -140,6 +141,10 @@ def parse_args() -> argparse.Namespace:
         (
             threshold == "auto" or 0 <= as_number(threshold, -1) <= 1,
             f"--threshold is '{threshold}': give a number from 0 to 1, or auto",
+        ),
+        (
+            args.category is None or may_be_coco(truth + (args.picks or [])),
+            f"--category {args.category} chooses in COCO JSON, and no such file is given",
         ),
         (
             margin == "auto" or margin.isdecimal(),
@@ -242,7 +247,7 @@ def pick_micrographs(
         overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths, args.heatmap)
+        left = output.not_done(args.output, paths, threshold, args.heatmap)
         noted: dict[str, Notes] = {}
         for n, name in enumerate(left, 1):
             started, noted[name] = time.monotonic(), {}
@@ -350,8 +355,9 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     picks = read_picks(
         files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
     )
+    so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
+    merge_duplicates(picks, few(map(str, files)), args.asked_px, so)
     check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
-    tell_of_false_duplicates(picks, few(map(str, files)), args.asked_px)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:

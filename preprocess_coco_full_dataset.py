@@ -179,6 +179,7 @@ def read_annotations(args: argparse.Namespace) -> Splits:
         check_expected(args.expected_particles, splits)
         return splits
     names = annotations.find_splits(args.data_root, args.splits)
+    annotations.say_csvs_without_image(args.data_root, names, args.allow_partial)
     splits = {
         name: annotations.read_split(args.data_root, name, args.category, args.allow_partial)
         for name in names

@@ -29,7 +29,7 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_one_line(message))
+        super().__init__(one_line(message))
 
 
 class LeftOut(UserError):
@@ -45,7 +45,7 @@ def warn(message: str) -> None:
 
     `run_script` prints it on stderr as one line, ``warning: ...``; tests catch it as a warning.
     """
-    warnings.warn(InputWarning(_one_line(message)), stacklevel=2)
+    warnings.warn(InputWarning(one_line(message)), stacklevel=2)
 
 
 def leave_out(n_left_out: int, n_all: int, message: str, allow_partial: bool) -> None:
@@ -59,7 +59,8 @@ def leave_out(n_left_out: int, n_all: int, message: str, allow_partial: bool) ->
         warn(message)
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
+    """Return a message with what cannot be printed escaped, and of an endless one its ends."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
     if len(line) > LONGEST_MESSAGE:
         line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 3 :]}"
@@ -152,6 +153,8 @@ def sentence_of(error: BaseException) -> str | None:
         return f"the disk is full at {where}: free some space and run again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"no permission to use {where}: choose a folder you may write to"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where} is longer than names of files may be there: choose a shorter one"
     if error.errno == errno.EFBIG:
         limit = "the largest file allowed there (see ulimit -f)"
         return f"{where} is too large for {limit}: raise it or choose another folder"

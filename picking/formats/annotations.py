@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from picking.errors import UserError, warn
+from picking.errors import UserError, leave_out, warn
 from picking.files import sha256
 from picking.formats.coco import Coco, read_coco
 from picking.formats.cryoppp_csv import read_csv_of_one
@@ -20,10 +20,9 @@ from picking.micrographs.reading import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"
+CSV_FOLDER = "particle_coordinates"
 MOVIES = (".mrcs", ".eer")
-# Above these fractions the data set is broken or mistaken for another one; below, it is counted.
-MAX_FRACTION_MISSING = 0.1
-MAX_FRACTION_UNANNOTATED = 0.5
+MAX_FRACTION_UNANNOTATED = 0.5  # of the images; above, they are mistaken for others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +73,9 @@ def read_split(
 
     category: of COCO's boxes; None: see `read_coco`. Particles that are listed twice count once.
 
-    Raises `UserError` for anything malformed, when nothing is annotated, when more than half of
-    the images are not annotated and, unless ``allow_partial``, when more than a tenth of the
-    annotations have no area or no image, or of the annotated images are missing.
+    Raises `UserError` for anything malformed, when nothing is annotated and, unless
+    ``allow_partial``, when more than a tenth of the annotations have no area or no image or of the
+    annotated images are missing, and when more than half of the images are not annotated.
     """
     folder = data_root / split
     by_name = _images_in(folder)
@@ -107,20 +106,21 @@ def read_split(
     images = {path.with_suffix("") for path in by_name.values()}
     unannotated = sorted(images - {m.path.with_suffix("") for m in members})
 
-    too_many = len(missing) > MAX_FRACTION_MISSING * len(annotated) and not allow_partial
-    if not members or too_many:
-        there = [path.name for path in by_name.values()]
-        detail = f"missing: {', '.join(missing[:3])}" if missing else "no particle is listed"
-        raise UserError(
-            f"{source}: {len(members)} of {len(annotated)} annotated images of split '{split}' are "
-            f"in {folder} ({detail}; there are: {', '.join(there[:3])}): "
-            "check that annotation and images belong together"
-        )
-    if len(unannotated) > MAX_FRACTION_UNANNOTATED * len(images):
+    there = [path.name for path in by_name.values()]
+    detail = f"missing: {', '.join(missing[:3])}" if missing else "no particle is listed"
+    count = (
+        f"{source}: {len(members)} of {len(annotated)} annotated images of split '{split}' are "
+        f"in {folder} ({detail}; there are: {', '.join(there[:3])}): "
+        "check that annotation and images belong together"
+    )
+    if not members:
+        raise UserError(count)
+    leave_out(len(missing), len(annotated), count, allow_partial)
+    if len(unannotated) > MAX_FRACTION_UNANNOTATED * len(images) and not allow_partial:
         raise UserError(
             f"{source}: {len(unannotated)} of {len(images)} images in {folder} have no annotation "
             f"(e.g. {', '.join(path.name for path in unannotated[:3])}): check that annotation "
-            "and images belong together, or take the others out of the folder"
+            "and images belong together, or go on without the others with --allow-partial"
         )
     names = {m.path: m.name for m in members}
     for m in members:
@@ -146,6 +146,31 @@ def read_split(
         n_annotations_of_others=coco.n_others,
         category=coco.category,
     )
+
+
+def say_csvs_without_image(data_root: Path, splits: Iterable[str], allow_partial: bool) -> None:
+    """Say how many CSVs of a data set are of no image in train/, val/ or test/.
+
+    Nothing is said where all ``splits`` that were read have their COCO JSON, since then no CSV is
+    used. Raises `UserError` when they are more than a tenth, unless ``allow_partial``.
+    """
+    folder = data_root / CSV_FOLDER
+    if not folder.is_dir() or all(_json_of(data_root, split).is_file() for split in splits):
+        return
+    stems = {path.stem for split in SPLITS for path in _images_in(data_root / split).values()}
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
+    others = [path.name for path in files if path.suffix != ".csv" or path.stem not in stems]
+    leave_out(
+        len(others),
+        len(files),
+        f"{len(others):,} of {len(files):,} CSVs in {folder} are of no image in "
+        f"{', '.join(SPLITS)} (e.g. {', '.join(others[:3])}): each is <image's name>.csv",
+        allow_partial,
+    )
+
+
+def _json_of(data_root: Path, split: str) -> Path:
+    return data_root / "annotations" / f"instances_{split}.json"
 
 
 def _images_in(folder: Path) -> dict[str, Path]:
@@ -177,24 +202,12 @@ def _tell_of_no_images(folder: Path) -> None:
         path.name
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in MOVIES
-        or (path.suffix.lower() in SUFFIXES and not path.exists() and path.is_symlink())
+        or (path.suffix.lower() in SUFFIXES and path.is_symlink() and not path.exists())
     ]
     if left_out:
         warn(
             f"{folder}: {len(left_out):,} files are movies or links to nothing (e.g. "
             f"{few(left_out)}) and are left out: give averaged micrographs, mend the links"
-        )
-
-
-def _tell_of_no_csvs(data_root: Path, csv_folder: Path) -> None:
-    """Say which CSVs are named after no image of any split."""
-    images = {path.stem for split in SPLITS for path in (data_root / split).rglob("*")}
-    paths = sorted(csv_folder.glob("*.csv"))
-    unused = [path.name for path in paths if path.stem not in images]
-    if unused:
-        warn(
-            f"{csv_folder}: {len(unused):,} of {len(paths):,} CSV files are named after no image "
-            f"(e.g. {few(unused)}) and are left out: check their names"
         )
 
 
@@ -206,7 +219,7 @@ def _read_source(
     allow_partial: bool,
 ) -> tuple[str, str, list[Micrograph], Coco]:
     """Return what was read, its hash, the micrographs it lists, and what COCO says besides."""
-    json_path = data_root / "annotations" / f"instances_{split}.json"
+    json_path = _json_of(data_root, split)
     if json_path.is_file():
         coco = read_coco(json_path, category, allow_partial)
         for picks in coco.records:
@@ -214,7 +227,7 @@ def _read_source(
         folder = data_root / split
         listed = [Micrograph(**vars(picks), path=folder / picks.name) for picks in coco.records]
         return str(json_path), sha256(json_path.read_bytes()), listed, coco
-    csv_folder = data_root / "particle_coordinates"
+    csv_folder = data_root / CSV_FOLDER
     images: dict[Path, Path] = {}
     for image in sorted(set(by_name.values())):
         path = csv_folder / f"{image.stem}.csv"
@@ -231,7 +244,6 @@ def _read_source(
         raise UserError(
             f"--category {category}: the CSVs in {csv_folder} know no categories: leave it out"
         )
-    _tell_of_no_csvs(data_root, csv_folder)
     listed = []
     for path, image in images.items():
         picks = dataclasses.replace(read_csv_of_one(path), name=image.name)

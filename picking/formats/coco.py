@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -96,6 +96,11 @@ def read_coco(path: Path, category: str | None = None, allow_partial: bool = Fal
         allow_partial,
     )
     return Coco(records, len(orphans), len(listed) - len(annotations), taken, unannotated)
+
+
+def may_be_coco(patterns: Iterable[str]) -> bool:
+    """Return whether a COCO JSON may be among the files of a command line, by their names."""
+    return any(name.lower().endswith(".json") or Path(name).is_dir() for name in patterns)
 
 
 def require_one_category(taken: Mapping[str, str | None]) -> None:
@@ -211,6 +216,12 @@ def _require_widths(annotations: list[dict], images: dict[Any, dict], path: Path
         raise UserError(
             f"{path}: {beyond.sum():,} of {len(boxes):,} boxes leave their image: 'bbox' must be "
             "[x, y, width, height], and these seem to be two corners, [x1, y1, x2, y2]"
+        )
+    larger = (width > size_px[0]) | (height > size_px[1])
+    if larger.any():
+        raise UserError(
+            f"{path}: {larger.sum():,} of {len(boxes):,} boxes are larger than their image, such "
+            f"as {boxes[int(larger.argmax())][:4]}: 'bbox' must be [x, y, width, height] in px"
         )
 
 

@@ -5,12 +5,12 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
-from picking.errors import UserError, leave_out, warn
+from picking.errors import UserError, leave_out, one_line, warn
 from picking.micrographs.reading import SUFFIXES
 
 # What cryoSPARC puts before a name, RELION before that of a stack; what they put behind.
 UID = re.compile(r"^\d+[_@]")
-TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?)?$")
+TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?|_particles)?$")
 LABELS, PICKS, TRUTH = "labels", "picks", "true particles"  # what coordinates are, in messages
 LONGEST_NAME = 255 - len(".npz")  # bytes, of what we put a suffix behind
 
@@ -24,6 +24,11 @@ def stem(name: str) -> str:
 def core(name: str) -> str:
     """Return `stem` without what programs put behind."""
     return TAIL.sub("", stem(name))
+
+
+def in_picture(name: str) -> str:
+    """Return a name as fonts can draw it: Latin letters as they are, what else there is escaped."""
+    return one_line(name).encode("latin-1", "backslashreplace").decode("latin-1")
 
 
 def few(names: Iterable[str]) -> str:

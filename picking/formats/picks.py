@@ -124,7 +124,7 @@ def tell_of_zero_area(picks: Sequence[Picks], source: str, allow_partial: bool) 
     n = sum(one.n_zero_area for one in without)
     n_all = n + sum(len(one.centres_px) for one in picks)
     examples = ", ".join(one.name for one in without[:3])
-    message = f"{source}: {n:,} of {n_all:,} boxes are 0 px wide or high (e.g. on {examples}) and "
+    message = f"{source}: {n:,} of {n_all:,} boxes or diameters are 0 px (e.g. on {examples}) and "
     leave_out(n, n_all, f"{message}are left out", allow_partial)
 
 
@@ -143,33 +143,22 @@ def tell_of_outside(picks: Sequence[Picks], source: str) -> None:
 
 
 def merge_duplicates(
-    picks: Sequence[SomePicks], source: str, diameter_px: float | None = None
+    picks: Sequence[SomePicks],
+    source: str,
+    diameter_px: float | None = None,
+    so: str = "each counts once",
 ) -> list[SomePicks]:
-    """Leave out particles that are listed before within a tenth of a diameter; say how many.
+    """Return the picks without those that are listed before within a tenth of a diameter.
 
-    diameter_px: of those of which the file says none; None: only the same place is a duplicate.
+    How many there are is said, and what follows, ``so``. diameter_px: of those of which the file
+    says none; None: only the same place is a duplicate.
     """
-    first = _tell_of_duplicates(picks, source, diameter_px, "each counts once")
-    return [select(one, rows) for one, rows in zip(picks, first, strict=True)]
-
-
-def tell_of_false_duplicates(
-    picks: Sequence[Picks], source: str, diameter_px: float | None
-) -> None:
-    """Say how many picks are listed twice; they are kept, as a picker answers for both."""
-    _tell_of_duplicates(picks, source, diameter_px, "the second is a false pick")
-
-
-def _tell_of_duplicates(
-    picks: Sequence[Picks], source: str, diameter_px: float | None, what_follows: str
-) -> list[np.ndarray]:
-    """Return which particles have no earlier one within a tenth of a diameter, bool (n,) each."""
-    first, examples, n = [], [], 0
+    merged, examples, n = [], [], 0
     for one in picks:
         known = np.isfinite(one.diameters_px)
         reach_px = MERGED_WITHIN * np.where(known, one.diameters_px, diameter_px or 0.0)
         keep = _first_of_each(one.centres_px, reach_px)
-        first.append(keep)
+        merged.append(select(one, keep))
         if not keep.all():
             y, x = one.centres_px[~keep][0]
             examples.append(f"x {x:.0f}, y {y:.0f} on {one.name}")
@@ -178,9 +167,9 @@ def _tell_of_duplicates(
         n_all = sum(len(one.centres_px) for one in picks)
         warn(
             f"{source}: {n:,} of {n_all:,} particles are listed twice, within a tenth of a "
-            f"diameter (e.g. {'; '.join(examples[:3])}): {what_follows}"
+            f"diameter (e.g. {'; '.join(examples[:3])}): {so}"
         )
-    return first
+    return merged
 
 
 def _first_of_each(centres_px: np.ndarray, reach_px: np.ndarray) -> np.ndarray:

@@ -78,7 +78,6 @@ def print_plans(settings: Settings, split: Split, plans: list[Any], skipped: lis
         print(f"  Dropped annotations (no area or centre outside the image): {n_dropped:,}")
     for n, what in (
         (split.n_images_unannotated, "images without annotation, left out"),
-        (split.n_images_missing, "annotated images that are not there, left out"),
         (split.n_annotations_orphaned, "annotations of unknown images, left out"),
         (split.n_annotations_of_others, "annotations of other categories, left out"),
         (len(skipped), "images that cannot be read, left out"),

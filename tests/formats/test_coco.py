@@ -4,15 +4,16 @@ import pytest
 
 from picking.errors import InputWarning, UserError
 from picking.formats.coco import read_coco
-from tests.fixtures.data_sets import boxes, coco
+from picking.formats.picks import tell_of_zero_area
+from tests.fixtures.data_sets import SIZE_PX, boxes, coco
 
 CENTRES = [(40.0, 50.0), (100.0, 200.0), (250.5, 300.25)]
 
 
-def read(tmp_path, content):
+def read(tmp_path, content, *args):
     path = tmp_path / "a.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    return read_coco(path)
+    return read_coco(path, *args)
 
 
 def test_iscrowd_and_area_are_not_looked_at_and_boxes_without_area_are_counted(tmp_path):
@@ -97,3 +98,94 @@ def test_malformed_json_is_named_with_the_place(tmp_path, change, words):
 def test_a_file_that_is_no_coco_json_is_refused(tmp_path, text):
     with pytest.raises(UserError, match=r"a\.json"):
         read(tmp_path, text)
+
+
+# Categories
+
+
+def of_categories(**n_boxes):
+    """COCO of one image: so many boxes of each category; ids from 1 in this order."""
+    names = list(n_boxes)
+    centres = [(20.0 * n, 30.0) for n in range(sum(n_boxes.values()))]
+    content = coco({"a.jpg": boxes(centres)})
+    content["categories"] = [{"id": n, "name": name} for n, name in enumerate(names, start=1)]
+    ids = [n for n, name in enumerate(names, start=1) for _ in range(n_boxes[name])]
+    for box, key in zip(content["annotations"], ids, strict=True):
+        box["category_id"] = key
+    return content
+
+
+def taken(tmp_path, content, *args):
+    """How many boxes are read, and the category."""
+    found = read(tmp_path, content, *args)
+    return sum(len(record.centres_px) for record in found.records), found.category
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_category_in_use_is_taken_whatever_it_is_called(tmp_path):
+    assert taken(tmp_path, of_categories(ice=3, particle=0)) == (3, "ice")
+    content = of_categories(protein=3)
+    content["categories"] = "none"
+    assert taken(tmp_path, content) == (3, None)
+    content = of_categories(protein=3, nobody=1)  # the box that says that nobody looked
+    content["annotations"][3]["bbox"] = [0, 0, 0, 0]
+    with pytest.raises(UserError, match="1 of 4 boxes"):
+        tell_of_zero_area(read(tmp_path, content).records, "a.json", False)
+    assert taken(tmp_path, content) == (3, "protein")
+
+
+@pytest.mark.parametrize("name", ["particle", "Particles", " PARTICLE "])
+def test_of_several_the_particles_are_taken_and_the_others_said_in_one_line(tmp_path, name):
+    content = of_categories(**{"ice contamination": 15, "carbon": 1, name: 20})
+    content["annotations"][0]["bbox"] = None  # an outline alone, which nobody asks for
+    with pytest.warns(InputWarning) as said:
+        assert taken(tmp_path, content) == (20, name)
+    (line,) = said
+    assert "15 boxes of 'ice contamination', 1 boxes of 'carbon'" in str(line.message)
+
+
+def test_several_of_which_none_is_called_particle_are_refused_until_one_is_named(tmp_path):
+    content = of_categories(top=3, side=5, ice=0)
+    with pytest.raises(UserError, match=r"a\.json: .*'top' \(3\), 'side' \(5\): .*--category"):
+        read(tmp_path, content)
+    with pytest.warns(InputWarning, match="5 boxes of 'side' are left out"):
+        assert taken(tmp_path, content, "Top") == (3, "top")
+    with pytest.raises(UserError, match=r"--category edge .*none|'top' .*--category edge"):
+        read(tmp_path, content, "edge")
+    with pytest.raises(UserError, match=r"'particle' .*'particles'.*--category"):
+        read(tmp_path, of_categories(particle=3, particles=2))
+
+
+def test_a_category_that_is_not_defined_is_one_more(tmp_path):
+    content = of_categories(particle=3, ice=2)
+    del content["categories"][1]
+    with pytest.warns(InputWarning, match="2 boxes of 'id 2'"):
+        assert taken(tmp_path, content) == (3, "particle")
+    with pytest.warns(InputWarning, match="3 boxes of 'particle'"):
+        assert taken(tmp_path, content, "id 2") == (2, "id 2")
+    del content["annotations"][0]["category_id"]
+    with pytest.warns(InputWarning, match="1 boxes of 'none'"):
+        assert taken(tmp_path, content) == (2, "particle")
+
+
+# Boxes
+
+
+def test_pairs_of_corners_are_refused_as_such(tmp_path):
+    corners = [[x, y, x + 20, y + 20] for y, x in [*CENTRES, (5, 6), (300, 20), (20, 300)]]
+    with pytest.raises(UserError, match=r"a\.json: .* boxes leave their image.*\[x1, y1, x2, y2\]"):
+        read(tmp_path, coco({"a.jpg": corners}))
+
+
+def test_boxes_that_are_larger_than_their_image_are_refused(tmp_path):
+    large = [[1, 2, SIZE_PX[1] + 1, 30], *boxes(CENTRES)]
+    with pytest.raises(
+        UserError, match=r"a\.json: 1 of 4 boxes are larger .*\[1\.0, 2\.0, 385\.0, 30\.0\]"
+    ):
+        read(tmp_path, coco({"a.jpg": large}))
+
+
+@pytest.mark.filterwarnings("error")
+def test_boxes_near_the_first_corner_are_no_pairs_of_corners(tmp_path):
+    near = [[2, 3, 20, 20], [1, 1, 20, 20], [-4, 5, 20, 20], [0, 0, 20, 20], [9, 9, 20, 20]]
+    assert taken(tmp_path, coco({"a.jpg": near}))[0] == 5

@@ -8,7 +8,7 @@ from picking.errors import InputWarning, UserError
 from picking.formats.coordinates import FORMATS, match_names, read_picks, write_picks
 from picking.formats.names import LABELS, PICKS, TRUTH
 from picking.formats.picks import Picks, select
-from tests.fixtures.data_sets import write_coco
+from tests.fixtures.data_sets import coco, write_coco
 
 SIZES = {"a.1.jpg": (100, 200), "b.jpg": (240, 160), "c.jpg": (50, 60)}
 PRECISION_PX = {"star": 1e-6, "cbox": 2e-6, "box": 2e-3, "csv": 6e-4, "coco": 2e-4}
@@ -297,3 +297,70 @@ def test_names_in_files_of_picks_lead_to_no_file(tmp_path):
     with pytest.warns(InputWarning, match="1 of 2 picks are of 1 micrographs.*/etc/passwd"):
         found = read_picks([tmp_path / "picks.star"], {"a.jpg": (100, 100)}, only_known=True)
     assert [picks.name for picks in found] == ["a.jpg"]
+
+
+# What is left out is said once
+
+
+ZERO = {
+    "box": ("b.box", "40 20 8 8\n", "40 20 0 8\n"),
+    "cbox": ("b.cbox", "40 20 8 8 0.5\n", "40 20 8 0 0.5\n"),
+    "csv": ("b.csv", "X-Coordinate,Y-Coordinate,Diameter\n44,24,8\n", "44,24,0\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "first", "zero"), ZERO.values())
+def test_boxes_without_area_are_said_and_refused_above_a_tenth(tmp_path, name, first, zero):
+    row = first.splitlines(keepends=True)[-1]
+    path = write(tmp_path / name, first + 9 * row + zero)
+    with pytest.warns(InputWarning, match=rf"{name}: 1 of 11 boxes .*on b") as said:
+        (picks,) = read_picks([path], SIZES)
+    assert len(picks.scores) == 10 and len(said) == 1
+    write(path, first + zero)
+    with pytest.raises(UserError, match=rf"{name}: 1 of 2 boxes .*--allow-partial"):
+        read_picks([path], SIZES)
+    with pytest.warns(InputWarning, match="1 of 2 boxes"):
+        (picks,) = read_picks([path], SIZES, allow_partial=True)
+    assert len(picks.scores) == 1
+
+
+def test_boxes_without_area_are_counted_over_all_files(tmp_path):
+    paths = [write(tmp_path / f"{stem}.box", "40 20 8 8\n" * 9) for stem in ("a.1", "b", "c")]
+    paths[1].write_text("40 20 8 8\n" * 9 + "1 1 0 0\n1 2 0 0\n")
+    with pytest.warns(InputWarning, match=r"2 of 29 boxes .*on b\)") as said:
+        read_picks(paths, SIZES)
+    assert len(said) == 1
+
+
+def test_centres_outside_are_counted_over_all_files(tmp_path):
+    paths = [write(tmp_path / f"{stem}.box", "20 20 8 8\n" * 9) for stem in ("a.1", "b", "c")]
+    for path in paths[:2]:
+        path.write_text(path.read_text() + "900 20 8 8\n")
+    with pytest.warns(InputWarning, match=r"2 of 29 centres .*on a\.1\.jpg, b\.jpg") as said:
+        found = read_picks(paths, SIZES)
+    assert len(said) == 1 and [len(p.scores) for p in found] == [10, 10, 9]
+
+
+def test_boxes_of_unknown_images_are_said_for_picks_and_truth(tmp_path):
+    content = coco({"b.jpg": [[1, 2, 3, 4]] * 20}, (240, 160))
+    content["annotations"][0]["image_id"] = 7
+    path = write(tmp_path / "p.json", json.dumps(content))
+    with pytest.warns(InputWarning, match=r"p\.json: 1 of 20 annotations .*\(e\.g\. 7\)"):
+        assert len(read_picks([path], SIZES)[0].scores) == 19
+
+
+def test_all_coco_files_give_boxes_of_one_category(tmp_path):
+    paths = []
+    for stem, name in (("b", "particle"), ("c", "Ice")):
+        content = coco({f"{stem}.jpg": [[1, 2, 3, 4]]}, SIZES[f"{stem}.jpg"])
+        content["categories"][0]["name"] = name
+        paths.append(write(tmp_path / f"{stem}.json", json.dumps(content)))
+    with pytest.raises(UserError, match=r"'particle' in .*b\.json; 'Ice' in .*c\.json.*--category"):
+        read_picks(paths, SIZES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_as_windows_writes_it_is_read(tmp_path, encoding):
+    text = json.dumps(coco({"b.jpg": [[1, 2, 3, 4]]}, (240, 160)))
+    (tmp_path / "p.json").write_text(text, encoding=encoding)
+    assert len(read_picks([tmp_path / "p.json"], SIZES)[0].scores) == 1

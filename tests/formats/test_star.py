@@ -225,3 +225,29 @@ def test_a_malformed_file_is_named_with_what_is_wrong(tmp_path, name, content, w
     with pytest.raises(UserError, match=rf"{name}.*{words}") as error:
         read_picks([path], SIZES)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    {
+        "EMAN's helices": ("b.box", "10 20 8 8 -1\n90 20 8 8 -2\n", "starts and ends of helices"),
+        "EMAN's helices with points between": (
+            "b.box", "1 2 8 8 -1\n5 2 8 8 0\n9 2 8 8 -2\n", "starts and ends of helices"),
+        "decimal commas": ("b.box", "10,5 20,5 8,0 8,0\n", "line 1: .*decimal points"),
+        "two micrographs in a CBOX": ("b.cbox", CRYOLO + CRYOLO, "2 blocks with boxes"),
+        "tomograms of crYOLO": (
+            "b.cbox", CRYOLO.replace("60.0 <NA>", "60.0 7.0"), "boxes of tomograms"),
+        "filaments of crYOLO": (
+            "b.cbox", CRYOLO.replace("_Angle", "_filamentid").replace("4.0 <NA>", "4.0 1"),
+            "boxes of filaments"),
+    }.values(),
+)  # fmt: skip
+def test_what_is_no_particle_on_one_micrograph_is_refused(tmp_path, name, text, words):
+    with pytest.raises(UserError, match=rf"b\.c?box.*{words}"):
+        read_picks([write(tmp_path / name, text)], SIZES)
+
+
+@pytest.mark.parametrize("text", ["10, 20, 8, 8, -1\n", "10 20 8 8 -2\n1 2 8 8 -0.5\n"])
+def test_scores_that_look_like_ends_of_helices_are_scores(tmp_path, text):
+    (picks,) = read_picks([write(tmp_path / "b.box", text)], SIZES)
+    assert picks.scores[0] in (-1, -2)

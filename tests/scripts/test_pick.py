@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from picking.errors import UserError
+from picking.errors import InputWarning, UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
 from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (
+    Dark,
     assert_found,
     call,
     classifier_content,
@@ -264,6 +265,25 @@ def test_a_folder_of_an_older_version_is_gone_on_with(checkpoint, disks, tmp_pat
     assert (out / "csv/a.csv").exists() and not (out / "star").exists()
 
 
+def test_candidates_of_an_older_version_are_made_again_for_a_threshold_that_they_do_not_reach(
+    checkpoint, disks, tmp_path
+):
+    out = tmp_path / "out"
+    pick(checkpoint, disks.folder, out)
+    before = files_of(out)
+    for path in (out / "scored").iterdir():
+        arrays = dict(np.load(path))
+        del arrays["lowest_score"]
+        kept = arrays["scores"] >= 0.05
+        arrays |= {name: arrays[name][kept] for name in ("centres_px", "scores", "diameters_px")}
+        np.savez(path, **arrays)
+    assert "3 of 3" in pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.3)
+    printed = pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.02)
+    assert "Picking again 3" in printed
+    pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.4)
+    assert files_of(out) == before
+
+
 def test_a_run_that_was_killed_amid_its_first_file_can_be_gone_on_with(checkpoint, disks, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.manifest.json.99.tmp").write_text("half")
@@ -404,3 +424,64 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     scores = [np.load(path)["scores"] for path in (tmp_path / "out/scored").iterdir()]
     best = np.sort(np.concatenate(scores))[::-1]
     assert best[n_picks - 1] == kept["threshold"] > best[n_picks]
+
+
+def test_an_expected_number_is_found_where_all_scores_are_faint(
+    checkpoint, disks, tmp_path, monkeypatch
+):
+    sure = Dark.forward
+    monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 16)
+    arguments = flags_for(checkpoint, disks.folder)
+    call(*arguments, "--expected-particles", 12)
+    assert kept_in(checkpoint)["threshold"] < 0.05
+    call(*arguments, "--output", tmp_path / "out")
+    assert_found(read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes), disks.centres)
+
+
+# What the files hold besides
+
+
+def test_true_particles_of_the_category_count_and_each_once(disks, tmp_path):
+    content = json.loads((disks.folder / "truth.json").read_text())
+    n, others = len(content["annotations"]), [dict(one) for one in content["annotations"]]
+    content["categories"] = [{"id": 1, "name": "particle"}, {"id": 2, "name": "ice"}]
+    for one in others:
+        one.update(category_id=2, bbox=[one["bbox"][0] - 9, *one["bbox"][1:]])
+    content["annotations"] += [dict(one) for one in content["annotations"]] + others
+    for number, one in enumerate(content["annotations"]):
+        one["id"] = number
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    picks = disks.folder / "truth.json"
+    with pytest.warns(InputWarning) as said:
+        printed = call("--evaluate", tmp_path / "truth.json", "--picks", picks)
+    assert "f1         1.000" in printed
+    lines = [str(line.message) for line in said]
+    assert any(f"{n} boxes of 'ice' are left out" in line for line in lines)
+    assert any(f"{n} of {2 * n} particles are listed twice" in line for line in lines)
+
+
+def test_picks_that_are_listed_twice_are_said_and_stay_false(disks, tmp_path):
+    content = json.loads((disks.folder / "truth.json").read_text())
+    n = len(content["annotations"])
+    content["annotations"] *= 2
+    (tmp_path / "picks.json").write_text(json.dumps(content))
+    flags = ("--evaluate", disks.folder / "truth.json", "--picks", tmp_path / "picks.json")
+    with pytest.warns(InputWarning, match=f"{n} of {2 * n} .*false picks"):
+        assert "precision  0.500" in call(*flags)
+    assert "--category ice chooses in COCO" in refused(
+        "--evaluate", "truth.star", "--picks", "picks.box", "--category", "ice"
+    )
+
+
+def test_all_blocks_of_a_star_file_are_scored(disks, tmp_path):
+    head = "loop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+    text = ""
+    for name, centres in disks.centres.items():
+        rows = [f"{name} {x} {320 - y}" for y, x in centres.tolist()]
+        text += f"data_\n\n{head}" + "\n".join(rows) + "\n\n"
+    (tmp_path / "picks.star").write_text(text)
+    printed = call(
+        "--evaluate", disks.folder / "truth.json", "--picks", tmp_path / "picks.star",
+        "--micrographs", disks.folder / "*.jpg", "--diameter", "20px",
+    )  # fmt: skip
+    assert "f1         1.000" in printed and f"{len(disks.centres)} micrographs" in printed
