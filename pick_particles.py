@@ -46,7 +46,7 @@ from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.diameters import as_number, diameter_in_px
 from picking.inputs.paths import Paths, find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
-from picking.micrographs.left_out import Reasons, leave_out, readable_sizes, require_some, tell
+from picking.micrographs.left_out import Reasons, give_up_on, readable_sizes, require_some, tell
 from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
 from picking.micrographs.reading import read_micrograph
 
@@ -255,7 +255,7 @@ def pick_micrographs(
                 of_file = output.identity(paths[name])
                 scores, picks = pick(picker, paths[name], diameter_px, noted[name])
             except UnreadableImage as error:
-                leave_out(name, error, left_out, args.strict)
+                give_up_on(name, error, left_out, args.strict)
                 continue
             called = select(picks, picks.scores >= threshold)
             for picture in (output.heatmap, output.overlay):  # of a file that was replaced
@@ -330,7 +330,7 @@ def keep_best_threshold(
             try:
                 picks[name] = pick(picker, paths[name], diameter_px, noted[name])[1]
             except UnreadableImage as error:
-                leave_out(name, error, left_out, args.strict)
+                give_up_on(name, error, left_out, args.strict)
         warn_of_notes({name: noted[name] for name in picks})
         require_some(picks, left_out)
         if args.choose_threshold:

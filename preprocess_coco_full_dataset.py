@@ -142,7 +142,7 @@ def main() -> None:
         for task in tasks:
             for name in listed:
                 entries = zip(plans[task][name], journals[task].noted(name), strict=True)
-                said |= {p.micrograph.name: e["notes"] for p, e in entries if "notes" in e}
+                said |= {p.micrograph.path.name: e["notes"] for p, e in entries if "notes" in e}
         warn_of_notes(said)
 
         # 4. Pictures, then metadata: a store is finished when its metadata.json is there

@@ -50,7 +50,9 @@ def mrc(
     struct.pack_into(f"{order}3f", header, 40, 2.0 * width, 2.0 * height, 2.0 * depth)
     struct.pack_into(f"{order}3f", header, 52, 90, 90, 90)
     struct.pack_into(f"{order}3i", header, 64, 1, 2, 3)
-    struct.pack_into(f"{order}3f", header, 76, pixels.min(), pixels.max(), pixels.mean())
+    struct.pack_into(
+        f"{order}3f", header, 76, *(float(np.real(f(pixels))) for f in (np.min, np.max, np.mean))
+    )
     struct.pack_into(f"{order}i", header, 92, len(extended))
     struct.pack_into(f"{order}i", header, 108, 20140)
     header[208:212], header[212:216] = map_, stamp
@@ -205,7 +207,6 @@ CASES = [
     one("a.mrc", mrc((f4() * 10 - 2000).astype(np.int16), 1), "K9 int16 below zero"),
     one("a.mrc", mrc((f4() * 10 + 40000).astype(np.uint16), 6), "K9 uint16"),
     one("a.mrc", mrc(f4().astype(np.float16), 12), "K9 float16"),
-    one("a.mrc", mrc(-f4(), 2), "K9 negated", n=0, says=("invert|highest",)),
     one("a.tif", tiff(RAW8), "K9 TIFF of 8 bits"),
     one("a.tif", tiff(255 - RAW8, photometric=0), "K9 TIFF with white as zero", says=("",)),
     one("a.tif", tiff((65535 - f4() * 300).astype(np.uint16), photometric=0),
