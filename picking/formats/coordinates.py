@@ -1,26 +1,38 @@
-"""Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one record per micrograph, and back.
+"""Picks in files: STAR, BOX, CBOX, CSV, COCO JSON or .cs -> one record per micrograph, and back.
 
-Files of RELION, cryoSPARC, EMAN and crYOLO are in the MRC's frame; CryoPPP's CSV and COCO are in
-the JPEG's, as everything inside the project is. y is flipped here, once on the way in and once on
-the way out.
+Files of RELION, cryoSPARC, EMAN, crYOLO and Topaz are in the MRC's frame; CryoPPP's CSV and COCO
+are in the JPEG's, as everything inside the project is. y is flipped here, once on the way in and
+once on the way out.
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from picking.errors import UserError
 from picking.files import write_atomically
 from picking.formats.coco import coco_text, read_coco
 from picking.formats.cryoppp_csv import csv_text, read_csv
+from picking.formats.cryosparc.particles import SUFFIXES as SUFFIXES_OF_CRYOSPARC
+from picking.formats.cryosparc.particles import read_particles
+from picking.formats.cryosparc.writing import cs_bytes, csg_text, particles_table
+from picking.formats.other_pickers import is_eman, read_eman, read_topaz
 from picking.formats.picks import Picks, flip_y, inside
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 from picking.micrographs.reading import SUFFIXES
 
-FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
-FRAMES = {".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg"}
+FORMATS = {
+    "star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json", "cs": ".cs"
+}  # fmt: skip
+FRAMES = {
+    ".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg", ".cs": "mrc",
+    ".csg": "mrc", ".txt": "mrc",
+}  # fmt: skip
 OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
+OF_ALL_MICROGRAPHS = ("cs",)  # imported as one
+# Others' programs fall over a file without a row: boxmanager over a folder whose first file is one
+NEVER_EMPTY = ("star", "box", "cbox")
 # What cryoSPARC puts before a name, and what it and RELION put behind.
 UID = re.compile(r"^\d+_")
 TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?)?$")
@@ -38,8 +50,8 @@ def read_picks(
     of many; a file without rows is of the micrograph that it is named after.
 
     Args:
-        paths: .star, .box, .cbox, .csv and .json files; a file without a column of micrographs is
-            named after its micrograph.
+        paths: files that end as `FRAMES` says; a file without a column of micrographs is named
+            after its micrograph; .cs files of one job are joined.
         sizes_px: (height, width) of the micrographs, by file name, without which y cannot be
             flipped. Names in the files are looked up among these, whatever their folder and
             suffix, with or without cryoSPARC's leading number.
@@ -55,14 +67,9 @@ def read_picks(
     by_name: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
     unknown = []
-    for path in paths:
-        suffix = path.suffix.lower()
-        if suffix not in FRAMES:
-            raise UserError(f"{path} is no file of picks: those end in {', '.join(FRAMES)}")
-        if not path.is_file():
-            raise UserError(f"{path} is not there: check the path")
-        file_frame = frame or FRAMES[suffix]
-        for picks in READERS[suffix](path):
+    for path, contents in _contents(list(paths)):
+        file_frame = frame or frame_of(path)
+        for picks in contents:
             name = known_name(picks.name)
             nothing = not len(picks.centres_px) and picks.size_px is None
             if name is None and (only_known or nothing):
@@ -94,8 +101,9 @@ def write_picks(
     """Write the picks in each of ``formats``, keys of `FORMATS`; return the files.
 
     With ``one_file`` all micrographs go into <folder>/picks.<suffix>, else each into
-    <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph. STAR names the
-    MRC, whatever the image was. Files that are there are replaced.
+    <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph, and .cs is always
+    particles.cs of all, with the .csg beside it. STAR names the MRC, whatever the image was. Files
+    that are there are replaced. STAR, BOX and CBOX without a pick are not written, and removed.
 
     Raises `UserError` for two micrographs of one stem, and where a size (all but CSV) or a
     diameter (all but STAR) is unknown.
@@ -106,18 +114,33 @@ def write_picks(
             raise UserError(
                 f"{p.name} and {by_stem[_stem(p.name)].name} would be one file: rename one of them"
             )
-    contents: dict[Path, str] = {}
+    files: dict[Path, tuple[str, list[Picks]]] = {}
     for name in formats:
         suffix = FORMATS[name]
-        if one_file and name not in OF_ONE_MICROGRAPH:
-            contents[folder / f"picks{suffix}"] = _file_text(name, list(picks), one_file)
+        if name in OF_ALL_MICROGRAPHS:
+            files[folder / f"particles{suffix}"] = name, list(picks)
+        elif one_file and name not in OF_ONE_MICROGRAPH:
+            files[folder / f"picks{suffix}"] = name, list(picks)
         else:
             for stem, p in by_stem.items():
-                contents[folder / name / f"{stem}{suffix}"] = _file_text(name, [p], False)
+                files[folder / name / f"{stem}{suffix}"] = name, [p]
+    contents: dict[Path, str | bytes] = {}
+    empty = []
+    for path, (name, of_file) in files.items():
+        if name in NEVER_EMPTY and not any(len(p.centres_px) for p in of_file):
+            empty.append(path)
+        elif name == "cs":
+            table = particles_table([flip_y(p) for p in of_file])
+            contents[path.with_suffix(".csg")] = csg_text(table, path.name)
+            contents[path] = cs_bytes(table)
+        else:
+            contents[path] = _file_text(name, of_file, one_file)
+    for path in empty:
+        path.unlink(missing_ok=True)  # of a micrograph that was picked before, when it was another
     for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    return list(contents)
+    return [path for path in contents if path in files]
 
 
 def match_names(
@@ -152,13 +175,36 @@ def match_names(
 # One file
 
 
-def _annotated(path: Path) -> list[Picks]:
-    """Read a COCO JSON; an image whose only boxes have no area was not annotated."""
+def frame_of(path: Path) -> str:
+    """Return the frame that files of this kind are in, `jpeg` or `mrc`."""
+    suffix = path.suffix.lower()
+    return "mrc" if suffix == ".json" and is_eman(path) else FRAMES[suffix]
+
+
+def _contents(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Picks]]]:
+    """Yield each file with the picks in it; those of cryoSPARC belong together."""
+    for path in paths:
+        if path.suffix.lower() not in FRAMES:
+            raise UserError(f"{path} is no file of picks: those end in {', '.join(FRAMES)}")
+        if not path.is_file():
+            raise UserError(f"{path} is not there: check the path")
+    of_cryosparc = [path for path in paths if path.suffix.lower() in SUFFIXES_OF_CRYOSPARC]
+    yield from read_particles(of_cryosparc).items()
+    for path in paths:
+        if path not in of_cryosparc:
+            yield path, READERS[path.suffix.lower()](path)
+
+
+def _read_json(path: Path) -> list[Picks]:
+    """Read EMAN's boxes or COCO; an image whose only boxes have no area was not annotated."""
+    if is_eman(path):
+        return read_eman(path)
     return [p for p in read_coco(path)[0] if len(p.centres_px) or not p.n_zero_area]
 
 
 READERS: dict[str, Callable[[Path], list[Picks]]] = {
-    ".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".json": _annotated
+    ".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv,
+    ".json": _read_json, ".txt": read_topaz,
 }  # fmt: skip
 
 

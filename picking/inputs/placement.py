@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from picking.errors import UserError
-from picking.formats.coordinates import FRAMES
+from picking.formats.coordinates import frame_of
 from picking.formats.picks import Picks
 from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
@@ -72,7 +72,7 @@ def check_frame(
     files: that the picks were read from, in ``frame`` or, where that is None, in what their format
     has. diameter_px: of the particles; None: what the picks state. The message names ``flag``.
     """
-    frame = frame or FRAMES[files[0].suffix.lower()]
+    frame = frame or frame_of(files[0])
     n_as_read = n_mirrored = 0
     for one in [one for one in picks if one.name in paths][:FRAMES_CHECKED]:
         width_px = diameter_px
