@@ -3,7 +3,8 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
     # once, on validation micrographs: the threshold with the highest F1, kept beside the checkpoint
     python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
         --micrographs 'val/*.jpg' --diameter 108px --choose-threshold instances_val.json
-    # pick; the same command with --resume goes on, also when more micrographs have come
+    # pick; the same command with --resume goes on, also when more micrographs have come, and with
+    # another --threshold, --formats, --overlay or --evaluate it makes those without inference
     python pick_particles.py --checkpoint experiments/run/checkpoints/best_model.pt \
         --micrographs 'raw/*.mrc' --diameter 150A --pixel-size 1.77 --output picks --overlay
     # how good the picks are: these, or the files of any picker
@@ -12,15 +13,17 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
         --evaluate instances_test.json
     python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
 
-The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
-against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
-pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
+The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>, and
+particles.cs with particles.csg for cryoSPARC; counts against the threshold in thresholds.csv;
+summary.csv; and with --evaluate evaluation.json and pr_curve.png. CSV and COCO are in the JPEG's
+frame, all others in the MRC's.
 """
 
 import argparse
 import contextlib
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,8 +40,8 @@ from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
-from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.picks import select
+from picking.formats.coordinates import FORMATS, NEVER_EMPTY, read_picks, write_picks
+from picking.formats.picks import Picks, select
 from picking.inputs.diameters import as_number, diameter_in_px
 from picking.inputs.paths import Paths, expand, find_micrographs
 from picking.inputs.placement import check_frame
@@ -61,7 +64,9 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--pixel-size", type=float, metavar="Å", help="of the micrographs, where Å are given")
     add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
-    add("--one-file", action="store_true", help="all micrographs in one (not BOX, CBOX)")
+    add(
+        "--one-file", action="store_true", help="all micrographs in one (not BOX, CBOX; .cs always)"
+    )
     add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
@@ -80,8 +85,13 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="where there is no truth: keep the threshold that picks N a micrograph on average",
     )
-    add("--evaluate", nargs="+", metavar="TRUTH", help="true particles: COCO, CSV, STAR, BOX, CBOX")
-    add("--picks", nargs="+", metavar="FILE", help="evaluate these instead of picking")
+    add(
+        "--evaluate",
+        nargs="+",
+        metavar="TRUTH",
+        help="true particles: COCO, CSV, STAR, BOX, CBOX, .cs, Topaz's .txt, EMAN's _info.json",
+    )
+    add("--picks", nargs="+", metavar="FILE", help="evaluate these, of any such format")
     add(
         "--annotated-margin",
         default="auto",
@@ -193,7 +203,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
         truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, diameter_px)
 
     with locked(args.output):
-        # 1. The folder: empty, or begun with the same arguments
+        # 1. The folder: empty, or begun alike; what another threshold or format left there goes
         arguments = {
             "checkpoint": picker.checksum,
             "threshold": threshold,
@@ -202,37 +212,42 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             "one_file": args.one_file,
             "overlay": args.overlay,
             "heatmap": args.heatmap,
+            "evaluate": args.evaluate,
         }
         output.open_output(args.output, arguments, args.resume)
-        overlays, heatmaps = args.output / "overlays", args.output / "heatmaps"
-        for folder, wanted in ((overlays, args.overlay), (heatmaps, args.heatmap)):
+        for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
             if wanted:
-                make_folder(folder)
+                make_folder(args.output / folder)
+        formats = [] if args.one_file else [name for name in args.formats if name != "cs"]
+        overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths)
+        left = output.not_done(args.output, paths, args.heatmap)
         for n, name in enumerate(left, 1):
             started = time.monotonic()
             of_file = output.identity(paths[name])
             scores, picks = pick(picker, paths[name], diameter_px)
             called = select(picks, picks.scores >= threshold)
-            if not args.one_file:
-                write_picks(args.output, [called], args.formats)
-            if args.overlay and truth is None:
-                draw_picks(read_micrograph(paths[name]), called, overlays / f"{name}.png")
+            for picture in (output.heatmap, output.overlay):  # of a file that was replaced
+                picture(args.output, name).unlink(missing_ok=True)
+            write_one(args.output, called, formats, paths[name] if overlay else None)
             if args.heatmap:
-                write_heatmap(scores, heatmaps / f"{name}.png")
+                write_heatmap(scores, output.heatmap(args.output, name))
             output.save_picks(args.output, picks, of_file)
             seconds = time.monotonic() - started
             print(
                 f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
             )
 
-        # 3. What they make together
+        # 3. What those lack that were done already, and what all make together
         candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
         all_called = [select(picks, picks.scores >= threshold) for picks in candidates]
-        if args.one_file:
-            write_picks(args.output, all_called, args.formats, one_file=True)
+        for called in all_called:
+            lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
+            lacks = output.lacking(args.output, called.name, formats)
+            write_one(args.output, called, lacks, paths[called.name] if lacks_overlay else None)
+        of_all = args.formats if args.one_file else [name for name in args.formats if name == "cs"]
+        write_picks(args.output, all_called, of_all, one_file=True)
         output.write_summary(args.output / "summary.csv", all_called)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
@@ -240,9 +255,27 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
-                draw_outcomes(outcomes, threshold, diameter_px, paths, overlays)
+                draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
+    n_none = sum(not len(called.scores) for called in all_called)
+    left_out = [name for name in formats if name in NEVER_EMPTY]
+    if n_none and left_out:
+        print(
+            f"No {', '.join(left_out)} of {n_none:,} micrographs without a pick, since other "
+            "programs fall over an empty file; summary.csv names them"
+        )
     n_picks = sum(len(called.scores) for called in all_called)
-    print(f"Finished {args.output}: {n_picks:,} picks on {len(paths):,} micrographs")
+    n_candidates = sum(len(picks.scores) for picks in candidates)
+    print(
+        f"Finished {args.output}: {n_picks:,} picks of {n_candidates:,} candidates on "
+        f"{len(paths):,} micrographs"
+    )
+
+
+def write_one(folder: Path, picks: Picks, formats: Sequence[str], micrograph: Path | None) -> None:
+    """Write one micrograph's picks in formats, and drawn over the ``micrograph`` where given."""
+    write_picks(folder, [picks], formats)
+    if micrograph is not None:
+        draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name))
 
 
 def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
@@ -279,11 +312,17 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
     picks = read_picks(files, sizes, args.frame)
     check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
+    picks += output.picked_none(files)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:
             stack.enter_context(locked(args.output))
-            arguments = {"picks": sorted(args.picks), "threshold": threshold}
+            arguments = {
+                "picks": sorted(args.picks),
+                "threshold": threshold,
+                "overlay": args.overlay,
+                "evaluate": args.evaluate,
+            }
             output.open_output(args.output, arguments, args.resume)
         outcomes, margin_px = match_all(picks, truth, args.margin_px, args.asked_px)
         report_quality(picks, outcomes, margin_px, threshold, paths, args.output)

@@ -1,7 +1,9 @@
 """Bookkeeping of the folder of picks, for --resume: arguments, micrographs done; the summary.
 
 scored/<micrograph>.npz holds a micrograph's picks at any threshold, and of which file they are. It
-is written last of a micrograph's files, so what is there is done.
+is written last of a micrograph's files, so what is there is done. What another threshold or other
+formats make of it needs no network: `open_output` removes what the last command no longer asks for,
+and what is then lacking is written anew.
 """
 
 import csv
@@ -26,8 +28,14 @@ from picking.files import (
     write_json,
     write_saved,
 )
+from picking.formats.coordinates import FORMATS, file_of, files_of_all
 from picking.formats.picks import Picks
 from picking.inputs.paths import Paths
+
+# The arguments that decide what is in scored/; all others only choose from it.
+DECIDING = ("checkpoint", "diameter_px", "picks")
+# What all micrographs make together
+OF_ALL = ("thresholds.csv", "summary.csv", "evaluation.json", "pr_curve.png")
 
 
 def begun_threshold(folder: Path, checksum: str) -> float | None:
@@ -40,7 +48,10 @@ def begun_threshold(folder: Path, checksum: str) -> float | None:
 
 
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
-    """Begin in an empty folder, or check that it was begun with the same; call while locked."""
+    """Begin in an empty folder, or go on in one that was begun alike; call while locked.
+
+    Where arguments differ that are not `DECIDING`, files that the former ones made are removed.
+    """
     manifest = folder / "manifest.json"
     # What a process left that was killed while it wrote its first file is no beginning
     no_beginning = {folder / ".lock", *folder.glob(".*.tmp")}
@@ -53,24 +64,50 @@ def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
         if not isinstance(began, dict):
             raise UserError(f"{manifest} is damaged: choose another folder")
         differing = differing_keys(began, arguments)
-        if differing:
+        deciding = [key for key in DECIDING if key in differing]
+        if deciding:
             raise UserError(
-                f"{folder} was begun with another {', '.join(differing)}: resume with the same, or "
+                f"{folder} was begun with another {', '.join(deciding)}: resume with the same, or "
                 "choose another folder"
             )
+        if differing:
+            _remove_stale(folder, differing)
     remove_half_written(folder, *folder.glob("*/"))
     write_json(manifest, arguments)
 
 
-def not_done(folder: Path, micrographs: Paths) -> list[str]:
+def _remove_stale(folder: Path, differing: Sequence[str]) -> None:
+    """Remove what a command made that differs in these arguments, and say so.
+
+    Heatmaps stay: they hold at any threshold.
+    """
+    stale = [folder / name for name in OF_ALL]
+    for name, suffix in FORMATS.items():
+        stale += [*files_of_all(folder, name), *(folder / name).glob(f"*{suffix}")]
+    if {"threshold", "evaluate", "overlay"} & {*differing}:
+        stale += (folder / "overlays").glob("*.png")
+    stale = [path for path in stale if path.is_file()]
+    for path in stale:
+        path.unlink()
+    for parent in {path.parent for path in stale} - {folder}:
+        if not any(parent.iterdir()):
+            parent.rmdir()
+    if stale:
+        print(
+            f"Removed {len(stale):,} files of another {', '.join(differing)}: what is asked for "
+            "now is made anew from scored/"
+        )
+
+
+def not_done(folder: Path, micrographs: Paths, with_heatmap: bool = False) -> list[str]:
     """Return the names of the micrographs that are still to be picked, and print how many are done.
 
-    A micrograph is picked again if its file changed since.
+    A micrograph is picked again if its file changed since, or if a heatmap is wanted and lacking.
     """
     left, replaced = [], []
     for name, path in micrographs.items():
         saved = scored(folder, name)
-        if not saved.exists():
+        if not saved.exists() or (with_heatmap and not heatmap(folder, name).exists()):
             left.append(name)
         elif not _is_of(saved, path):
             left.append(name)
@@ -84,6 +121,21 @@ def not_done(folder: Path, micrographs: Paths) -> list[str]:
             f"(e.g. {replaced[0]})"
         )
     return left
+
+
+def lacking(folder: Path, name: str, formats: Sequence[str]) -> list[str]:
+    """Return those of the formats in which there is no file of the micrograph called ``name``."""
+    return [each for each in formats if not file_of(folder, each, name).exists()]
+
+
+def overlay(folder: Path, name: str) -> Path:
+    """Return where the picture of a micrograph with its picks is."""
+    return folder / "overlays" / f"{name}.png"
+
+
+def heatmap(folder: Path, name: str) -> Path:
+    """Return where the picture of a micrograph's scores is."""
+    return folder / "heatmaps" / f"{name}.png"
 
 
 def scored(folder: Path, name: str) -> Path:
@@ -151,3 +203,27 @@ def write_summary(path: Path, picks: Sequence[Picks]) -> None:
             medians = [f"{np.median(v):.4g}" for v in (one.scores, one.diameters_px)]
         writer.writerow([one.name, len(one.scores), *medians])
     write_atomically(path, text.getvalue())
+
+
+def picked_none(files: Sequence[Path]) -> list[Picks]:
+    """Return records of the micrographs without a pick in folders of which ``files`` are all picks.
+
+    No file or row names them: only the summary of the folder knows that they were picked.
+    """
+    names: list[str] = []
+    for folder in sorted({one for path in files for one in path.parents[:2]}):
+        summary = folder / "summary.csv"
+        if not summary.is_file() or not (folder / "manifest.json").is_file():
+            continue
+        try:
+            with summary.open(newline="", encoding="utf-8") as file:
+                counts = {row["micrograph"]: int(row["picks"]) for row in csv.DictReader(file)}
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{summary} is damaged: pick again with --resume") from error
+        stems = {name: file_of(folder, "star", name).stem for name in counts}
+        given = {path.stem for path in files if folder in path.parents}
+        in_one = any(path in files_of_all(folder, name) for path in files for name in FORMATS)
+        if in_one or {stem for name, stem in stems.items() if counts[name]} <= given:
+            names += [name for name, stem in stems.items() if not counts[name] | (stem in given)]
+    nothing = np.empty(0)
+    return [Picks(name, np.empty((0, 2)), nothing, nothing, None) for name in names]

@@ -30,7 +30,6 @@ FRAMES = {
     ".csg": "mrc", ".txt": "mrc",
 }  # fmt: skip
 OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
-OF_ALL_MICROGRAPHS = ("cs",)  # imported as one
 # Others' programs fall over a file without a row: boxmanager over a folder whose first file is one
 NEVER_EMPTY = ("star", "box", "cbox")
 # What cryoSPARC puts before a name, and what it and RELION put behind.
@@ -116,14 +115,11 @@ def write_picks(
             )
     files: dict[Path, tuple[str, list[Picks]]] = {}
     for name in formats:
-        suffix = FORMATS[name]
-        if name in OF_ALL_MICROGRAPHS:
-            files[folder / f"particles{suffix}"] = name, list(picks)
-        elif one_file and name not in OF_ONE_MICROGRAPH:
-            files[folder / f"picks{suffix}"] = name, list(picks)
+        if name == "cs" or (one_file and name not in OF_ONE_MICROGRAPH):
+            files[files_of_all(folder, name)[0]] = name, list(picks)
         else:
-            for stem, p in by_stem.items():
-                files[folder / name / f"{stem}{suffix}"] = name, [p]
+            for p in by_stem.values():
+                files[file_of(folder, name, p.name)] = name, [p]
     contents: dict[Path, str | bytes] = {}
     empty = []
     for path, (name, of_file) in files.items():
@@ -131,8 +127,8 @@ def write_picks(
             empty.append(path)
         elif name == "cs":
             table = particles_table([flip_y(p) for p in of_file])
-            contents[path.with_suffix(".csg")] = csg_text(table, path.name)
             contents[path] = cs_bytes(table)
+            contents[files_of_all(folder, name)[1]] = csg_text(table, path.name)
         else:
             contents[path] = _file_text(name, of_file, one_file)
     for path in empty:
@@ -141,6 +137,18 @@ def write_picks(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
     return [path for path in contents if path in files]
+
+
+def file_of(folder: Path, format_name: str, micrograph: str) -> Path:
+    """Return where `write_picks` puts a micrograph's picks in a format."""
+    return folder / format_name / f"{_stem(micrograph)}{FORMATS[format_name]}"
+
+
+def files_of_all(folder: Path, format_name: str) -> list[Path]:
+    """Return where `write_picks` puts all micrographs' picks in a format: the file, and a .csg."""
+    if format_name == "cs":
+        return [folder / "particles.cs", folder / "particles.csg"]
+    return [folder / f"picks{FORMATS[format_name]}"]
 
 
 def match_names(

@@ -29,8 +29,8 @@ def read_topaz(path: Path) -> list[Picks]:
             header = [cell.strip() for cell in next(reader, [])]
             if not set(TOPAZ_COLUMNS) <= set(header):
                 raise UserError(
-                    f"{path} is no table of Topaz's: its first line must name {', '.join(TOPAZ_COLUMNS)}"
-                    ", separated by tabs"
+                    f"{path} is no table of Topaz's: its first line must name "
+                    f"{', '.join(TOPAZ_COLUMNS)}, separated by tabs"
                 )
             if "z_coord" in header:
                 raise UserError(f"{path} is of tomograms (z_coord): give picks of micrographs")

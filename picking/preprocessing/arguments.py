@@ -102,7 +102,12 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("instead of --data-root, a few picks of one's own")
     add = group.add_argument
     add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
-    add("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
+    add(
+        "--labels",
+        nargs="+",
+        metavar="FILE",
+        help="picks: STAR, BOX, CBOX, CSV, COCO, .cs, .txt of Topaz or _info.json of EMAN",
+    )
     add(
         "--frame",
         choices=("jpeg", "mrc"),

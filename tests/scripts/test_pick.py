@@ -182,12 +182,84 @@ def test_a_folder_that_is_not_empty_is_left_alone(checkpoint, disks, tmp_path):
     call(*arguments)
     before = files_of(tmp_path / "out")
     assert "--resume" in refused(*arguments)
-    assert "another threshold" in refused(*arguments, "--resume", "--threshold", 0.7)
-    other = refused(*arguments, "--resume", "--formats", "box", "--heatmap")
-    assert "another formats, heatmap" in other
+    other = refused(*arguments, "--resume", "--diameter", "21px", "--formats", "box")
+    assert "another diameter_px:" in other
     write_checkpoint(checkpoint, epoch=7)
     assert "another checkpoint" in refused(*arguments, "--resume")
     assert files_of(tmp_path / "out") == before
+
+
+@pytest.fixture
+def no_inference(monkeypatch):
+    """Have the network refuse to be asked, once this is called."""
+
+    def ask(*_):
+        raise AssertionError("no network is needed")
+
+    return lambda: monkeypatch.setattr("picking.detection.picker.pick", ask)
+
+
+def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothing_stale(
+    checkpoint, disks, tmp_path, no_inference
+):
+    truth, out = disks.folder / "truth.json", tmp_path / "out"
+    commands = [
+        ("--overlay",),
+        ("--overlay", "--evaluate", truth),
+        ("--overlay",),
+        ("--threshold", 0.95, "--overlay", "--formats", "star", "box"),
+        ("--one-file",),
+        ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", truth),
+        ("--formats", "box", "coco"),
+    ]
+    for n, flags in enumerate(commands):
+        pick(checkpoint, disks.folder, tmp_path / str(n), "--threshold", 0.4, *flags)
+    pick(checkpoint, disks.folder, out)
+    no_inference()
+    for n, flags in enumerate(commands):
+        printed = pick(checkpoint, disks.folder, out, "--threshold", 0.4, *flags, "--resume")
+        assert "3 of 3 micrographs are done already" in printed and "Removed" in printed
+        assert files_of(out) == files_of(tmp_path / str(n)), flags
+        folders, wanted = (
+            {path.name for path in folder.iterdir() if path.is_dir()}
+            for folder in (out, tmp_path / str(n))
+        )
+        assert folders == wanted
+
+
+def test_a_heatmap_that_is_lacking_is_made_and_one_that_is_there_is_kept(
+    checkpoint, disks, tmp_path, no_inference
+):
+    pick(checkpoint, disks.folder, tmp_path / "anew", "--heatmap")
+    pick(checkpoint, disks.folder, tmp_path / "out")
+    pick(checkpoint, disks.folder, tmp_path / "out", "--resume", "--heatmap")
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "anew")
+    no_inference()
+    pick(checkpoint, disks.folder, tmp_path / "out", "--resume", "--threshold", 0.9)
+    assert len(list((tmp_path / "out/heatmaps").iterdir())) == 3
+
+
+def test_a_file_that_is_gone_is_written_again(checkpoint, disks, tmp_path, no_inference):
+    pick(checkpoint, disks.folder, tmp_path / "out", "--overlay")
+    before = files_of(tmp_path / "out")
+    (tmp_path / "out/star/b.star").unlink()
+    (tmp_path / "out/overlays/c.jpg.png").unlink()
+    no_inference()
+    pick(checkpoint, disks.folder, tmp_path / "out", "--overlay", "--resume")
+    assert files_of(tmp_path / "out") == before
+
+
+def test_a_folder_of_an_older_version_is_gone_on_with(checkpoint, disks, tmp_path, no_inference):
+    out = tmp_path / "out"
+    pick(checkpoint, disks.folder, out)
+    manifest = json.loads((out / "manifest.json").read_text())
+    del manifest["evaluate"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    no_inference()
+    printed = pick(checkpoint, disks.folder, out, "--resume")
+    assert "3 of 3" in printed and "Removed" not in printed
+    pick(checkpoint, disks.folder, out, "--resume", "--formats", "csv")
+    assert (out / "csv/a.csv").exists() and not (out / "star").exists()
 
 
 def test_a_run_that_was_killed_amid_its_first_file_can_be_gone_on_with(checkpoint, disks, tmp_path):

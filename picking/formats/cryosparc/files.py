@@ -43,9 +43,9 @@ def read_table(path: Path) -> np.ndarray:
 
 
 def members(path: Path, slot: str, wanted: Iterable[str]) -> list[Path]:
-    """Return the .cs files that a .csg names for the slots of ``wanted`` fields; that of ``slot`` first.
+    """Return the .cs files that a .csg names for the slots of the wanted fields.
 
-    They are relative to the .csg. Raises `UserError` where it has no such slot.
+    That of ``slot``, which it must have, comes first. They are relative to the .csg.
     """
     try:
         # Of this loader nothing but texts, lists and dictionaries comes
@@ -60,8 +60,8 @@ def members(path: Path, slot: str, wanted: Iterable[str]) -> list[Path]:
         raise UserError(f"{path} is no group of cryoSPARC's: export the results again") from error
     if slot not in names:
         raise UserError(
-            f"{path} has no '{slot}' among its results ({', '.join(names)[:200]}): give the .csg of "
-            f"{'particles' if slot == 'location' else 'exposures'}"
+            f"{path} has no '{slot}' among its results ({', '.join(names)[:200]}): give the .csg "
+            f"of {'particles' if slot == 'location' else 'exposures'}"
         )
     slots = {name.partition("/")[0] for name in wanted}
     files = [names[slot], *(names[name] for name in names if name in slots)]
@@ -102,9 +102,7 @@ def joined(files: Sequence[Path], wanted: Iterable[str]) -> dict[str, np.ndarray
         if fewest and not len(common):
             raise UserError(f"{names}: no uid is in all of them: give files of the same job")
         if len(common) < fewest:
-            warn(
-                f"{names}: {len(common)} particles are in all of them, of {fewest} in the smallest"
-            )
+            warn(f"{names}: {len(common)} uids are in all of them, of {fewest} in the smallest")
         kept = uids[0][np.isin(uids[0], common)]
     columns: dict[str, np.ndarray] = {}
     for table, of_file in zip(tables, uids, strict=True):

@@ -1,9 +1,9 @@
 """Particles of cryoSPARC as picks: at their location, less the shift of their alignment.
 
-`alignments2D/shift` and `alignments3D/shift`, (x, y), are in px of their own `psize_A`, which may be
-that of a binned box. The particle is at its location minus the shift, as in "Recenter Particles" of
-cryosparc-tools (https://tools.cryosparc.com/examples/recenter-particles.html); pyem's csparc2star
-writes the shift as RELION's origin, which RELION subtracts too.
+`alignments2D/shift` and `alignments3D/shift`, (x, y), are in px of their own `psize_A`, which may
+be that of a binned box. The particle is at its location minus the shift, as in "Recenter Particles"
+of cryosparc-tools (https://tools.cryosparc.com/examples/recenter-particles.html); csparc2star of
+pyem writes the shift as RELION's origin, which RELION subtracts too.
 """
 
 import math
@@ -60,13 +60,14 @@ def read_particles(paths: Sequence[Path]) -> dict[Path, list[Picks]]:
     groups = {path: members(path, "location", FIELDS) for path in paths if path not in tables}
     exposures: dict[int, Exposure] = {}
     for path, table in list(tables.items()):
-        if of_exposures.PATH in table.dtype.names and CENTRE_X not in table.dtype.names:
-            columns = {name: table[name] for name in table.dtype.names}
+        names = table.dtype.names or ()
+        if of_exposures.PATH in names and CENTRE_X not in names:
+            columns = {name: table[name] for name in names}
             exposures |= {one.uid: one for one in exposures_of(columns, path)}
             del tables[path]
     if paths and not tables and not groups:
         raise UserError(f"{paths[0]} is of exposures, not of particles: give the .cs of particles")
-    located = [path for path, table in tables.items() if CENTRE_X in table.dtype.names]
+    located = [path for path, table in tables.items() if CENTRE_X in (table.dtype.names or ())]
     groups |= {path: [path] for path in located}
     for path in tables.keys() - set(located):
         uids = uids_of(tables[path]["uid"], path)
