@@ -40,7 +40,7 @@ from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
-from picking.formats.coordinates import FORMATS, NEVER_EMPTY, read_picks, write_picks
+from picking.formats.coordinates import FORMATS, KINDS, NEVER_EMPTY, read_picks, write_picks
 from picking.formats.picks import Picks, select
 from picking.inputs.diameters import as_number, diameter_in_px
 from picking.inputs.paths import Paths, expand, find_micrographs
@@ -65,7 +65,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
     add(
-        "--one-file", action="store_true", help="all micrographs in one (not BOX, CBOX; .cs always)"
+        "--one-file", action="store_true", help="all micrographs in one; BOX, CBOX never, cs always"
     )
     add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
@@ -85,12 +85,7 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="where there is no truth: keep the threshold that picks N a micrograph on average",
     )
-    add(
-        "--evaluate",
-        nargs="+",
-        metavar="TRUTH",
-        help="true particles: COCO, CSV, STAR, BOX, CBOX, .cs, Topaz's .txt, EMAN's _info.json",
-    )
+    add("--evaluate", nargs="+", metavar="TRUTH", help=f"true particles: {KINDS}")
     add("--picks", nargs="+", metavar="FILE", help="evaluate these, of any such format")
     add(
         "--annotated-margin",

@@ -29,6 +29,7 @@ FRAMES = {
     ".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg", ".cs": "mrc",
     ".csg": "mrc", ".txt": "mrc",
 }  # fmt: skip
+KINDS = "STAR, BOX, CBOX, CSV, COCO JSON, .cs of cryoSPARC, .txt of Topaz, _info.json of EMAN2"
 OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
 # Others' programs fall over a file without a row: boxmanager over a folder whose first file is one
 NEVER_EMPTY = ("star", "box", "cbox")
@@ -126,7 +127,8 @@ def write_picks(
         if name in NEVER_EMPTY and not any(len(p.centres_px) for p in of_file):
             empty.append(path)
         elif name == "cs":
-            table = particles_table([flip_y(p) for p in of_file])
+            flipped = [flip_y(p) for p in of_file]
+            table = particles_table([dataclasses.replace(p, name=_mrc_of(p.name)) for p in flipped])
             contents[path] = cs_bytes(table)
             contents[files_of_all(folder, name)[1]] = csg_text(table, path.name)
         else:
@@ -237,9 +239,7 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
         return coco_text(picks)
     flipped = [flip_y(p) for p in picks]
     if name == "star":
-        paths = [PurePosixPath(p.name) for p in picks]
-        mrcs = [str(path.with_name(f"{_stem(path.name)}.mrc")) for path in paths]
-        return star_text(flipped, mrcs)
+        return star_text(flipped, [_mrc_of(p.name) for p in picks])
     return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
 
 
@@ -250,6 +250,12 @@ def _stem(name: str) -> str:
     """Return a micrograph's name without folder and image suffix: a.1 for dir/a.1.jpg."""
     path = PurePosixPath(name.replace("\\", "/"))
     return path.stem if path.suffix.lower() in (*SUFFIXES, ".mrcs", ".eer") else path.name
+
+
+def _mrc_of(name: str) -> str:
+    """Return the name of the MRC, whatever image of it was picked."""
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{_stem(path.name)}.mrc"))
 
 
 def _finder(known: Iterable[str]) -> Callable[[str], str | None]:

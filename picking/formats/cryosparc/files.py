@@ -128,7 +128,7 @@ def numbers(
         raise UserError(f"{path}: {name} must hold {width} number(s) a row: export it again")
     with np.errstate(invalid="ignore"):  # of a damaged float32
         floats = values.astype(np.float64)
-    bad = np.flatnonzero(~valid(floats, unknown).reshape(len(floats), -1).all(axis=1))
+    bad = np.flatnonzero(~valid(floats, unknown).all(axis=tuple(range(1, floats.ndim))))
     if len(bad):
         raise UserError(
             f"{path}: {name} has no finite number in row {bad[0] + 1} of {len(floats)}: export it "
