@@ -27,6 +27,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from picking.detection import output
 from picking.detection.evaluation import (
     Sizes,
@@ -40,12 +42,16 @@ from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.files import locked, make_folder, remove_half_written
+from picking.formats.coco import CATEGORY, may_be_coco
 from picking.formats.coordinates import FORMATS, KINDS, NEVER_EMPTY, read_picks, write_picks
-from picking.formats.picks import Picks, select
+from picking.formats.names import few, finder, require_writable
+from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.diameters import as_number, diameter_in_px
-from picking.inputs.paths import Paths, expand, find_micrographs
+from picking.inputs.paths import Paths, find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
-from picking.micrographs.reading import image_size, read_micrograph
+from picking.micrographs.left_out import Reasons, leave_out, readable_sizes, require_some, tell
+from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
+from picking.micrographs.reading import read_micrograph
 
 if TYPE_CHECKING:
     from picking.detection.picker import Picker
@@ -64,9 +70,7 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--pixel-size", type=float, metavar="Å", help="of the micrographs, where Å are given")
     add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
-    add(
-        "--one-file", action="store_true", help="all micrographs in one; BOX, CBOX never, cs always"
-    )
+    add("--one-file", action="store_true", help="all micrographs in one; not BOX, CBOX; cs: always")
     add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
@@ -101,6 +105,8 @@ def argument_parser() -> argparse.ArgumentParser:
         "default: by format",
     )
     add("--truth-frame", choices=("jpeg", "mrc"), help="the same of the TRUTH files")
+    add("--strict", action="store_true", help="end at the first micrograph that cannot be picked")
+    add("--category", metavar="NAME", help=CATEGORY)
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     return parser
 
@@ -109,6 +115,7 @@ def parse_args() -> argparse.Namespace:
     """Return the checked command line; margin_px is None for auto, asked_px without --diameter."""
     args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
+    truth = (args.evaluate or []) + (args.choose_threshold or [])
     for valid, message in (
         (
             args.picks or (args.checkpoint and args.micrographs),
@@ -139,6 +146,10 @@ def parse_args() -> argparse.Namespace:
             f"--threshold is '{threshold}': give a number from 0 to 1, or auto",
         ),
         (
+            args.category is None or may_be_coco(truth + (args.picks or [])),
+            f"--category {args.category} chooses in COCO JSON, and no such file is given",
+        ),
+        (
             margin == "auto" or margin.isdecimal(),
             f"--annotated-margin is '{margin}': give whole px or 'auto'",
         ),
@@ -155,14 +166,18 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Pick, or evaluate the picks of others, or choose the threshold."""
     args = parse_args()
-    paths = find_micrographs(args.micrographs or [])
-    sizes = {name: image_size(path) for name, path in paths.items()}  # refuses stacks and movies
+    given = find_micrographs(args.micrographs or [], args.allow_partial)
+    if args.output and not args.picks:
+        require_writable(given, args.formats, args.one_file)
+    sizes, left_out = readable_sizes(given, args.strict)  # without stacks and movies
+    paths = {name: given[name] for name in sizes}
     if args.picks:
         evaluate_files(args, paths, sizes)
     elif args.choose_threshold or args.expected_particles:
-        keep_best_threshold(args, paths, sizes)
+        keep_best_threshold(args, paths, sizes, left_out)
     else:
-        pick_micrographs(args, paths, sizes)
+        pick_micrographs(args, paths, sizes, left_out)
+    tell(left_out, len(given))
 
 
 def load(args: argparse.Namespace) -> "tuple[Picker, float]":
@@ -178,8 +193,26 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
     return picker.for_diameter(diameter_px), diameter_px
 
 
-def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
-    """Pick all micrographs that are not done yet; write and evaluate what they make together."""
+def true_particles(
+    args: argparse.Namespace,
+    files: list[str],
+    paths: Paths,
+    sizes: Sizes,
+    diameter_px: float | None,
+) -> list[Picks]:
+    """Return the true particles in the files that a flag names."""
+    return read_truth(
+        files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category
+    )
+
+
+def pick_micrographs(
+    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
+) -> None:
+    """Pick all micrographs that are not done yet; write and evaluate what they make together.
+
+    left_out: gets those that turn out to be beyond help.
+    """
     picker, diameter_px = load(args)
     from picking.detection.picker import pick
     from picking.detection.score_map import write_heatmap
@@ -195,7 +228,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
     print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
     truth = None
     if args.evaluate:
-        truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, diameter_px)
+        truth = true_particles(args, args.evaluate, paths, sizes, diameter_px)
 
     with locked(args.output):
         # 1. The folder: empty, or begun alike; what another threshold or format left there goes
@@ -218,10 +251,15 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
         left = output.not_done(args.output, paths, args.heatmap)
+        noted: dict[str, Notes] = {}
         for n, name in enumerate(left, 1):
-            started = time.monotonic()
-            of_file = output.identity(paths[name])
-            scores, picks = pick(picker, paths[name], diameter_px)
+            started, noted[name] = time.monotonic(), {}
+            try:
+                of_file = output.identity(paths[name])
+                scores, picks = pick(picker, paths[name], diameter_px, noted[name])
+            except UnreadableImage as error:
+                leave_out(name, error, left_out, args.strict)
+                continue
             called = select(picks, picks.scores >= threshold)
             for picture in (output.heatmap, output.overlay):  # of a file that was replaced
                 picture(args.output, name).unlink(missing_ok=True)
@@ -231,10 +269,17 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             output.save_picks(args.output, picks, of_file)
             seconds = time.monotonic() - started
             print(
-                f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s", flush=True
+                f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s"
+                f"{bad_px_text(noted[name])}",
+                flush=True,
             )
 
         # 3. What those lack that were done already, and what all make together
+        paths = {name: path for name, path in paths.items() if name not in left_out}
+        for name in left_out:  # what is there is of an earlier file of this name
+            output.remove_picks(args.output, name)
+        warn_of_notes({name: noted[name] for name in noted if name in paths})
+        require_some(paths, left_out)
         candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
         all_called = [select(picks, picks.scores >= threshold) for picks in candidates]
         for called in all_called:
@@ -243,7 +288,7 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             write_one(args.output, called, lacks, paths[called.name] if lacks_overlay else None)
         of_all = args.formats if args.one_file else [name for name in args.formats if name == "cs"]
         write_picks(args.output, all_called, of_all, one_file=True)
-        output.write_summary(args.output / "summary.csv", all_called)
+        output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
         else:
@@ -252,10 +297,10 @@ def pick_micrographs(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> No
             if args.overlay:
                 draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
     n_none = sum(not len(called.scores) for called in all_called)
-    left_out = [name for name in formats if name in NEVER_EMPTY]
-    if n_none and left_out:
+    without = [name for name in formats if name in NEVER_EMPTY]
+    if n_none and without:
         print(
-            f"No {', '.join(left_out)} of {n_none:,} micrographs without a pick, since other "
+            f"No {', '.join(without)} of {n_none:,} micrographs without a pick, since other "
             "programs fall over an empty file; summary.csv names them"
         )
     n_picks = sum(len(called.scores) for called in all_called)
@@ -273,8 +318,13 @@ def write_one(folder: Path, picks: Picks, formats: Sequence[str], micrograph: Pa
         draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name))
 
 
-def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
-    """Keep the best threshold against the truth, or the one that gives the expected number."""
+def keep_best_threshold(
+    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
+) -> None:
+    """Keep the best threshold against the truth, or the one that gives the expected number.
+
+    left_out: gets micrographs that turn out to be beyond help.
+    """
     picker, diameter_px = load(args)
     from picking.detection import thresholds
     from picking.detection.picker import pick
@@ -283,31 +333,51 @@ def keep_best_threshold(args: argparse.Namespace, paths: Paths, sizes: Sizes) ->
         remove_half_written(args.checkpoint.parent)
         names, outcomes = list(paths), []
         if args.choose_threshold:
-            truth = read_truth(args.choose_threshold, args.truth_frame, paths, sizes, diameter_px)
+            truth = true_particles(args, args.choose_threshold, paths, sizes, diameter_px)
             names = [true.name for true in truth]
-        picks = [pick(picker, paths[name], diameter_px)[1] for name in names]
+        picks, noted = {}, {name: Notes() for name in names}
+        for name in names:
+            try:
+                picks[name] = pick(picker, paths[name], diameter_px, noted[name])[1]
+            except UnreadableImage as error:
+                leave_out(name, error, left_out, args.strict)
+        warn_of_notes({name: noted[name] for name in picks})
+        require_some(picks, left_out)
         if args.choose_threshold:
-            outcomes, margin_px = match_all(picks, truth, args.margin_px, diameter_px)
+            outcomes, margin_px = match_all([*picks.values()], truth, args.margin_px, diameter_px)
             threshold = choose_threshold(pr_curve(outcomes), args.precision)
             metrics = pick_metrics(outcomes, threshold, n_bootstrap=0)
             chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision}
             chosen_on |= {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
         else:
-            threshold = thresholds.threshold_for_count(picks, args.expected_particles)
+            threshold = thresholds.threshold_for_count([*picks.values()], args.expected_particles)
             chosen_on = {"expected_particles": args.expected_particles}
-        report_counts(picks, outcomes, threshold, None)
-        on = {"micrographs": names, "diameter_px": diameter_px, **chosen_on}
+        report_counts([*picks.values()], outcomes, threshold, None)
+        on = {"micrographs": [*picks], "diameter_px": diameter_px, **chosen_on}
         thresholds.keep_threshold(picker, threshold, on)
+
+
+def without_picks(
+    files: Sequence[Path], picks: Sequence[Picks], truth: Sequence[Picks]
+) -> list[Picks]:
+    """Return the truth's micrographs on which our own ``files`` have no pick and no record."""
+    named, true_name = finder([one.name for one in picks]), finder([one.name for one in truth])
+    names = {true_name(name) for name in output.picked_none(files) if named(name) is None}
+    return [select(one, np.zeros(len(one.scores), bool)) for one in truth if one.name in names]
 
 
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
-    truth = read_truth(args.evaluate, args.truth_frame, paths, sizes, args.asked_px)
-    files = expand(args.picks)
-    sizes = sizes or {true.name: true.size_px for true in truth if true.size_px}
-    picks = read_picks(files, sizes, args.frame)
+    truth = true_particles(args, args.evaluate, paths, sizes, args.asked_px)
+    files = find_coordinates(args.picks, args.allow_partial)
+    known = {true.name: sizes.get(true.name, true.size_px) for true in truth}
+    picks = read_picks(
+        files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
+    )
+    so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
+    merge_duplicates(picks, few(map(str, files)), args.asked_px, so)
     check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
-    picks += output.picked_none(files)
+    picks += without_picks(files, picks, truth)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:
@@ -319,7 +389,9 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
                 "evaluate": args.evaluate,
             }
             output.open_output(args.output, arguments, args.resume)
-        outcomes, margin_px = match_all(picks, truth, args.margin_px, args.asked_px)
+        outcomes, margin_px = match_all(
+            picks, truth, args.margin_px, args.asked_px, all_picked=bool(paths)
+        )
         report_quality(picks, outcomes, margin_px, threshold, paths, args.output)
         if args.overlay and args.output is not None:
             draw_outcomes(outcomes, threshold, args.asked_px, paths, args.output / "overlays")

@@ -26,6 +26,8 @@ from pathlib import Path
 from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.formats import annotations
+from picking.formats.coco import CATEGORY, require_one_category
+from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
@@ -41,7 +43,7 @@ from picking.preprocessing.metadata import (
 )
 from picking.preprocessing.montage import write_mask_montage, write_montage
 from picking.preprocessing.patch_plan import PatchSettings
-from picking.preprocessing.windows import WindowSettings, read_splits
+from picking.preprocessing.windows import WindowSettings, check_expected, read_splits
 from picking.stores.journal import Journal, require_made_from
 from picking.stores.masks import MaskSettings, mask_writer
 from picking.stores.patches import read_metadata
@@ -70,6 +72,7 @@ def parse_args() -> argparse.Namespace:
     add("--num-workers", type=int, default=4, help="processes; the result does not depend on it")
     add("--skip-unreadable", action="store_true", help="leave out images that cannot be decoded")
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
+    add("--category", metavar="NAME", help=CATEGORY)
     add("--dry-run", action="store_true", help="plan only: nothing is decoded or written")
     arguments.add_patch_arguments(parser)
     arguments.add_mask_arguments(parser)
@@ -135,6 +138,13 @@ def main() -> None:
                 for task in tasks if images else []:
                     journals[task].skip(name, list(images))
 
+        said = {}
+        for task in tasks:
+            for name in listed:
+                entries = zip(plans[task][name], journals[task].noted(name), strict=True)
+                said |= {p.micrograph.name: e["notes"] for p, e in entries if "notes" in e}
+        warn_of_notes(said)
+
         # 4. Pictures, then metadata: a store is finished when its metadata.json is there
         for task in tasks:
             journal = journals[task]
@@ -162,12 +172,20 @@ def main() -> None:
 def read_annotations(args: argparse.Namespace) -> Splits:
     """Return the splits: those of the data set, or train and val of the picks."""
     if args.micrographs:
-        return read_splits(
+        splits = read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
-            args.seed, args.skip_unreadable,
+            args.seed, args.skip_unreadable, args.allow_partial, args.category,
         )  # fmt: skip
+        check_expected(args.expected_particles, splits)
+        return splits
     names = annotations.find_splits(args.data_root, args.splits)
-    return {name: annotations.read_split(args.data_root, name) for name in names}
+    annotations.say_csvs_without_image(args.data_root, names, args.allow_partial)
+    splits = {
+        name: annotations.read_split(args.data_root, name, args.category, args.allow_partial)
+        for name in names
+    }
+    require_one_category({split.source: split.category for split in splits.values()})
+    return splits
 
 
 def require_own_folders(args: argparse.Namespace, listed: Splits) -> None:

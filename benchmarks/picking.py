@@ -52,8 +52,9 @@ from picking.files import read_json
 from picking.formats import annotations
 from picking.formats.coordinates import match_names, read_picks, write_picks
 from picking.formats.picks import Picks
-from picking.inputs.paths import expand
-from picking.micrographs.reading import image_size, read_micrograph, write_mrc
+from picking.inputs.paths import find_coordinates
+from picking.micrographs.mrc import write_mrc
+from picking.micrographs.reading import image_size, read_micrograph
 from picking.seeds import stream
 
 FOLDER = ROOT / "experiments" / "picking_benchmark"
@@ -278,9 +279,9 @@ def agreement(args: argparse.Namespace) -> None:
             n += len(outcome.matched)
         return false, n
 
-    theirs, _ = false_picks(expand([args.peer]))
+    theirs, _ = false_picks(find_coordinates([args.peer]))
     runs: dict[Path, list[Path]] = {}
-    for path in expand([args.picks]):
+    for path in find_coordinates([args.picks]):
         runs.setdefault(path.parent, []).append(path)
     print_header("run", "picks", "false", "false of both", "by chance")
     for run, files in runs.items():

@@ -29,7 +29,11 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_one_line(message))
+        super().__init__(one_line(message))
+
+
+class LeftOut(UserError):
+    """The work is done, but for the micrographs that the message names: exit status 3."""
 
 
 class InputWarning(UserWarning):
@@ -41,7 +45,7 @@ def warn(message: str) -> None:
 
     `run_script` prints it on stderr as one line, ``warning: ...``; tests catch it as a warning.
     """
-    warnings.warn(InputWarning(_one_line(message)), stacklevel=2)
+    warnings.warn(InputWarning(one_line(message)), stacklevel=2)
 
 
 def leave_out(n_left_out: int, n_all: int, message: str, allow_partial: bool) -> None:
@@ -55,7 +59,8 @@ def leave_out(n_left_out: int, n_all: int, message: str, allow_partial: bool) ->
         warn(message)
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
+    """Return a message with what cannot be printed escaped, and of an endless one its ends."""
     line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
     if len(line) > LONGEST_MESSAGE:
         line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 3 :]}"
@@ -105,8 +110,9 @@ def _note_stop(number: int, frame: object) -> None:
 def run_script(main: Callable[[], None]) -> NoReturn:
     """Run a script's ``main`` and leave with its exit status.
 
-    0 when it returns, 2 after a `UserError` or a full or read-only disk, 130 after Ctrl-C and
-    143 after SIGTERM. Any other exception is a defect of ours and keeps its traceback.
+    0 when it returns, 2 after a `UserError` or a full or read-only disk, 3 after `LeftOut`, 130
+    after Ctrl-C and 143 after SIGTERM. Any other exception is a defect of ours and keeps its
+    traceback.
     """
     global _asked
     _asked = None
@@ -126,6 +132,8 @@ def run_script(main: Callable[[], None]) -> NoReturn:
         if _asked is not None:  # workers may have died of the same signal: their errors are no news
             _leave_at_once(*LAST_WORDS[_asked[0]])
         sentence = sentence_of(error)
+        if isinstance(error, LeftOut):
+            _leave(f"warning: {sentence}", 3)
         if sentence is not None:
             _leave(f"error: {sentence}", 2)
         if isinstance(error, RuntimeError) and not _may_say():
@@ -145,6 +153,8 @@ def sentence_of(error: BaseException) -> str | None:
         return f"the disk is full at {where}: free some space and run again"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return f"no permission to use {where}: choose a folder you may write to"
+    if error.errno == errno.ENAMETOOLONG:
+        return f"{where} is longer than names of files may be there: choose a shorter one"
     if error.errno == errno.EFBIG:
         limit = "the largest file allowed there (see ulimit -f)"
         return f"{where} is too large for {limit}: raise it or choose another folder"

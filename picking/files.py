@@ -1,5 +1,6 @@
 """Files that are either whole or not there: atomic writes, locks, hashes, room on the disk."""
 
+import codecs
 import contextlib
 import fcntl
 import hashlib
@@ -82,10 +83,28 @@ def write_json(path: Path, content: Any) -> None:
     write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_text(path: Path) -> str:
+    """Return a text in UTF-8, or in UTF-16 as Windows writes it; lines end in a newline.
+
+    Raises `UserError` for what is no text.
+    """
+    content = path.read_bytes()
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        if "\0" in text:
+            raise ValueError("it holds zero bytes")
+    except ValueError as error:
+        raise UserError(
+            f"{path} is no text file in UTF-8 ({error}): save it as UTF-8, or copy it again"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises `UserError` when it is missing or not JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} is not there: check the path") from error
     except IsADirectoryError as error:

@@ -12,7 +12,7 @@ import numpy as np
 def stream_seed(seed: int, *names: str | int) -> int:
     """Return the 63-bit seed of the stream ``names`` under ``seed``."""
     text = "/".join(str(part) for part in (seed, *names))
-    digest = hashlib.sha256(text.encode()).digest()
+    digest = hashlib.sha256(text.encode(errors="surrogateescape")).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 

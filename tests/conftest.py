@@ -104,6 +104,14 @@ def active_run(seg_store, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def relion_project(tmp_path_factory):
+    """A RELION project of simulated micrographs with known particles, to read, not to change."""
+    from tests.fixtures.relion_project import write_project
+
+    return write_project(tmp_path_factory.mktemp("relion_project"))
+
+
+@pytest.fixture(scope="session")
 def empiar10017():
     """The folder of twelve real micrographs; skips where it is not."""
     default = ROOT / "../shared/data/empiar-10017"

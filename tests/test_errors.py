@@ -65,7 +65,8 @@ def test_up_to_a_tenth_is_left_out_with_a_warning_and_nothing_without_one():
 
 
 @pytest.mark.parametrize(
-    "number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG]
+    "number",
+    [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EFBIG, errno.ENAMETOOLONG],
 )
 @pytest.mark.parametrize("names", [(), ("store/patches.npy",)])
 def test_a_full_or_read_only_disk_is_a_sentence_and_2(capsys, number, names):

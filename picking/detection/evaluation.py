@@ -14,11 +14,14 @@ from picking.detection.report import (
     threshold_rows,
     write_table,
 )
+from picking.errors import UserError, warn
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
-from picking.formats.picks import Picks, select
-from picking.inputs.paths import Paths, expand
+from picking.formats.names import TRUTH, few
+from picking.formats.picks import Picks, merge_duplicates, select
+from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_frame
+from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import read_micrograph
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
@@ -30,29 +33,54 @@ def read_truth(
     paths: Paths,
     sizes_px: Sizes,
     diameter_px: float | None,
+    allow_partial: bool = False,
+    category: str | None = None,
 ) -> list[Picks]:
-    """Return the true particles; where micrographs are given, of those alone.
+    """Return the true particles, each once; where micrographs are given, of those alone.
 
-    Raises `UserError` when most of them fit the micrographs better upside down.
+    Raises `UserError` when there are none, when names do not fit, unless ``allow_partial``, and
+    when most of them fit the micrographs better upside down.
     """
-    files = expand(patterns)
-    truth = read_picks(files, sizes_px, frame, only_known=bool(sizes_px))
+    files = find_coordinates(patterns, allow_partial)
+    truth = read_picks(
+        files, sizes_px, frame, bool(sizes_px), what=TRUTH, allow_partial=allow_partial,
+        category=category,
+    )  # fmt: skip
+    if not truth:
+        raise UserError(f"{few(map(str, files))}: no true particle is listed: give other files")
     check_frame(truth, paths, files, frame, "--truth-frame", diameter_px)
-    return truth
+    return merge_duplicates(truth, few(map(str, files)), diameter_px)
 
 
 def match_all(
-    picks: Sequence[Picks], truth: Sequence[Picks], margin_px: int | None, diameter_px: float | None
+    picks: Sequence[Picks],
+    truth: Sequence[Picks],
+    margin_px: int | None,
+    diameter_px: float | None,
+    all_picked: bool = False,
 ) -> tuple[list[matching.Outcome], int]:
     """Match the picks of every micrograph that has truth too; return the margin in px as well.
 
     margin_px: what is nearer to an edge does not count; None: the widest that no true particle
-    enters. diameter_px: of particles where the truth states none.
+    enters. diameter_px: of particles where the truth states none. all_picked: as `match_names`
+    takes it.
     """
-    pairs, without_picks, without_truth = match_names(picks, truth)
-    for names, lacking in ((without_picks, "picks"), (without_truth, "truth")):
-        if names:
-            print(f"Left out for want of {lacking}: {len(names)} micrographs (e.g. {names[0]})")
+    pairs, without_picks, without_truth = match_names(picks, truth, all_picked)
+    if without_picks and len(pairs) == len(truth):
+        warn(
+            f"{len(without_picks):,} of {len(truth):,} micrographs are not named by the picks "
+            f"(e.g. {few(without_picks)}): they count as without picks, all their particles missed"
+        )
+    elif without_picks:
+        print(
+            f"Left out for want of picks: {len(without_picks):,} micrographs (e.g. "
+            f"{few(without_picks)}); give --micrographs to count their particles as missed"
+        )
+    if without_truth:
+        print(
+            f"Left out for want of truth: {len(without_truth):,} micrographs (e.g. "
+            f"{few(without_truth)})"
+        )
     if margin_px is None:
         margin_px = _widest_margin(pairs)
     return [_match(some, true, margin_px, diameter_px) for some, true in pairs], margin_px
@@ -135,4 +163,7 @@ def draw_outcomes(
             called = outcome.picks.scores >= (-math.inf if threshold is None else threshold)
             # Matched anew without the picks below the threshold, which may hold other particles
             shown = _match(select(outcome.picks, called), outcome.truth, 0, diameter_px)
-            draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")
+            try:
+                draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")
+            except UnreadableImage as error:
+                warn(f"no overlay: {error}")

@@ -10,13 +10,9 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import is_number
-from picking.micrographs.reading import (
-    MOST_PX,
-    image_size,
-    read_micrograph,
-    read_scaled,
-    scale_micrograph,
-)
+from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.problems import MOST_PX, Notes
+from picking.micrographs.reading import image_size, read_micrograph, read_scaled
 from picking.stores.masks import RESIZES, working_size
 
 
@@ -46,8 +42,8 @@ class WindowInput:
     diameter_px: float
     disk: float
 
-    def scaled(self, path: Path) -> np.ndarray:
-        """Return the micrograph at this scale, uint8 (h, w)."""
+    def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
+        """Return the micrograph at this scale, uint8 (h, w); notes: as in reading."""
         height, width = (max(1, round(n * self.scale)) for n in image_size(path))
         if height * width > MOST_PX:
             raise UserError(
@@ -55,7 +51,7 @@ class WindowInput:
                 "particles: check --diameter"
             )
         # As windows are made: not `read_scaled`, whose JPEGs come out a little different
-        return scale_micrograph(read_micrograph(path), (height, width))
+        return scale_micrograph(read_micrograph(path, notes), (height, width))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +67,10 @@ class TileInput:
     disk: float
     diameter_px: None = None
 
-    def scaled(self, path: Path) -> np.ndarray:
-        """Return the micrograph at the size of its tiles, uint8 (h, w)."""
+    def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
+        """Return the micrograph at the size of its tiles, uint8 (h, w); notes: as in reading."""
         size_px = working_size(image_size(path), self.side_px, self.tiles, self.resize)
-        return read_scaled(path, size_px)
+        return read_scaled(path, size_px, notes)
 
 
 NetworkInput = PatchInput | WindowInput | TileInput

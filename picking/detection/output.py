@@ -8,7 +8,7 @@ and what is then lacking is written anew.
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from picking.files import (
 from picking.formats.coordinates import FORMATS, file_of, files_of_all
 from picking.formats.picks import Picks
 from picking.inputs.paths import Paths
+from picking.micrographs.problems import UnreadableImage
 
 # The arguments that decide what is in scored/; all others only choose from it.
 DECIDING = ("checkpoint", "diameter_px", "picks")
@@ -128,6 +129,13 @@ def lacking(folder: Path, name: str, formats: Sequence[str]) -> list[str]:
     return [each for each in formats if not file_of(folder, each, name).exists()]
 
 
+def remove_picks(folder: Path, name: str) -> None:
+    """Remove the files of picks and pictures of the micrograph called ``name``, but not scored/."""
+    written = [file_of(folder, each, name) for each in FORMATS]
+    for path in (*written, overlay(folder, name), heatmap(folder, name)):
+        path.unlink(missing_ok=True)
+
+
 def overlay(folder: Path, name: str) -> Path:
     """Return where the picture of a micrograph with its picks is."""
     return folder / "overlays" / f"{name}.png"
@@ -145,8 +153,11 @@ def scored(folder: Path, name: str) -> Path:
 
 def identity(micrograph: Path) -> tuple[str, str, str]:
     """Return the size, the time and the checksum of a file; take them before it is picked."""
-    status = micrograph.stat()
-    return str(status.st_size), str(status.st_mtime_ns), sha256(micrograph.read_bytes())
+    try:
+        status, content = micrograph.stat(), micrograph.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"{micrograph} cannot be read ({error}): check the path") from error
+    return str(status.st_size), str(status.st_mtime_ns), sha256(content)
 
 
 def save_picks(folder: Path, picks: Picks, of_file: tuple[str, str, str]) -> None:
@@ -173,10 +184,13 @@ def _is_of(path: Path, micrograph: Path) -> bool:
     if saved is None:  # of an older version, which did not say
         return False
     n_bytes, time_ns, checksum = saved.tolist()
-    status = micrograph.stat()
-    if n_bytes != str(status.st_size):
+    try:
+        status = micrograph.stat()
+        if n_bytes != str(status.st_size):
+            return False
+        return time_ns == str(status.st_mtime_ns) or checksum == sha256(micrograph.read_bytes())
+    except OSError:  # gone meanwhile: whoever picks it will say so
         return False
-    return time_ns == str(status.st_mtime_ns) or checksum == sha256(micrograph.read_bytes())
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -192,23 +206,27 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return saved
 
 
-def write_summary(path: Path, picks: Sequence[Picks]) -> None:
-    """Write a CSV with a line for each micrograph: picks, median score, median diameter."""
+def write_summary(path: Path, picks: Sequence[Picks], left_out: Mapping[str, str]) -> None:
+    """Write a CSV with a line for each micrograph: picks, median score, median diameter.
+
+    left_out: names of those without picks -> why, in the last column.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px"])
+    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px", "left_out"])
     for one in picks:
         medians = ["", ""]
         if len(one.scores):
             medians = [f"{np.median(v):.4g}" for v in (one.scores, one.diameters_px)]
-        writer.writerow([one.name, len(one.scores), *medians])
+        writer.writerow([one.name, len(one.scores), *medians, ""])
+    writer.writerows([name, "", "", "", reason] for name, reason in left_out.items())
     write_atomically(path, text.getvalue())
 
 
-def picked_none(files: Sequence[Path]) -> list[Picks]:
-    """Return records of the micrographs without a pick in folders of which ``files`` are all picks.
+def picked_none(files: Sequence[Path]) -> list[str]:
+    """Return the micrographs without a pick in folders of picks of which ``files`` are all.
 
-    No file or row names them: only the summary of the folder knows that they were picked.
+    No file or row may name them: only the summary of the folder knows that they were picked.
     """
     names: list[str] = []
     for folder in sorted({one for path in files for one in path.parents[:2]}):
@@ -217,7 +235,8 @@ def picked_none(files: Sequence[Path]) -> list[Picks]:
             continue
         try:
             with summary.open(newline="", encoding="utf-8") as file:
-                counts = {row["micrograph"]: int(row["picks"]) for row in csv.DictReader(file)}
+                rows = [row for row in csv.DictReader(file) if not row.get("left_out")]
+            counts = {row["micrograph"]: int(row["picks"]) for row in rows}
         except (ValueError, KeyError, TypeError, csv.Error) as error:
             raise UserError(f"{summary} is damaged: pick again with --resume") from error
         stems = {name: file_of(folder, "star", name).stem for name in counts}
@@ -225,5 +244,4 @@ def picked_none(files: Sequence[Path]) -> list[Picks]:
         in_one = any(path in files_of_all(folder, name) for path in files for name in FORMATS)
         if in_one or {stem for name, stem in stems.items() if counts[name]} <= given:
             names += [name for name, stem in stems.items() if not counts[name] | (stem in given)]
-    nothing = np.empty(0)
-    return [Picks(name, np.empty((0, 2)), nothing, nothing, None) for name in names]
+    return names

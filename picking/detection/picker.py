@@ -15,6 +15,7 @@ from picking.detection.score_map import ScoreMap, classifier_map, segmentation_m
 from picking.errors import UserError, raise_if_stopped
 from picking.files import sha256
 from picking.formats.picks import Picks
+from picking.micrographs.problems import CONSTANT, Notes, UnreadableImage
 from picking.micrographs.reading import image_size, read_micrograph
 from picking.runs import checkpoints
 from picking.runs.checkpoints import load_checkpoint
@@ -91,20 +92,28 @@ def _thresholds(checkpoint: dict[str, Any], path: Path) -> dict[str, float]:
     return kept
 
 
-def pick(picker: Picker, path: Path, diameter_px: float) -> tuple[ScoreMap, Picks]:
+def pick(
+    picker: Picker, path: Path, diameter_px: float, notes: Notes | None = None
+) -> tuple[ScoreMap, Picks]:
     """Return a micrograph's scores and its picks at any threshold worth looking at.
 
-    Raises `UserError` when the file is no micrograph or the scores are not finite.
+    notes: gets what must be said of the file. Raises `UnreadableImage` when the file is no
+    micrograph or without contrast, and `UserError` when the scores are not finite.
     """
     raise_if_stopped()
     wants, how = picker.input, (picker.precision, picker.device)
+    notes = {} if notes is None else notes
+    if isinstance(wants, PatchInput):
+        image = read_micrograph(path, notes)
+    else:
+        image = wants.scaled(path, notes)
+    if CONSTANT in notes:
+        raise UnreadableImage(f"{path} has no contrast, its px are all equal: write it again")
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
-        scores = classifier_map(picker.network, read_micrograph(path), *sizes_px, *how)
+        scores = classifier_map(picker.network, image, *sizes_px, *how)
     else:
-        size_px = image_size(path)
-        scaled = wants.scaled(path)
-        scores = segmentation_map(picker.network, scaled, wants.side_px, size_px, *how)
+        scores = segmentation_map(picker.network, image, wants.side_px, image_size(path), *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
     if isinstance(wants, PatchInput):

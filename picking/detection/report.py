@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from picking.detection.matching import Outcome, has_scores, pr_curve
 from picking.files import write_atomically, write_saved
+from picking.formats.names import in_picture
 from picking.formats.picks import Picks
 from picking.metrics.rates import PRCurve
 
@@ -157,7 +158,7 @@ def _draw_overlay(
     draw.rectangle((0, size[1], size[0], size[1] + strip_px), fill="black")
     x_text = 8.0
     legend = [(f"{kind}: {int(rows.sum())}", COLOURS[kind]) for kind, _, rows in marks[::-1]]
-    for text, colour in [(title, "white"), *(legend if len(marks) > 1 else [])]:
+    for text, colour in [(in_picture(title), "white"), *(legend if len(marks) > 1 else [])]:
         draw.text((x_text, size[1] + strip_px / 2), text, fill=colour, font=font, anchor="lm")
         x_text += draw.textlength(text, font=font) + 24
     write_saved(path, lambda file: canvas.save(file, "PNG"))

@@ -10,18 +10,17 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from picking.errors import UserError
+from picking.errors import UserError, leave_out
 from picking.files import sha256
-from picking.formats.coco import read_coco
+from picking.formats.coco import Coco, read_coco
 from picking.formats.cryoppp_csv import read_csv_of_one
-from picking.formats.picks import Micrograph
+from picking.formats.picks import Micrograph, merge_duplicates, tell_of_zero_area
 from picking.micrographs.reading import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"
-# Above these fractions the data set is broken or mistaken for another one; below, it is counted.
-MAX_FRACTION_MISSING = 0.1
-MAX_FRACTION_UNANNOTATED = 0.5
+CSV_FOLDER = "particle_coordinates"
+MAX_FRACTION_UNANNOTATED = 0.5  # of the images; above, they are mistaken for others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +28,7 @@ class Split:
     """The annotated micrographs of one split, sorted by name, and what was left out of it.
 
     annotations_hash: of all that decides a plan, image sizes aside; images_hash: of file sizes.
+    category: of the annotations, where it has a name; ..._of_others: of other categories.
     """
 
     name: str
@@ -39,6 +39,8 @@ class Split:
     n_images_unannotated: int = 0
     n_images_missing: int = 0
     n_annotations_orphaned: int = 0
+    n_annotations_of_others: int = 0
+    category: str | None = None
 
 
 def find_splits(data_root: Path, asked: Iterable[str] | None = None) -> list[str]:
@@ -62,11 +64,16 @@ def find_splits(data_root: Path, asked: Iterable[str] | None = None) -> list[str
     return [name for name in present if asked is None or name in asked]
 
 
-def read_split(data_root: Path, split: str) -> Split:
+def read_split(
+    data_root: Path, split: str, category: str | None = None, allow_partial: bool = False
+) -> Split:
     """Read the annotated micrographs of one split from its COCO JSON or, without one, its CSVs.
 
-    Raises `UserError` for anything malformed, when nothing is annotated, when more than a tenth
-    of the annotated images are missing, and when more than half of the images are not annotated.
+    category: of COCO's boxes; None: see `read_coco`. Particles that are listed twice count once.
+
+    Raises `UserError` for anything malformed, when nothing is annotated and, unless
+    ``allow_partial``, when more than a tenth of the annotations have no area or no image or of the
+    annotated images are missing, and when more than half of the images are not annotated.
     """
     folder = data_root / split
     by_name = _images_in(folder)
@@ -74,7 +81,12 @@ def read_split(data_root: Path, split: str) -> Split:
         raise UserError(
             f"{folder} holds no image ({', '.join(SUFFIXES)}): put the micrographs there"
         )
-    source, annotations_hash, listed, n_orphaned = _read_source(data_root, split, by_name)
+    source, annotations_hash, read, coco = _read_source(
+        data_root, split, by_name, category, allow_partial
+    )
+    tell_of_zero_area(read, source, allow_partial)
+    listed = merge_duplicates(read, source)
+    n_merged = sum(len(m.centres_px) for m in read) - sum(len(m.centres_px) for m in listed)
     ids = _read_mapping(data_root / MAPPING_FILE)
     annotated = [m for m in listed if len(m.centres_px)]
     members: list[Micrograph] = []
@@ -92,19 +104,21 @@ def read_split(data_root: Path, split: str) -> Split:
     images = {path.with_suffix("") for path in by_name.values()}
     unannotated = sorted(images - {m.path.with_suffix("") for m in members})
 
-    if not members or len(missing) > MAX_FRACTION_MISSING * len(annotated):
-        there = [path.name for path in by_name.values()]
-        detail = f"missing: {', '.join(missing[:3])}" if missing else "no particle is listed"
-        raise UserError(
-            f"{source}: {len(members)} of {len(annotated)} annotated images of split '{split}' are "
-            f"in {folder} ({detail}; there are: {', '.join(there[:3])}): "
-            "check that annotation and images belong together"
-        )
-    if len(unannotated) > MAX_FRACTION_UNANNOTATED * len(images):
+    there = [path.name for path in by_name.values()]
+    detail = f"missing: {', '.join(missing[:3])}" if missing else "no particle is listed"
+    count = (
+        f"{source}: {len(members)} of {len(annotated)} annotated images of split '{split}' are "
+        f"in {folder} ({detail}; there are: {', '.join(there[:3])}): "
+        "check that annotation and images belong together"
+    )
+    if not members:
+        raise UserError(count)
+    leave_out(len(missing), len(annotated), count, allow_partial)
+    if len(unannotated) > MAX_FRACTION_UNANNOTATED * len(images) and not allow_partial:
         raise UserError(
             f"{source}: {len(unannotated)} of {len(images)} images in {folder} have no annotation "
             f"(e.g. {', '.join(path.name for path in unannotated[:3])}): check that annotation "
-            "and images belong together, or take the others out of the folder"
+            "and images belong together, or go on without the others with --allow-partial"
         )
     names = {m.path: m.name for m in members}
     for m in members:
@@ -116,12 +130,45 @@ def read_split(data_root: Path, split: str) -> Split:
         name=split,
         micrographs=tuple(members),
         source=source,
-        annotations_hash=sha256(annotations_hash, *(f"{m.name}:{m.empiar_id};" for m in members)),
+        annotations_hash=sha256(
+            annotations_hash,
+            *(f"{m.name}:{m.empiar_id};" for m in members),
+            # What else decides which of the particles in those files are used
+            *([f"merged:{n_merged};"] if n_merged else []),
+            *([f"category:{coco.category};"] if coco.n_others else []),
+        ),
         images_hash=sha256(*(f"{m.name}:{m.path.stat().st_size};" for m in members)),
         n_images_unannotated=len(unannotated),
         n_images_missing=len(missing),
-        n_annotations_orphaned=n_orphaned,
+        n_annotations_orphaned=coco.n_orphaned,
+        n_annotations_of_others=coco.n_others,
+        category=coco.category,
     )
+
+
+def say_csvs_without_image(data_root: Path, splits: Iterable[str], allow_partial: bool) -> None:
+    """Say how many CSVs of a data set are of no image in train/, val/ or test/.
+
+    Nothing is said where all ``splits`` that were read have their COCO JSON, since then no CSV is
+    used. Raises `UserError` when they are more than a tenth, unless ``allow_partial``.
+    """
+    folder = data_root / CSV_FOLDER
+    if not folder.is_dir() or all(_json_of(data_root, split).is_file() for split in splits):
+        return
+    stems = {path.stem for split in SPLITS for path in _images_in(data_root / split).values()}
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
+    others = [path.name for path in files if path.suffix != ".csv" or path.stem not in stems]
+    leave_out(
+        len(others),
+        len(files),
+        f"{len(others):,} of {len(files):,} CSVs in {folder} are of no image in "
+        f"{', '.join(SPLITS)} (e.g. {', '.join(others[:3])}): each is <image's name>.csv",
+        allow_partial,
+    )
+
+
+def _json_of(data_root: Path, split: str) -> Path:
+    return data_root / "annotations" / f"instances_{split}.json"
 
 
 def _images_in(folder: Path) -> dict[str, Path]:
@@ -147,18 +194,22 @@ def _images_in(folder: Path) -> dict[str, Path]:
 
 
 def _read_source(
-    data_root: Path, split: str, by_name: dict[str, Path]
-) -> tuple[str, str, list[Micrograph], int]:
-    """Return what was read, its hash, the micrographs it lists and how many boxes have no image."""
-    json_path = data_root / "annotations" / f"instances_{split}.json"
+    data_root: Path,
+    split: str,
+    by_name: dict[str, Path],
+    category: str | None,
+    allow_partial: bool,
+) -> tuple[str, str, list[Micrograph], Coco]:
+    """Return what was read, its hash, the micrographs it lists, and what COCO says besides."""
+    json_path = _json_of(data_root, split)
     if json_path.is_file():
-        records, n_orphaned = read_coco(json_path)
-        for n, picks in enumerate(records):
-            _require_name_inside(picks.name, f"{json_path}: images[{n}]")
+        coco = read_coco(json_path, category, allow_partial)
+        for picks in coco.records:
+            _require_name_inside(picks.name, str(json_path))
         folder = data_root / split
-        listed = [Micrograph(**vars(picks), path=folder / picks.name) for picks in records]
-        return str(json_path), sha256(json_path.read_bytes()), listed, n_orphaned
-    csv_folder = data_root / "particle_coordinates"
+        listed = [Micrograph(**vars(picks), path=folder / picks.name) for picks in coco.records]
+        return str(json_path), sha256(json_path.read_bytes()), listed, coco
+    csv_folder = data_root / CSV_FOLDER
     images: dict[Path, Path] = {}
     for image in sorted(set(by_name.values())):
         path = csv_folder / f"{image.stem}.csv"
@@ -171,12 +222,17 @@ def _read_source(
             f"split '{split}' has no annotation: looked for {json_path} and for CSVs of its "
             f"{len(set(by_name.values()))} images in {csv_folder}"
         )
+    if category is not None:
+        raise UserError(
+            f"--category {category}: the CSVs in {csv_folder} know no categories: leave it out"
+        )
     listed = []
     for path, image in images.items():
         picks = dataclasses.replace(read_csv_of_one(path), name=image.name)
         listed.append(Micrograph(**vars(picks), path=image))
     source = f"{len(images)} CSV files in {csv_folder}"
-    return source, sha256(*(path.read_bytes() for path in images)), listed, 0
+    nothing = Coco([], 0, 0, None)
+    return source, sha256(*(path.read_bytes() for path in images)), listed, nothing
 
 
 def _read_mapping(path: Path) -> dict[str, str]:

@@ -6,21 +6,22 @@ once on the way out.
 """
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+
+import numpy as np
 
 from picking.errors import UserError
 from picking.files import write_atomically
-from picking.formats.coco import coco_text, read_coco
+from picking.formats.coco import coco_text, read_coco, require_one_category
 from picking.formats.cryoppp_csv import csv_text, read_csv
-from picking.formats.cryosparc.particles import SUFFIXES as SUFFIXES_OF_CRYOSPARC
-from picking.formats.cryosparc.particles import read_particles
+from picking.formats.cryosparc.particles import SUFFIXES, read_particles
 from picking.formats.cryosparc.writing import cs_bytes, csg_text, particles_table
+from picking.formats.names import PICKS, few, finder, require_writable, say_unknown, stem
 from picking.formats.other_pickers import is_eman, read_eman, read_topaz
-from picking.formats.picks import Picks, flip_y, inside
+from picking.formats.picks import Picks, flip_y, inside, select, tell_of_outside, tell_of_zero_area
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
-from picking.micrographs.reading import SUFFIXES
 
 FORMATS = {
     "star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json", "cs": ".cs"
@@ -33,21 +34,22 @@ KINDS = "STAR, BOX, CBOX, CSV, COCO JSON, .cs of cryoSPARC, .txt of Topaz, _info
 OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
 # Others' programs fall over a file without a row: boxmanager over a folder whose first file is one
 NEVER_EMPTY = ("star", "box", "cbox")
-# What cryoSPARC puts before a name, and what it and RELION put behind.
-UID = re.compile(r"^\d+_")
-TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?)?$")
 
 
 def read_picks(
     paths: Iterable[Path],
-    sizes_px: Mapping[str, tuple[int, int]],
+    sizes_px: Mapping[str, tuple[int, int] | None],
     frame: str | None = None,
     only_known: bool = False,
+    what: str = PICKS,
+    ignored: Collection[str] = (),
+    allow_partial: bool = False,
+    category: str | None = None,
 ) -> list[Picks]:
     """Read the picks of files of any kinds, of one or many micrographs each.
 
-    Boxes without area are no picks. A micrograph without picks does not appear in a STAR or CSV
-    of many; a file without rows is of the micrograph that it is named after.
+    Boxes without area are no picks, and are told of. A micrograph without picks does not appear in
+    a STAR or CSV of many; a file without rows is of the micrograph that it is named after.
 
     Args:
         paths: files that end as `FRAMES` says; a file without a column of micrographs is named
@@ -56,42 +58,83 @@ def read_picks(
             flipped. Names in the files are looked up among these, whatever their folder and
             suffix, with or without cryoSPARC's leading number.
         frame: `jpeg` or `mrc`, what the files are in if that is not what `FRAMES` says.
-        only_known: leave out picks of micrographs that are not in ``sizes_px``.
+        only_known: leave out picks of micrographs that are not in ``sizes_px``; `say_unknown`
+            tells of them, or refuses.
+        what: they are, as it says it.
+        ignored: micrographs whose picks are not wanted, and of which it need not tell.
+        allow_partial: more than a tenth may be of micrographs that are not known, or of no area.
+        category: of COCO's boxes; None: see `read_coco`.
 
     Raises:
         UserError: for a malformed file, an unknown height, a micrograph that stands in two files,
             a size that is not the stated one, more than a tenth of a micrograph's centres
-            outside it, and when nothing is known of all that ``only_known`` asks for.
+            outside it, and for names that do not fit where ``only_known``.
     """
-    known_name = _finder(sizes_px)
+    paths = list(paths)
+    known_name = finder([*sizes_px, *ignored])
     by_name: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
-    unknown = []
-    for path, contents in _contents(list(paths)):
+    named: set[str] = set()
+    unknown: Counter[str] = Counter()
+    read: list[Picks] = []
+    categories: dict[str, str | None] = {}
+    for path in paths:
+        suffix = path.suffix.lower()
+        if suffix not in FRAMES:
+            raise UserError(f"{path} is no file of picks: those end in {', '.join(FRAMES)}")
+        if not path.is_file():
+            raise UserError(f"{path} is not there: check the path")
+    of_cryosparc = read_particles([path for path in paths if path.suffix.lower() in SUFFIXES])
+    for path in paths:
+        suffix = path.suffix.lower()
         file_frame = frame or frame_of(path)
-        for picks in contents:
+        if suffix in SUFFIXES:
+            listed = of_cryosparc.get(path, [])
+        elif suffix == ".json" and is_eman(path):
+            listed = read_eman(path)
+        elif suffix == ".json":
+            coco = read_coco(path, category, allow_partial)
+            listed, categories[str(path)] = coco.records, coco.category
+            named |= {known_name(name) or "" for name in coco.unannotated}
+        elif suffix == ".star":
+            listed = read_star(path, lambda name: known_name(name) is not None)
+        else:
+            listed = READERS[suffix](path)
+        read += listed
+        for picks in listed:
             name = known_name(picks.name)
+            named |= {name or ""}
+            # Where no box has an area, nothing tells that somebody looked at the micrograph
+            unannotated = picks.n_zero_area and not len(picks.scores)
+            if name in ignored or unannotated:
+                continue
             nothing = not len(picks.centres_px) and picks.size_px is None
             if name is None and (only_known or nothing):
-                unknown.append(picks.name)
+                unknown[picks.name] += len(picks.centres_px)
                 continue
-            if name is None and picks.size_px is None and file_frame == "mrc":
+            size_px = sizes_px[name] if name else picks.size_px
+            if size_px is None and picks.size_px is None and file_frame == "mrc":
+                known = [one for one, size in sizes_px.items() if size]
                 raise UserError(
                     f"{path}: y counts from the MRC's first row, so the height of '{picks.name}' "
-                    f"is needed, but sizes are known of {_few(sizes_px)}: give its micrograph, or "
+                    f"is needed, but sizes are known of {few(known)}: give its micrograph, or "
                     "frame jpeg if y counts from the top of the JPEG"
                 )
-            size_px = sizes_px[name] if name else picks.size_px
             name = name or picks.name
             if name in by_name:
                 raise UserError(
                     f"{path} has picks of {name} (as '{picks.name}'), and so has {sources[name]}: "
                     "give one of them"
                 )
-            by_name[name] = _in_jpeg_frame(picks, name, size_px, file_frame)
+            by_name[name] = _in_jpeg_frame(picks, name, size_px or picks.size_px, file_frame)
             sources[name] = path
-    if only_known and unknown and not by_name:
-        raise _no_overlap(unknown, "micrographs", sizes_px)
+    tell_of_zero_area(read, few(map(str, paths)), allow_partial)
+    tell_of_outside(list(by_name.values()), few(map(str, paths)))
+    require_one_category(categories)
+    if only_known:
+        n_all = unknown.total() + sum(len(p.centres_px) for p in by_name.values())
+        unserved = [name for name in sizes_px if name not in named]
+        say_unknown(what, unknown, n_all, sizes_px, unserved, allow_partial)
     return list(by_name.values())
 
 
@@ -102,17 +145,19 @@ def write_picks(
 
     With ``one_file`` all micrographs go into <folder>/picks.<suffix>, else each into
     <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph, and .cs is always
-    particles.cs of all, with the .csg beside it. STAR names the MRC, whatever the image was. Files
-    that are there are replaced. STAR, BOX and CBOX without a pick are not written, and removed.
+    particles.cs of all, with the .csg beside it. STAR and .cs name the MRC, whatever the image was.
+    Files that are there are replaced. STAR, BOX and CBOX without a pick are not written, and
+    removed.
 
-    Raises `UserError` for two micrographs of one stem, and where a size (all but CSV) or a
-    diameter (all but STAR) is unknown.
+    Raises `UserError` for a name that would not be read back, for two micrographs of one stem, and
+    where a size (all but CSV) or a diameter (all but STAR and .cs) is unknown.
     """
+    require_writable((PurePosixPath(p.name).name for p in picks), formats, one_file)
     by_stem: dict[str, Picks] = {}
     for p in picks:
-        if by_stem.setdefault(_stem(p.name), p) is not p:
+        if by_stem.setdefault(stem(p.name), p) is not p:
             raise UserError(
-                f"{p.name} and {by_stem[_stem(p.name)].name} would be one file: rename one of them"
+                f"{p.name} and {by_stem[stem(p.name)].name} would be one file: rename one of them"
             )
     files: dict[Path, tuple[str, list[Picks]]] = {}
     for name in formats:
@@ -127,8 +172,8 @@ def write_picks(
         if name in NEVER_EMPTY and not any(len(p.centres_px) for p in of_file):
             empty.append(path)
         elif name == "cs":
-            flipped = [flip_y(p) for p in of_file]
-            table = particles_table([dataclasses.replace(p, name=_mrc_of(p.name)) for p in flipped])
+            mrcs = [dataclasses.replace(flip_y(p), name=_mrc_of(p.name)) for p in of_file]
+            table = particles_table(mrcs)
             contents[path] = cs_bytes(table)
             contents[files_of_all(folder, name)[1]] = csg_text(table, path.name)
         else:
@@ -143,7 +188,7 @@ def write_picks(
 
 def file_of(folder: Path, format_name: str, micrograph: str) -> Path:
     """Return where `write_picks` puts a micrograph's picks in a format."""
-    return folder / format_name / f"{_stem(micrograph)}{FORMATS[format_name]}"
+    return folder / format_name / f"{stem(micrograph)}{FORMATS[format_name]}"
 
 
 def files_of_all(folder: Path, format_name: str) -> list[Path]:
@@ -154,16 +199,18 @@ def files_of_all(folder: Path, format_name: str) -> list[Path]:
 
 
 def match_names(
-    picks: Sequence[Picks], truth: Sequence[Picks]
+    picks: Sequence[Picks], truth: Sequence[Picks], all_picked: bool = False
 ) -> tuple[list[tuple[Picks, Picks]], list[str], list[str]]:
     """Pair picks with the truth of the same micrograph, in the truth's order.
 
-    Returns the pairs and the names of micrographs without picks and of those without truth. A file
-    of many does not name a micrograph without picks, so the caller must judge whether there are
-    none or nobody looked. Raises `UserError` when no name is in both, and when two picks are of one
-    micrograph.
+    A file of many does not name a micrograph without picks. So a micrograph that no picks name
+    has none where ``all_picked``, which says that all of the truth's were looked at, and where
+    there is no pick at all; elsewhere perhaps nobody looked, and it is left out.
+
+    Returns the pairs and the names of micrographs that no picks name and of those without truth.
+    Raises `UserError` when no name is in both, and when two picks are of one micrograph.
     """
-    known_name = _finder([t.name for t in truth])
+    known_name = finder([t.name for t in truth])
     by_name: dict[str, Picks] = {}
     without_truth = []
     for p in picks:
@@ -176,46 +223,30 @@ def match_names(
             )
         else:
             by_name[name] = p
-    if not by_name:
-        raise _no_overlap(without_truth, "truth", [t.name for t in truth])
-    pairs = [(by_name[t.name], t) for t in truth if t.name in by_name]
-    return pairs, [t.name for t in truth if t.name not in by_name], without_truth
+    if (picks and not by_name) or not truth:
+        raise UserError(
+            f"no micrograph is in both: picks are of {few(without_truth)}; truth: "
+            f"{few(t.name for t in truth)}: give files of the same micrographs"
+        )
+    without_picks = [t.name for t in truth if t.name not in by_name]
+    if all_picked or not any(len(p.scores) for p in picks):
+        for t in truth:
+            by_name.setdefault(t.name, select(t, np.zeros(len(t.scores), dtype=bool)))
+    return [(by_name[t.name], t) for t in truth if t.name in by_name], without_picks, without_truth
 
 
 # One file
 
 
+READERS: dict[str, Callable[[Path], list[Picks]]] = {
+    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".txt": read_topaz
+}  # fmt: skip
+
+
 def frame_of(path: Path) -> str:
-    """Return the frame that files of this kind are in, `jpeg` or `mrc`."""
+    """Return the frame that a file of coordinates is in by its kind, `jpeg` or `mrc`."""
     suffix = path.suffix.lower()
     return "mrc" if suffix == ".json" and is_eman(path) else FRAMES[suffix]
-
-
-def _contents(paths: Sequence[Path]) -> Iterator[tuple[Path, list[Picks]]]:
-    """Yield each file with the picks in it; those of cryoSPARC belong together."""
-    for path in paths:
-        if path.suffix.lower() not in FRAMES:
-            raise UserError(f"{path} is no file of picks: those end in {', '.join(FRAMES)}")
-        if not path.is_file():
-            raise UserError(f"{path} is not there: check the path")
-    of_cryosparc = [path for path in paths if path.suffix.lower() in SUFFIXES_OF_CRYOSPARC]
-    yield from read_particles(of_cryosparc).items()
-    for path in paths:
-        if path not in of_cryosparc:
-            yield path, READERS[path.suffix.lower()](path)
-
-
-def _read_json(path: Path) -> list[Picks]:
-    """Read EMAN's boxes or COCO; an image whose only boxes have no area was not annotated."""
-    if is_eman(path):
-        return read_eman(path)
-    return [p for p in read_coco(path)[0] if len(p.centres_px) or not p.n_zero_area]
-
-
-READERS: dict[str, Callable[[Path], list[Picks]]] = {
-    ".star": read_star, ".box": read_box, ".cbox": read_cbox, ".csv": read_csv,
-    ".json": _read_json, ".txt": read_topaz,
-}  # fmt: skip
 
 
 def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, frame: str) -> Picks:
@@ -243,64 +274,7 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
     return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
 
 
-# Names
-
-
-def _stem(name: str) -> str:
-    """Return a micrograph's name without folder and image suffix: a.1 for dir/a.1.jpg."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.stem if path.suffix.lower() in (*SUFFIXES, ".mrcs", ".eer") else path.name
-
-
 def _mrc_of(name: str) -> str:
     """Return the name of the MRC, whatever image of it was picked."""
     path = PurePosixPath(name)
-    return str(path.with_name(f"{_stem(path.name)}.mrc"))
-
-
-def _finder(known: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a function from a name in a file of picks to the one of ``known`` it means, or None.
-
-    The two may differ in folder, suffix and tail, and one of them may have cryoSPARC's leading
-    number; but not both, since 001_a is not 002_a. The closest likeness counts.
-    """
-
-    def forms(name: str) -> tuple[str, str, str, str]:
-        """Return a name as it is, without folder and suffix, without tail, and without number."""
-        stem = _stem(name)
-        core = TAIL.sub("", stem)
-        return name, stem, core, UID.sub("", core)
-
-    tables: list[dict[str, list[str]]] = [{}, {}, {}, {}]
-    for name in dict.fromkeys(known):
-        for table, form in zip(tables, forms(name), strict=True):
-            table.setdefault(form, []).append(name)
-
-    def find(name: str) -> str | None:
-        """Return the known name, None without one; raises `UserError` where several fit."""
-        whole, stem, core, bare = forms(name)
-        of_whole, of_stem, of_core, of_bare = tables
-        for form, table in (
-            (whole, of_whole), (stem, of_stem), (core, of_core), (bare, of_core), (core, of_bare)
-        ):  # fmt: skip
-            names = table.get(form, [])
-            if len(names) > 1:
-                raise UserError(f"'{name}' could be any of {_few(names)}: rename the micrographs")
-            if names:
-                return names[0]
-        return None
-
-    return find
-
-
-def _few(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (", ".join(names[:3]) or "none") + more
-
-
-def _no_overlap(names: Iterable[str], other: str, other_names: Iterable[str]) -> UserError:
-    return UserError(
-        f"no micrograph is in both: picks are of {_few(names)}; {other}: {_few(other_names)}: "
-        "give files of the same micrographs"
-    )
+    return str(path.with_name(f"{stem(path.name)}.mrc"))

@@ -6,14 +6,14 @@ Ours may have two columns more: Score, and Micrograph where a file is of many.
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from picking.errors import UserError
-from picking.files import is_number
-from picking.formats.picks import Picks, by_micrograph, known_diameters, valid
+from picking.files import is_number, read_text
+from picking.formats.picks import Picks, by_micrograph, known_diameters, valid, with_area
 
 COLUMNS = ("x-coordinate", "y-coordinate", "diameter")
 
@@ -30,17 +30,20 @@ def read_csv(path: Path) -> list[Picks]:
             raise ValueError("a number is too large")
     except ValueError as error:
         raise UserError(f"{path}: column Score: {error}: leave unknown scores empty") from error
-    keep = rows[:, 2] > 0
-    centres = rows[keep][:, 1::-1]  # x, y -> y, x
-    return by_micrograph(np.array(names)[keep], centres, scores[keep], rows[keep, 2], path)
+    if "" in names:
+        n = names.index("") + 1
+        raise UserError(
+            f"{path}: column Micrograph is empty in row {n} of {len(names)}: fill it in"
+        )
+    found = by_micrograph(names, rows[:, 1::-1], scores, rows[:, 2], path)  # x, y -> y, x
+    return [with_area(one) for one in found]
 
 
 def read_csv_of_one(path: Path) -> Picks:
     """Read the particles of the one micrograph of a data set that the file belongs to."""
     rows, _, _ = _read_rows(path)
-    keep = rows[:, 2] > 0
-    unknown, n_zero = np.full(int(keep.sum()), math.nan), int((~keep).sum())
-    return Picks(path.stem, rows[keep][:, 1::-1], unknown, rows[keep, 2], None, n_zero)
+    unknown = np.full(len(rows), math.nan)
+    return with_area(Picks(path.stem, rows[:, 1::-1], unknown, rows[:, 2], None))
 
 
 def _read_rows(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
@@ -49,34 +52,49 @@ def _read_rows(path: Path) -> tuple[np.ndarray, list[str], list[str]]:
     Without such a column the micrograph is the one that the file is named after, the score empty.
     """
     rows, names, scores = [], [], []
+    text = read_text(path)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [cell.strip().lower() for cell in next(reader, [])]
-            missing = [name for name in COLUMNS if name not in header]
-            if missing:
+        for delimiter in ",;\t":
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+            header = _header(reader)
+            if header:
+                break
+        else:
+            missing = [name for name in COLUMNS if name not in text.lower()] or COLUMNS
+            raise UserError(
+                f"{path} has no column {', '.join(missing)}: the header must name "
+                "X-Coordinate, Y-Coordinate and Diameter, each once"
+            )
+        for line in filter(any, reader):
+            cells = dict(zip(header, line, strict=False))
+            numbers = [cells.get(name, "") for name in (*COLUMNS, "score")]
+            if delimiter != ",":  # which then stands in numbers for a point
+                numbers = [cell.replace(",", ".") for cell in numbers]
+            try:
+                row = [float(cell) for cell in numbers[:3]]
+            except ValueError:
+                row = [math.nan]
+            if not all(map(is_number, row)) or any(line[len(header) :]):
                 raise UserError(
-                    f"{path} has no column {', '.join(missing)}: the header must name "
-                    "X-Coordinate, Y-Coordinate and Diameter"
+                    f"{path}, line {reader.line_num}: three finite numbers are needed, and as "
+                    f"many cells as the header has, not {','.join(line)[:60]!r}"
                 )
-            columns = [header.index(name) for name in COLUMNS]
-            for line in filter(None, reader):
-                try:
-                    row = [float(line[column]) for column in columns]
-                except (ValueError, IndexError):
-                    row = [math.nan]
-                if not all(map(is_number, row)):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: three finite numbers are needed, "
-                        f"not {','.join(line)[:60]!r}"
-                    )
-                cells = dict(zip(header, line, strict=False))
-                rows.append(row)
-                names.append(cells.get("micrograph", path.stem).strip())
-                scores.append(cells.get("score", "").strip())
-    except (UnicodeDecodeError, csv.Error) as error:
+            rows.append(row)
+            named = "micrograph" in header
+            names.append(cells.get("micrograph", "").strip() if named else path.stem)
+            scores.append(numbers[3].strip())
+    except csv.Error as error:
         raise UserError(f"{path} cannot be read as CSV ({error}): write it again") from error
     return np.array(rows, dtype=np.float64).reshape(-1, 3), names, scores
+
+
+def _header(reader: Iterator[list[str]]) -> list[str]:
+    """Return the first line that names all columns, in lower case; what stands above is a title."""
+    for line in reader:
+        header = [cell.strip().lower() for cell in line]
+        if all(header.count(name) == 1 for name in COLUMNS):
+            return header
+    return []
 
 
 def csv_text(picks: Sequence[Picks], names: Sequence[str] | None) -> str:

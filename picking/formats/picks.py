@@ -5,16 +5,17 @@ left, y down. Row 0 of a JPEG is the last row of its MRC, so y of the MRC is hei
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from picking.errors import UserError
+from picking.errors import UserError, leave_out, warn
 from picking.files import LARGEST_PX
 
 MAX_FRACTION_OUTSIDE = 0.1  # of a micrograph's centres; above, they are of another scale
+MERGED_WITHIN = 0.1  # diameters; nearer centres are one particle, listed twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,10 @@ class Micrograph(Picks):
     empiar_id: str | None = None
 
 
-def select(picks: Picks, rows: np.ndarray) -> Picks:
+SomePicks = TypeVar("SomePicks", bound=Picks)
+
+
+def select(picks: SomePicks, rows: np.ndarray) -> SomePicks:
     """Return the picks at ``rows``, booleans (n,) or positions."""
     return dataclasses.replace(
         picks,
@@ -101,12 +105,89 @@ def from_boxes(
 
     estimates: diameters (n,) to take instead of the mean of width and height where they are > 0.
     """
-    keep = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
     sides = boxes[:, 2:].mean(axis=1)
     diameters = sides if estimates is None else np.where(estimates > 0, estimates, sides)
     centres = boxes[:, 1::-1] + boxes[:, :1:-1] / 2  # (y, x) + (h, w) / 2
-    n_zero_area = int((~keep).sum())
-    return Picks(name, centres[keep], scores[keep], diameters[keep], size_px, n_zero_area)
+    has_area: np.ndarray = np.all(boxes[:, 2:] > 0, axis=1)
+    return with_area(Picks(name, centres, scores, diameters, size_px), has_area)
+
+
+def with_area(picks: Picks, rows: np.ndarray | None = None) -> Picks:
+    """Return the picks at ``rows``, bool (n,), or with a diameter above 0; count the others."""
+    keep = picks.diameters_px > 0 if rows is None else rows
+    return dataclasses.replace(select(picks, keep), n_zero_area=int((~keep).sum()))
+
+
+def tell_of_zero_area(picks: Sequence[Picks], source: str, allow_partial: bool) -> None:
+    """Say how many boxes without area ``source`` has; raises `UserError` above a tenth of all."""
+    without = [one for one in picks if one.n_zero_area]
+    n = sum(one.n_zero_area for one in without)
+    n_all = n + sum(len(one.centres_px) for one in picks)
+    examples = ", ".join(one.name for one in without[:3])
+    message = f"{source}: {n:,} of {n_all:,} boxes are 0 px wide or high (e.g. on {examples}) and "
+    leave_out(n, n_all, f"{message}are left out", allow_partial)
+
+
+def tell_of_outside(picks: Sequence[Picks], source: str) -> None:
+    """Say how many centres lie outside the micrographs, of which the sizes are known."""
+    counts = {
+        one.name: int((~inside(one, one.size_px)).sum()) for one in picks if one.size_px is not None
+    }
+    names = [name for name, n in counts.items() if n]
+    if names:
+        n_all = sum(len(one.centres_px) for one in picks)
+        warn(
+            f"{source}: {sum(counts.values()):,} of {n_all:,} centres lie outside their micrograph "
+            f"(e.g. on {', '.join(names[:3])}), where no particle can be: check them"
+        )
+
+
+def merge_duplicates(
+    picks: Sequence[SomePicks],
+    source: str,
+    diameter_px: float | None = None,
+    so: str = "each counts once",
+) -> list[SomePicks]:
+    """Return the picks without those that are listed before within a tenth of a diameter.
+
+    How many there are is said, and what follows, ``so``. diameter_px: of those of which the file
+    says none; None: only the same place is a duplicate.
+    """
+    merged, examples, n = [], [], 0
+    for one in picks:
+        known = np.isfinite(one.diameters_px)
+        reach_px = MERGED_WITHIN * np.where(known, one.diameters_px, diameter_px or 0.0)
+        keep = _first_of_each(one.centres_px, reach_px)
+        merged.append(select(one, keep))
+        if not keep.all():
+            y, x = one.centres_px[~keep][0]
+            examples.append(f"x {x:.0f}, y {y:.0f} on {one.name}")
+            n += int((~keep).sum())
+    if n:
+        n_all = sum(len(one.centres_px) for one in picks)
+        warn(
+            f"{source}: {n:,} of {n_all:,} particles are listed twice, within a tenth of a "
+            f"diameter (e.g. {'; '.join(examples[:3])}): {so}"
+        )
+    return merged
+
+
+def _first_of_each(centres_px: np.ndarray, reach_px: np.ndarray) -> np.ndarray:
+    """Return which centres have no earlier one that stays within its reach, bool (n,)."""
+    from scipy.spatial import cKDTree
+
+    keep = np.zeros(len(centres_px), dtype=bool)
+    rows = np.sort(np.unique(centres_px, axis=0, return_index=True)[1])
+    keep[rows] = True
+    if len(rows) > 1 and reach_px.any():
+        points = centres_px[rows]
+        pairs = cKDTree(points).query_pairs(reach_px.max(), output_type="ndarray")
+        near = (
+            np.hypot(*(points[pairs[:, 0]] - points[pairs[:, 1]]).T) <= reach_px[rows[pairs[:, 0]]]
+        )
+        for i, j in sorted(map(tuple, rows[pairs[near]])):
+            keep[j] &= not keep[i]
+    return keep
 
 
 def by_micrograph(

@@ -6,55 +6,132 @@ boxes are those nearest to its origin.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from picking.errors import UserError
+from picking.errors import UserError, warn
+from picking.files import read_text
 from picking.formats.picks import Picks, by_micrograph, from_boxes, known_diameters, valid
+from picking.formats.star_tables import Table, numbers, tables_with
 
 FRAME = "y in the MRC's frame: the height of the micrograph less y of the JPEG; unbinned px"
 DIAMETER_LABEL = "pickDiameterPx"  # no label of RELION's, which warns of it and keeps it
 RELION_NO_SCORE = -999  # of picks made by hand, in RELION and in EMAN
 EMAN_NO_SCORE = -3
+EMAN_HELIX_ENDS = (-1, -2)  # in place of a score: the start and the end of a helix
+CENTRE = ("rlnCoordinateX", "rlnCoordinateY")
+OTHERS = ("rlnAutopickFigureOfMerit", DIAMETER_LABEL, "rlnCoordinateZ")
+ORIGINS = ("rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst")
 BOX_COLUMNS = ("CoordinateX", "CoordinateY", "Width", "Height")
 
 
 # Reading
 
 
-def read_star(path: Path) -> list[Picks]:
-    """Read the first table with RELION's coordinates: of RELION 3.0, 3.1 and later, of cryoSPARC.
+def read_star(path: Path, is_micrograph: Callable[[str], bool] = bool) -> list[Picks]:
+    """Read all blocks with RELION's coordinates: of RELION 3.0, 3.1 and later, of cryoSPARC.
 
-    Without a column of micrographs the file is of the one that it is named after.
+    A row is of the micrograph that it names or, without such a column, that its particle's image
+    was cut from. Without either, blocks are of the micrographs that they are named after, where
+    ``is_micrograph`` says so, and a single one of that which the file is named after.
     """
-    table = _star_table(path, ("rlnCoordinateX", "rlnCoordinateY"))
-    centres = np.stack(
-        [_numbers(table, f"rlnCoordinate{axis}", path, needed=True) for axis in "YX"], axis=1
-    )
-    scores = _numbers(table, "rlnAutopickFigureOfMerit", path)
-    scores[scores == RELION_NO_SCORE] = math.nan
-    names = table.get("rlnMicrographName", [path.stem] * len(centres))
-    return by_micrograph(names, centres, scores, _numbers(table, DIAMETER_LABEL, path), path)
+    tables = tables_with(path, CENTRE)
+    nameless = _names_of_blocks(path, tables, is_micrograph)
+    names: list[str] = []
+    parts = [np.empty((0, 4))]
+    n_moved = 0
+    for table in tables:
+        cells = table.cells((*CENTRE, *OTHERS, *ORIGINS, "rlnMicrographName", "rlnImageName"))
+        n = len(cells[CENTRE[0]])
+        x, y = (numbers(cells, label, n, path, needed=True) for label in CENTRE)
+        scores, diameters, z = (numbers(cells, label, n, path) for label in OTHERS)
+        if np.nan_to_num(z).any():
+            raise UserError(
+                f"{path}, block data_{table.block}: rlnCoordinateZ is not 0, as it is in "
+                "tomograms: give coordinates on micrographs"
+            )
+        scores[scores == RELION_NO_SCORE] = math.nan
+        parts.append(np.stack([y, x, scores, diameters], axis=1))
+        origins = [numbers(cells, label, n, path) for label in ORIGINS]
+        n_moved += int(np.nan_to_num(origins).any(axis=0).sum())
+        if "rlnMicrographName" in cells:
+            names += cells["rlnMicrographName"]
+        elif "rlnImageName" in cells:  # 000001@Extract/job003/Micrographs/a.mrcs
+            names += [re.sub(r"^\d+@", "", name) for name in cells["rlnImageName"]]
+        else:
+            names += [nameless[table.block]] * n
+    rows = np.concatenate(parts)
+    if n_moved:
+        warn(
+            f"{path}: {n_moved:,} of {len(rows):,} particles were moved by classification or "
+            "refinement (_rlnOriginX, _rlnOriginY), and these moves are not used: extract with "
+            "re-centering for better places"
+        )
+    named = by_micrograph(names, rows[:, :2], rows[:, 2], rows[:, 3], path) if names else []
+    without = np.empty((0, 2)), np.empty(0), np.empty(0), None
+    empty = [Picks(name, *without) for name in nameless.values() if name not in set(names)]
+    return [*named, *empty] or [Picks(path.stem, *without)]
+
+
+def _names_of_blocks(
+    path: Path, tables: Sequence[Table], is_micrograph: Callable[[str], bool]
+) -> dict[str, str]:
+    """Return block -> micrograph for the blocks without a column of micrographs.
+
+    Raises `UserError` where there are several and their names are not those of micrographs.
+    """
+    blocks = [
+        table.block
+        for table in tables
+        if not {"rlnMicrographName", "rlnImageName"} & set(table.labels)
+    ]
+    any_known = any(map(is_micrograph, blocks))
+    if len(tables) == 1 and (is_micrograph(path.stem) or not any_known):
+        return dict.fromkeys(blocks, path.stem)
+    if blocks and not any_known:
+        raise UserError(
+            f"{path} has {len(tables)} blocks with coordinates, and nothing tells of which "
+            f"micrograph data_{blocks[0]} is: add a column _rlnMicrographName, or give a file for "
+            "each micrograph"
+        )
+    return {block: block for block in blocks}
 
 
 def read_cbox(path: Path) -> list[Picks]:
     """Read crYOLO's boxes of one micrograph; the diameter is its own estimate where it has one."""
-    if not re.search(r"^\s*data_", _text(path), re.MULTILINE):
+    if not re.search(r"^\s*data_", read_text(path), re.MULTILINE):
         return read_box(path)  # of older crYOLO: the columns of a BOX file, then others
-    table = _star_table(path, BOX_COLUMNS)
-    boxes = np.stack([_numbers(table, name, path, needed=True) for name in BOX_COLUMNS], axis=1)
-    estimates = [_numbers(table, name, path) for name in ("EstWidth", "EstHeight")]
-    scores = _numbers(table, "Confidence", path)
-    return [from_boxes(path.stem, boxes, scores, estimates=np.mean(estimates, axis=0))]
+    tables = tables_with(path, BOX_COLUMNS)
+    if len(tables) > 1:
+        blocks = ", ".join(f"data_{table.block}" for table in tables)
+        raise UserError(
+            f"{path} has {len(tables)} blocks with boxes ({blocks}), and a CBOX file is of one "
+            "micrograph: give a file for each"
+        )
+    others = ("EstWidth", "EstHeight", "Confidence", "CoordinateZ", "filamentid")
+    cells = tables[0].cells((*BOX_COLUMNS, *others))
+    n = len(cells["Width"])
+    boxes = [numbers(cells, label, n, path, needed=True) for label in BOX_COLUMNS]
+    width, height, scores, z, filament = (numbers(cells, label, n, path) for label in others)
+    for found, what in (
+        (np.nan_to_num(z).any(), "tomograms"),
+        (np.isfinite(filament).any(), "filaments"),
+    ):
+        if found:
+            raise UserError(
+                f"{path} holds boxes of {what}, which are no particles on a micrograph: give "
+                "picks of single particles"
+            )
+    return [from_boxes(path.stem, np.stack(boxes, axis=1), scores, (width + height) / 2)]
 
 
 def read_box(path: Path) -> list[Picks]:
     """Read EMAN's boxes of one micrograph: corner x, corner y, width, height, perhaps a score."""
     rows = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         cells = line.replace(",", " ").split()
         if not cells or cells[0].startswith("#"):
             continue
@@ -63,67 +140,23 @@ def read_box(path: Path) -> list[Picks]:
         except ValueError:
             row = []
         row = [*row, math.nan][:5] if len(row) >= 4 else [math.nan] * 5
-        if not valid(np.array(row[:4])).all() or not valid(row[4], unknown=True):
+        has_decimal_commas = len(re.findall(r"\d,\d", line)) > 1 and len(line.split()) > 3
+        if has_decimal_commas or not valid(np.array(row[:4])).all() or not valid(row[4], True):
             raise UserError(
                 f"{path}, line {number}: x, y, width and height of a box are needed, and perhaps a "
-                f"score, not {line.strip()[:60]!r}"
+                f"score, with decimal points, not {line.strip()[:60]!r}"
             )
         rows.append(row)
     table = np.array(rows, dtype=np.float64).reshape(-1, 5)
     scores = table[:, 4]
+    if set(EMAN_HELIX_ENDS) <= set(scores) <= {*EMAN_HELIX_ENDS, 0, EMAN_NO_SCORE}:
+        raise UserError(
+            f"{path}: the fifth column, -1 and -2, says that these are starts and ends of helices: "
+            "give boxes of particles"
+        )
     if (scores == EMAN_NO_SCORE).all():
         scores = np.full(len(scores), math.nan)
     return [from_boxes(path.stem, table[:, :4], scores)]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text file ({error}): write or copy it again") from error
-
-
-def _star_table(path: Path, columns: Sequence[str]) -> Any:
-    """Return the first table (pandas) of a STAR file that has these columns."""
-    import starfile
-
-    _text(path)
-    try:
-        blocks = starfile.read(path, always_dict=True, parse_as_string=["rlnMicrographName"])
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise UserError(
-            f"{path} cannot be read as STAR ({str(error).strip()}): write or copy it again"
-        ) from error
-    tables = [block for block in blocks.values() if hasattr(block, "columns")]
-    for table in tables:
-        twice = table.columns[table.columns.duplicated()]
-        if len(twice):
-            raise UserError(f"{path}: column _{twice[0]} stands twice: remove one")
-        if set(columns) <= set(table):
-            return table
-    if any("rlnMicrographCoordinates" in table for table in tables):
-        raise UserError(f"{path} is RELION's list of coordinate files: give those files themselves")
-    names = ", ".join(f"_{name}" for name in columns)
-    raise UserError(f"{path} has no table with {names}: give a file of coordinates or particles")
-
-
-def _numbers(table: Any, column: str, path: Path, needed: bool = False) -> np.ndarray:
-    """Return a column as float64 (n,); NaN where it is not there, an error if it is needed."""
-    if column not in table:
-        return np.full(len(table), math.nan)
-    try:
-        values = np.array(table[column], dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise UserError(
-            f"{path}: column _{column} holds no numbers ({error}): write or copy the file again"
-        ) from error
-    bad = np.flatnonzero(~valid(values, unknown=not needed))
-    if len(bad):
-        raise UserError(
-            f"{path}: column _{column} has no finite number in row {bad[0] + 1} of {len(values)}: "
-            "write or copy the file again"
-        )
-    return values
 
 
 # Writing
@@ -136,11 +169,14 @@ def star_text(picks: Sequence[Picks], names: Sequence[str]) -> str:
     centres = np.concatenate([np.empty((0, 2)), *(p.centres_px for p in picks)])
     scores = np.concatenate([[], *(p.scores for p in picks)])
     diameters = np.concatenate([[], *(p.diameters_px for p in picks)])
-    of_row = [name for name, p in zip(names, picks, strict=True) for _ in p.scores]
+    # starfile quotes names with a space, but reads what follows # as a comment
+    quoted = [f'"{name}"' if "#" in name and " " not in name else name for name in names]
+    of_row = [name for name, p in zip(quoted, picks, strict=True) for _ in p.scores]
+    # The first column holds no name: a line that begins with data_ or _ is no row to a reader
     columns: dict[str, Any] = {
-        "rlnMicrographName": of_row,
         "rlnCoordinateX": centres[:, 1],
         "rlnCoordinateY": centres[:, 0],
+        "rlnMicrographName": of_row,
         "rlnAutopickFigureOfMerit": np.nan_to_num(scores, nan=RELION_NO_SCORE),
         # RELION's pickers write these too; without them it cannot join these picks with others.
         "rlnClassNumber": 0,

@@ -11,7 +11,8 @@ from picking.formats.coordinates import frame_of
 from picking.formats.picks import Picks
 from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
-from picking.micrographs.reading import UnreadableImage, read_micrograph
+from picking.micrographs.problems import UnreadableImage
+from picking.micrographs.reading import read_micrograph
 
 FRAMES_CHECKED = 10  # micrographs that are looked at to tell a wrong frame
 # A frame is called wrong where so many of the picks say so, and by a sign test.

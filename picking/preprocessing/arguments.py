@@ -5,6 +5,7 @@ import math
 
 from picking.errors import UserError
 from picking.formats.annotations import SPLITS
+from picking.formats.coco import may_be_coco
 from picking.formats.coordinates import KINDS
 from picking.inputs.diameters import diameter_in_px
 from picking.preprocessing.negatives import RULES
@@ -160,6 +161,10 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             not idle,
             f"{_flag(idle[0]) if idle else ''} has no meaning with "
             f"{'--micrographs' if args.micrographs else '--data-root'}: leave it out",
+        ),
+        (
+            args.category is None or args.data_root or may_be_coco(args.labels or []),
+            f"--category {args.category} chooses in COCO JSON, and no such file is given",
         ),
         (not args.micrographs or not lacking, f"--micrographs needs {' and '.join(lacking)} too"),
         (

@@ -7,7 +7,8 @@ import numpy as np
 from picking.errors import UserError
 from picking.formats.annotations import Split
 from picking.formats.picks import Micrograph, inside
-from picking.micrographs.reading import UnreadableImage, image_size
+from picking.micrographs.problems import UnreadableImage
+from picking.micrographs.reading import image_size
 from picking.parallel import ordered_map
 from picking.seeds import stream
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from picking.files import sha256
 from picking.formats.annotations import Split
+from picking.micrographs.problems import BAD_PX
 from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows import WindowSettings
 from picking.stores.masks import ImagePlan, MaskSettings, pixel_fractions
@@ -43,12 +44,15 @@ def made_from(kind: str, arguments: Mapping[str, Any], listed: dict[str, Split])
             values["annotated_margin"] if values["seg_ignore_margin"] else None
         )
         values["seed"] = values["seed"] if any(limits.values()) else None
-    return {
+    made = {
         "format": STORE_FORMAT,
         **{name: values[name] for name in ARGUMENTS[kind]},
         "annotations_hash": sha256(*(split.annotations_hash for split in listed.values())),
         "images_hash": sha256(*(split.images_hash for split in listed.values())),
     }
+    # Only where there is a choice, so that stores without one stay what they were
+    categories = [split.category for split in listed.values() if split.n_annotations_of_others]
+    return {**made, "category": categories[0]} if categories else made
 
 
 def begun_from(made: dict[str, Any], tasks: list[str]) -> dict[str, Any]:
@@ -74,8 +78,8 @@ def print_plans(settings: Settings, split: Split, plans: list[Any], skipped: lis
         print(f"  Dropped annotations (no area or centre outside the image): {n_dropped:,}")
     for n, what in (
         (split.n_images_unannotated, "images without annotation, left out"),
-        (split.n_images_missing, "annotated images that are not there, left out"),
         (split.n_annotations_orphaned, "annotations of unknown images, left out"),
+        (split.n_annotations_of_others, "annotations of other categories, left out"),
         (len(skipped), "images that cannot be read, left out"),
     ):
         if n:
@@ -120,6 +124,8 @@ def count_splits(
             "n_annotations_orphaned": split.n_annotations_orphaned,
             "skipped_unreadable": sorted(skipped[name]),
         }
+        if n_bad := sum(entry.get("notes", {}).get(BAD_PX, 0) for entry in noted[name]):
+            splits[name]["bad_px_replaced"] = n_bad
         if not isinstance(settings, MaskSettings):  # there index.json lists them
             splits[name]["micrographs"] = [
                 {

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import read_json, write_saved
+from picking.formats.names import in_picture
 from picking.mask_values import IGNORE, PARTICLE
 from picking.micrographs.reading import read_micrograph
 from picking.preprocessing.patch_plan import PatchPlan
@@ -61,7 +62,7 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
             for y, x in own[: SHOWN_UNKNOWN if kind == "unknown" else None]
         ]
         whole.add_collection(PatchCollection(marks, facecolor="none", edgecolor=COLOURS[kind]))
-    whole.set_title(plan.micrograph.name, fontsize=9)
+    whole.set_title(in_picture(plan.micrograph.name), fontsize=9, parse_math=False)
     whole.set_axis_off()
 
     # Patches of each kind, spread evenly over the split
@@ -104,7 +105,8 @@ def write_mask_montage(folder: Path, path: Path) -> None:
         picture[mask == IGNORE, 1:] //= 2
         picture[(mask == PARTICLE) & ~binary_erosion(mask == PARTICLE)] = OUTLINE
         axis.imshow(picture)
-        axis.set_title(f"{listed[i]['name']}: {listed[i]['n_particles']:,} particles", fontsize=9)
+        title = f"{in_picture(listed[i]['name'])}: {listed[i]['n_particles']:,} particles"
+        axis.set_title(title, fontsize=9, parse_math=False)  # $ in a name begins no formula
     for axis in axes:
         axis.set_axis_off()
     write_saved(path, lambda file: figure.savefig(file, dpi=90, format="png"))

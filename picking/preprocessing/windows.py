@@ -15,19 +15,22 @@ No place is called negative, since nobody knows where the other particles are.
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from picking.errors import UserError
+from picking.errors import UserError, warn
 from picking.files import sha256
 from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
-from picking.formats.picks import Micrograph, Picks, inside
-from picking.inputs.paths import expand, find_micrographs
+from picking.formats.names import LABELS
+from picking.formats.picks import Micrograph, Picks, inside, merge_duplicates
+from picking.inputs.paths import find_coordinates, find_micrographs
 from picking.inputs.placement import check_frame
-from picking.micrographs.reading import UnreadableImage, image_size, scale_micrograph
+from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.problems import UnreadableImage
+from picking.micrographs.reading import image_size
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
 from picking.seeds import stream
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW
@@ -196,6 +199,8 @@ def read_splits(
     diameter_px: float,
     seed: int,
     skip_unreadable: bool,
+    allow_partial: bool = False,
+    category: str | None = None,
 ) -> dict[str, Split]:
     """Return train and val: the micrographs that the patterns name, with the picks on them.
 
@@ -207,30 +212,60 @@ def read_splits(
         diameter_px: of the particles.
         seed: of what is drawn.
         skip_unreadable: micrographs that cannot be read stay in, without picks.
+        allow_partial: more than a tenth of the picks may be of no use.
+        category: of COCO's boxes; None: see `picking.formats.coco.read_coco`.
 
     Raises `UserError` when most picks fit the micrographs upside down, and as `splits_of_picks`
     does.
     """
-    paths, val_names = find_micrographs(micrographs), None
+    paths, val_names = find_micrographs(micrographs, allow_partial), None
     if val_micrographs:
-        val_paths = find_micrographs(val_micrographs)
+        val_paths = find_micrographs(val_micrographs, allow_partial)
         by_stem = {path.stem: path for path in paths.values()}
         for path in val_paths.values():
             other = by_stem.get(path.stem, path)
             if other.resolve() != path.resolve():
                 raise UserError(f"{other} and {path} have one name: rename one of them")
         paths, val_names = {**paths, **val_paths}, list(val_paths)
-    files, sizes = expand(labels), {}
+    files, sizes = find_coordinates(labels, allow_partial), {}
+    unreadable = []
     for name, path in paths.items():
         try:
             sizes[name] = image_size(path)
         except UnreadableImage:
             if not skip_unreadable:
                 raise
-    picks = read_picks(files, sizes, frame, only_known=True)
+            unreadable.append(name)
+    picks = read_picks(
+        files, sizes, frame, True, what=LABELS, ignored=unreadable, allow_partial=allow_partial,
+        category=category,
+    )  # fmt: skip
     check_frame(picks, paths, files, frame, "--frame", diameter_px)
     source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
+    picks = merge_duplicates(picks, source, diameter_px)
     return splits_of_picks(list(paths.values()), picks, diameter_px, val_names, source, seed)
+
+
+def check_expected(expected: float | None, splits: Mapping[str, Split]) -> None:
+    """Hold the expected number of particles on a micrograph against the picks.
+
+    Raises `UserError` when there are more on average; warns when some micrograph has more.
+    """
+    counts = [(len(m.centres_px), m.name) for split in splits.values() for m in split.micrographs]
+    if expected is None or max(counts)[0] <= expected:
+        return
+    mean = sum(n for n, _ in counts) / len(counts)
+    if mean > expected:
+        raise UserError(
+            f"--expected-particles is {expected:g}, but there are {mean:.1f} picks on a micrograph "
+            "on average: give the number of all particles on one micrograph, about"
+        )
+    more = sorted(((n, name) for n, name in counts if n > expected), reverse=True)
+    warn(
+        f"--expected-particles is {expected:g}, but {len(more)} of {len(counts)} micrographs have "
+        f"more picks (e.g. {', '.join(f'{n} on {name}' for n, name in more[:3])}): give a larger "
+        "number unless these are unlike the others"
+    )
 
 
 def splits_of_picks(

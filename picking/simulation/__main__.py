@@ -26,7 +26,13 @@ def parse_args() -> argparse.Namespace:
         name = f"--micrographs-{split}"
         add(name, type=int, default=n, dest=f"n_{split}", metavar="N", help="how many")
     add("--size", type=int, nargs="+", default=[1024], dest="size_px", help="side, or height width")
-    add("--proteins", type=int, default=3, dest="n_proteins", help=f"1 to {len(PROTEINS)}")
+    add(
+        "--proteins",
+        nargs="+",
+        default=["3"],
+        metavar="N|NAME",
+        help=f"the first N of {PROTEINS[0].name} to {PROTEINS[-1].name}, or these by name",
+    )
     add(
         "--protein-ratio",
         type=float,
@@ -40,7 +46,11 @@ def parse_args() -> argparse.Namespace:
     add("--annotation-margin", type=float, default=0.6, help="unlisted, in largest diameters")
     add("--unannotated", type=int, dest="n_unannotated", help="in train; None: 1 if 10 or more")
     add("--omit-test-json", action="store_true", help="leave the test split with CSVs only")
-    add("--mrc", action="store_true", help="also write raw counts to mrc/, in the MRC's frame")
+    add(
+        "--mrc",
+        action="store_true",
+        help="also write raw counts to mrc/, in the MRC's frame, and truth/*.star for RELION",
+    )
     add("--seed", type=int, default=42, help="of everything random")
     add("--num-workers", type=int, default=0, help="processes; 0 works in this one")
     add("--figure", type=Path, help="also draw a micrograph, its truth and its spectrum here")
@@ -51,6 +61,8 @@ def main() -> None:
     """Simulate the data set of the command line unless it is there already."""
     arguments = vars(parse_args())
     figure = arguments.pop("figure")
+    if len(arguments["proteins"]) == 1 and arguments["proteins"][0].isdecimal():
+        arguments["n_proteins"] = int(arguments.pop("proteins")[0])
     if simulate_dataset(**arguments):
         print(f"simulated micrographs are in {arguments['output']}")
     else:

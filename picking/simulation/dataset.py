@@ -4,16 +4,14 @@
 particle_coordinates/<stem>.csv, empiar_ids.csv and, on request, mrc/<stem>.mrc. As in the real
 data, particles near the edge are in the image but not listed, `iscrowd` is 1 on every box, and one
 training micrograph has lost its CSV. `truth/<stem>.csv` lists every particle; it is for evaluation,
-never for training.
+never for training. Beside the MRCs, RELION finds them and the particles in `truth/*.star`.
 """
 
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -22,65 +20,21 @@ from picking.errors import UserError
 from picking.files import locked, read_json, remove_half_written, write_json, write_saved
 from picking.formats.annotations import MAPPING_FILE, SPLITS
 from picking.formats.cryoppp_csv import read_csv_of_one
-from picking.micrographs.reading import raw_to_uint8, write_mrc
+from picking.micrographs.mrc import write_mrc
+from picking.micrographs.preparation import raw_to_uint8
 from picking.parallel import ordered_map
-from picking.seeds import stream
-from picking.simulation.proteins import PROTEINS, Protein
-
-if TYPE_CHECKING:  # scipy is loaded when there is something to simulate, so that --help is quick
-    from picking.simulation.micrograph import Simulated
+from picking.simulation.plans import (
+    Arguments,
+    MicrographPlan,
+    check_arguments,
+    plan_dataset,
+    simulate_planned,
+)
+from picking.simulation.relion import write_relion_truth
 
 RECORD, UNFINISHED_RECORD = "simulation.json", "simulation.unfinished.json"
 JPEG_QUALITY = 90
-DEFOCUS_ANGSTROM = (9000.0, 25000.0)
-DENSITY_SPREAD = (0.5, 1.4)  # of a micrograph, over the data set's
-CARBON_FRACTION = 0.2  # of micrographs
-CRYSTALS_PER_UM2 = 20.0
 CSV_HEADER = "X-Coordinate,Y-Coordinate,Diameter,Angle-Rot,Angle-Tilt,Angle-Psi,Defocus-U"
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What a data set follows from."""
-
-    n_train: int = 30  # micrographs
-    n_val: int = 8
-    n_test: int = 8
-    size_px: Sequence[int] = (1024, 1024)  # height, width
-    n_proteins: int = 3  # the first so many of `PROTEINS`
-    protein_ratio: float = 1.0  # micrographs of a protein over those of the next
-    pixel_size_angstrom: float = 2.0
-    snr: Sequence[float] = (0.03, 0.08)  # per raw pixel, drawn for each micrograph between these
-    density: float = 1.0  # number of particles over the usual one
-    annotation_margin: float = 0.6  # of edges without listed particles, in largest diameters
-    n_unannotated: int = 0  # training micrographs without a CSV
-    omit_test_json: bool = False  # the test split has CSVs only
-    mrc: bool = False  # raw counts are written too
-    seed: int = 42
-
-    @property
-    def margin_px(self) -> int:
-        """Distance from the edges within which no particle is listed."""
-        largest = max(p.diameter_angstrom for p in PROTEINS[: self.n_proteins])
-        return math.ceil(self.annotation_margin * largest / self.pixel_size_angstrom)
-
-
-@dataclass(frozen=True)
-class MicrographPlan:
-    """What one micrograph will show; the rest follows from the seed and the file's name."""
-
-    split: str
-    stem: str  # file name without suffix
-    protein: Protein
-    annotated: bool  # it has a CSV
-    size_px: tuple[int, int]  # height, width
-    pixel_size_angstrom: float
-    defocus_angstrom: float
-    snr: float  # per raw pixel
-    density: float  # number of particles over the usual one
-    carbon: bool  # the edge of the support film crosses the image
-    n_crystals: int  # pieces of ice
-    seed: int
 
 
 def simulate_dataset(
@@ -97,7 +51,8 @@ def simulate_dataset(
     if n_unannotated is None:
         n_unannotated = 1 if asked.n_train >= 10 else 0
     asked = replace(asked, n_unannotated=n_unannotated, snr=list(asked.snr))
-    _check_arguments(asked, num_workers)
+    asked = replace(asked, proteins=list(asked.proteins))  # lists, as the record has them
+    check_arguments(asked, num_workers)
     asked = replace(asked, size_px=[asked.size_px[0], asked.size_px[-1]])
     arguments = vars(asked)
     if output.exists() and not output.is_dir():
@@ -115,77 +70,18 @@ def simulate_dataset(
         job = partial(_write_micrograph, output=output, margin_px=asked.margin_px, mrc=asked.mrc)
         boxes = list(ordered_map(job, plans, num_workers, "simulating"))
         _write_annotations(output, plans, boxes, asked.omit_test_json)
+        if asked.mrc:
+            write_relion_truth(output, plans)
         record = {
             "arguments": arguments,
             "annotation_margin_px": asked.margin_px,
-            "proteins": [vars(protein) for protein in PROTEINS[: asked.n_proteins]],
+            "optics": {k: v for k, v in vars(plans[0].optics).items() if k != "defocus_angstrom"},
+            "proteins": [vars(protein) for protein in asked.chosen],
             "micrographs": [vars(plan) | {"protein": plan.protein.name} for plan in plans],
         }
         write_json(output / RECORD, record)
         (output / UNFINISHED_RECORD).unlink()
     return True
-
-
-def plan_dataset(asked: Arguments) -> list[MicrographPlan]:
-    """Return the plan of every micrograph, in the order of its file name.
-
-    The proteins of a split are equally frequent, or in the proportions of ``protein_ratio``, in
-    random order; defocus, signal-to-noise ratio, density, carbon and ice are drawn for each
-    micrograph.
-    """
-    seed, (height, width) = asked.seed, asked.size_px
-    lost = stream(seed, "unannotated").permutation(asked.n_train)[: asked.n_unannotated]
-    area_um2 = height * width * (asked.pixel_size_angstrom * 1e-4) ** 2
-    plans: list[MicrographPlan] = []
-    for split in SPLITS:
-        n = getattr(asked, f"n_{split}")
-        order = stream(seed, "proteins", split).permutation(n)
-        proteins = protein_indices(n, asked.n_proteins, asked.protein_ratio)[order]
-        for index, protein in enumerate(proteins):
-            stem = f"mic_{len(plans):05d}"
-            rng = stream(seed, "conditions", stem)
-            plans.append(
-                MicrographPlan(
-                    split=split,
-                    stem=stem,
-                    protein=PROTEINS[protein],
-                    annotated=split != "train" or index not in lost,
-                    size_px=(height, width),
-                    pixel_size_angstrom=asked.pixel_size_angstrom,
-                    defocus_angstrom=round(rng.uniform(*DEFOCUS_ANGSTROM), 1),
-                    snr=math.exp(rng.uniform(*np.log(asked.snr))),
-                    density=asked.density * rng.uniform(*DENSITY_SPREAD),
-                    carbon=bool(rng.uniform() < CARBON_FRACTION),
-                    n_crystals=int(rng.poisson(CRYSTALS_PER_UM2 * area_um2)),
-                    seed=seed,
-                )
-            )
-    return plans
-
-
-def protein_indices(n: int, n_proteins: int, ratio: float) -> np.ndarray:
-    """Return n indices of proteins, each protein having ``ratio`` times as many as the next."""
-    if ratio == 1:
-        return np.arange(n) % n_proteins
-    ends = np.cumsum(ratio ** -np.arange(n_proteins, dtype=float))
-    return np.searchsorted(ends / ends[-1], (np.arange(n) + 0.5) / n)
-
-
-def simulate_planned(plan: MicrographPlan) -> "Simulated":
-    """Simulate the micrograph of a plan; the same plan gives the same one, bit for bit."""
-    from picking.simulation.ctf import Optics
-    from picking.simulation.micrograph import simulate_micrograph
-
-    return simulate_micrograph(
-        plan.protein,
-        Optics(plan.pixel_size_angstrom, plan.defocus_angstrom),
-        plan.size_px,
-        stream(plan.seed, "micrograph", plan.stem),
-        snr=plan.snr,
-        density=plan.density,
-        carbon=plan.carbon,
-        n_crystals=plan.n_crystals,
-    )
 
 
 def _write_micrograph(
@@ -266,7 +162,8 @@ def _is_finished(output: Path, arguments: dict[str, Any]) -> bool:
     for name in (RECORD, UNFINISHED_RECORD):
         if not (output / name).is_file():
             continue
-        there = {"protein_ratio": 1.0} | read_json(output / name).get("arguments", {})
+        older = {"protein_ratio": 1.0, "proteins": []}  # of records that lack them
+        there = older | read_json(output / name).get("arguments", {})
         differing = [key for key in arguments if there.get(key) != arguments[key]]
         if differing:
             detail = ", ".join(f"{k} {there.get(k)}, not {arguments[k]}" for k in differing)
@@ -280,33 +177,3 @@ def _is_finished(output: Path, arguments: dict[str, Any]) -> bool:
             f"--output {output} holds other files and no {RECORD}: choose an empty or new folder"
         )
     return False
-
-
-def _check_arguments(asked: Arguments, num_workers: int) -> None:
-    numbers = [n for v in vars(asked).values() for n in (v if isinstance(v, Sequence) else [v])]
-    if not all(math.isfinite(n) for n in numbers):
-        raise UserError("the simulator's arguments must be finite numbers: correct them")
-    n_micrographs = [asked.n_train, asked.n_val, asked.n_test]
-    if min(n_micrographs) < 0 or sum(n_micrographs) == 0:
-        raise UserError(f"numbers of micrographs {n_micrographs}: give none below 0 and one above")
-    for flag, value, low, high in (
-        ("proteins", asked.n_proteins, 1, len(PROTEINS)),
-        ("protein-ratio", asked.protein_ratio, 1, 10),  # 1: equal numbers
-        ("pixel-size", asked.pixel_size_angstrom, 0.5, 8),  # Å
-        ("density", asked.density, 0, 10),
-        ("unannotated", asked.n_unannotated, 0, asked.n_train),
-        ("seed", asked.seed, 0, math.inf),
-        ("num-workers", num_workers, 0, math.inf),
-    ):
-        if not low <= value <= high:
-            raise UserError(f"--{flag} {value}: give {low} to {high}")
-    if len(asked.snr) != 2 or not 0 < asked.snr[0] <= asked.snr[1]:
-        raise UserError(f"--snr {asked.snr}: give a low and a high value above 0, in this order")
-    sides_px = asked.size_px
-    if not 1 <= len(sides_px) <= 2 or not 64 <= min(sides_px) <= max(sides_px) <= 16384:
-        raise UserError(f"--size {sides_px}: give a side, or height and width, of 64 to 16384")
-    if asked.annotation_margin < 0 or 2 * asked.margin_px >= min(sides_px):
-        raise UserError(
-            f"--annotation-margin {asked.annotation_margin} is {asked.margin_px} px, which leaves "
-            f"nothing of {min(sides_px)} px: lower it or raise --size"
-        )

@@ -6,9 +6,9 @@ from pathlib import Path
 from PIL import Image
 
 from picking.files import read_json, write_saved
-from picking.micrographs.reading import raw_to_uint8
-from picking.simulation.ctf import Optics, ctf_zeros, radial_power
-from picking.simulation.dataset import Arguments, plan_dataset, simulate_planned
+from picking.micrographs.preparation import raw_to_uint8
+from picking.simulation.ctf import ctf_zeros, radial_power
+from picking.simulation.plans import Arguments, plan_dataset, simulate_planned
 
 PANEL_PX = 560
 COLOURS = {"listed": (255, 200, 0), "margin": (0, 190, 255), "zeros": (220, 20, 60)}
@@ -49,8 +49,7 @@ def draw_figure(output: Path, path: Path) -> None:
     frequency, power = radial_power(image.raw, plan.pixel_size_angstrom)
     counted = frequency > 0.01  # below, ice and film outshine everything
     axes["c"].semilogy(frequency[counted], power[counted], color="black", lw=1)
-    optics = Optics(plan.pixel_size_angstrom, plan.defocus_angstrom)
-    for zero in ctf_zeros(optics, N_ZEROS):
+    for zero in ctf_zeros(plan.optics, N_ZEROS):
         axes["c"].axvline(zero, color=paint["zeros"], ls=":", lw=1.2)
     axes["c"].set(
         title=f"Power of the raw counts; dotted: zeros of the CTF by theory "

@@ -21,6 +21,7 @@ import numpy as np
 from picking.files import naming, sha256
 from picking.formats.picks import Micrograph
 from picking.micrographs import reading
+from picking.micrographs.problems import Notes
 from picking.parallel import ordered_map
 from picking.stores.journal import Journal
 
@@ -173,13 +174,14 @@ def _write_rows(job: tuple[int, list[Rows]]) -> tuple[int, dict[int, dict], str 
         return i, {}, None
     plan = parts[0].plan
     path = plan.micrograph.path
+    notes: Notes = {}
     try:
         n_bytes = path.stat().st_size
         if plan.decoded_px:
             size_px = reading.image_size(path)
-            image = reading.read_scaled(path, plan.decoded_px)
+            image = reading.read_scaled(path, plan.decoded_px, notes)
         else:
-            image = reading.read_micrograph(path)
+            image = reading.read_micrograph(path, notes)
             size_px = image.shape
     except FileNotFoundError:
         return i, {}, f"{path} was removed while it was processed"
@@ -198,6 +200,8 @@ def _write_rows(job: tuple[int, list[Rows]]) -> tuple[int, dict[int, dict], str 
                 stream.write(data)
             checksum = zlib.crc32(data, checksum)
         entries[part.store] = {"checksum": checksum, **noted, "image_bytes": n_bytes}
+        if notes:
+            entries[part.store]["notes"] = notes
     return i, entries, None
 
 

@@ -61,7 +61,7 @@ def test_scores_that_are_not_finite_are_refused(tmp_path):
         def forward(self, x):
             return x * torch.nan
 
-    Image.fromarray(np.zeros((64, 64), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / "a.png")
     picker = load_picker(write_checkpoint(tmp_path / "some.pt"), CPU)._replace(network=Broken())
     with pytest.raises(UserError, match=r"a\.png are not finite"):
         pick(picker, tmp_path / "a.png", 20)

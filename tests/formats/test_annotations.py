@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from picking.errors import UserError
-from picking.formats.annotations import find_splits, read_split
+from picking.errors import InputWarning, UserError
+from picking.formats.annotations import find_splits, read_split, say_csvs_without_image
 from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.picks import inside
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, boxes, write_coco, write_csv
@@ -88,7 +88,10 @@ def test_a_zero_box_means_that_nobody_annotated_the_micrograph(tmp_path):
 
 def test_boxes_without_area_are_dropped_and_counted(tmp_path):
     listed = [*boxes(CENTRES), [0, 0, 0, 0], [30, 30, 0, 12]]
-    (micrograph,) = read_split(data_root(tmp_path, {"a.jpg": listed}), "train").micrographs
+    root = data_root(tmp_path, {"a.jpg": listed, "b.jpg": [[0, 0, 0, 0]]})
+    refused(root, r"instances_train\.json: 2 of 5 boxes .*a\.jpg.*--allow-partial")
+    with pytest.warns(InputWarning, match=r"2 of 5 boxes"):
+        (micrograph,) = read_split(root, "train", allow_partial=True).micrographs
     assert len(micrograph.centres_px) == 3 and micrograph.n_zero_area == 2
 
 
@@ -174,7 +177,7 @@ def test_two_names_for_one_image_are_refused(tmp_path):
 def test_a_file_name_that_leaves_the_folder_or_is_none_is_refused(tmp_path, name):
     root = data_root(tmp_path, {"b.jpg": boxes(CENTRES), "a.jpg": boxes(CENTRES)})
     change_json(root, lambda content: content["images"][1].update(file_name=name))
-    refused(root, r"instances_train\.json: images\[1\]: file_name")
+    refused(root, r"instances_train\.json: file_name")
 
 
 @pytest.mark.parametrize("link", ["a.jpg", "elsewhere"])
@@ -194,9 +197,12 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, link):
 def test_annotated_images_that_are_not_there_are_counted_and_refused_above_a_tenth(tmp_path):
     images = {f"{i:02}.jpg": boxes(CENTRES) for i in range(20)}
     root = data_root(tmp_path, images, on_disk=list(images)[2:])
-    assert read_split(root, "train").n_images_missing == 2
+    with pytest.warns(InputWarning, match=r"18 of 20 .*missing: 00\.jpg, 01\.jpg"):
+        assert read_split(root, "train").n_images_missing == 2
     (root / "train" / "02.jpg").unlink()
-    refused(root, r"17 of 20 .*00\.jpg, 01\.jpg, 02\.jpg")
+    refused(root, r"17 of 20 .*00\.jpg, 01\.jpg, 02\.jpg.*--allow-partial")
+    with pytest.warns(InputWarning, match="17 of 20"):
+        assert read_split(root, "train", allow_partial=True).n_images_missing == 3
 
 
 def test_no_common_image_shows_both_lists_of_names(tmp_path):
@@ -209,13 +215,38 @@ def test_images_without_annotation_are_counted_and_refused_above_a_half(tmp_path
     root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)}, on_disk)
     assert read_split(root, "train").n_images_unannotated == 1
     (root / "train" / "c.jpg").touch()
-    refused(root, r"2 of 3 images in .* have no annotation .*b, c")
+    refused(root, r"2 of 3 images in .* have no annotation .*b, c.*--allow-partial")
+    assert read_split(root, "train", allow_partial=True).n_images_unannotated == 2
+
+
+@pytest.mark.parametrize("n_others", [1, 2])
+def test_csvs_of_no_image_are_said_and_refused_above_a_tenth(tmp_path, n_others):
+    stems = [f"{i:02}" for i in range(10)]
+    root = csv_root(tmp_path, [f"{s}.jpg" for s in stems[1:]], **dict.fromkeys(stems, CENTRES))
+    (root / "val").mkdir()
+    (root / "val/00.tif").touch()  # of another split, which is not asked for
+    for stem in ("x", "y")[:n_others]:
+        write_csv(root / "particle_coordinates" / f"{stem}.csv", CENTRES)
+    words = rf"{n_others} of {10 + n_others} CSVs .*x\.csv"
+    if n_others == 2:
+        with pytest.raises(UserError, match=f"{words}.*--allow-partial"):
+            say_csvs_without_image(root, ["train"], False)
+    with pytest.warns(InputWarning, match=words):
+        say_csvs_without_image(root, ["train"], n_others == 2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_csvs_beside_a_json_are_not_used_and_not_spoken_of(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    write_csv(root / "particle_coordinates" / "x.csv", CENTRES)
+    say_csvs_without_image(root, ["train"], False)
 
 
 def test_boxes_of_images_that_are_not_listed_are_counted(tmp_path):
-    root = data_root(tmp_path, {"a.jpg": boxes([CENTRES[0]] * 20)})
+    root = data_root(tmp_path, {"a.jpg": boxes([(10.0 * n, 9.0) for n in range(20)])})
     change_json(root, lambda content: content["annotations"][0].update(image_id=5))
-    split = read_split(root, "train")
+    with pytest.warns(InputWarning, match="1 of 20 annotations name an image_id"):
+        split = read_split(root, "train")
     assert split.n_annotations_orphaned == 1 and len(split.micrographs[0].centres_px) == 19
 
 
@@ -273,3 +304,62 @@ def test_the_real_data_set_is_read_whole_and_its_csvs_agree(empiar10017):
             path = empiar10017 / "particle_coordinates" / f"{m.path.stem}.csv"
             by_csv = np.rint(read_csv_of_one(path).centres_px)
             assert sorted(np.rint(m.centres_px).tolist()) == sorted(by_csv.tolist())
+
+
+# Categories and duplicates
+
+
+def with_ice(root, n_ice):
+    """Call the last boxes of the split's JSON ice."""
+
+    def change(content):
+        content["categories"] = [{"id": 1, "name": "particle"}, {"id": 2, "name": "ice"}]
+        for box in content["annotations"][-n_ice:]:
+            box["category_id"] = 2
+
+    change_json(root, change)
+
+
+def test_another_category_is_another_annotation_to_a_store(tmp_path):
+    root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
+    with_ice(root, 2)
+    with pytest.warns(InputWarning, match=r"instances_train\.json: 2 boxes of 'ice'"):
+        particles = read_split(root, "train")
+    with pytest.warns(InputWarning, match="1 boxes of 'particle'"):
+        ice = read_split(root, "train", "ice")
+    assert [len(split.micrographs[0].centres_px) for split in (particles, ice)] == [1, 2]
+    assert (particles.category, particles.n_annotations_of_others) == ("particle", 2)
+    assert particles.annotations_hash != ice.annotations_hash
+
+
+def test_csvs_know_no_categories(tmp_path):
+    with pytest.raises(UserError, match="--category ice: the CSVs"):
+        read_split(csv_root(tmp_path, ["a.jpg"], a=CENTRES), "train", "ice")
+
+
+@pytest.mark.parametrize("kind", [data_root, csv_root])
+def test_a_particle_that_is_listed_twice_counts_once(tmp_path, kind):
+    twice = [*CENTRES, *CENTRES[:2] + 0.5]
+    root = (
+        data_root(tmp_path, {"a.jpg": boxes(twice)})
+        if kind is data_root
+        else csv_root(tmp_path, ["a.jpg"], a=twice)
+    )
+    with pytest.warns(InputWarning, match=r"2 of 5 particles are listed twice.*on a"):
+        split = read_split(root, "train")
+    np.testing.assert_allclose(split.micrographs[0].centres_px, CENTRES)
+
+
+def test_rows_without_a_diameter_are_counted_over_the_split(tmp_path):
+    root = csv_root(tmp_path, ["a.jpg", "b.jpg"], a=CENTRES, b=CENTRES)
+    path = root / "particle_coordinates" / "b.csv"
+    path.write_text(path.read_text() + "5,6,0,0,0\n")
+    refused(root, r"2 CSV files .*: 1 of 7 boxes .*on b")
+    with pytest.warns(InputWarning, match="1 of 7 boxes"):
+        assert len(read_split(root, "train", allow_partial=True).micrographs) == 2
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_of_the_real_data_set_nothing_is_left_out_or_merged(empiar10017, split):
+    assert read_split(empiar10017, split).category == "particle"

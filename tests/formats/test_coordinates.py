@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from picking.errors import UserError
+from picking.errors import InputWarning, UserError
 from picking.formats.coordinates import FORMATS, NEVER_EMPTY, match_names, read_picks, write_picks
-from picking.formats.picks import Picks
-from tests.fixtures.data_sets import write_coco
+from picking.formats.names import LABELS, PICKS, TRUTH
+from picking.formats.picks import Picks, select
+from tests.fixtures.data_sets import coco, write_coco
 
 SIZES = {"a.1.jpg": (100, 200), "b.jpg": (240, 160), "c.jpg": (50, 60)}
 PRECISION_PX = {"star": 1e-6, "cbox": 2e-6, "box": 2e-3, "csv": 6e-4, "coco": 2e-4, "cs": 2e-5}
@@ -122,7 +123,7 @@ def test_pycocotools_finds_boxes_and_scores_in_the_jpegs_frame(tmp_path, capsys)
 
 
 def test_the_released_json_is_read_as_truth_without_sizes_and_without_its_zero_boxes(tmp_path):
-    boxes = {"a.jpg": [[40, 20, 20, 20], [0, 0, 0, 0]], "b.jpg": [[0, 0, 0, 0]], "c.jpg": []}
+    boxes = {"a.jpg": [[40, 20, 20, 20]], "b.jpg": [[0, 0, 0, 0]], "c.jpg": []}
     write_coco(tmp_path / "truth.json", boxes, (100, 200))
     truth = read_picks([tmp_path / "truth.json"], {})
     assert [(t.name, len(t.centres_px)) for t in truth] == [("a.jpg", 1), ("c.jpg", 0)]
@@ -168,6 +169,22 @@ def test_picks_are_paired_in_the_truths_order_and_what_is_left_over_is_told():
     assert left_over == [["b.jpg"], ["x.mrc"]]
 
 
+@pytest.mark.parametrize(("all_picked", "paired"), [(False, ["a.1.jpg"]), (True, list(SIZES))])
+def test_a_micrograph_that_no_pick_names_has_none_only_where_all_were_looked_at(all_picked, paired):
+    pairs, unnamed, _ = match_names(
+        [one_pick("a.1.jpg")], [one_pick(name) for name in SIZES], all_picked
+    )
+    assert [t.name for _, t in pairs] == paired and unnamed == ["b.jpg", "c.jpg"]
+    assert [len(p.scores) for p, _ in pairs] == [1, 0, 0][: len(paired)]
+
+
+@pytest.mark.parametrize("picks", [[], ["b.jpg"]])
+def test_without_any_pick_all_particles_of_the_truth_are_missed(picks):
+    nothing = [select(one_pick(name), np.zeros(1, dtype=bool)) for name in picks]
+    pairs, _, _ = match_names(nothing, [one_pick(name) for name in SIZES])
+    assert [(len(p.scores), t.name) for p, t in pairs] == [(0, name) for name in SIZES]
+
+
 def test_a_name_that_could_mean_two_micrographs_is_refused():
     truth = [one_pick("10017/x.jpg"), one_pick("10018/x.jpg")]
     assert len(match_names([one_pick("10018/x.jpg")], truth)[0]) == 1
@@ -196,12 +213,66 @@ def test_without_a_height_y_cannot_be_turned_and_the_error_names_what_is_known(t
     assert read_picks([path], SIZES, frame="jpeg")[0].centres_px.tolist() == [[70, 50]]
 
 
-def test_micrographs_that_are_not_known_can_be_left_out_but_not_all(tmp_path):
-    paths = [write(tmp_path / f"{stem}.box", "40 20 8 8\n") for stem in ("x", "b", "y")]
-    (picks,) = read_picks(paths, SIZES, only_known=True)
+@pytest.fixture
+def boxes(tmp_path):
+    """Write BOX files, by stem how many picks each; return the paths."""
+
+    def written(**counts):
+        return [write(tmp_path / f"{n}.box", "40 20 8 8\n" * k) for n, k in counts.items()]
+
+    return written
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("n", "refused"), [(10, False), (11, True)])
+def test_labels_of_other_micrographs_are_refused_above_a_tenth(boxes, n, refused):
+    paths = boxes(x=n - 1, y=1, b=100 - n)
+    named = rf"{n} of 100 labels are of 2 micrographs.*x, y; given are a\.1\.jpg, b\.jpg, c\.jpg"
+    labels = dict(only_known=True, what=LABELS)
+    if refused:
+        with pytest.raises(UserError, match=rf"{named}.*--allow-partial"):
+            read_picks(paths, SIZES, **labels)
+    with pytest.warns(InputWarning, match=named):
+        (picks,) = read_picks(paths, SIZES, **labels, allow_partial=refused)
     assert picks.name == "b.jpg"
-    with pytest.raises(UserError, match=r"picks are of x, y; micrographs: a\.1\.jpg, b\.jpg"):
-        read_picks([paths[0], paths[2]], SIZES, only_known=True)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("what", [PICKS, TRUTH])
+def test_coordinates_of_more_micrographs_than_wanted_are_fine_where_names_fit(boxes, what):
+    paths = boxes(x=50, y=40, b=10)
+    wanted = {name: SIZES[name] for name in ("b.jpg",)}
+    with pytest.warns(InputWarning, match=f"90 of 100 {what} are of 2 micrographs"):
+        (picks,) = read_picks(paths, wanted, only_known=True, what=what)
+    assert picks.name == "b.jpg"
+    with pytest.raises(UserError, match=r"x, y; given are .*, without .* a\.1\.jpg, c\.jpg.*allow"):
+        read_picks(paths, SIZES, only_known=True, what=what)
+    with pytest.warns(InputWarning, match="90 of 100"):
+        read_picks(paths, SIZES, only_known=True, what=what, allow_partial=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_micrograph_that_is_named_without_a_pick_has_its_counterpart(boxes, tmp_path):
+    both = {"b.jpg": SIZES["b.jpg"], "c.jpg": SIZES["c.jpg"]}
+    assert len(read_picks(boxes(b=9, c=0), both, None, True)) == 2
+    listed = {"b.jpg": [[40, 20, 8, 8]], "c.jpg": [[0, 0, 0, 0]], "x.jpg": [[1, 1, 8, 8]] * 9}
+    write_coco(tmp_path / "truth.json", listed, (240, 160))
+    sizes = dict.fromkeys(("b.jpg", "c.jpg"), (240, 160))  # nobody annotated c, but it is named
+    with pytest.warns(InputWarning, match="9 of 10 true particles are of 1 micrographs"):
+        (truth,) = read_picks([tmp_path / "truth.json"], sizes, None, True, what=TRUTH)
+    assert truth.name == "b.jpg"
+
+
+@pytest.mark.parametrize("what", [LABELS, PICKS, TRUTH])
+def test_coordinates_none_of_which_are_of_a_known_micrograph_are_refused(boxes, what):
+    with pytest.raises(UserError, match=r"no micrograph is in both.*x, y; given are a\.1\.jpg"):
+        read_picks(boxes(x=1, y=1), SIZES, None, True, what=what, allow_partial=True)
+    assert read_picks(boxes(picks=0), SIZES, None, True, what=what) == []
+
+
+def test_picks_of_ignored_micrographs_are_left_out_without_a_word(boxes, recwarn):
+    (picks,) = read_picks(boxes(x=9, b=1), SIZES, None, True, what=LABELS, ignored=["x.jpg"])
+    assert picks.name == "b.jpg" and not recwarn
 
 
 def test_coordinates_at_another_scale_than_the_micrographs_are_refused(tmp_path):
@@ -236,5 +307,73 @@ def test_picks_that_a_format_cannot_hold_are_refused(tmp_path, rng):
 def test_names_in_files_of_picks_lead_to_no_file(tmp_path):
     text = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
     (tmp_path / "picks.star").write_text(f"{text}../../a.mrc 5 5\n/etc/passwd 5 5\n")
-    found = read_picks([tmp_path / "picks.star"], {"a.jpg": (100, 100)}, only_known=True)
+    with pytest.warns(InputWarning, match="1 of 2 picks are of 1 micrographs.*/etc/passwd"):
+        found = read_picks([tmp_path / "picks.star"], {"a.jpg": (100, 100)}, only_known=True)
     assert [picks.name for picks in found] == ["a.jpg"]
+
+
+# What is left out is said once
+
+
+ZERO = {
+    "box": ("b.box", "40 20 8 8\n", "40 20 0 8\n"),
+    "cbox": ("b.cbox", "40 20 8 8 0.5\n", "40 20 8 0 0.5\n"),
+    "csv": ("b.csv", "X-Coordinate,Y-Coordinate,Diameter\n44,24,8\n", "44,24,0\n"),
+}
+
+
+@pytest.mark.parametrize(("name", "first", "zero"), ZERO.values())
+def test_boxes_without_area_are_said_and_refused_above_a_tenth(tmp_path, name, first, zero):
+    row = first.splitlines(keepends=True)[-1]
+    path = write(tmp_path / name, first + 9 * row + zero)
+    with pytest.warns(InputWarning, match=rf"{name}: 1 of 11 boxes .*on b") as said:
+        (picks,) = read_picks([path], SIZES)
+    assert len(picks.scores) == 10 and len(said) == 1
+    write(path, first + zero)
+    with pytest.raises(UserError, match=rf"{name}: 1 of 2 boxes .*--allow-partial"):
+        read_picks([path], SIZES)
+    with pytest.warns(InputWarning, match="1 of 2 boxes"):
+        (picks,) = read_picks([path], SIZES, allow_partial=True)
+    assert len(picks.scores) == 1
+
+
+def test_boxes_without_area_are_counted_over_all_files(tmp_path):
+    paths = [write(tmp_path / f"{stem}.box", "40 20 8 8\n" * 9) for stem in ("a.1", "b", "c")]
+    paths[1].write_text("40 20 8 8\n" * 9 + "1 1 0 0\n1 2 0 0\n")
+    with pytest.warns(InputWarning, match=r"2 of 29 boxes .*on b\)") as said:
+        read_picks(paths, SIZES)
+    assert len(said) == 1
+
+
+def test_centres_outside_are_counted_over_all_files(tmp_path):
+    paths = [write(tmp_path / f"{stem}.box", "20 20 8 8\n" * 9) for stem in ("a.1", "b", "c")]
+    for path in paths[:2]:
+        path.write_text(path.read_text() + "900 20 8 8\n")
+    with pytest.warns(InputWarning, match=r"2 of 29 centres .*on a\.1\.jpg, b\.jpg") as said:
+        found = read_picks(paths, SIZES)
+    assert len(said) == 1 and [len(p.scores) for p in found] == [10, 10, 9]
+
+
+def test_boxes_of_unknown_images_are_said_for_picks_and_truth(tmp_path):
+    content = coco({"b.jpg": [[1, 2, 3, 4]] * 20}, (240, 160))
+    content["annotations"][0]["image_id"] = 7
+    path = write(tmp_path / "p.json", json.dumps(content))
+    with pytest.warns(InputWarning, match=r"p\.json: 1 of 20 annotations .*\(e\.g\. 7\)"):
+        assert len(read_picks([path], SIZES)[0].scores) == 19
+
+
+def test_all_coco_files_give_boxes_of_one_category(tmp_path):
+    paths = []
+    for stem, name in (("b", "particle"), ("c", "Ice")):
+        content = coco({f"{stem}.jpg": [[1, 2, 3, 4]]}, SIZES[f"{stem}.jpg"])
+        content["categories"][0]["name"] = name
+        paths.append(write(tmp_path / f"{stem}.json", json.dumps(content)))
+    with pytest.raises(UserError, match=r"'particle' in .*b\.json; 'Ice' in .*c\.json.*--category"):
+        read_picks(paths, SIZES)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_as_windows_writes_it_is_read(tmp_path, encoding):
+    text = json.dumps(coco({"b.jpg": [[1, 2, 3, 4]]}, (240, 160)))
+    (tmp_path / "p.json").write_text(text, encoding=encoding)
+    assert len(read_picks([tmp_path / "p.json"], SIZES)[0].scores) == 1

@@ -43,7 +43,7 @@ def test_rows_without_a_diameter_are_no_picks(tmp_path):
         (HEADER + "1,2,inf\n", "line 2"),
         (HEADER + "1e300,5,20\n", "line 2"),
         (HEADER + "5,5,1e300\n", "line 2"),
-        (HEADER.encode() + b"\xff,2,3\n", "cannot be read as CSV"),
+        (HEADER.encode() + b"\xff,2,3\n", "is no text file"),
         (HEADER + '"' + "9" * 200_000, "cannot be read as CSV"),
     ],
 )
@@ -59,4 +59,48 @@ def test_a_malformed_csv_is_named_with_what_is_wrong(tmp_path, content, words, r
 def test_a_score_that_is_no_number_is_refused(tmp_path, score):
     (tmp_path / "a.csv").write_text(f"{HEADER.strip()},Score\n1,2,3,{score}\n")
     with pytest.raises(UserError, match=r"a\.csv: column Score"):
+        read_csv(tmp_path / "a.csv")
+
+
+ROWS = "X-Coordinate{0}Y-Coordinate{0}Diameter{0}Score\n2{1}5{0}1{0}20{0}0{1}5\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    {
+        "semicolons and decimal commas": ROWS.format(";", ","),
+        "semicolons and decimal points": ROWS.format(";", "."),
+        "tabs": ROWS.format("\t", "."),
+        "tabs and decimal commas": ROWS.format("\t", ","),
+        "a title": "Picks of Monday\n\n" + ROWS.format(",", "."),
+        "Excel's first line": "sep=;\n" + ROWS.format(";", ","),
+        "quotes": ROWS.format('","', ".").replace("X-", '"X-').replace("2.5", '"2.5')
+        .replace("Score", 'Score"').replace("0.5", '0.5"'),
+        "empty rows and cells": ROWS.format(",", ".") + ",,,\n\n,,,,,\n",
+        "carriage returns": ROWS.format(",", ".").replace("\n", "\r\n"),
+        "UTF-16": ROWS.format(",", ".").encode("utf-16"),
+    }.values(),
+)  # fmt: skip
+def test_what_spreadsheets_write_is_read(tmp_path, text):
+    path = tmp_path / "a.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    (picks,) = read_csv(path)
+    assert (picks.centres_px.tolist(), picks.diameters_px.tolist()) == ([[1, 2.5]], [20])
+    assert picks.scores.tolist() == [0.5] and picks.name == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (HEADER + "2,5,1,5,20,0\n", "line 2.*as many cells"),  # decimal commas among commas
+        (HEADER.replace(",", ";") + "1.234,5;2;20\n", "line 2"),
+        ("X-Coordinate," + HEADER + "1,2,3,4\n", "header must name .* once"),
+        ("Micrograph," + HEADER + "a,1,2,3\n,4,5,6\n", "Micrograph is empty in row 2 of 2"),
+        (HEADER.strip() + ",Micrograph\n1,2,3,a\n4,5,6\n", "Micrograph is empty in row 2 of 2"),
+        (HEADER + "1,2,3\n" + HEADER + "4,5,6\n", "line 3"),  # one file behind another
+    ],
+)
+def test_rows_that_would_be_misread_are_refused(tmp_path, text, words):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(UserError, match=rf"a\.csv.*{words}"):
         read_csv(tmp_path / "a.csv")

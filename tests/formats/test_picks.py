@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from picking.errors import UserError
-from picking.formats.picks import Picks, flip_y, inside, select
+from picking.errors import InputWarning, UserError
+from picking.formats.picks import Picks, flip_y, inside, merge_duplicates, select
 
 
 def picks_at(centres_px, size_px=None):
@@ -46,3 +46,39 @@ def test_turned_twice_picks_are_where_they_were():
     assert flip_y(flip_y(picks)).centres_px.tolist() == picks.centres_px.tolist()
     with pytest.raises(UserError, match=r"a\.jpg: its height is unknown"):
         flip_y(picks_at([[1, 2]]))
+
+
+# Listed twice
+
+
+def duplicates(picks, *args):
+    """How many are merged, and what is said, of which there must be one line."""
+    with pytest.warns(InputWarning) as said:
+        (merged,) = merge_duplicates([picks], "a.star", *args)
+    (line,) = said
+    return merged, str(line.message)
+
+
+def test_of_what_is_listed_twice_within_a_tenth_of_a_diameter_the_first_stays():
+    picks = picks_at([[10, 10], [50, 50], [10, 10], [51, 51], [52, 52], [50, 52.1]])  # 20 px wide
+    merged, said = duplicates(picks)
+    assert merged.centres_px.tolist() == [[10, 10], [50, 50], [52, 52], [50, 52.1]]
+    assert merged.scores.tolist() == picks.scores[[0, 1, 4, 5]].tolist()
+    assert "a.star: 2 of 6 particles" in said and "x 10, y 10 on a.jpg" in said
+
+
+def test_without_diameters_the_one_given_counts_and_without_that_the_same_place_alone():
+    picks = picks_at([[10, 10], [11, 10], [10, 10], [40, 40]])
+    picks.diameters_px[:] = np.nan
+    assert duplicates(picks, 20.0)[0].centres_px.tolist() == [[10, 10], [40, 40]]
+    assert duplicates(picks)[0].centres_px.tolist() == [[10, 10], [11, 10], [40, 40]]
+
+
+@pytest.mark.filterwarnings("error")
+def test_neighbours_on_a_micrograph_and_the_same_place_on_two_are_no_duplicates():
+    close = picks_at([[10, 10], [12.1, 10], [10, 12.1]])
+    assert merge_duplicates([close, close], "a.star", 20.0)[1].centres_px.tolist() == [
+        [10, 10], [12.1, 10], [10, 12.1]
+    ]  # fmt: skip
+    assert len(merge_duplicates([picks_at([[1, 2]])], "a.star")[0].scores) == 1
+    assert not len(merge_duplicates([select(close, np.zeros(3, bool))], "a.star")[0].scores)

@@ -67,7 +67,7 @@ def test_relion_finds_the_mrc_with_y_from_its_first_row_and_the_figure_of_merit(
     assert lines[0][0] == "#" and "MRC's frame" in path.read_text().splitlines()[0]
     assert lines[1:3] == [["data_"], ["loop_"]]
     labels = {line[0]: int(line[1].lstrip("#")) - 1 for line in lines if line[0].startswith("_")}
-    (row,) = [line for line in lines if line[0] == "a.1.mrc"]
+    (row,) = [line for line in lines if "a.1.mrc" in line]
     row = {label: row[column] for label, column in labels.items()}
     assert row.pop("_rlnMicrographName") == "a.1.mrc"
     assert {label: float(value) for label, value in row.items()} == {
@@ -187,16 +187,16 @@ NAMES = ("CoordinateX", "CoordinateY", "AutopickFigureOfMerit", "AutopickFigureO
 MALFORMED = {
     "b.star": [
         ("", "no table with _rlnCoordinateX"),
-        ("x y z", "no table with _rlnCoordinateX"),
-        (star("1 2", labels=("MicrographName", "CoordinateX")), "no table with _rlnCoordinateX"),
-        (star("1 2", "3"), "_rlnCoordinateY .* row 2 of 2"),
+        ("x y z", "line 1: 'x y z' belongs to no table"),
+        (star("1 2", labels=("MicrographName", "CoordinateX")), "data_: .*_rlnCoordinateY is not"),
+        (star("1 2", "3"), "line 8: '3' is no row of 2 columns"),
         (star("1 2", "3 nan"), "_rlnCoordinateY .* row 2 of 2"),
         (star("1e300 5"), "_rlnCoordinateX .* row 1 of 1"),
         (star("1 x"), "_rlnCoordinateY holds no numbers"),
-        (star("1 2", "3 4 5"), "cannot be read as STAR"),
+        (star("1 2", "3 4 5"), "line 8: '3 4 5' is no row of 2 columns"),
         (star("5 5 1 2", labels=NAMES), "_rlnAutopickFigureOfMerit stands twice"),
         (star("a b", labels=("MicrographName", "MicrographCoordinates")), "list of coordinate"),
-        (b"\xff\xfe\x00\x81", "is no text file"),
+        (b"\xff\xfd\x00\x81", "is no text file"),
     ],
     "b.box": [
         ("1 2 3\n", "line 1"),
@@ -205,10 +205,10 @@ MALFORMED = {
         ("1 2 3 4 good\n", "line 1"),
         ("1e300 5 20 20\n", "line 1"),
         ("5 5 20 20 inf\n", "line 1"),
-        (b"\xff\xfe\x00\x81", "is no text file"),
+        (b"\xff\xfd\x00\x81", "is no text file"),
     ],
     "b.cbox": [
-        (CRYOLO.replace("_Width", "_Breadth"), "no table with _CoordinateX, _CoordinateY, _Width"),
+        (CRYOLO.replace("_Width", "_Breadth"), "data_cryolo: .*_Width is not"),
         (CRYOLO.replace("40.5", "<NA>"), "_CoordinateX .* row 1 of 2"),
         ("garbage\n", "line 1"),
     ],
@@ -225,3 +225,29 @@ def test_a_malformed_file_is_named_with_what_is_wrong(tmp_path, name, content, w
     with pytest.raises(UserError, match=rf"{name}.*{words}") as error:
         read_picks([path], SIZES)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    {
+        "EMAN's helices": ("b.box", "10 20 8 8 -1\n90 20 8 8 -2\n", "starts and ends of helices"),
+        "EMAN's helices with points between": (
+            "b.box", "1 2 8 8 -1\n5 2 8 8 0\n9 2 8 8 -2\n", "starts and ends of helices"),
+        "decimal commas": ("b.box", "10,5 20,5 8,0 8,0\n", "line 1: .*decimal points"),
+        "two micrographs in a CBOX": ("b.cbox", CRYOLO + CRYOLO, "2 blocks with boxes"),
+        "tomograms of crYOLO": (
+            "b.cbox", CRYOLO.replace("60.0 <NA>", "60.0 7.0"), "boxes of tomograms"),
+        "filaments of crYOLO": (
+            "b.cbox", CRYOLO.replace("_Angle", "_filamentid").replace("4.0 <NA>", "4.0 1"),
+            "boxes of filaments"),
+    }.values(),
+)  # fmt: skip
+def test_what_is_no_particle_on_one_micrograph_is_refused(tmp_path, name, text, words):
+    with pytest.raises(UserError, match=rf"b\.c?box.*{words}"):
+        read_picks([write(tmp_path / name, text)], SIZES)
+
+
+@pytest.mark.parametrize("text", ["10, 20, 8, 8, -1\n", "10 20 8 8 -2\n1 2 8 8 -0.5\n"])
+def test_scores_that_look_like_ends_of_helices_are_scores(tmp_path, text):
+    (picks,) = read_picks([write(tmp_path / "b.box", text)], SIZES)
+    assert picks.scores[0] in (-1, -2)

@@ -1,5 +1,6 @@
 """From a few picks of one's own to picks everywhere: preprocess, train, pick; and what is wrong."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,15 +14,15 @@ from torch import nn
 
 import pick_particles
 import preprocess_coco_full_dataset as script
-from picking.errors import UserError
+from picking.errors import InputWarning, UserError
 from picking.formats.coordinates import read_picks
-from picking.micrographs.reading import write_mrc
+from picking.micrographs.mrc import write_mrc
 from picking.preprocessing.montage import write_montage
 from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training
 from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
-from tests.fixtures.data_sets import some_centres
+from tests.fixtures.data_sets import boxes, coco, some_centres
 from tests.fixtures.patch_stores import content, damage
 from tests.fixtures.pu_runs import call, results_of
 
@@ -325,3 +326,41 @@ def assert_found(picks, centres, within_px):
     away = centres[:, None] - picks.centres_px
     nearest = np.hypot(*away.transpose(2, 0, 1)).min(axis=1)
     assert nearest.max() < within_px and np.median(nearest) < within_px / 2
+
+
+# What the files of picks hold besides
+
+
+def test_a_pick_that_is_listed_twice_makes_one_window_and_one_prior(data, tmp_path, store):
+    twice = {name: np.repeat(listed, 2, axis=0) for name, listed in data.picked.items()}
+    write_labels(tmp_path / "csv", "csv", twice)
+    with pytest.warns(InputWarning, match=r"m0\.csv.*: 18 of 36 particles are listed twice"):
+        preprocess(data, tmp_path / "store", *EXPECTED, labels=tmp_path / "csv/*.csv")
+    once, merged = content(store), content(tmp_path / "store")
+    assert all(merged[name] == once[name] for name in once if name != "metadata.json")
+
+
+def test_more_picks_than_expected_are_a_contradiction_that_is_said_before_training(data, tmp_path):
+    message = refused(data, tmp_path / "store", "--expected-particles", 3)
+    assert "--expected-particles is 3" in message and "3.6 picks" in message
+    with pytest.warns(InputWarning, match=r"expected-particles is 5.* 3 of 5 micro.* 6 on m2\.jpg"):
+        preprocess(data, tmp_path / "store", "--expected-particles", 5, "--dry-run")
+
+
+def test_labels_of_one_category_are_taken(data, tmp_path):
+    listed = {f"{name}.jpg": boxes(c, DIAMETER_PX) for name, c in data.picked.items()}
+    annotations = coco(listed, SIZE_PX)
+    annotations["categories"] = [{"id": 1, "name": "top"}, {"id": 2, "name": "ice"}]
+    for box in annotations["annotations"][::2]:
+        box["category_id"] = 2
+    labels = tmp_path / "picks.json"
+    labels.write_text(json.dumps(annotations))
+    message = refused(data, tmp_path / "store", labels=labels)
+    assert "'ice' (9), 'top' (9)" in message and "--category" in message
+    with pytest.warns(InputWarning, match="9 boxes of 'ice' are left out"):
+        printed = preprocess(data, tmp_path / "store", "--category", "top", labels=labels)
+    assert "Picks: 6, a window" in printed
+    with pytest.warns(InputWarning, match="9 boxes of 'top'"):
+        message = refused(data, tmp_path / "store", "--category", "ice", labels=labels)
+    assert "store made with other arguments" in message
+    assert "--category top chooses in COCO" in refused(data, tmp_path, "--category", "top")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from picking.errors import UserError
+from picking.errors import InputWarning, UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
-from picking.micrographs.reading import write_mrc
+from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (
@@ -109,7 +109,9 @@ def test_pictures_are_made_when_asked_for(checkpoint, disks, tmp_path):
 
 def test_on_a_grey_micrograph_nothing_is_picked_and_every_file_is_written(checkpoint, tmp_path):
     (tmp_path / "grey").mkdir()
-    Image.new("L", (384, 320), 128).save(tmp_path / "grey" / "a.jpg")
+    grey = np.full((320, 384), 128, np.uint8)
+    grey[:, 200:] = 132  # of a single value it would be left out
+    Image.fromarray(grey).save(tmp_path / "grey" / "a.jpg")
     pick(
         checkpoint, tmp_path / "grey", tmp_path / "out", "--formats", "star", "box", "csv", "coco",
         "--overlay", "--heatmap", "--threshold", 0.9,
@@ -129,11 +131,11 @@ def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, mon
 
     pick_one, picked = picker.pick, []
 
-    def stopping(picker, path, diameter_px):
+    def stopping(picker, path, *args):
         if len(picked) == 2:
             raise KeyboardInterrupt
         picked.append(path.name)
-        return pick_one(picker, path, diameter_px)
+        return pick_one(picker, path, *args)
 
     with monkeypatch.context() as patch:
         patch.setattr(picker, "pick", stopping)
@@ -402,3 +404,52 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     scores = [np.load(path)["scores"] for path in (tmp_path / "out/scored").iterdir()]
     best = np.sort(np.concatenate(scores))[::-1]
     assert best[n_picks - 1] == kept["threshold"] > best[n_picks]
+
+
+# What the files hold besides
+
+
+def test_true_particles_of_the_category_count_and_each_once(disks, tmp_path):
+    content = json.loads((disks.folder / "truth.json").read_text())
+    n, others = len(content["annotations"]), [dict(one) for one in content["annotations"]]
+    content["categories"] = [{"id": 1, "name": "particle"}, {"id": 2, "name": "ice"}]
+    for one in others:
+        one.update(category_id=2, bbox=[one["bbox"][0] - 9, *one["bbox"][1:]])
+    content["annotations"] += [dict(one) for one in content["annotations"]] + others
+    for number, one in enumerate(content["annotations"]):
+        one["id"] = number
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    picks = disks.folder / "truth.json"
+    with pytest.warns(InputWarning) as said:
+        printed = call("--evaluate", tmp_path / "truth.json", "--picks", picks)
+    assert "f1         1.000" in printed
+    lines = [str(line.message) for line in said]
+    assert any(f"{n} boxes of 'ice' are left out" in line for line in lines)
+    assert any(f"{n} of {2 * n} particles are listed twice" in line for line in lines)
+
+
+def test_picks_that_are_listed_twice_are_said_and_stay_false(disks, tmp_path):
+    content = json.loads((disks.folder / "truth.json").read_text())
+    n = len(content["annotations"])
+    content["annotations"] *= 2
+    (tmp_path / "picks.json").write_text(json.dumps(content))
+    flags = ("--evaluate", disks.folder / "truth.json", "--picks", tmp_path / "picks.json")
+    with pytest.warns(InputWarning, match=f"{n} of {2 * n} .*false picks"):
+        assert "precision  0.500" in call(*flags)
+    assert "--category ice chooses in COCO" in refused(
+        "--evaluate", "truth.star", "--picks", "picks.box", "--category", "ice"
+    )
+
+
+def test_all_blocks_of_a_star_file_are_scored(disks, tmp_path):
+    head = "loop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+    text = ""
+    for name, centres in disks.centres.items():
+        rows = [f"{name} {x} {320 - y}" for y, x in centres.tolist()]
+        text += f"data_\n\n{head}" + "\n".join(rows) + "\n\n"
+    (tmp_path / "picks.star").write_text(text)
+    printed = call(
+        "--evaluate", disks.folder / "truth.json", "--picks", tmp_path / "picks.star",
+        "--micrographs", disks.folder / "*.jpg", "--diameter", "20px",
+    )  # fmt: skip
+    assert "f1         1.000" in printed and f"{len(disks.centres)} micrographs" in printed

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 import preprocess_coco_full_dataset as script
-from picking.micrographs.reading import write_mrc
+from picking.micrographs.mrc import write_mrc
 from picking.preprocessing.cutting import cut_patches
 from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore
 from tests.fixtures.data_sets import N_PARTICLES, SIZE_PX, SPLITS

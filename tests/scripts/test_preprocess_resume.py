@@ -19,7 +19,15 @@ from picking import files
 from picking.errors import UserError
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import SIZE_PX, write_csv, write_data_set
-from tests.fixtures.patch_stores import PATCH_PX, content, damage, done, preprocess
+from tests.fixtures.patch_stores import (
+    PATCH_PX,
+    changed_annotations,
+    content,
+    damage,
+    done,
+    metadata_of,
+    preprocess,
+)
 from tests.fixtures.plans import note_reads
 
 SLOWLY = """
@@ -29,9 +37,9 @@ from picking.errors import run_script
 from picking.micrographs import reading
 read = reading.read_micrograph
 
-def slowly(path):
+def slowly(*args):
     time.sleep(0.1)
-    return read(path)
+    return read(*args)
 
 reading.read_micrograph = slowly
 run_script(script.main)
@@ -186,3 +194,30 @@ def test_a_store_that_another_process_finished_meanwhile_is_not_made_again(
     result = preprocess(own_data, tmp_path / "store")
     assert result.status == 0 and "is complete already: nothing to do" in result.out
     assert len(reads) == 3 + 2  # of the other process alone
+
+
+def test_a_store_of_one_category_does_not_go_on_with_another(own_data, tmp_path):
+    for split in ("train", "val", "test"):
+        if not (own_data / "annotations" / f"instances_{split}.json").is_file():
+            continue
+        with changed_annotations(own_data, split) as listed:
+            listed["categories"] = [{"id": 1, "name": "particle"}, {"id": 2, "name": "ice"}]
+            for box in listed["annotations"][::2]:
+                box["category_id"] = 2
+    flags = ("--splits", "train", "val")
+    first = preprocess(own_data, tmp_path / "store", *flags)
+    assert first.status == 0 and first.err.count("warning: ") == 2
+    assert first.err.count("boxes of 'ice' are left out") == 2
+    assert metadata_of(tmp_path / "store")["made_from"]["category"] == "particle"
+    for same in ((), ("--category", "Particle")):
+        again = preprocess(own_data, tmp_path / "store", *flags, *same)
+        assert again.status == 0 and "is complete already" in again.out
+    other = preprocess(own_data, tmp_path / "store", *flags, "--category", "ice")
+    assert other.status == 2 and "category: particle there, ice now" in other.err
+    assert preprocess(own_data, tmp_path / "ice", *flags, "--category", "ice").status == 0
+    unknown = preprocess(own_data, tmp_path / "none", *flags, "--category", "carbon")
+    assert unknown.status == 2 and re.search("'ice'.*'particle'|'particle'.*'ice'", unknown.err)
+    with changed_annotations(own_data, "val") as listed:
+        listed["annotations"] = listed["annotations"][::2]  # ice alone, which is no particle
+    mixed = preprocess(own_data, tmp_path / "mixed", *flags)
+    assert mixed.status == 2 and "different categories, 'particle' in " in mixed.err

@@ -12,7 +12,9 @@ from PIL import Image
 
 from picking.mask_values import IGNORE
 from picking.micrographs import reading
-from picking.micrographs.reading import read_scaled, scale_micrograph, write_mrc
+from picking.micrographs.mrc import write_mrc
+from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.reading import read_scaled
 from picking.stores.segmentation import SegmentationStore
 from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS
 from tests.fixtures.patch_stores import (
@@ -315,6 +317,7 @@ def test_skipping_an_unreadable_image_is_as_if_it_were_not_there(own_data, tmp_p
         part = metadata_of(tmp_path / "skipped" / store)["splits"][split]
         assert part["skipped_unreadable"] == [path.name]
     path.unlink()
+    (own_data / "particle_coordinates" / f"{name}.csv").unlink()
     shutil.rmtree(own_data / "annotations")  # the CSVs of those that are there serve
     without = segmented(own_data, tmp_path / "without", tasks=BOTH)
     arrays = [one for one in skipped if one.endswith((".npy", ".npz", "index.json"))]

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import mrcfile
@@ -16,9 +15,10 @@ from pycocotools.coco import COCO
 
 from picking.errors import UserError
 from picking.formats.annotations import read_split
-from picking.micrographs.reading import raw_to_uint8, read_micrograph
+from picking.micrographs.preparation import raw_to_uint8
+from picking.micrographs.reading import read_micrograph
 from picking.simulation import dataset as simulator
-from picking.simulation.dataset import Arguments, plan_dataset, simulate_dataset
+from picking.simulation.dataset import simulate_dataset
 from picking.simulation.proteins import PROTEINS
 
 TINY = {
@@ -152,19 +152,7 @@ def test_another_seed_gives_other_micrographs(dataset, tmp_path):
     assert (tmp_path / "set" / first).read_bytes() != (dataset / first).read_bytes()
 
 
-def test_proteins_come_in_the_proportion_asked_for_and_in_every_split():
-    asked = Arguments(150, 15, 15, (192, 192), n_proteins=4, protein_ratio=2.0, seed=3)
-    plans = plan_dataset(asked)
-    for split, counts in {"train": [80, 40, 20, 10], "val": [8, 4, 2, 1]}.items():
-        names = [plan.protein.name for plan in plans if plan.split == split]
-        assert [names.count(protein.name) for protein in PROTEINS[:4]] == counts
-        assert names != sorted(names)
-    plans = plan_dataset(replace(asked, protein_ratio=1.0))
-    names = [plan.protein.name for plan in plans if plan.split == "train"]
-    assert {names.count(protein.name) for protein in PROTEINS[:4]} == {37, 38}
-
-
-@pytest.mark.parametrize("unknown", [(), ("protein_ratio",)])  # older records lack it
+@pytest.mark.parametrize("unknown", [(), ("protein_ratio", "proteins")])  # older records
 def test_a_finished_set_is_left_alone_and_another_seed_is_refused(dataset, tmp_path, unknown):
     shutil.copytree(dataset, tmp_path / "set")
     record = json.loads((dataset / "simulation.json").read_text())
@@ -175,6 +163,19 @@ def test_a_finished_set_is_left_alone_and_another_seed_is_refused(dataset, tmp_p
     with pytest.raises(UserError, match="seed 7, not 8"):
         simulate_dataset(tmp_path / "set", mrc=True, **(TINY | {"seed": 8}))
     assert file_bytes(tmp_path / "set") == before
+
+
+def test_proteins_that_are_named_are_those_of_the_set_and_the_rest_stays_as_it_was(
+    dataset, tmp_path
+):
+    named = TINY | {"proteins": ["SIM-001", "SIM-002", "SIM-003"]}
+    simulate_dataset(tmp_path / "same", mrc=True, **named)
+    same, before = file_bytes(tmp_path / "same"), file_bytes(dataset)
+    assert same.pop("simulation.json") != before.pop("simulation.json")
+    assert same == before
+    simulate_dataset(tmp_path / "one", **(TINY | {"n_train": 1, "proteins": ["SIM-005"]}))
+    mapping = (tmp_path / "one" / "empiar_ids.csv").read_text()
+    assert mapping.count("SIM-") == mapping.count("SIM-005") == 4
 
 
 def test_an_interrupted_set_goes_on_and_ends_with_the_same_bytes(dataset, tmp_path, monkeypatch):
@@ -230,7 +231,8 @@ def test_without_a_margin_boxes_hang_over_the_border_and_test_may_lack_its_json(
     [
         ({"n_train": -1}, "micrographs"),
         ({"n_train": 0, "n_val": 0, "n_test": 0}, "micrographs"),
-        ({"n_proteins": 99}, "--proteins"), ({"protein_ratio": 0.5}, "--protein-ratio"),
+        ({"n_proteins": 99}, "--proteins"), ({"proteins": ["SIM-001", "SIM-099"]}, "--proteins"),
+        ({"proteins": ["SIM-001"] * 2}, "--proteins"), ({"protein_ratio": 0.5}, "--protein-ratio"),
         ({"pixel_size_angstrom": 0.0}, "--pixel-size"), ({"density": float("nan")}, "finite"),
         ({"snr": (0.1, 0.05)}, "--snr"), ({"snr": (0.0, 0.05)}, "--snr"),
         ({"n_unannotated": 11}, "--unannotated"), ({"seed": -1}, "--seed"),

@@ -56,8 +56,11 @@ def read_particles(paths: Sequence[Path]) -> dict[Path, list[Picks]]:
     Returns: path -> a record for each micrograph, centres in the MRC's frame; nothing for files
     that were joined to others. Raises `UserError` for a damaged file and where locations lack.
     """
-    tables = {path: read_table(path) for path in paths if path.suffix.lower() == ".cs"}
-    groups = {path: members(path, "location", FIELDS) for path in paths if path not in tables}
+    groups = {
+        path: members(path, "location", FIELDS) for path in paths if path.suffix.lower() == ".csg"
+    }
+    in_groups = {file for files in groups.values() for file in files}
+    tables = {path: read_table(path) for path in paths if path not in groups.keys() | in_groups}
     exposures: dict[int, Exposure] = {}
     for path, table in list(tables.items()):
         names = table.dtype.names or ()

@@ -105,7 +105,8 @@ def test_the_group_file_names_what_belongs_together(tmp_path, job):
         tmp_path / "J9_particles.csg", location=passed_on.name, alignments3D=main.name,
         pick_stats=passed_on.name,
     )  # fmt: skip
-    for given in ([group], [main], [passed_on]):  # one file of a group is enough
+    # One file of a group is enough, and all are not too many
+    for given in ([group], [main], [passed_on], [group, main], [main, passed_on, group]):
         ((_, found),) = centres(given).items()
         assert sorted(found) == [[100, 100], [100, 298]]
 

@@ -1,0 +1,45 @@
+"""Pixels of TIFF files as their tags mean them, where Pillow leaves that to the reader."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PHOTOMETRIC, DESCRIPTION, BITS, SAMPLE_FORMAT = 262, 270, 258, 339
+WHITE_IS_ZERO = 0
+SIGNED = 2
+# ImageJ describes the first of several images that follow without descriptions of their own
+IMAGEJ = re.compile(r"ImageJ=.*?^images=(\d+)", re.DOTALL | re.MULTILINE)
+MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+
+
+def n_described(image: Any) -> int:
+    """Return how many images a TIFF, opened by Pillow, says that it holds without listing them."""
+    found = IMAGEJ.match(str(image.tag_v2.get(DESCRIPTION, "")))
+    return int(found[1]) if found else 1
+
+
+def is_tiff(path: Path) -> bool:
+    """Return whether a file begins as a TIFF does."""
+    with path.open("rb") as file:
+        return file.read(4) in MAGIC
+
+
+def meant(image: Any, stored: np.ndarray) -> np.ndarray:
+    """Return the pixels of a grey TIFF, (h, w), as numbers that grow with brightness.
+
+    image: opened by Pillow; stored: its pixels, as Pillow has them. Of 8-bit TIFFs Pillow inverts
+    those in which white is zero, not the deeper ones; and it takes bytes for unsigned and numbers
+    of 32 bits for signed.
+    """
+    tags = image.tag_v2
+    signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
+    bits = tags.get(BITS, (1,))[0]
+    if bits == 8 and signed:
+        return stored ^ 0x80  # from -128 to 127 -> from 0 to 255
+    if stored.dtype == np.int32 and bits == 32 and not signed:
+        stored = stored.view(np.uint32)
+    if bits > 8 and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        return -stored.astype(np.float32)
+    return stored
