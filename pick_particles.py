@@ -40,21 +40,29 @@ from picking.detection.evaluation import (
 )
 from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
-from picking.errors import ALLOW_PARTIAL, UserError, run_script
+from picking.errors import ALLOW_PARTIAL, UserError, run_script, warn
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coco import CATEGORY, may_be_coco
 from picking.formats.coordinates import FORMATS, KINDS, NEVER_EMPTY, read_picks, write_picks
 from picking.formats.names import few, finder, require_writable
 from picking.formats.picks import Picks, merge_duplicates, select
-from picking.inputs.diameters import as_number, diameter_in_px
+from picking.inputs.diameters import (
+    as_number,
+    asked_diameter,
+    diameter_in_px,
+    require_diameter_fits,
+    require_lengths,
+)
 from picking.inputs.paths import Paths, find_coordinates, find_micrographs
-from picking.inputs.placement import check_frame
-from picking.micrographs.left_out import Reasons, leave_out, readable_sizes, require_some, tell
+from picking.inputs.placement import check_placement
+from picking.micrographs.left_out import Reasons, give_up_on, readable_sizes, require_some, tell
 from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
 from picking.micrographs.reading import read_micrograph
 
 if TYPE_CHECKING:
     from picking.detection.picker import Picker
+
+FEW_PICKS = 3  # on a micrograph on average; with fewer the polarity is held to be in question
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -67,7 +75,12 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
     add("--output", type=Path, help="a new folder")
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
-    add("--pixel-size", type=float, metavar="Å", help="of the micrographs, where Å are given")
+    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; default: their headers'")
+    add(
+        "--invert",
+        action="store_true",
+        help="particles are white here and dark where the network learned, or the reverse",
+    )
     add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
     add("--one-file", action="store_true", help="all micrographs in one; not BOX, CBOX; cs: always")
@@ -112,7 +125,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def parse_args() -> argparse.Namespace:
-    """Return the checked command line; margin_px is None for auto, asked_px without --diameter."""
+    """Return the checked command line; margin_px is None for auto."""
     args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
     truth = (args.evaluate or []) + (args.choose_threshold or [])
@@ -157,9 +170,7 @@ def parse_args() -> argparse.Namespace:
         if not valid:
             raise UserError(message)
     args.margin_px = None if margin == "auto" else int(margin)
-    args.asked_px = None
-    if args.diameter is not None:
-        args.asked_px = diameter_in_px(args.diameter, args.pixel_size)
+    require_lengths(args.diameter, args.pixel_size)
     return args
 
 
@@ -171,6 +182,9 @@ def main() -> None:
         require_writable(given, args.formats, args.one_file)
     sizes, left_out = readable_sizes(given, args.strict)  # without stacks and movies
     paths = {name: given[name] for name in sizes}
+    args.asked_px = asked_diameter(args.diameter, args.pixel_size, paths)  # None without
+    if args.asked_px is not None:
+        require_diameter_fits(args.asked_px, sizes)
     if args.picks:
         evaluate_files(args, paths, sizes)
     elif args.choose_threshold or args.expected_particles:
@@ -188,8 +202,8 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
     from picking.detection.picker import load_picker
     from picking.runs.devices import select_device
 
-    picker = load_picker(args.checkpoint, select_device(args.device))
-    diameter_px = diameter_in_px(args.diameter, args.pixel_size, picker.input.diameter_px)
+    picker = load_picker(args.checkpoint, select_device(args.device))._replace(invert=args.invert)
+    diameter_px = args.asked_px or diameter_in_px(None, None, picker.input.diameter_px)
     return picker.for_diameter(diameter_px), diameter_px
 
 
@@ -214,7 +228,7 @@ def pick_micrographs(
     left_out: gets those that turn out to be beyond help.
     """
     picker, diameter_px = load(args)
-    from picking.detection.picker import pick
+    from picking.detection.picker import fits_inverted, pick
     from picking.detection.score_map import write_heatmap
     from picking.detection.thresholds import kept_threshold
 
@@ -240,6 +254,7 @@ def pick_micrographs(
             "one_file": args.one_file,
             "overlay": args.overlay,
             "heatmap": args.heatmap,
+            **({"invert": True} if args.invert else {}),  # older folders do not say it
             "evaluate": args.evaluate,
         }
         output.open_output(args.output, arguments, args.resume)
@@ -250,7 +265,7 @@ def pick_micrographs(
         overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths, args.heatmap)
+        left = output.not_done(args.output, paths, threshold, args.heatmap)
         noted: dict[str, Notes] = {}
         for n, name in enumerate(left, 1):
             started, noted[name] = time.monotonic(), {}
@@ -258,7 +273,7 @@ def pick_micrographs(
                 of_file = output.identity(paths[name])
                 scores, picks = pick(picker, paths[name], diameter_px, noted[name])
             except UnreadableImage as error:
-                leave_out(name, error, left_out, args.strict)
+                give_up_on(name, error, left_out, args.strict)
                 continue
             called = select(picks, picks.scores >= threshold)
             for picture in (output.heatmap, output.overlay):  # of a file that was replaced
@@ -304,6 +319,13 @@ def pick_micrographs(
             "programs fall over an empty file; summary.csv names them"
         )
     n_picks = sum(len(called.scores) for called in all_called)
+    first = next(iter(paths.values()))
+    if n_picks < FEW_PICKS * len(paths) and fits_inverted(picker, first, diameter_px, threshold):
+        kind, advice = ("dark", "leave --invert out") if args.invert else ("white", "try --invert")
+        warn(
+            f"particles may be {kind} here, unlike where the network learned: {first.name} has "
+            f"many more picks with its grey inverted: {advice}"
+        )
     n_candidates = sum(len(picks.scores) for picks in candidates)
     print(
         f"Finished {args.output}: {n_picks:,} picks of {n_candidates:,} candidates on "
@@ -340,7 +362,7 @@ def keep_best_threshold(
             try:
                 picks[name] = pick(picker, paths[name], diameter_px, noted[name])[1]
             except UnreadableImage as error:
-                leave_out(name, error, left_out, args.strict)
+                give_up_on(name, error, left_out, args.strict)
         warn_of_notes({name: noted[name] for name in picks})
         require_some(picks, left_out)
         if args.choose_threshold:
@@ -374,9 +396,9 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     picks = read_picks(
         files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
     )
+    check_placement(picks, paths, files, args.frame, "--frame", args.asked_px)
     so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
     merge_duplicates(picks, few(map(str, files)), args.asked_px, so)
-    check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
     picks += without_picks(files, picks, truth)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:

@@ -20,7 +20,7 @@ from picking.formats.coordinates import match_names, read_picks
 from picking.formats.names import TRUTH, few
 from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.paths import Paths, find_coordinates
-from picking.inputs.placement import check_frame
+from picking.inputs.placement import check_placement
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import read_micrograph
 
@@ -48,7 +48,7 @@ def read_truth(
     )  # fmt: skip
     if not truth:
         raise UserError(f"{few(map(str, files))}: no true particle is listed: give other files")
-    check_frame(truth, paths, files, frame, "--truth-frame", diameter_px)
+    check_placement(truth, paths, files, frame, "--truth-frame", diameter_px)
     return merge_duplicates(truth, few(map(str, files)), diameter_px)
 
 

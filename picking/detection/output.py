@@ -35,6 +35,7 @@ from picking.micrographs.problems import UnreadableImage
 
 # The arguments that decide what is in scored/; all others only choose from it.
 DECIDING = ("checkpoint", "diameter_px", "picks")
+OLDER_LOWEST = 0.05  # Older versions kept no candidate below this score
 # What all micrographs make together
 OF_ALL = ("thresholds.csv", "summary.csv", "evaluation.json", "pr_curve.png")
 
@@ -100,17 +101,20 @@ def _remove_stale(folder: Path, differing: Sequence[str]) -> None:
         )
 
 
-def not_done(folder: Path, micrographs: Paths, with_heatmap: bool = False) -> list[str]:
+def not_done(
+    folder: Path, micrographs: Paths, threshold: float = 1.0, with_heatmap: bool = False
+) -> list[str]:
     """Return the names of the micrographs that are still to be picked, and print how many are done.
 
-    A micrograph is picked again if its file changed since, or if a heatmap is wanted and lacking.
+    A micrograph is picked again if its file changed since, if a heatmap is wanted and lacking, or
+    if candidates down to the threshold were not kept.
     """
     left, replaced = [], []
     for name, path in micrographs.items():
         saved = scored(folder, name)
         if not saved.exists() or (with_heatmap and not heatmap(folder, name).exists()):
             left.append(name)
-        elif not _is_of(saved, path):
+        elif not _serves(saved, path, threshold):
             left.append(name)
             replaced.append(name)
     if len(left) < len(micrographs):
@@ -118,8 +122,8 @@ def not_done(folder: Path, micrographs: Paths, with_heatmap: bool = False) -> li
         print(f"{done} of {len(micrographs)} micrographs are done already")
     if replaced:
         print(
-            f"Picking again {len(replaced)} micrographs whose files have changed, or may have "
-            f"(e.g. {replaced[0]})"
+            f"Picking again {len(replaced)} micrographs whose files have changed, or may have, or "
+            f"whose candidates of an older version end above the threshold (e.g. {replaced[0]})"
         )
     return left
 
@@ -168,6 +172,7 @@ def save_picks(folder: Path, picks: Picks, of_file: tuple[str, str, str]) -> Non
         "scores": picks.scores,
         "diameters_px": picks.diameters_px,
         "of_file": np.array(of_file),
+        "lowest_score": np.array(0.0),
     }
     write_saved(scored(folder, picks.name), lambda file: np.savez(file, **arrays))
 
@@ -178,12 +183,14 @@ def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:
     return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
 
 
-def _is_of(path: Path, micrograph: Path) -> bool:
-    """Return whether saved picks are of this very file; of a copy with another time, too."""
-    saved = _read(path).get("of_file")
-    if saved is None:  # of an older version, which did not say
+def _serves(path: Path, micrograph: Path, threshold: float) -> bool:
+    """Return whether saved picks are of this very file, or a copy, and reach the threshold."""
+    saved = _read(path)
+    if "of_file" not in saved:  # of an older version, which did not say
         return False
-    n_bytes, time_ns, checksum = saved.tolist()
+    if "lowest_score" not in saved and threshold < OLDER_LOWEST:
+        return False
+    n_bytes, time_ns, checksum = saved["of_file"].tolist()
     try:
         status = micrograph.stat()
         if n_bytes != str(status.st_size):

@@ -10,10 +10,17 @@ does (average precision 0.868 against 0.859) and means the same as the network's
 
 A classifier has its peaks at the centres already; its logits are only smoothed.
 
-All numbers are of two validation micrographs of EMPIAR-10017, each at its own best threshold.
+A network of few labels may score true particles at 0.01, and still rank them: what the lowest score
+worth keeping is, no fixed number says. So faint peaks, below 0.05, are kept as long as so many
+particles could lie side by side on the micrograph. They change nothing of the others. After 30
+picks of ribosomes (EMPIAR-10028, one validation micrograph) the average precision was 0.840 with
+them, 0.756 without.
+
+All other numbers are of two validation micrographs of EMPIAR-10017, each at its own best threshold.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -29,8 +36,11 @@ SMOOTHING_SIGMA = 0.15
 LEAST_DISTANCE = 0.50
 CENTROID_RADIUS = 0.65
 WIDEST_RADIUS, RING_WIDTH = 0.75, 0.05
-# Picks that score less are not kept: they would be nearly everywhere.
-LOWEST_SCORE = 0.05
+# Peaks that score less are kept while there is room, and score less wherever they are read off.
+FAINT, BELOW_FAINT = 0.05, 0.05 * (1 - 1e-9)
+DENSEST = 2 / 3**0.5  # Disks side by side, in disks to a square of their diameter
+# What is no more than rounding: of a difference of probabilities, and of logits
+LEAST_CONTRAST, LEAST_RISE = 1e-6, 1e-3
 
 
 def segmentation_picks(
@@ -39,7 +49,6 @@ def segmentation_picks(
     diameter_px: float,
     disk: float = 1.0,
     pixel_threshold: float = 0.5,
-    lowest_score: float = LOWEST_SCORE,
 ) -> Picks:
     """Return the particles in a U-Net's map, highest score first.
 
@@ -51,15 +60,24 @@ def segmentation_picks(
     inside = disk_mean(p, scores, 0, DISK_RADIUS * disk_px)
     around = disk_mean(p, scores, *(fraction * disk_px for fraction in RING_RADII))
     about_centre = disk_mean(p, scores, 0, SCORE_RADIUS * disk_px)
-    cells = peaks(inside - around, scores.spacing_px, diameter_px, about_centre >= lowest_score)
+    contrast, is_faint = inside - around, about_centre < FAINT
+    cells = peaks(contrast, scores.spacing_px, diameter_px, ~is_faint)
     picks = _picks(scores, name, cells, about_centre, diameter_px)
     picks = _recentred(picks, scores, p, diameter_px)
-    return _with_diameters(picks, scores, p >= pixel_threshold, diameter_px, disk)
+    picks = _with_diameters(picks, scores, p >= pixel_threshold, diameter_px, disk)
+
+    # The others are complete; what is faint gets the room that they leave
+    n_left = max(0, _capacity(scores, diameter_px) - len(picks.scores))
+    allowed = is_faint & (contrast > LEAST_CONTRAST)
+    cells = peaks(contrast, scores.spacing_px, diameter_px, allowed)
+    faint = _picks(scores, name, cells, np.minimum(about_centre, BELOW_FAINT), diameter_px)
+    both = _joined(picks, faint)
+    apart = np.flatnonzero(_apart(both.centres_px, LEAST_DISTANCE * diameter_px))
+    both = select(both, apart[: len(picks.scores) + n_left])
+    return select(both, np.argsort(-both.scores, kind="stable"))
 
 
-def classifier_picks(
-    scores: ScoreMap, name: str, diameter_px: float, lowest_score: float = LOWEST_SCORE
-) -> Picks:
+def classifier_picks(scores: ScoreMap, name: str, diameter_px: float) -> Picks:
     """Return the particles in a classifier's map, highest score first, all of ``diameter_px``."""
     from scipy.ndimage import gaussian_filter
     from scipy.special import expit
@@ -67,8 +85,11 @@ def classifier_picks(
     sigma = SMOOTHING_SIGMA * diameter_px / scores.spacing_px
     logits = gaussian_filter(scores.logits, sigma, mode="nearest")
     probability = expit(logits)
-    cells = peaks(logits, scores.spacing_px, diameter_px, probability >= lowest_score)
-    return _picks(scores, name, cells, probability, diameter_px)
+    allowed = (probability >= FAINT) | _rises(logits, scores.spacing_px, diameter_px)
+    cells = peaks(logits, scores.spacing_px, diameter_px, allowed)
+    picks = _picks(scores, name, cells, probability, diameter_px)
+    n_kept = max(_capacity(scores, diameter_px), int((picks.scores >= FAINT).sum()))
+    return select(picks, np.arange(len(picks.scores)) < n_kept)
 
 
 def disk_mean(values: np.ndarray, scores: ScoreMap, inner_px: float, outer_px: float) -> np.ndarray:
@@ -106,12 +127,30 @@ def peaks(
     """
     from scipy.ndimage import maximum_filter
 
-    reach = np.maximum(1, np.rint(PEAK_RADIUS * diameter_px / spacing_px)).astype(int)
-    highest = maximum_filter(values, 2 * reach + 1, mode="nearest")
+    size = 2 * _reach(spacing_px, diameter_px) + 1
+    highest = maximum_filter(values, size, mode="nearest")
     cells = np.argwhere((values == highest) & allowed)
     cells = cells[np.argsort(-values[tuple(cells.T)], kind="stable")]
     exact = cells + _offsets(values, cells)
     return exact[_apart(exact * spacing_px, LEAST_DISTANCE * diameter_px)]
+
+
+def _rises(values: np.ndarray, spacing_px: np.ndarray, diameter_px: float) -> np.ndarray:
+    """Return where values, (h, w), are above the lowest within the reach of a peak, bool (h, w)."""
+    from scipy.ndimage import minimum_filter
+
+    lowest = minimum_filter(values, 2 * _reach(spacing_px, diameter_px) + 1, mode="nearest")
+    return values - lowest > LEAST_RISE
+
+
+def _reach(spacing_px: np.ndarray, diameter_px: float) -> np.ndarray:
+    """Return over how many cells to each side a peak must be the highest, int (2,)."""
+    return np.maximum(1, np.rint(PEAK_RADIUS * diameter_px / spacing_px)).astype(int)
+
+
+def _capacity(scores: ScoreMap, diameter_px: float) -> int:
+    """Return how many particles could lie side by side on the micrograph."""
+    return math.ceil(DENSEST * math.prod(scores.size_px) / diameter_px**2)
 
 
 def _offsets(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
@@ -158,6 +197,16 @@ def _picks(
         scores=np.clip(at_cells[order].astype(np.float64), 0, 1),
         diameters_px=np.full(len(cells), float(diameter_px)),
         size_px=scores.size_px,
+    )
+
+
+def _joined(one: Picks, other: Picks) -> Picks:
+    """Return the picks of both, of one micrograph."""
+    return dataclasses.replace(
+        one,
+        centres_px=np.concatenate([one.centres_px, other.centres_px]),
+        scores=np.concatenate([one.scores, other.scores]),
+        diameters_px=np.concatenate([one.diameters_px, other.diameters_px]),
     )
 
 

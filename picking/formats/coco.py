@@ -217,6 +217,12 @@ def _require_widths(annotations: list[dict], images: dict[Any, dict], path: Path
             f"{path}: {beyond.sum():,} of {len(boxes):,} boxes leave their image: 'bbox' must be "
             "[x, y, width, height], and these seem to be two corners, [x1, y1, x2, y2]"
         )
+    larger = (width > size_px[0]) | (height > size_px[1])
+    if larger.any():
+        raise UserError(
+            f"{path}: {larger.sum():,} of {len(boxes):,} boxes are larger than their image, such "
+            f"as {boxes[int(larger.argmax())][:4]}: 'bbox' must be [x, y, width, height] in px"
+        )
 
 
 def _score(annotation: dict) -> Any:

@@ -34,7 +34,8 @@ def warn_of_notes(noted: Mapping[str, Notes]) -> None:
         names = [name for name, notes in noted.items() if notes.get(kind)]
         if names:
             n = sum(noted[name][kind] for name in names)
-            warn(f"{n:,} {what} {len(names):,} micrographs ({examples(names)})")
+            many = "micrographs" if len(names) > 1 else "micrograph"
+            warn(f"{n:,} {what} {len(names):,} {many} ({examples(names)})")
 
 
 def bad_px_text(notes: Notes) -> str:

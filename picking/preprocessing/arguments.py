@@ -7,7 +7,7 @@ from picking.errors import UserError
 from picking.formats.annotations import SPLITS
 from picking.formats.coco import may_be_coco
 from picking.formats.coordinates import KINDS
-from picking.inputs.diameters import diameter_in_px
+from picking.inputs.diameters import require_lengths
 from picking.preprocessing.negatives import RULES
 from picking.preprocessing.windows import WINDOW_PX
 from picking.stores.masks import RESIZES
@@ -125,7 +125,7 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
         help="unlabeled windows drawn from each; default: 500",
     )
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
-    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; needed with Å")
+    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; default: their headers'")
     add(
         "--expected-particles",
         type=float,
@@ -142,7 +142,7 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Check the arguments and set those that follow from others, ``patch_size`` and diameter_px.
+    """Check the arguments and set ``patch_size``, which follows from others.
 
     Raises `UserError` for the first that does not fit.
     """
@@ -185,7 +185,7 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             choice = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise UserError(f"{_flag(name)} is {value}: choose {choice}")
     if args.micrographs:
-        args.diameter_px = diameter_in_px(args.diameter, args.pixel_size)
+        require_lengths(args.diameter, args.pixel_size)
 
 
 def _flag(name: str) -> str:

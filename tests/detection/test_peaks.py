@@ -1,5 +1,9 @@
+import dataclasses
+import math
+
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist, pdist
 
 from picking.detection.peaks import classifier_picks, disk_mean, peaks, segmentation_picks
@@ -149,7 +153,7 @@ def test_no_two_picks_are_closer_than_half_a_diameter(find):
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 3, (150, 170)).astype(np.float32)
     scores = ScoreMap(logits, np.full(2, 4.0), np.full(2, 8.0), (1200, 1360))
-    picks = find(scores, "a", DIAMETER_PX, lowest_score=0.0)
+    picks = find(scores, "a", DIAMETER_PX)
     assert len(picks.scores) > 100
     assert pdist(picks.centres_px).min() > DIAMETER_PX / 2
     assert (np.diff(picks.scores) <= 0).all()
@@ -178,6 +182,42 @@ def test_a_disk_has_its_area_whatever_the_spacing(spacing_px):
     assert highest == pytest.approx(scores.spacing_px.prod() / (np.pi * 40**2), rel=0.03)
 
 
+# Faint peaks
+
+
+@pytest.mark.parametrize(("find", "of"), [(segmentation_picks, masked), (classifier_picks, bumps)])
+@pytest.mark.parametrize("logit", [5.0, 8.0])
+def test_a_network_that_scores_particles_at_a_hundredth_and_less_still_finds_them(find, of, logit):
+    centres = apart(np.random.default_rng(4), 20, 1.5 * DIAMETER_PX)
+    scores = of(centres)
+    faint = dataclasses.replace(scores, logits=scores.logits - logit)  # down from +6
+    picks = find(faint, "a", DIAMETER_PX)
+    assert worst_distance(picks, centres) < 0.1 * DIAMETER_PX
+    assert picks.scores.max() < 1.1 / (1 + np.exp(logit - 6))
+
+
+@pytest.mark.parametrize("find", [segmentation_picks, classifier_picks])
+def test_faint_peaks_change_nothing_of_the_others_and_are_as_many_as_have_room(find, monkeypatch):
+    noise = np.random.default_rng(5).normal(0, 1, (200, 220))
+    logits = (gaussian_filter(noise, 2) * 20 - 6).astype(np.float32)
+    scores = ScoreMap(logits, np.full(2, 4.0), np.full(2, 8.0), (1600, 1760))
+    found = {}
+    for densest in (2 / 3**0.5, 0.75, 0.0):
+        monkeypatch.setattr("picking.detection.peaks.DENSEST", densest)
+        found[densest] = find(scores, "a", DIAMETER_PX)
+    all_of_them, fewer, sure = found.values()
+    n_called = int((sure.scores >= 0.05).sum())
+    n_fewer = math.ceil(0.75 * 16 * 17.6)
+    assert 50 < n_called < len(fewer.scores) < len(all_of_them.scores)
+    assert len(fewer.scores) == n_fewer
+    for picks in (all_of_them, fewer):
+        assert (np.diff(picks.scores) <= 0).all()
+        assert pdist(picks.centres_px).min() > DIAMETER_PX / 2
+        for field in ("centres_px", "scores", "diameters_px"):
+            wanted = getattr(sure, field)[:n_called]
+            assert getattr(picks, field)[:n_called].tobytes() == wanted.tobytes()
+
+
 # Classifier
 
 
@@ -195,11 +235,5 @@ def test_a_classifier_may_be_sure_of_many_places_and_still_tells_where_it_is_sur
     scores = bumps(centres)
     sure = ScoreMap(scores.logits * 8 + 60, scores.origin_px, scores.spacing_px, scores.size_px)
     assert np.unique(sure.probability()[scores.logits > 0]).tolist() == [1.0]
-    picks = classifier_picks(sure, "a", DIAMETER_PX, lowest_score=0.5)
+    picks = classifier_picks(sure, "a", DIAMETER_PX)
     assert cdist(centres, picks.centres_px).min(axis=1).max() < 3
-
-
-def test_places_below_the_lowest_score_are_not_kept():
-    scores = bumps([(300, 300)])
-    assert len(classifier_picks(scores, "a", DIAMETER_PX, lowest_score=0.5).scores) == 1
-    assert len(classifier_picks(scores, "a", DIAMETER_PX, lowest_score=0.999).scores) == 0

@@ -16,6 +16,7 @@ from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (
+    Dark,
     assert_found,
     call,
     classifier_content,
@@ -275,6 +276,25 @@ def test_a_folder_of_an_older_version_is_gone_on_with(checkpoint, disks, tmp_pat
     assert (out / "csv/a.csv").exists() and not (out / "star").exists()
 
 
+def test_candidates_of_an_older_version_are_made_again_for_a_threshold_that_they_do_not_reach(
+    checkpoint, disks, tmp_path
+):
+    out = tmp_path / "out"
+    pick(checkpoint, disks.folder, out)
+    before = files_of(out)
+    for path in (out / "scored").iterdir():
+        arrays = dict(np.load(path))
+        del arrays["lowest_score"]
+        kept = arrays["scores"] >= 0.05
+        arrays |= {name: arrays[name][kept] for name in ("centres_px", "scores", "diameters_px")}
+        np.savez(path, **arrays)
+    assert "3 of 3" in pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.3)
+    printed = pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.02)
+    assert "Picking again 3" in printed
+    pick(checkpoint, disks.folder, out, "--resume", "--threshold", 0.4)
+    assert files_of(out) == before
+
+
 def test_a_run_that_was_killed_amid_its_first_file_can_be_gone_on_with(checkpoint, disks, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.manifest.json.99.tmp").write_text("half")
@@ -439,6 +459,18 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     scores = [np.load(path)["scores"] for path in (tmp_path / "out/scored").iterdir()]
     best = np.sort(np.concatenate(scores))[::-1]
     assert best[n_picks - 1] == kept["threshold"] > best[n_picks]
+
+
+def test_an_expected_number_is_found_where_all_scores_are_faint(
+    checkpoint, disks, tmp_path, monkeypatch
+):
+    sure = Dark.forward
+    monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 16)
+    arguments = flags_for(checkpoint, disks.folder)
+    call(*arguments, "--expected-particles", 12)
+    assert kept_in(checkpoint)["threshold"] < 0.05
+    call(*arguments, "--output", tmp_path / "out")
+    assert_found(read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes), disks.centres)
 
 
 # What the files hold besides
