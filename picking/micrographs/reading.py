@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from picking.micrographs import tiff
 from picking.micrographs.bad_pixels import MOST_BAD, replace_bad_pixels
-from picking.micrographs.mrc import mrc_size, read_mrc
+from picking.micrographs.mrc import has_mrc_word, mrc_size, read_mrc
 from picking.micrographs.preparation import SCALING_FILTER, raw_to_uint8, scale_micrograph
 from picking.micrographs.problems import (
     BAD_PX,
@@ -141,6 +141,8 @@ def _naming(path: Path) -> Iterator[None]:
         if isinstance(error, UnidentifiedImageError):
             why = "it is no image, or of no kind known here"
             again += ", or write it as 16-bit or 32-bit grey" if tiff.is_tiff(path) else ""
+            if has_mrc_word(path):
+                why, again = "it is an MRC", "name it .mrc"
         raise UnreadableImage(f"{path} cannot be read ({why}): {again}") from error
 
 

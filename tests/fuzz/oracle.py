@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import resource
 import signal
 import sys
@@ -20,6 +21,7 @@ MORE_MEMORY = 1 << 30  # bytes that one case may take
 LONGEST_SENTENCE = 1200
 HANGS_AFTER_S = 120  # of the run by hand; the suite knows no time limit
 SUCCESS, REFUSAL = "success", "refusal"
+COUNTS = re.compile(r"([\d,]+) (?:of [\d,]+|boxes of)")  # of what is left out, in warnings
 ENDS = {SUCCESS, REFUSAL}  # all that bad input may end in
 
 
@@ -54,6 +56,29 @@ def outcome(call, names=()):
     assert ": " in sentence or " must " in sentence, f"does not say what to do: {sentence}"
     assert not names or any(name in sentence for name in names), f"{names} not in: {sentence}"
     return REFUSAL
+
+
+class SilentDropError(AssertionError):
+    """Something that was given was neither used nor told of."""
+
+
+def accounted(use, n_given, names=()):
+    """Return the `outcome` of a call that returns how much of ``n_given`` it used.
+
+    What it did not use must be counted in what was said: all counts in warnings, as in 3 of 80,
+    or 3 boxes, must add up to it.
+    """
+
+    def count():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            n_used = use()
+        said = [str(one.message) for one in caught]
+        told = sum(int(n.replace(",", "")) for text in said for n in COUNTS.findall(text))
+        if n_used + told != n_given:
+            raise SilentDropError(f"{n_given - n_used} of {n_given} were dropped; said: {said}")
+
+    return outcome(count, names)
 
 
 def call_main(main, *argv):
