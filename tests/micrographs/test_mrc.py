@@ -239,7 +239,8 @@ def test_what_write_mrc_writes_is_in_the_mrc_frame_with_its_pixel_size(tmp_path)
 @pytest.mark.parametrize(
     ("words", "angstrom"),
     [
-        ({}, None), ({"w10": 80 * 1.77, "w11": 60 * 1.77}, 1.77), ({"w10": 80.0, "w11": 60.0}, None),
+        ({}, None), ({"w10": 80 * 1.77, "w11": 60 * 1.77}, 1.77),
+        ({"w10": 80.0, "w11": 60.0}, None),
         ({"w10": float("nan"), "w11": 60.0}, None), ({"w10": 160.0, "w11": 60.0}, None),
         ({"w10": 80 * 1.77, "w11": 60 * 1.77, "w7": 0, "w8": 0}, None),
         ({"w10": 80 * 1.77, "w11": 60 * 1.77, "w23": 2**31 - 1}, 1.77),  # takes no memory
