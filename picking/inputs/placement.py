@@ -15,7 +15,7 @@ import numpy as np
 
 from picking.errors import UserError, warn
 from picking.formats.coordinates import frame_of
-from picking.formats.picks import Picks
+from picking.formats.picks import Picks, require_px
 from picking.inputs.annotations import Split
 from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
@@ -83,7 +83,7 @@ def _check(
     cure: str,
     diameter_px: float | None,
 ) -> None:
-    _require_pixels(picks, source)
+    require_px(picks, source)
     placed = [one for one in picks if one.name in paths and len(one.centres_px)]
     if len(placed) > CHECKED:  # some from everywhere: a data set may hold several proteins
         placed = [placed[n * len(placed) // CHECKED] for n in range(CHECKED)]
@@ -126,27 +126,6 @@ def _check(
             "looked at than anywhere: look at an overlay or montage whether they are of these "
             "micrographs and in px of them, and check the diameter"
         )
-
-
-def _require_pixels(picks: Sequence[Picks], source: str) -> None:
-    """Raise `UserError` when the coordinates of a micrograph are fractions of its size."""
-    listed = [one for one in picks if len(one.centres_px)]
-    tiny = [one for one in listed if _within_a_px(one)]
-    if tiny and (len(tiny) == len(listed) or any(len(one.centres_px) > 2 for one in tiny)):
-        raise UserError(
-            f"{source}: all coordinates of {tiny[0].name} ({len(tiny[0].centres_px):,}) lie within "
-            "one px, as fractions of the micrograph do, such as cryoSPARC's: multiply x by its "
-            "width and y by its height"
-        )
-
-
-def _within_a_px(picks: Picks) -> bool:
-    """Return whether all lie in one px: of the origin, or of another where there are three."""
-    y, x = picks.centres_px.T
-    from_top = [y] if picks.size_px is None else [y, picks.size_px[0] - y]
-    at_origin = any(min(x.min(), t.min()) >= 0 and max(x.max(), t.max()) <= 1 for t in from_top)
-    several = len(np.unique(picks.centres_px, axis=0)) > 2
-    return at_origin or (several and np.ptp(picks.centres_px, axis=0).max() <= 1)
 
 
 def _diameter_px(placed: Sequence[Picks], diameter_px: float | None) -> float:

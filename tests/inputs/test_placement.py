@@ -17,6 +17,7 @@ from tests.fixtures.data_sets import (
     picture,
     some_centres,
     write_coco,
+    write_csv,
 )  # fmt: skip
 
 NAMES = [f"{n}.png" for n in range(4)]
@@ -145,6 +146,16 @@ def test_fractions_of_a_micrograph_are_refused_with_the_reason(micrographs, frac
         with pytest.raises(UserError, match=r"0.png.*fractions"):
             one = Picks("0.png", np.array([(0.1, 0.2), (0.5, 0.9)]), *np.full((2, 2), np.nan), None)
             check_placement([one], {}, [paths["0.png"].with_suffix(".csv")], None, "--frame", None)
+
+
+def test_fractions_in_a_data_set_are_refused_before_they_count_as_duplicates(own_data, recwarn):
+    for path in (own_data / "annotations").iterdir():
+        path.unlink()
+    for path in (own_data / "particle_coordinates").glob("train_*.csv"):
+        write_csv(path, np.random.default_rng(0).random((9, 2)))
+    with pytest.raises(UserError, match=r"train_00.* \(9\) .*fractions"):
+        read_split(own_data, "train")
+    assert not recwarn
 
 
 def test_one_pick_near_the_corner_is_no_fraction(micrographs):
