@@ -25,8 +25,8 @@ from pathlib import Path
 
 from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
-from picking.formats import annotations
 from picking.formats.coco import CATEGORY, require_one_category
+from picking.inputs import annotations
 from picking.inputs.diameters import asked_diameters, pixel_size_of
 from picking.inputs.micrograph_lists import given_micrographs
 from picking.inputs.placement import check_splits
