@@ -13,9 +13,10 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
         --evaluate instances_test.json
     python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
 
-The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
-against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
-pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
+The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>, and
+particles.cs with particles.csg for cryoSPARC; counts against the threshold in thresholds.csv;
+summary.csv; and with --evaluate evaluation.json and pr_curve.png. CSV and COCO are in the JPEG's
+frame, all others in the MRC's.
 """
 
 import argparse
@@ -25,6 +26,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from picking.detection import output
 from picking.detection.evaluation import (
@@ -37,21 +40,29 @@ from picking.detection.evaluation import (
 )
 from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
-from picking.errors import ALLOW_PARTIAL, UserError, run_script
+from picking.errors import ALLOW_PARTIAL, UserError, run_script, warn
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coco import CATEGORY, may_be_coco
-from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.names import few, require_writable
+from picking.formats.coordinates import FORMATS, KINDS, NEVER_EMPTY, read_picks, write_picks
+from picking.formats.names import few, finder, require_writable
 from picking.formats.picks import Picks, merge_duplicates, select
-from picking.inputs.diameters import as_number, diameter_in_px
+from picking.inputs.diameters import (
+    as_number,
+    asked_diameter,
+    diameter_in_px,
+    require_diameter_fits,
+    require_lengths,
+)
 from picking.inputs.paths import Paths, find_coordinates, find_micrographs
-from picking.inputs.placement import check_frame
-from picking.micrographs.left_out import Reasons, leave_out, readable_sizes, require_some, tell
+from picking.inputs.placement import check_placement
+from picking.micrographs.left_out import Reasons, give_up_on, readable_sizes, require_some, tell
 from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
 from picking.micrographs.reading import read_micrograph
 
 if TYPE_CHECKING:
     from picking.detection.picker import Picker
+
+FEW_PICKS = 3  # on a micrograph on average; with fewer the polarity is held to be in question
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -64,10 +75,15 @@ def argument_parser() -> argparse.ArgumentParser:
     add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
     add("--output", type=Path, help="a new folder")
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
-    add("--pixel-size", type=float, metavar="Å", help="of the micrographs, where Å are given")
+    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; default: their headers'")
+    add(
+        "--invert",
+        action="store_true",
+        help="particles are white here and dark where the network learned, or the reverse",
+    )
     add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
-    add("--one-file", action="store_true", help="all micrographs in one (not BOX, CBOX)")
+    add("--one-file", action="store_true", help="all micrographs in one; not BOX, CBOX; cs: always")
     add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
@@ -86,8 +102,8 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="where there is no truth: keep the threshold that picks N a micrograph on average",
     )
-    add("--evaluate", nargs="+", metavar="TRUTH", help="true particles: COCO, CSV, STAR, BOX, CBOX")
-    add("--picks", nargs="+", metavar="FILE", help="evaluate these instead of picking")
+    add("--evaluate", nargs="+", metavar="TRUTH", help=f"true particles: {KINDS}")
+    add("--picks", nargs="+", metavar="FILE", help="evaluate these, of any such format")
     add(
         "--annotated-margin",
         default="auto",
@@ -109,7 +125,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def parse_args() -> argparse.Namespace:
-    """Return the checked command line; margin_px is None for auto, asked_px without --diameter."""
+    """Return the checked command line; margin_px is None for auto."""
     args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
     truth = (args.evaluate or []) + (args.choose_threshold or [])
@@ -154,9 +170,7 @@ def parse_args() -> argparse.Namespace:
         if not valid:
             raise UserError(message)
     args.margin_px = None if margin == "auto" else int(margin)
-    args.asked_px = None
-    if args.diameter is not None:
-        args.asked_px = diameter_in_px(args.diameter, args.pixel_size)
+    require_lengths(args.diameter, args.pixel_size)
     return args
 
 
@@ -168,6 +182,9 @@ def main() -> None:
         require_writable(given, args.formats, args.one_file)
     sizes, left_out = readable_sizes(given, args.strict)  # without stacks and movies
     paths = {name: given[name] for name in sizes}
+    args.asked_px = asked_diameter(args.diameter, args.pixel_size, paths)  # None without
+    if args.asked_px is not None:
+        require_diameter_fits(args.asked_px, sizes)
     if args.picks:
         evaluate_files(args, paths, sizes)
     elif args.choose_threshold or args.expected_particles:
@@ -185,8 +202,8 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
     from picking.detection.picker import load_picker
     from picking.runs.devices import select_device
 
-    picker = load_picker(args.checkpoint, select_device(args.device))
-    diameter_px = diameter_in_px(args.diameter, args.pixel_size, picker.input.diameter_px)
+    picker = load_picker(args.checkpoint, select_device(args.device))._replace(invert=args.invert)
+    diameter_px = args.asked_px or diameter_in_px(None, None, picker.input.diameter_px)
     return picker.for_diameter(diameter_px), diameter_px
 
 
@@ -211,7 +228,7 @@ def pick_micrographs(
     left_out: gets those that turn out to be beyond help.
     """
     picker, diameter_px = load(args)
-    from picking.detection.picker import pick
+    from picking.detection.picker import fits_inverted, pick
     from picking.detection.score_map import write_heatmap
     from picking.detection.thresholds import kept_threshold
 
@@ -237,13 +254,14 @@ def pick_micrographs(
             "one_file": args.one_file,
             "overlay": args.overlay,
             "heatmap": args.heatmap,
+            **({"invert": True} if args.invert else {}),  # older folders do not say it
             "evaluate": args.evaluate,
         }
         output.open_output(args.output, arguments, args.resume)
         for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
             if wanted:
                 make_folder(args.output / folder)
-        formats = [] if args.one_file else args.formats
+        formats = [] if args.one_file else [name for name in args.formats if name != "cs"]
         overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
@@ -255,7 +273,7 @@ def pick_micrographs(
                 of_file = output.identity(paths[name])
                 scores, picks = pick(picker, paths[name], diameter_px, noted[name])
             except UnreadableImage as error:
-                leave_out(name, error, left_out, args.strict)
+                give_up_on(name, error, left_out, args.strict)
                 continue
             called = select(picks, picks.scores >= threshold)
             for picture in (output.heatmap, output.overlay):  # of a file that was replaced
@@ -283,8 +301,8 @@ def pick_micrographs(
             lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
             lacks = output.lacking(args.output, called.name, formats)
             write_one(args.output, called, lacks, paths[called.name] if lacks_overlay else None)
-        if args.one_file:
-            write_picks(args.output, all_called, args.formats, one_file=True)
+        of_all = args.formats if args.one_file else [name for name in args.formats if name == "cs"]
+        write_picks(args.output, all_called, of_all, one_file=True)
         output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
@@ -293,7 +311,21 @@ def pick_micrographs(
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
                 draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
+    n_none = sum(not len(called.scores) for called in all_called)
+    without = [name for name in formats if name in NEVER_EMPTY]
+    if n_none and without:
+        print(
+            f"No {', '.join(without)} of {n_none:,} micrographs without a pick, since other "
+            "programs fall over an empty file; summary.csv names them"
+        )
     n_picks = sum(len(called.scores) for called in all_called)
+    first = next(iter(paths.values()))
+    if n_picks < FEW_PICKS * len(paths) and fits_inverted(picker, first, diameter_px, threshold):
+        kind, advice = ("dark", "leave --invert out") if args.invert else ("white", "try --invert")
+        warn(
+            f"particles may be {kind} here, unlike where the network learned: {first.name} has "
+            f"many more picks with its grey inverted: {advice}"
+        )
     n_candidates = sum(len(picks.scores) for picks in candidates)
     print(
         f"Finished {args.output}: {n_picks:,} picks of {n_candidates:,} candidates on "
@@ -330,7 +362,7 @@ def keep_best_threshold(
             try:
                 picks[name] = pick(picker, paths[name], diameter_px, noted[name])[1]
             except UnreadableImage as error:
-                leave_out(name, error, left_out, args.strict)
+                give_up_on(name, error, left_out, args.strict)
         warn_of_notes({name: noted[name] for name in picks})
         require_some(picks, left_out)
         if args.choose_threshold:
@@ -347,6 +379,15 @@ def keep_best_threshold(
         thresholds.keep_threshold(picker, threshold, on)
 
 
+def without_picks(
+    files: Sequence[Path], picks: Sequence[Picks], truth: Sequence[Picks]
+) -> list[Picks]:
+    """Return the truth's micrographs on which our own ``files`` have no pick and no record."""
+    named, true_name = finder([one.name for one in picks]), finder([one.name for one in truth])
+    names = {true_name(name) for name in output.picked_none(files) if named(name) is None}
+    return [select(one, np.zeros(len(one.scores), bool)) for one in truth if one.name in names]
+
+
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
     truth = true_particles(args, args.evaluate, paths, sizes, args.asked_px)
@@ -355,9 +396,10 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     picks = read_picks(
         files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
     )
+    check_placement(picks, paths, files, args.frame, "--frame", args.asked_px)
     so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
     merge_duplicates(picks, few(map(str, files)), args.asked_px, so)
-    check_frame(picks, paths, files, args.frame, "--frame", args.asked_px)
+    picks += without_picks(files, picks, truth)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:

@@ -25,8 +25,11 @@ from pathlib import Path
 
 from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
-from picking.formats import annotations
 from picking.formats.coco import CATEGORY, require_one_category
+from picking.inputs import annotations
+from picking.inputs.diameters import asked_diameter
+from picking.inputs.paths import find_micrographs
+from picking.inputs.placement import check_splits
 from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
@@ -142,7 +145,7 @@ def main() -> None:
         for task in tasks:
             for name in listed:
                 entries = zip(plans[task][name], journals[task].noted(name), strict=True)
-                said |= {p.micrograph.name: e["notes"] for p, e in entries if "notes" in e}
+                said |= {p.micrograph.path.name: e["notes"] for p, e in entries if "notes" in e}
         warn_of_notes(said)
 
         # 4. Pictures, then metadata: a store is finished when its metadata.json is there
@@ -170,8 +173,14 @@ def main() -> None:
 
 
 def read_annotations(args: argparse.Namespace) -> Splits:
-    """Return the splits: those of the data set, or train and val of the picks."""
+    """Return the splits: those of the data set, or train and val of the picks.
+
+    Sets ``diameter_px`` of the arguments where the picks are one's own.
+    """
     if args.micrographs:
+        patterns = [args.micrographs, args.val_micrographs or []]
+        found = {name: path for one in patterns for name, path in find_micrographs(one).items()}
+        args.diameter_px = asked_diameter(args.diameter, args.pixel_size, found)
         splits = read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
             args.seed, args.skip_unreadable, args.allow_partial, args.category,
@@ -280,6 +289,8 @@ def make_plans(
                 "particle's centre lies in a readable image; check its annotation or leave it out "
                 "with --splits"
             )
+    if args.data_root:
+        check_splits(listed)
     margin_px = 0
     if args.annotated_margin != "auto":
         margin_px = int(args.annotated_margin)

@@ -12,6 +12,7 @@ import pytest
 from picking import errors
 from picking.errors import (
     InputWarning,
+    LeftOut,
     UserError,
     leave_out,
     raise_if_stopped,
@@ -37,6 +38,11 @@ def test_a_script_that_returns_leaves_with_0(capsys):
 def test_a_users_mistake_is_one_sentence_and_2(capsys):
     left = leave(raises(UserError("no image: put some there")), capsys)
     assert (left.status, left.err) == (2, "error: no image: put some there\n")
+
+
+def test_work_that_is_done_but_for_some_of_it_is_one_sentence_and_3(capsys):
+    left = leave(raises(LeftOut("1 of 3 micrographs were left out: mend it")), capsys)
+    assert (left.status, left.err) == (3, "warning: 1 of 3 micrographs were left out: mend it\n")
 
 
 def test_a_warning_is_one_line_said_once_and_ends_nothing(capsys):

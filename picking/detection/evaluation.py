@@ -20,7 +20,7 @@ from picking.formats.coordinates import match_names, read_picks
 from picking.formats.names import TRUTH, few
 from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.paths import Paths, find_coordinates
-from picking.inputs.placement import check_frame
+from picking.inputs.placement import check_placement
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import read_micrograph
 
@@ -48,7 +48,10 @@ def read_truth(
     )  # fmt: skip
     if not truth:
         raise UserError(f"{few(map(str, files))}: no true particle is listed: give other files")
-    check_frame(truth, paths, files, frame, "--truth-frame", diameter_px)
+    without = [name for name in paths if name not in {true.name for true in truth}]
+    if without:
+        print(f"Left out for want of truth: {len(without):,} micrographs (e.g. {few(without)})")
+    check_placement(truth, paths, files, frame, "--truth-frame", diameter_px)
     return merge_duplicates(truth, few(map(str, files)), diameter_px)
 
 
@@ -65,7 +68,7 @@ def match_all(
     enters. diameter_px: of particles where the truth states none. all_picked: as `match_names`
     takes it.
     """
-    pairs, without_picks, without_truth = match_names(picks, truth, all_picked)
+    pairs, without_picks, _ = match_names(picks, truth, all_picked)
     if without_picks and len(pairs) == len(truth):
         warn(
             f"{len(without_picks):,} of {len(truth):,} micrographs are not named by the picks "
@@ -75,11 +78,6 @@ def match_all(
         print(
             f"Left out for want of picks: {len(without_picks):,} micrographs (e.g. "
             f"{few(without_picks)}); give --micrographs to count their particles as missed"
-        )
-    if without_truth:
-        print(
-            f"Left out for want of truth: {len(without_truth):,} micrographs (e.g. "
-            f"{few(without_truth)})"
         )
     if margin_px is None:
         margin_px = _widest_margin(pairs)

@@ -92,7 +92,7 @@ def read_coco(path: Path, category: str | None = None, allow_partial: bool = Fal
         len(annotations),
         f"{path}: {len(orphans)} of {len(annotations)} annotations name an image_id that is not "
         f"under 'images' (e.g. {', '.join(str(one['image_id']) for one in orphans[:3])}) and are "
-        "left out: check that both come from the same export",
+        "left out",
         allow_partial,
     )
     return Coco(records, len(orphans), len(listed) - len(annotations), taken, unannotated)
@@ -216,6 +216,12 @@ def _require_widths(annotations: list[dict], images: dict[Any, dict], path: Path
         raise UserError(
             f"{path}: {beyond.sum():,} of {len(boxes):,} boxes leave their image: 'bbox' must be "
             "[x, y, width, height], and these seem to be two corners, [x1, y1, x2, y2]"
+        )
+    larger = (width > size_px[0]) | (height > size_px[1])
+    if larger.any():
+        raise UserError(
+            f"{path}: {larger.sum():,} of {len(boxes):,} boxes are larger than their image, such "
+            f"as {boxes[int(larger.argmax())][:4]}: 'bbox' must be [x, y, width, height] in px"
         )
 
 

@@ -96,9 +96,11 @@ def say_unknown(
     Raises `UserError` where names do not fit, and where all coordinates are left out.
     """
     n_left_out = sum(n_unknown.values())
+    others = "have no truth" if what == PICKS else "are not given"
+    those = "truth is of" if what == PICKS else "given are"
     message = (
-        f"{n_left_out:,} of {n_all:,} {what} are of {len(n_unknown):,} micrographs that are not "
-        f"among those given ({what} are of {few(n_unknown)}; given are {few(known)}"
+        f"{n_left_out:,} of {n_all:,} {what} are of {len(n_unknown):,} micrographs that {others} "
+        f"({what} are of {few(n_unknown)}; {those} {few(known)}"
         + (f", without {what} {few(unserved)})" if unserved else ")")
     )
     if n_left_out and n_left_out == n_all:

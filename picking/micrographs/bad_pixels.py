@@ -14,7 +14,8 @@ WIDEST_PX = 3  # of bad px side by side; what is wider is something in the speci
 REACH_PX = 3  # how far the surroundings reach
 MOST_BAD = 0.05  # fraction of all px: with more, a micrograph is beyond help
 SAMPLED = 8  # every so many rows and columns tell median and deviation
-FLOAT32 = np.finfo(np.float32).min, np.finfo(np.float32).max
+LARGEST = 1e30  # no count is; sums of larger ones would not be finite
+MOST_DEAD = 0.1  # fraction of rows or columns; more of one value each are in images without noise
 SHORTEST_PX = 32  # in shorter rows and columns all px may be equal by chance
 
 
@@ -25,13 +26,15 @@ def replace_bad_pixels(raw: np.ndarray) -> int:
     micrograph is beyond help, and what it holds then is of no use.
     """
     median, far = _middle(raw)
-    low, high = (np.float32(np.clip(limit, *FLOAT32)) for limit in (median - far, median + far))
+    low, high = (
+        np.float32(np.clip(limit, -LARGEST, LARGEST)) for limit in (median - far, median + far)
+    )
     of_columns, of_rows = ((raw.min(axis), raw.max(axis)) for axis in (0, 1))
     dead_columns, dead_rows = _dead(*of_columns, raw.shape[0]), _dead(*of_rows, raw.shape[1])
     near = of_rows[0].min() >= low and of_rows[1].max() <= high  # not where NaN is
     if near and not dead_columns.any() and not dead_rows.any():
         return 0
-    bad = ~np.isfinite(raw)
+    was, bad = raw.copy(), ~(abs(raw) < LARGEST)
     bad |= dead_columns | dead_rows[:, None]
     raw[bad] = np.nan
     odd = np.argwhere((raw < low) | (raw > high))
@@ -43,16 +46,15 @@ def replace_bad_pixels(raw: np.ndarray) -> int:
     odd = odd[abs(raw[tuple(odd.T)] - beside) > far]
     bad[tuple(odd.T)] = True
     raw[bad] = np.nan
-    places = np.argwhere(bad)
-    values = _surroundings(raw, places)
-    raw[tuple(places.T)] = np.where(np.isnan(values), median, values)
-    return len(places)
+    values = _surroundings(raw, np.argwhere(bad))
+    raw[bad] = np.where(np.isnan(values), median, values)
+    return int((raw[bad] != was[bad]).sum())  # without noise, a row may well hold one value
 
 
 def _middle(raw: np.ndarray) -> tuple[float, float]:
     """Return the median and how far from it a px must be to be dead or hot."""
     sample = raw[::SAMPLED, ::SAMPLED] if min(raw.shape) > SHORTEST_PX * SAMPLED else raw
-    sample = sample[np.isfinite(sample)].astype(np.float64)
+    sample = sample[abs(sample) < LARGEST].astype(np.float64)
     if not len(sample):
         return 0.0, np.inf
     low, median, high = np.percentile(sample, (1, 50, 99))
@@ -67,7 +69,9 @@ def _dead(lowest: np.ndarray, highest: np.ndarray, length_px: int) -> np.ndarray
     from scipy.ndimage import binary_opening
 
     same = (lowest == highest) & (length_px >= SHORTEST_PX)
-    return same & ~binary_opening(same, np.ones(WIDEST_PX + 1)) if same.any() else same
+    if not same.any() or same.mean() > MOST_DEAD:
+        return np.zeros_like(same)
+    return same & ~binary_opening(same, np.ones(WIDEST_PX + 1))
 
 
 def _narrow(places: np.ndarray) -> np.ndarray:

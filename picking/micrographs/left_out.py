@@ -23,12 +23,12 @@ def readable_sizes(
         try:
             sizes_px[name] = image_size(path)
         except UnreadableImage as error:
-            leave_out(name, error, left_out, strict)
+            give_up_on(name, error, left_out, strict)
     require_some(sizes_px, left_out)
     return sizes_px, left_out
 
 
-def leave_out(name: str, error: UnreadableImage, left_out: Reasons, strict: bool) -> None:
+def give_up_on(name: str, error: UnreadableImage, left_out: Reasons, strict: bool) -> None:
     """Note and print that a micrograph is left out, or with ``strict`` raise the error."""
     if strict:
         raise error

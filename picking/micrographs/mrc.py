@@ -104,6 +104,12 @@ def write_mrc(path: Path, raw: np.ndarray, pixel_size_angstrom: float) -> None:
         mrc.header.label[0] = "raw counts"  # the default holds the time: two runs would differ
 
 
+def has_mrc_word(path: Path) -> bool:
+    """Return whether MAP stands where MRCs have it."""
+    with path.open("rb") as file:
+        return file.read(212)[208:211] == b"MAP"
+
+
 def _layout(path: Path) -> Layout:
     """Return where the pixels of a single micrograph are; raises `UnreadableImage`."""
     with path.open("rb") as file:

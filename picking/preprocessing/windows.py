@@ -22,12 +22,13 @@ import numpy as np
 
 from picking.errors import UserError, warn
 from picking.files import sha256
-from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
 from picking.formats.names import LABELS
 from picking.formats.picks import Micrograph, Picks, inside, merge_duplicates
+from picking.inputs.annotations import Split
+from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import find_coordinates, find_micrographs
-from picking.inputs.placement import check_frame
+from picking.inputs.placement import check_placement
 from picking.micrographs.preparation import scale_micrograph
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import image_size
@@ -236,11 +237,12 @@ def read_splits(
             if not skip_unreadable:
                 raise
             unreadable.append(name)
+    require_diameter_fits(diameter_px, sizes)
     picks = read_picks(
         files, sizes, frame, True, what=LABELS, ignored=unreadable, allow_partial=allow_partial,
         category=category,
     )  # fmt: skip
-    check_frame(picks, paths, files, frame, "--frame", diameter_px)
+    check_placement(picks, paths, files, frame, "--frame", diameter_px)
     source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
     picks = merge_duplicates(picks, source, diameter_px)
     return splits_of_picks(list(paths.values()), picks, diameter_px, val_names, source, seed)

@@ -5,7 +5,7 @@ import pytest
 from picking.errors import InputWarning, UserError
 from picking.formats.coco import read_coco
 from picking.formats.picks import tell_of_zero_area
-from tests.fixtures.data_sets import boxes, coco
+from tests.fixtures.data_sets import SIZE_PX, boxes, coco
 
 CENTRES = [(40.0, 50.0), (100.0, 200.0), (250.5, 300.25)]
 
@@ -175,6 +175,12 @@ def test_pairs_of_corners_are_refused_as_such(tmp_path):
     corners = [[x, y, x + 20, y + 20] for y, x in [*CENTRES, (5, 6), (300, 20), (20, 300)]]
     with pytest.raises(UserError, match=r"a\.json: .* boxes leave their image.*\[x1, y1, x2, y2\]"):
         read(tmp_path, coco({"a.jpg": corners}))
+
+
+def test_boxes_that_are_larger_than_their_image_are_refused(tmp_path):
+    large = [[1, 2, SIZE_PX[1] + 1, 30], *boxes(CENTRES)]
+    with pytest.raises(UserError, match=r"1 of 4 boxes are larger .*\[1\.0, 2\.0, 385\.0, 30\.0\]"):
+        read(tmp_path, coco({"a.jpg": large}))
 
 
 @pytest.mark.filterwarnings("error")

@@ -81,6 +81,14 @@ def test_what_has_an_extent_stays(radius_px, sign, noise):
     np.testing.assert_array_equal(raw, before)
 
 
+def test_columns_between_particles_are_not_dead_in_an_image_without_noise():
+    raw = np.full(SIZE_PX, 100, np.float32)
+    raw[40:60, 20:50] = raw[100:120, 52:80] = raw[10:200, 81:300] = 50
+    before = raw.copy()
+    assert replace_bad_pixels(raw) == 0
+    np.testing.assert_array_equal(raw, before)
+
+
 @pytest.mark.parametrize("mean", [0.01, 0.05, 0.15, 0.3, 0.7, 1, 3, 10, 100])
 def test_few_electrons_a_pixel_are_no_hot_pixels(mean):
     raw = np.random.default_rng(2).poisson(mean, (1024, 1024)).astype(np.float32)
@@ -114,4 +122,5 @@ def test_of_more_bad_pixels_than_can_be_mended_the_number_is_told():
     bad = np.random.default_rng(3).random(SIZE_PX) < 2 * MOST_BAD
     raw[bad] = np.nan
     assert replace_bad_pixels(raw) == bad.sum()
-    assert replace_bad_pixels(np.full(SIZE_PX, np.nan, np.float32)) == raw.size
+    for value in (np.nan, -np.inf, 3e38):
+        assert replace_bad_pixels(np.full(SIZE_PX, value, np.float32)) == raw.size

@@ -208,7 +208,8 @@ def test_only_the_splits_that_were_asked_for_are_made(data_set, tmp_path):
     ]  # fmt: skip
 
 
-def test_mrc_micrographs_give_patches_in_the_frame_of_the_annotation(own_data, tmp_path):
+def write_train_mrcs(own_data, spoil=lambda name, raw: None):
+    """Put MRCs in the place of train's JPEGs, dark where the particles are."""
     rng = np.random.default_rng(0)
     for name in ("train_00", "train_01", "train_02"):
         raw = rng.normal(1000, 5, SIZE_PX)
@@ -217,12 +218,44 @@ def test_mrc_micrographs_give_patches_in_the_frame_of_the_annotation(own_data, t
         )
         for x, y in centres[:, :2].astype(int):
             raw[max(0, y - 4) : y + 5, max(0, x - 4) : x + 5] = 900
+        spoil(name, raw)
         write_mrc(own_data / "train" / f"{name}.mrc", raw, 1.0)
-        (own_data / "train" / f"{name}.jpg").unlink()
+        (own_data / "train" / f"{name}.jpg").unlink(missing_ok=True)
+
+
+def test_mrc_micrographs_give_patches_in_the_frame_of_the_annotation(own_data, tmp_path):
+    write_train_mrcs(own_data)
     done(own_data, tmp_path / "store", "--splits", "train")
     store = PatchStore(tmp_path / "store", "train")
     middle = store.patches[:, 15:18, 15:18].mean(axis=(1, 2))
     assert middle[store.label == 1].max() < 60 < 120 < middle[store.label == 0].min()
+
+
+@pytest.mark.filterwarnings("ignore:Data array contains NaN")
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_bad_pixels_are_replaced_counted_and_said_once(own_data, tmp_path, n_workers):
+    def spoil(name, raw):
+        if name != "train_01":
+            raw[100:102, 50] = np.nan
+
+    write_train_mrcs(own_data)
+    done(own_data, tmp_path / "good", "--splits", "train")
+    assert "bad_px_replaced" not in metadata_of(tmp_path / "good")["splits"]["train"]
+    write_train_mrcs(own_data, spoil)
+    with (own_data / "train" / "train_01.mrc").open("ab") as file:
+        file.write(bytes(99))
+    result = preprocess(
+        own_data, tmp_path / "store", "--splits", "train", "--num-workers", n_workers
+    )
+    assert result.status == 0
+    pixels, trailing = result.err.splitlines()
+    assert pixels.startswith("warning: 4 ") and "2 micrographs" in pixels
+    assert "train_00.mrc, train_02.mrc" in pixels
+    assert trailing.startswith("warning: 99 ") and "train_01.mrc" in trailing
+    assert metadata_of(tmp_path / "store")["splits"]["train"]["bad_px_replaced"] == 4
+    stores = [PatchStore(tmp_path / folder, "train") for folder in ("good", "store")]
+    difference = abs(stores[0].patches.astype(int) - stores[1].patches)
+    assert difference.mean() < 0.5
 
 
 def test_the_real_plan_has_the_known_counts_margin_and_distances(
