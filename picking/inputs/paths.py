@@ -148,7 +148,7 @@ def _refusal(
     if outright and path.suffix.lower() in endings:
         return UserError(f"{path} is a device or the like, no file: give a {what}")
     if outright and path.suffix.lower() in COMPRESSED and Path(path.stem).suffix in endings:
-        return UserError(f"{path} is compressed: decompress it and give {path.stem}")
+        return UserError(f"{path} is no {what} but compressed: decompress it and give {path.stem}")
     if outright:
         return UserError(f"{path} is no {what}: those end in {ends}")
     if paths:
