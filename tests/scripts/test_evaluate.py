@@ -101,13 +101,17 @@ def test_picks_of_others_are_cut_at_any_finite_threshold(tmp_path, threshold, n_
         assert f"--threshold is '{wrong}'" in refused(*flags, f"--threshold={wrong}")
 
 
-def test_our_own_picks_without_a_pick_have_recall_0(checkpoint, disks, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["picks.csv", "picks.star"])
+def test_our_own_picks_without_a_pick_have_recall_0(checkpoint, disks, tmp_path, monkeypatch, name):
     sure = Dark.forward
     monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 20)
     with pytest.warns(InputWarning, match="highest score is 0.3"):
-        pick(checkpoint, disks.folder, tmp_path / "picks", "--one-file")
+        pick(checkpoint, disks.folder, tmp_path / "picks", "--one-file", "--formats", "csv")
+    # As older versions wrote it
+    head = "data_\n\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\n_rlnCoordinateY #3\n"
+    (tmp_path / "picks/picks.star").write_text(head)
     truth = ("--evaluate", disks.folder / "truth.json", "--micrographs", disks.folder / "*.jpg")
-    call(*truth, "--picks", tmp_path / "picks/picks.star", "--output", tmp_path / "out")
+    call(*truth, "--picks", tmp_path / "picks" / name, "--output", tmp_path / "out")
     report = evaluation(tmp_path)
     assert (report["n_micrographs"], report["n_truth"], report["recall"]) == (3, 36, 0)
 
