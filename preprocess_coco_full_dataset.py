@@ -179,7 +179,11 @@ def read_annotations(args: argparse.Namespace) -> Splits:
     """
     if args.micrographs:
         patterns = [args.micrographs, args.val_micrographs or []]
-        found = {name: path for one in patterns for name, path in find_micrographs(one).items()}
+        found = {
+            name: path
+            for one in patterns
+            for name, path in find_micrographs(one, args.allow_partial).items()
+        }
         args.diameter_px = asked_diameter(args.diameter, args.pixel_size, found)
         splits = read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,

@@ -397,7 +397,7 @@ def tiff_headers(draw, folder):
 
 CASES = {
     star_blocks: 120, several_files: 80, json_boxes: 60, labels_of_a_run: 40, names_written: 120,
-    names_found: 80, mrc_headers: 80, tiff_headers: 40,
+    names_found: 80, placement: 30, mrc_headers: 80, tiff_headers: 40,
 }  # fmt: skip
 
 
