@@ -13,9 +13,10 @@ r"""Pick particles: a trained network and micrographs -> coordinates for RELION 
         --evaluate instances_test.json
     python pick_particles.py --evaluate instances_test.json --picks 'other/*.box'
 
-The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>; counts
-against the threshold in thresholds.csv; summary.csv; and with --evaluate evaluation.json and
-pr_curve.png. STAR, BOX and CBOX are in the MRC's frame, CSV and COCO in the JPEG's.
+The output folder gets <format>/<micrograph>.<suffix> or, with --one-file, picks.<suffix>, and
+particles.cs with particles.csg for cryoSPARC; counts against the threshold in thresholds.csv;
+summary.csv; and with --evaluate evaluation.json and pr_curve.png. CSV and COCO are in the JPEG's
+frame, all others in the MRC's.
 """
 
 import argparse
@@ -25,6 +26,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from picking.detection import output
 from picking.detection.evaluation import (
@@ -40,8 +43,8 @@ from picking.detection.report import draw_picks
 from picking.errors import ALLOW_PARTIAL, UserError, run_script, warn
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coco import CATEGORY, may_be_coco
-from picking.formats.coordinates import FORMATS, read_picks, write_picks
-from picking.formats.names import few, require_writable
+from picking.formats.coordinates import FORMATS, KINDS, NEVER_EMPTY, read_picks, write_picks
+from picking.formats.names import few, finder, require_writable
 from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.diameters import (
     as_number,
@@ -80,7 +83,7 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
-    add("--one-file", action="store_true", help="all micrographs in one (not BOX, CBOX)")
+    add("--one-file", action="store_true", help="all micrographs in one; not BOX, CBOX; cs: always")
     add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
@@ -99,8 +102,8 @@ def argument_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="where there is no truth: keep the threshold that picks N a micrograph on average",
     )
-    add("--evaluate", nargs="+", metavar="TRUTH", help="true particles: COCO, CSV, STAR, BOX, CBOX")
-    add("--picks", nargs="+", metavar="FILE", help="evaluate these instead of picking")
+    add("--evaluate", nargs="+", metavar="TRUTH", help=f"true particles: {KINDS}")
+    add("--picks", nargs="+", metavar="FILE", help="evaluate these, of any such format")
     add(
         "--annotated-margin",
         default="auto",
@@ -258,7 +261,7 @@ def pick_micrographs(
         for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
             if wanted:
                 make_folder(args.output / folder)
-        formats = [] if args.one_file else args.formats
+        formats = [] if args.one_file else [name for name in args.formats if name != "cs"]
         overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
@@ -298,8 +301,8 @@ def pick_micrographs(
             lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
             lacks = output.lacking(args.output, called.name, formats)
             write_one(args.output, called, lacks, paths[called.name] if lacks_overlay else None)
-        if args.one_file:
-            write_picks(args.output, all_called, args.formats, one_file=True)
+        of_all = args.formats if args.one_file else [name for name in args.formats if name == "cs"]
+        write_picks(args.output, all_called, of_all, one_file=True)
         output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
@@ -308,6 +311,13 @@ def pick_micrographs(
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
                 draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
+    n_none = sum(not len(called.scores) for called in all_called)
+    without = [name for name in formats if name in NEVER_EMPTY]
+    if n_none and without:
+        print(
+            f"No {', '.join(without)} of {n_none:,} micrographs without a pick, since other "
+            "programs fall over an empty file; summary.csv names them"
+        )
     n_picks = sum(len(called.scores) for called in all_called)
     first = next(iter(paths.values()))
     if n_picks < FEW_PICKS * len(paths) and fits_inverted(picker, first, diameter_px, threshold):
@@ -369,6 +379,15 @@ def keep_best_threshold(
         thresholds.keep_threshold(picker, threshold, on)
 
 
+def without_picks(
+    files: Sequence[Path], picks: Sequence[Picks], truth: Sequence[Picks]
+) -> list[Picks]:
+    """Return the truth's micrographs on which our own ``files`` have no pick and no record."""
+    named, true_name = finder([one.name for one in picks]), finder([one.name for one in truth])
+    names = {true_name(name) for name in output.picked_none(files) if named(name) is None}
+    return [select(one, np.zeros(len(one.scores), bool)) for one in truth if one.name in names]
+
+
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
     """Evaluate the picks in files of any picker."""
     truth = true_particles(args, args.evaluate, paths, sizes, args.asked_px)
@@ -380,6 +399,7 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     check_placement(picks, paths, files, args.frame, "--frame", args.asked_px)
     so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
     merge_duplicates(picks, few(map(str, files)), args.asked_px, so)
+    picks += without_picks(files, picks, truth)
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from picking.errors import UserError, warn
 from picking.formats.annotations import Split
-from picking.formats.coordinates import FRAMES
+from picking.formats.coordinates import frame_of
 from picking.formats.picks import Picks
 from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
@@ -63,7 +63,7 @@ def check_placement(
     has. diameter_px: of the particles; None: what the picks state. The message names ``flag``.
     """
     more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
-    frame = frame or FRAMES[files[0].suffix.lower()]
+    frame = frame or frame_of(files[0])
     cure = f"give {flag} {'jpeg' if frame == 'mrc' else 'mrc'}"
     _check(picks, paths, f"{files[0]}{more}", frame, cure, diameter_px)
 

@@ -6,6 +6,7 @@ import math
 from picking.errors import UserError
 from picking.formats.annotations import SPLITS
 from picking.formats.coco import may_be_coco
+from picking.formats.coordinates import KINDS
 from picking.inputs.diameters import require_lengths
 from picking.preprocessing.negatives import RULES
 from picking.preprocessing.windows import WINDOW_PX
@@ -103,7 +104,7 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("instead of --data-root, a few picks of one's own")
     add = group.add_argument
     add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
-    add("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
+    add("--labels", nargs="+", metavar="FILE", help=f"picks: {KINDS}")
     add(
         "--frame",
         choices=("jpeg", "mrc"),

@@ -22,6 +22,7 @@ from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training
 from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
+from tests.fixtures.cryosparc import locations, write_cs
 from tests.fixtures.data_sets import boxes, coco, some_centres
 from tests.fixtures.patch_stores import content, damage
 from tests.fixtures.pu_runs import call, results_of
@@ -29,7 +30,7 @@ from tests.fixtures.pu_runs import call, results_of
 SIZE_PX, DIAMETER_PX = (400, 480), 36
 N_PARTICLES, N_PICKED = 16, 6  # on each micrograph; picks on the first three of five
 NAMES = ("m0", "m1", "m2", "m3", "m4")
-KINDS = ("star", "box", "csv")  # the first two in the frame of the MRC
+KINDS = ("star", "box", "csv", "txt", "json")  # all but the CSV in the frame of the MRC
 EXPECTED = ("--expected-particles", N_PARTICLES)
 FRACTION = N_PARTICLES * np.pi * (POSITIVE_RADIUS * DIAMETER_PX) ** 2 / np.prod(SIZE_PX)
 FEW = Path(script.__file__).parent / "configs/pu_few_labels.yaml"
@@ -55,6 +56,15 @@ def write_labels(folder, kind, picks):
         head = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
         rows = [f"raw/{n}.mrc {x} {SIZE_PX[0] - y}" for n, c in picks.items() for y, x in c]
         (folder / "picks.star").write_text(head + "\n".join(rows) + "\n")
+        return
+    if kind == "txt":  # Topaz
+        rows = [f"{n}\t{x}\t{SIZE_PX[0] - y}" for n, c in picks.items() for y, x in c]
+        (folder / "topaz.txt").write_text("\n".join(["image_name\tx_coord\ty_coord", *rows]))
+        return
+    if kind == "json":  # EMAN2
+        for name, centres in picks.items():
+            listed = [[float(x), float(SIZE_PX[0] - y), "manual"] for y, x in centres]
+            (folder / f"{name}_info.json").write_text(json.dumps({"boxes": listed}))
         return
     for name, centres in picks.items():
         lines = ["X-Coordinate,Y-Coordinate,Diameter"]
@@ -157,6 +167,31 @@ def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, 
             np.testing.assert_allclose(at, wanted, atol=0.01)
         middle = rows[:][:, 28:36, 28:36].mean(axis=(1, 2))
         assert middle[rows.labeled].max() < np.median(middle[~rows.labeled])  # a disk is there
+
+
+def test_particles_of_cryosparc_are_labels_where_their_alignment_puts_them(data, tmp_path):
+    tables = []
+    for i, (name, centres) in enumerate(data.picked.items()):
+        y, x = np.array(centres).T
+        # Picked 6 px too far right and 3 px too low on cryoSPARC's screen; boxes are binned by 3
+        fractions = np.stack([(x + 6) / SIZE_PX[1], (SIZE_PX[0] - y - 3) / SIZE_PX[0]], axis=1)
+        uids, path = np.arange(len(y)) + 100 * i, f"J2/motioncorrected/0012{i}_{name}.mrc"
+        tables.append(locations(fractions, uids, path, SIZE_PX))
+    columns = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+    n = len(columns["uid"])
+    write_cs(tmp_path / "J5_passthrough_particles.cs", **columns)
+    main = {"uid": columns["uid"][::-1], "alignments2D/psize_A": np.full(n, 3.0, "<f4")}
+    main["alignments2D/shift"] = np.full((n, 2), (2, -1), "<f4")
+    write_cs(tmp_path / "J5_particles.cs", **main)
+    labels = tmp_path / "J5_*particles.cs"
+    message = refused(data, tmp_path / "store", "--frame", "jpeg", labels=labels)
+    assert "give --frame mrc" in message
+    preprocess(data, tmp_path / "store", labels=labels)
+    rows = PatchStore(tmp_path / "store", "train")
+    for i, name in enumerate(rows.names):
+        wanted = data.picked.get(name[:2], np.empty((0, 2)))
+        at = rows.centre[rows.labeled & (rows.micrograph == i)]
+        np.testing.assert_allclose(at, wanted, atol=0.01)
 
 
 def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):

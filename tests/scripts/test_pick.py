@@ -43,8 +43,10 @@ def without_marks(folder):
 def test_picks_are_where_the_particles_are_in_every_format(checkpoint, disks, tmp_path):
     printed = pick(checkpoint, disks.folder, tmp_path / "out", "--formats", *FORMATS)
     for name, suffix in FORMATS.items():
-        picks = read_picks(sorted((tmp_path / "out" / name).glob(f"*{suffix}")), disks.sizes)
-        assert_found(picks, disks.centres)
+        files = sorted((tmp_path / "out" / name).glob(f"*{suffix}"))
+        if name == "cs":  # always one file of all
+            files = [tmp_path / "out" / "particles.cs"]
+        assert_found(read_picks(files, disks.sizes), disks.centres)
     assert "3/3 c.jpg" in printed
     assert "Threshold 0.4000 (the checkpoint's, of training" in printed
 
@@ -108,18 +110,25 @@ def test_pictures_are_made_when_asked_for(checkpoint, disks, tmp_path):
     assert (np.ptp(overlay, axis=2) > 60).sum() > 500  # coloured circles on grey
 
 
-def test_on_a_grey_micrograph_nothing_is_picked_and_every_file_is_written(checkpoint, tmp_path):
+def test_on_a_grey_micrograph_nothing_is_picked_and_no_file_is_written_over_which_others_fall(
+    checkpoint, tmp_path
+):
     (tmp_path / "grey").mkdir()
     grey = np.full((320, 384), 128, np.uint8)
     grey[:, 200:] = 132  # of a single value it would be left out
     Image.fromarray(grey).save(tmp_path / "grey" / "a.jpg")
-    pick(
-        checkpoint, tmp_path / "grey", tmp_path / "out", "--formats", "star", "box", "csv", "coco",
-        "--overlay", "--heatmap", "--threshold", 0.9,
-    )  # fmt: skip
+    flags = ("--formats", *FORMATS, "--overlay", "--heatmap", "--threshold", 0.9)
+    printed = pick(checkpoint, tmp_path / "grey", tmp_path / "out", *flags)
+    assert "No star, box, cbox of 1 micrographs without a pick" in printed
     (found,) = read_picks([tmp_path / "out" / "csv" / "a.csv"], {"a.jpg": (320, 384)})
     assert len(found.scores) == 0
-    assert len(files_of(tmp_path / "out")) == 10
+    assert files_of(tmp_path / "out").keys() == {
+        "coco/a.json", "csv/a.csv", "heatmaps/a.jpg.png", "manifest.json", "overlays/a.jpg.png",
+        "particles.cs", "particles.csg", "scored/a.jpg.npz", "summary.csv", "thresholds.csv",
+    }  # fmt: skip
+    assert (tmp_path / "out/summary.csv").read_text().splitlines()[1] == "a.jpg,0,,,"
+    printed = pick(checkpoint, tmp_path / "grey", tmp_path / "out", *flags, "--resume")
+    assert "1 of 1 micrographs are done already" in printed
 
 
 # Going on
@@ -214,6 +223,8 @@ def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothin
         ("--one-file",),
         ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", truth),
         ("--formats", "box", "coco"),
+        ("--formats", "cs", "star"),
+        ("--formats", "star"),
     ]
     for n, flags in enumerate(commands):
         pick(checkpoint, disks.folder, tmp_path / str(n), "--threshold", 0.4, *flags)
@@ -328,6 +339,29 @@ def test_picks_in_files_get_the_same_metrics(checkpoint, disks, tmp_path):
                 assert report[name] == ours[name], (suffix, name)
 
 
+@pytest.mark.parametrize("flags", [("--formats", "star"), ("--formats", "cs"), ("--one-file",)])
+def test_a_micrograph_that_was_picked_in_vain_counts_though_no_file_names_it(
+    checkpoint, disks, tmp_path, flags
+):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(disks.folder, images)
+    grey = np.full((320, 384), 200, np.uint8)
+    grey[:, 200:] = 204
+    Image.fromarray(grey).save(images / "b.jpg")
+    truth = images / "truth.json"
+    pick(checkpoint, images, out, "--evaluate", truth, *flags)
+    ours = json.loads((out / "evaluation.json").read_text())
+    assert ours["n_truth"] == 36
+    files = [path for path in out.rglob("*") if path.suffix in (".star", ".cs")]
+    assert not any(path.stem == "b" for path in files)
+    call("--evaluate", truth, "--picks", *files, "--output", tmp_path / "again")
+    again = json.loads((tmp_path / "again/evaluation.json").read_text())
+    assert [again[key] for key in ("n_truth", "recall")] == [ours["n_truth"], ours["recall"]]
+    if len(files) > 1:  # who gives some of the files asks for these micrographs alone
+        call("--evaluate", truth, "--picks", files[0], "--output", tmp_path / "one")
+        assert json.loads((tmp_path / "one/evaluation.json").read_text())["n_truth"] == 12
+
+
 def test_metrics_are_printed_where_no_folder_is_asked_for(disks):
     truth = disks.folder / "truth.json"
     printed = call("--evaluate", truth, "--picks", truth, "--annotated-margin", 40)
@@ -348,11 +382,12 @@ def test_truth_without_diameters_is_matched_and_drawn_by_the_one_given(checkpoin
 
 
 def test_coordinates_in_the_wrong_frame_are_noticed(checkpoint, disks, tmp_path):
-    pick(checkpoint, disks.folder, tmp_path / "out", "--formats", "box")
-    files = ("--picks", tmp_path / "out/box/*.box", "--micrographs", disks.folder / "*.jpg")
-    truth = ("--evaluate", disks.folder / "truth.json")
-    assert "give --frame mrc" in refused(*truth, *files, "--frame", "jpeg")
-    assert "give --truth-frame jpeg" in refused(*truth, *files, "--truth-frame", "mrc")
+    pick(checkpoint, disks.folder, tmp_path / "out", "--formats", "box", "cs")
+    truth = ("--evaluate", disks.folder / "truth.json", "--diameter", f"{DIAMETER_PX}px")
+    for pattern in ("box/*.box", "particles.cs", "particles.csg"):
+        files = ("--picks", tmp_path / "out" / pattern, "--micrographs", disks.folder / "*.jpg")
+        assert "give --frame mrc" in refused(*truth, *files, "--frame", "jpeg")
+        assert "give --truth-frame jpeg" in refused(*truth, *files, "--truth-frame", "mrc")
 
 
 def test_picks_and_truth_of_other_micrographs_are_both_named(disks, tmp_path):
