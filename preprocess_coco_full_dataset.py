@@ -25,8 +25,8 @@ from pathlib import Path
 
 from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
-from picking.formats import annotations
 from picking.formats.coco import CATEGORY, require_one_category
+from picking.inputs import annotations
 from picking.inputs.diameters import asked_diameter
 from picking.inputs.paths import find_micrographs
 from picking.inputs.placement import check_splits
@@ -179,11 +179,9 @@ def read_annotations(args: argparse.Namespace) -> Splits:
     """
     if args.micrographs:
         patterns = [args.micrographs, args.val_micrographs or []]
-        found = {
-            name: path
-            for one in patterns
-            for name, path in find_micrographs(one, args.allow_partial).items()
-        }
+        found: dict[str, Path] = {}
+        for one in patterns:
+            found |= find_micrographs(one, args.allow_partial)
         args.diameter_px = asked_diameter(args.diameter, args.pixel_size, found)
         splits = read_splits(
             args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from picking.errors import InputWarning, UserError
-from picking.formats.annotations import read_split
 from picking.formats.picks import Picks
 from picking.inputs import placement
+from picking.inputs.annotations import read_split
 from picking.micrographs.reading import image_size
 
 MRC = Path("picks.star")  # what the faulty coordinates are said to be read from

@@ -19,6 +19,7 @@ from picking.micrographs.reading import SUFFIXES
 
 Paths = dict[str, Path]  # by file name
 
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # What programs write beside a micrograph and name after it. MotionCor, RELION, AreTomo: power
 # spectra, half sums of frames, sums with other weights; CTFFIND, Gctf: fits of the CTF; SerialEM,
 # cryoSPARC, Topaz: powpair, background, thumb@1x, denoised.
@@ -146,6 +147,8 @@ def _refusal(
         return UserError(f"{path} is a link to {path.readlink()}, which is not there: mend it")
     if outright and path.suffix.lower() in endings:
         return UserError(f"{path} is a device or the like, no file: give a {what}")
+    if outright and path.suffix.lower() in COMPRESSED and Path(path.stem).suffix in endings:
+        return UserError(f"{path} is no {what} but compressed: decompress it and give {path.stem}")
     if outright:
         return UserError(f"{path} is no {what}: those end in {ends}")
     if paths:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from picking.errors import UserError, warn
-from picking.formats.annotations import Split
 from picking.formats.coordinates import frame_of
 from picking.formats.picks import Picks
+from picking.inputs.annotations import Split
 from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
 from picking.inputs.readings import Reading, readings

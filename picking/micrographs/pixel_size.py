@@ -1,11 +1,10 @@
 """The pixel size that an MRC's header states."""
 
-import warnings
 from pathlib import Path
 
-from picking.micrographs.reading import DAMAGED
+from picking.micrographs.mrc import mrc_layout
+from picking.micrographs.problems import UnreadableImage
 
-MRC_SUFFIXES = (".mrc", ".mrcs")
 PLAUSIBLE_ANGSTROM = 0.1, 100.0
 ANISOTROPIC = 0.01  # relative; x and y of a micrograph's px are alike, else the header is no good
 
@@ -16,16 +15,11 @@ def header_pixel_size(path: Path) -> float | None:
     0 and exactly 1 count as unknown: programs that do not know the pixel size write them. So do
     numbers that no detector has, and px that are not square.
     """
-    import mrcfile
-
-    if path.suffix.lower() not in MRC_SUFFIXES:
+    if path.suffix.lower() != ".mrc":
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # whoever reads the image says what is wrong
-            with mrcfile.open(path, permissive=True, header_only=True) as mrc:
-                x, y = float(mrc.voxel_size.x), float(mrc.voxel_size.y)
-    except DAMAGED:
+        x, y = mrc_layout(path).pixel_size_angstrom
+    except (OSError, UnreadableImage):  # whoever reads the image says what is wrong
         return None
     low, high = PLAUSIBLE_ANGSTROM
     if not low < x < high or x == 1 or abs(y / x - 1) > ANISOTROPIC:

@@ -4,9 +4,9 @@ import argparse
 import math
 
 from picking.errors import UserError
-from picking.formats.annotations import SPLITS
 from picking.formats.coco import may_be_coco
 from picking.formats.coordinates import KINDS
+from picking.inputs.annotations import SPLITS
 from picking.inputs.diameters import require_lengths
 from picking.preprocessing.negatives import RULES
 from picking.preprocessing.windows import WINDOW_PX

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from picking.files import sha256
-from picking.formats.annotations import Split
+from picking.inputs.annotations import Split
 from picking.micrographs.problems import BAD_PX
 from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows import WindowSettings

@@ -22,10 +22,10 @@ import numpy as np
 
 from picking.errors import UserError, warn
 from picking.files import sha256
-from picking.formats.annotations import Split
 from picking.formats.coordinates import read_picks
 from picking.formats.names import LABELS
 from picking.formats.picks import Micrograph, Picks, inside, merge_duplicates
+from picking.inputs.annotations import Split
 from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import find_coordinates, find_micrographs
 from picking.inputs.placement import check_placement

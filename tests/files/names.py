@@ -5,15 +5,13 @@ import shutil
 
 import starfile
 
-from picking.formats.coordinates import FORMATS as SUFFIXES
-from picking.formats.coordinates import read_picks
+from picking.formats.coordinates import FORMATS, file_of, files_of_all, read_picks
 
 from . import base
 from .base import rows, star
 from .case import EITHER, LABELS, PICKING, Case
 
 SIZE_PX = (200, 240)
-FORMATS = tuple(SUFFIXES)
 ODD_STEMS = {
     "an underscore first": "_001", "data_ first": "data_001", "data_ alone": "data_",
     "loop_ first": "loop_1", "loop_ alone": "loop_", "save_ first": "save_x", "stop_": "stop_",
@@ -62,7 +60,9 @@ def comes_back(stem):
         assert n > 5 and set(read["rlnMicrographName"]) == {f"{stem}.mrc"}
         of_micrograph = {f"{stem}.mrc": SIZE_PX}
         for kind in FORMATS:
-            file = output / kind / f"{stem}{SUFFIXES[kind]}"
+            file = files_of_all(output, kind)[0]
+            if kind != "cs":
+                file = file_of(output, kind, f"{stem}.mrc")
             (again,) = read_picks([file], of_micrograph, only_known=True)
             assert (again.name, len(again.centres_px)) == (f"{stem}.mrc", n), kind
 

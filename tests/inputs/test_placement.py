@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from picking.errors import InputWarning, UserError
-from picking.formats.annotations import read_split
 from picking.formats.picks import Picks
+from picking.inputs.annotations import read_split
 from picking.inputs.placement import check_placement, check_splits
 from tests.fixtures.data_sets import (
     DIAMETER_PX,

@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree
 
 from picking.errors import UserError
 from picking.files import write_json
-from picking.formats.annotations import Split
 from picking.formats.picks import Picks
+from picking.inputs.annotations import Split
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.metadata import count_splits
 from picking.preprocessing.windows import (
