@@ -135,6 +135,7 @@ def parse_args() -> argparse.Namespace:
             "give --checkpoint and --micrographs to pick, or --evaluate and --picks",
         ),
         (not (args.picks and args.checkpoint), "give --checkpoint or --picks, not both"),
+        (not (args.picks and args.invert), "--invert is for picking: leave it out with --picks"),
         (args.evaluate or not args.picks, "--picks needs --evaluate with the true particles"),
         (
             args.output or args.picks or args.choose_threshold or args.expected_particles,
@@ -324,7 +325,7 @@ def pick_micrographs(
         kind, advice = ("dark", "leave --invert out") if args.invert else ("white", "try --invert")
         warn(
             f"particles may be {kind} here, unlike where the network learned: {first.name} has "
-            f"many more picks with its grey inverted: {advice}"
+            f"many more picks with its grey inverted: {advice}, and name another --output"
         )
     n_candidates = sum(len(picks.scores) for picks in candidates)
     print(
@@ -393,6 +394,8 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     truth = true_particles(args, args.evaluate, paths, sizes, args.asked_px)
     files = find_coordinates(args.picks, args.allow_partial)
     known = {true.name: sizes.get(true.name, true.size_px) for true in truth}
+    if args.asked_px is not None:
+        require_diameter_fits(args.asked_px, {n: size for n, size in known.items() if size})
     picks = read_picks(
         files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
     )

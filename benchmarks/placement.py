@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+")
     parser.add_argument("--draws", type=int, default=50)
     parser.add_argument("--picks", type=int, nargs="+", default=[13, 40, 0], help="0: all labels")
+    parser.add_argument("--times", type=float, default=1, help="that the diameter is said to be")
+    parser.add_argument("--faults", nargs="+", choices=FAULTS, default=[*FAULTS])
     parser.add_argument("--verbose", action="store_true", help="print each message")
     args = parser.parse_args()
     looked = placement.contrast_ranks
@@ -84,12 +86,12 @@ def main() -> None:
         FAULTY_PX = float(np.median(np.concatenate([m.diameters_px for m in listed])))
         of_all = {(m.path, image_size(m.path)): m.centres_px for m in listed}
         for n_picks in args.picks:
-            for name, fault in FAULTS.items():
+            for name in args.faults:
                 rng = np.random.default_rng(n_picks)
                 counts = {"quiet": 0, "warning": 0, "error": 0}
                 for _ in range(args.draws if n_picks else 1):
                     chosen = draw(of_all, n_picks, rng) if n_picks else of_all
-                    said = outcome(chosen, fault, FAULTY_PX, rng)
+                    said = outcome(chosen, FAULTS[name], args.times * FAULTY_PX, rng)
                     counts[said.split(":")[0]] += 1
                     if args.verbose:
                         print("   ", said)

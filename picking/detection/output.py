@@ -34,7 +34,7 @@ from picking.inputs.paths import Paths
 from picking.micrographs.problems import UnreadableImage
 
 # The arguments that decide what is in scored/; all others only choose from it.
-DECIDING = ("checkpoint", "diameter_px", "picks")
+DECIDING = ("checkpoint", "diameter_px", "invert", "picks")
 OLDER_LOWEST = 0.05  # Older versions kept no candidate below this score
 # What all micrographs make together
 OF_ALL = ("thresholds.csv", "summary.csv", "evaluation.json", "pr_curve.png")

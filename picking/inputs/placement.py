@@ -124,7 +124,7 @@ def _check(
         warn(
             f"{source}: the micrographs have no more contrast at the {n_picks:,} coordinates "
             "looked at than anywhere: look at an overlay or montage whether they are of these "
-            "micrographs, in px of them, and at their scale"
+            "micrographs and in px of them, and check the diameter"
         )
 
 
@@ -221,7 +221,7 @@ def _fits(found: Sequence[Checked], frame: str, diameter_px: float) -> tuple[Fit
     extent = np.concatenate([one.centres_px / one.size_px for one in found]).max(axis=1)
     side_px = max(max(one.size_px) for one in found)
     largest = 1 / max(float(np.quantile(extent, 0.9)), 1e-3)
-    ways = [AS_READ, *readings(frame, diameter_px / 4, largest, side_px)]
+    ways = [AS_READ, *readings(frame, diameter_px, largest, side_px)]
     # 1. The ranks where the picks are, by reading; 0 outside, where nothing is known
     ranks = np.array([np.concatenate([_ranks(one, way, frame) for one in found]) for way in ways])
     inside = np.isfinite(ranks).mean(axis=1) >= 0.9
@@ -242,7 +242,12 @@ def _fits(found: Sequence[Checked], frame: str, diameter_px: float) -> tuple[Fit
         return Fit(ways[n], float(means[of, n]), errors[n], float(sigmas[of, n]), ahead)
 
     as_read = fit(0)
-    others = [one for one in map(fit, range(1, len(ways))) if one.is_ahead(as_read)]
+    # A shift that is as good the other way is no shift: particles are larger than is said
+    shifts = [n for n, way in enumerate(ways) if way.kind == "shift"]
+    back = dict(zip(shifts, reversed(shifts), strict=True))
+    either = {n for n in shifts if sigmas[feature[n], back[n]] > sigmas[feature[n], n] / 2}
+    fits = [fit(n) for n in range(1, len(ways)) if n not in either]
+    others = [one for one in fits if one.is_ahead(as_read)]
     if not others:
         return as_read, None
     enough = NEAR_BEST * max(one.sigmas for one in others)

@@ -16,8 +16,11 @@ ORIENTATIONS = {  # by what is done to x and y as the file has them: swapped fir
 }
 BINNINGS = (2, 3, 4, 8)
 SHIFT, SHIFTS = 1.0, 9  # diameters, and steps from -SHIFT to SHIFT
+LEAST_SHIFT = 0.4  # diameters; particles are not alike all around their centres
 SCALES = 0.5, 12.0  # any factor between these
+OFF = 0.25  # diameters that a pick may be off and still be seen
 FINEST_STEP = 0.003  # of the factors, relative
+LEAST_FACTOR = 0.05  # from 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Reading:
     factor: float = 1.0
 
 
-def readings(frame: str, step_px: float, largest_factor: float, side_px: int) -> Iterator[Reading]:
+def readings(
+    frame: str, diameter_px: float, largest_factor: float, side_px: int
+) -> Iterator[Reading]:
     """Yield the other readings, the more usual mistakes first.
 
     Args:
         frame: of the file, jpeg or mrc.
-        step_px: that a pick may be off, a quarter of a diameter.
+        diameter_px: of the particles.
         largest_factor: by which coordinates can be multiplied and still lie on the micrograph.
         side_px: the longer side of a micrograph.
     """
@@ -54,13 +59,16 @@ def readings(frame: str, step_px: float, largest_factor: float, side_px: int) ->
             yield Reading("binning", words, _scaled(factor, False), factor)
             words = f"times {factor} and in the frame '{other}' (they are of micrographs binned by "
             yield Reading("binning", f"{words}{factor})", _scaled(factor, True), factor)
-    steps = np.linspace(-SHIFT, SHIFT, SHIFTS) * 4 * step_px
-    for y, x in ((y, x) for y in steps for x in steps if y or x):
-        words = f"with {x:+.0f} px added to x and {y:+.0f} px to y (are corners taken for centres?)"
+    steps = np.linspace(-SHIFT, SHIFT, SHIFTS)
+    far = [(y, x) for y in steps for x in steps if np.hypot(y, x) >= LEAST_SHIFT]
+    for y, x in np.array(far) * diameter_px:
+        why = "are corners taken for centres, or is the diameter wrong?"
+        words = f"with {x:+.0f} px added to x and {y:+.0f} px to y ({why})"
         yield Reading("shift", words, _shifted(y, x))
-    ratio = 1 + max(step_px / side_px, FINEST_STEP)
+    ratio = 1 + max(OFF * diameter_px / side_px, FINEST_STEP)
     low, high = SCALES[0], max(1.0, min(1.1 * largest_factor, SCALES[1]))
-    for factor in np.exp(np.arange(np.log(low), np.log(high), np.log(ratio))):
+    factors = np.exp(np.arange(np.log(low), np.log(high), np.log(ratio)))
+    for factor in factors[np.abs(factors - 1) > LEAST_FACTOR]:
         words = f"times {factor:.3g} (are they in Å, or of micrographs scaled by that factor?)"
         yield Reading("scale", words, _scaled(factor, False), factor)
         words = f"times {factor:.3g} and in the frame '{other}'"

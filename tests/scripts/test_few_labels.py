@@ -91,6 +91,10 @@ def data(tmp_path_factory):
         grey.save(root / "jpg" / f"{name}.jpg", quality=95)
         write_mrc(root / "mrc" / f"{name}.mrc", image * 7 - 300, 1.5)
     picked = {n: centres[n][:N_PICKED] for n in NAMES[:3]}
+    for name, unit in (("fractions", np.array(SIZE_PX)), ("halves", 2)):
+        rows = ["Micrograph,X-Coordinate,Y-Coordinate,Diameter"]
+        rows += [f"{n}.jpg,{x},{y},{DIAMETER_PX}" for n in NAMES for y, x in centres[n] / unit]
+        (root / f"{name}.csv").write_text("\n".join(rows))
     for kind in KINDS:
         write_labels(root / kind, kind, picked)
     return SimpleNamespace(root=root, centres=centres, picked=picked)
@@ -210,6 +214,15 @@ def test_neither_workers_nor_the_unit_of_the_diameter_change_a_window(data, stor
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(store)
 
 
+def test_the_pixel_size_of_the_headers_makes_the_store_that_the_same_one_given_does(data, tmp_path):
+    mrcs = {"micrographs": data.root / "mrc/*.mrc", "diameter": "54 \u212b"}
+    assert "Pixel size: 1.5 Å (the headers of 5 MRC" in preprocess(data, tmp_path / "a", **mrcs)
+    preprocess(data, tmp_path / "b", **mrcs, pixel_size=1.5)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    with pytest.warns(InputWarning, match=r"--pixel-size is 0\.5 Å.*1\.5 Å"):
+        preprocess(data, tmp_path / "c", "--dry-run", **mrcs | {"diameter": "18A"}, pixel_size=0.5)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -250,6 +263,10 @@ def test_unreadable_micrographs_are_left_out_when_asked(data, tmp_path, name, he
         ({"frame": "mrc"}, "of 18 coordinates fit .* upside down.*'mrc': give --frame jpeg"),
         ({"diameter": None}, "--micrographs needs --diameter too"),
         ({"diameter": "54A"}, "54A is in Å: give --pixel-size"),
+        ({"diameter": "1e9px"}, "but m0.jpg is 480 x 400 px: check --diameter"),
+        ({"diameter": "36px", "pixel_size": -1}, "--pixel-size is -1"),
+        ({"labels": "{root}/fractions.csv"}, "fractions.csv: .*m0.jpg.*fractions.*multiply"),
+        ({"labels": "{root}/halves.csv"}, "halves.csv: .*times 2 .*binned by 2"),
         ({"expected_particles": 3000}, "--expected-particles 3000 of 36 px would be centred"),
         ({"tasks": "segmentation"}, "leave --tasks segmentation out"),
         ({"hide_ratio": 0.5}, "--hide-ratio has no meaning with --micrographs: leave it out"),

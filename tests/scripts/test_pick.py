@@ -67,6 +67,49 @@ def test_a_classifier_picks_too_by_the_diameter_that_it_was_trained_on(checkpoin
     assert_found(picks, disks.centres)
 
 
+def test_white_particles_are_picked_with_invert_and_without_it_that_is_said(
+    checkpoint, disks, tmp_path
+):
+    (tmp_path / "white").mkdir()
+    for name in disks.sizes:
+        white = 255 - np.asarray(Image.open(disks.folder / name).convert("L"))
+        Image.fromarray(white).save(tmp_path / "white" / name, quality=95)
+    with pytest.warns(InputWarning, match="white here.*try --invert"):
+        pick(checkpoint, tmp_path / "white", tmp_path / "none")
+    overlay = ("--invert", "--overlay")
+    pick(checkpoint, tmp_path / "white", tmp_path / "out", *overlay)
+    assert_found(read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes), disks.centres)
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["invert"] is True
+    pick(checkpoint, tmp_path / "white", tmp_path / "out", *overlay, "--resume")
+    drawn = np.asarray(Image.open(tmp_path / "out/overlays/a.jpg.png").convert("L"))
+    assert drawn.mean() < 130  # the micrograph as it is: white disks on dark ground
+    again = (*flags_for(checkpoint, tmp_path / "white", tmp_path / "out"), "--overlay", "--resume")
+    assert "invert" in refused(*again)
+    with pytest.warns(InputWarning, match="dark here.*leave --invert out"):
+        pick(checkpoint, disks.folder, tmp_path / "wrong", "--invert")
+
+
+def test_micrographs_without_particles_are_not_said_to_be_inverted(checkpoint, tmp_path, recwarn):
+    noise = np.random.default_rng(0).normal(140, 20, (320, 384)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    pick(checkpoint, tmp_path, tmp_path / "out")
+    assert not recwarn
+
+
+def test_the_pixel_size_of_the_headers_serves_where_none_is_given(checkpoint, disks, tmp_path):
+    raw = np.asarray(Image.open(disks.folder / "a.jpg")).astype(float)
+    write_mrc(tmp_path / "a.mrc", raw, 1.5)
+    given = (
+        "--checkpoint", checkpoint, "--micrographs", tmp_path / "a.mrc", "--diameter",
+        f"{DIAMETER_PX * 1.5} \u00c5", "--output",
+    )  # fmt: skip
+    assert "1.5 Å (the headers of 1 MRC" in call(*given, tmp_path / "one")
+    with pytest.warns(InputWarning, match=r"4\.5 Å.*1\.5 Å"):
+        call(*given, tmp_path / "three", "--pixel-size", 4.5)
+    call(*given, tmp_path / "two", "--pixel-size", 1.5)
+    assert without_marks(tmp_path / "one") == without_marks(tmp_path / "two")
+
+
 def test_an_mrc_gives_the_picks_of_its_jpeg_in_the_frame_of_the_mrc(checkpoint, disks, tmp_path):
     centres, sizes = {"a.mrc": disks.centres["a.jpg"]}, {"a.mrc": disks.sizes["a.jpg"]}
     raw = np.asarray(Image.open(disks.folder / "a.jpg")).astype(float) * 7 - 300

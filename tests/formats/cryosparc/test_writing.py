@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import yaml
 
-from picking.formats.coordinates import write_picks
+from picking.errors import UserError
+from picking.formats.coordinates import read_picks, write_picks
 from picking.formats.cryosparc.exposures import Exposure
 from picking.formats.cryosparc.writing import particles_table
 from picking.formats.picks import Picks, flip_y
@@ -38,6 +39,20 @@ def test_cryosparc_tools_reads_the_particles_with_all_that_a_picker_writes(writt
     assert len(set(particles["uid"].tolist())) == 3
     # cryoSPARC joins particles and micrographs by this
     assert particles["location/micrograph_uid"].tolist()[:2] == [8578565574161745010] * 2
+
+
+def test_what_cryosparc_tools_saves_is_read_and_its_stream_format_refused(written, tmp_path):
+    dataset = pytest.importorskip("cryosparc.dataset", reason="cryosparc-tools is not installed")
+    particles = dataset.Dataset.load(str(written))
+    particles.save(str(tmp_path / "numpy.cs"))
+    ours, theirs = (read_picks([path], {}) for path in (written, tmp_path / "numpy.cs"))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.name == other.name and one.size_px == other.size_px
+        np.testing.assert_array_equal(one.centres_px, other.centres_px)
+        np.testing.assert_array_equal(one.scores, other.scores)
+    particles.save(str(tmp_path / "stream.cs"), format=dataset.CSDAT_FORMAT)
+    with pytest.raises(UserError, match="stream format"):
+        read_picks([tmp_path / "stream.cs"], {})
 
 
 def test_the_group_names_every_slot_relative_to_itself(written):
