@@ -128,6 +128,8 @@ CASES = [
     Case("K4 an odd name among good ones", f"{PICKING} raw/*.mrc", one_is_bad, **EITHER,
          check=lambda folder, result: refused_before(folder, result)
          if result.status == 2 else None),
+    Case("K4 bytes that are no UTF-8 for cryoSPARC", f"{PICKING} odd/*.mrc --formats cs",
+         named("a\udcffb"), 2, ("UTF-8",), check=refused_before),
     # Folders
     *[Case(f"further the folder {name}", f"{LABELS} inside.star --micrographs "
            f"{shlex.quote(name + '/*.mrc')}", folder_called(name), n=80)
