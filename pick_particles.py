@@ -37,6 +37,7 @@ from picking.detection.evaluation import (
     read_truth,
     report_counts,
     report_quality,
+    tell_of_no_picks,
 )
 from picking.detection.matching import choose_threshold, pick_metrics, pr_curve
 from picking.detection.report import draw_picks
@@ -89,7 +90,7 @@ def argument_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="particles are white here and dark where the network learned, or the reverse",
     )
-    add("--threshold", default="auto", help="lowest score, 0 to 1; auto: the checkpoint's")
+    add("--threshold", default="auto", help="lowest score; auto: the checkpoint's, or all")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
     add(
         "--output-frame",
@@ -129,7 +130,7 @@ def argument_parser() -> argparse.ArgumentParser:
         default="auto",
         metavar="PX|auto",
         help="with TRUTH: ignore picks and particles within PX of an edge; auto: as wide as "
-        "possible without losing a true particle",
+        "possible without losing a true particle, up to a diameter",
     )
     add(
         "--frame",
@@ -148,6 +149,7 @@ def parse_args() -> argparse.Namespace:
     """Return the checked command line; margin_px is None for auto."""
     args = argument_parser().parse_args()
     threshold, margin = args.threshold, args.annotated_margin
+    lowest, highest = (-math.inf, math.inf) if args.picks else (0, 1)  # others' scores are any
     truth = (args.evaluate or []) + (args.choose_threshold or [])
     for valid, message in (
         (
@@ -176,8 +178,9 @@ def parse_args() -> argparse.Namespace:
             "--precision goes with --choose-threshold and is above 0, up to 1",
         ),
         (
-            threshold == "auto" or 0 <= as_number(threshold, -1) <= 1,
-            f"--threshold is '{threshold}': give a number from 0 to 1, or auto",
+            threshold == "auto" or lowest <= as_number(threshold, math.nan) <= highest,
+            f"--threshold is '{threshold}': give a number"
+            + (", or auto" if args.picks else " from 0 to 1, or auto"),
         ),
         (
             args.category is None or may_be_coco(truth + (args.picks or [])),
@@ -344,6 +347,8 @@ def pick_micrographs(
         output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
+            if not any(len(called.scores) for called in all_called):
+                tell_of_no_picks(candidates, threshold)
         else:
             outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
