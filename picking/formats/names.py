@@ -127,10 +127,21 @@ def require_writable(names: Iterable[str], formats: Iterable[str], one_file: boo
             problem = f"has {character}, which RELION or starfile misread in a STAR file"
         elif "csv" in formats and one_file and (name != name.strip() or not _is_utf_8(name)):
             problem = "begins or ends with a space or is not UTF-8, which a CSV cannot hold"
+        elif "cs" in formats and not _is_utf_8(name):
+            problem = "has bytes that are not UTF-8, which a .cs cannot hold"
         if problem:
             raise UserError(
                 f"the micrograph's name '{name}' {problem}: rename the file, or a link to it"
             )
+
+
+def require_star_text(text: str, where: str, cure: str) -> None:
+    """Raise `UserError` for a text that would not come back from a STAR file, as a name."""
+    if character := _unfit_for_star(text):
+        raise UserError(
+            f"{where} has '{text}' with {character}, which RELION or starfile misread in a STAR "
+            f"file: {cure}"
+        )
 
 
 def _unfit_for_star(name: str) -> str | None:

@@ -5,15 +5,13 @@ import shutil
 
 import starfile
 
-from picking.formats.coordinates import FORMATS as SUFFIXES
-from picking.formats.coordinates import read_picks
+from picking.formats.coordinates import FORMATS, file_of, files_of_all, read_picks
 
 from . import base
 from .base import rows, star
 from .case import EITHER, LABELS, PICKING, Case
 
 SIZE_PX = (200, 240)
-FORMATS = tuple(SUFFIXES)
 ODD_STEMS = {
     "an underscore first": "_001", "data_ first": "data_001", "data_ alone": "data_",
     "loop_ first": "loop_1", "loop_ alone": "loop_", "save_ first": "save_x", "stop_": "stop_",
@@ -62,7 +60,9 @@ def comes_back(stem):
         assert n > 5 and set(read["rlnMicrographName"]) == {f"{stem}.mrc"}
         of_micrograph = {f"{stem}.mrc": SIZE_PX}
         for kind in FORMATS:
-            file = output / kind / f"{stem}{SUFFIXES[kind]}"
+            file = files_of_all(output, kind)[0]
+            if kind != "cs":
+                file = file_of(output, kind, f"{stem}.mrc")
             (again,) = read_picks([file], of_micrograph, only_known=True)
             assert (again.name, len(again.centres_px)) == (f"{stem}.mrc", n), kind
 
@@ -128,6 +128,8 @@ CASES = [
     Case("K4 an odd name among good ones", f"{PICKING} raw/*.mrc", one_is_bad, **EITHER,
          check=lambda folder, result: refused_before(folder, result)
          if result.status == 2 else None),
+    Case("K4 bytes that are no UTF-8 for cryoSPARC", f"{PICKING} odd/*.mrc --formats cs",
+         named("a\udcffb"), 2, ("UTF-8",), check=refused_before),
     # Folders
     *[Case(f"further the folder {name}", f"{LABELS} inside.star --micrographs "
            f"{shlex.quote(name + '/*.mrc')}", folder_called(name), n=80)

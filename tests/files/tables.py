@@ -181,9 +181,9 @@ CASES = [
                     + json.dumps(coco("mic_001"))}, status=2, says=("a.json",)),
     *anywhere("K2 COCO's list of results", {"a.json": json.dumps(coco()["annotations"])},
                     status=2, says=("a.json", "images")),
-    *anywhere("K2 EMAN's JSON of one micrograph", {"a.json": json.dumps({"boxes":
-                    [[x, y, "manual"] for x, y in places("mic_000")]})}, status=2,
-                    says=("a.json",)),
+    *of_coordinates("K2 EMAN's JSON of one micrograph", {"mic_000.json": json.dumps({"boxes":
+                    [[x, y, "manual"] for x, y in places("mic_000")]})}, **EITHER, n=20,
+                    roles=("picks",)),
     # K7: categories
     *of_coordinates("K7 particle and ice", {"a.json": categories("particle", ICE)},
                     says=("",)),
@@ -271,8 +271,8 @@ CASES = [
     *anywhere("further a compressed STAR file", {"a.star": gzip.compress(ALL.encode())},
                     status=2, says=("a.star",)),
     *anywhere("further Topaz's table", {"a.txt": lines([("image_name", "x_coord", "y_coord",
-                    "score"), *((n[:7], int(x), int(y), 0.5) for n, x, y in rows())], "\t")},
-                    status=2, says=("a.txt", r"\.star")),
+              "score"), *((s, int(x), int(y), 0.5) for s in STEMS for y, x in
+              base.centres(s)[:20])], "\t")}, **EITHER),
     *anywhere("further cryoSPARC's particles", {"a.cs": b"\x93NUMPY\x01\x00v\x00"}, status=2,
                     says=("a.cs",)),
 ]  # fmt: skip

@@ -2,10 +2,10 @@
 
 import pytest
 
-from . import base, dropped, images, names, tables
+from . import base, dropped, images, names, placement, scoring, tables
 from .case import judge
 
-CASES = [c for room in (dropped, tables, names, images) for c in room.CASES]
+CASES = [c for room in (dropped, tables, placement, names, images, scoring) for c in room.CASES]
 
 
 def test_no_two_cases_have_one_name():

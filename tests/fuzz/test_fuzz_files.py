@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import starfile
 from hypothesis import strategies as st
 
 from picking.errors import UserError
-from picking.formats.coordinates import FORMATS, OF_ONE_MICROGRAPH, read_picks, write_picks
+from picking.formats.coordinates import FORMATS, read_picks, write_picks
 from picking.formats.picks import Picks
 from picking.inputs.paths import find_micrographs
 from picking.micrographs.reading import read_micrograph
@@ -23,6 +24,8 @@ from tests.files import base, images
 
 from .oracle import ENDS, REFUSAL, SUCCESS, accounted, call_main, outcome, run_cases, short
 
+# Of starfile; its own pool reserves more address space than a case may take
+pyarrow.set_memory_pool(pyarrow.system_memory_pool())
 SIZE_PX = (320, 384)
 KNOWN = ("a.mrc", "bb.mrc", "Ünï 1.mrc", "None.mrc", "0012.mrc", "data_7.mrc")
 UNKNOWN = ("other.mrc", "nan", "NA", "x y.mrc")
@@ -109,7 +112,9 @@ def star_blocks(draw, folder):
     mark = draw(st.sampled_from(("", "", "\ufeff")))
     path = folder / "all.star"
     path.write_bytes((mark + text.replace("\n", end)).encode())
-    return accounted(lambda: used_of(read([path]), rows), len(rows), [path.name, *KNOWN, "given"])
+    return accounted(
+        lambda: used_of(read([path]), rows), len(rows), [path.name, *KNOWN, "micrograph"]
+    )
 
 
 def of_one(draw, kind, rows):
@@ -147,7 +152,7 @@ def several_files(draw, folder):
         paths.append(path)
     paths += draw(st.lists(st.sampled_from(paths), max_size=1))  # one is given twice
     call = lambda: used_of(read(dict.fromkeys(paths)), rows)  # noqa: E731
-    return accounted(call, len(rows), [path.name for path in paths] + ["given"])
+    return accounted(call, len(rows), [path.name for path in paths] + ["micrograph"])
 
 
 def json_boxes(draw, folder):
@@ -206,7 +211,7 @@ def labels_of_a_run(draw, folder):
         )  # fmt: skip
         return base.n_labels(printed)
 
-    return accounted(use, len(rows), ["a.star", *base.STEMS, "given"])
+    return accounted(use, len(rows), ["a.star", *base.STEMS, "micrograph"])
 
 
 # Names
@@ -226,7 +231,7 @@ NAMES = st.one_of(
 
 def names_written(draw, folder):
     """Micrographs of any names: what is written comes back under them, by starfile too."""
-    stems = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
+    stems = draw(st.lists(NAMES.filter(_encodable), min_size=1, max_size=3, unique=True))
     rng = np.random.default_rng(len(stems))
     listed = [
         Picks(f"{stem}.mrc", rng.uniform(20, 300, (3 + i, 2)).round(2), rng.random(3 + i),
@@ -244,9 +249,6 @@ def names_written(draw, folder):
             for picks in listed:
                 came = found[picks.name].centres_px
                 np.testing.assert_allclose(came, picks.centres_px, atol=0.01)
-        assert not one_file or len(files) == sum(
-            len(stems) if kind in OF_ONE_MICROGRAPH else 1 for kind in formats
-        )
 
     result = outcome(use, ["name", "would be one file", "could be any of"])
     if result == SUCCESS and "star" in formats:
@@ -275,15 +277,20 @@ def names_found(draw, folder):
                 path.symlink_to(__file__ if how == "link" else folder / "nowhere")
     shown = [path for path in inside.iterdir() if not path.name.startswith(".")]
     call = lambda: len(find_micrographs([str(inside / "*")], allow_partial=True))  # noqa: E731
-    return accounted(call, len(shown), ["match", "folder", "picks", "micrograph"])
+    return accounted(call, len(shown), ["match", "none of", "folder", "picks", "micrograph"])
+
+
+def _encodable(name):
+    """Whether a name could have come from a file system."""
+    try:
+        return bool(os.fsencode(name))
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_a_name(name):
     """Whether a file may be called so."""
-    try:
-        return name not in (".", "..") and 0 < len(os.fsencode(name)) <= 255
-    except UnicodeEncodeError:
-        return False
+    return name not in (".", "..") and _encodable(name) and len(os.fsencode(name)) <= 255
 
 
 # Placement
@@ -397,7 +404,7 @@ def tiff_headers(draw, folder):
 
 CASES = {
     star_blocks: 120, several_files: 80, json_boxes: 60, labels_of_a_run: 40, names_written: 120,
-    names_found: 80, mrc_headers: 80, tiff_headers: 40,
+    names_found: 80, placement: 30, mrc_headers: 80, tiff_headers: 40,
 }  # fmt: skip
 
 
