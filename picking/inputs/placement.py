@@ -87,8 +87,13 @@ def _check(
     placed = [one for one in picks if one.name in paths and len(one.centres_px)]
     if len(placed) > CHECKED:  # some from everywhere: a data set may hold several proteins
         placed = [placed[n * len(placed) // CHECKED] for n in range(CHECKED)]
-    width_px = _diameter_px(placed, diameter_px)
-    checked = [_looked_at(one, paths[one.name], frame, width_px) for one in placed]
+    if not placed:
+        return
+    width_px = diameter_px or diameter_in_px(None, None, _median_px(placed))
+    own_px = [diameter_px or _median_px([one]) or width_px for one in placed]
+    checked = [
+        _looked_at(one, paths[one.name], frame, px) for one, px in zip(placed, own_px, strict=True)
+    ]
     found = [one for one in checked if one is not None]
     if not found:
         return
@@ -128,12 +133,11 @@ def _check(
         )
 
 
-def _diameter_px(placed: Sequence[Picks], diameter_px: float | None) -> float:
-    if diameter_px is not None or not placed:
-        return diameter_px or 1.0
-    stated = np.concatenate([one.diameters_px for one in placed])
+def _median_px(picks: Sequence[Picks]) -> float | None:
+    """Return the median of the diameters that picks state, None where none does."""
+    stated = np.concatenate([one.diameters_px for one in picks])
     stated = stated[np.isfinite(stated)]
-    return diameter_in_px(None, None, float(np.median(stated)) if len(stated) else None)
+    return float(np.median(stated)) if len(stated) else None
 
 
 def contrast_ranks(path: Path, diameter_px: float) -> np.ndarray:

@@ -189,6 +189,29 @@ def test_micrographs_of_both_polarities_are_warned_of(micrographs, tmp_path):
         check({**paths, "1.png": tmp_path / "1.png"}, centres)
 
 
+def test_each_micrograph_is_seen_at_the_scale_of_its_own_particles(micrographs, tmp_path, recwarn):
+    """Hollow shells have a bright middle, which is no other polarity."""
+    paths, centres = micrographs
+    (tmp_path / "train").mkdir()
+    for name, path in paths.items():
+        (tmp_path / "train" / name).write_bytes(path.read_bytes())
+    rng = np.random.default_rng(5)
+    shells = some_centres(rng, 12, SIZE_PX, 32, 64)
+    image, (y, x) = rng.normal(140, 20, SIZE_PX), np.ogrid[:HEIGHT, :WIDTH]
+    for at_y, at_x in shells:
+        image[(abs(np.hypot(y - at_y, x - at_x) - 22)) < 8] -= 60
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(tmp_path / "train/shells.png")
+    annotation = {name: boxes(c) for name, c in centres.items()}
+    annotation |= {"shells.png": boxes(shells, 60)}
+    write_coco(tmp_path / "annotations/instances_train.json", annotation)
+    check_splits({"train": read_split(tmp_path, "train")})
+    assert not recwarn
+    annotation["shells.png"] = boxes(shells)  # as if they were small
+    write_coco(tmp_path / "annotations/instances_train.json", annotation)
+    with pytest.warns(InputWarning, match=r"brighter in shells\.png"):
+        check_splits({"train": read_split(tmp_path, "train")})
+
+
 def test_a_data_set_is_held_against_its_micrographs_split_by_split(micrographs, tmp_path):
     paths, centres = micrographs
     for split in ("train", "val"):
