@@ -91,6 +91,17 @@ def inside(picks: Picks, size_px: tuple[int, int]) -> np.ndarray:
     return within
 
 
+def with_whole_box(picks: Picks, box_px: int, frame: str | None = None) -> Picks:
+    """Return the picks about which a box of ``box_px`` lies in the micrograph, as RELION cuts it.
+
+    frame: that it is cut in, the MRC's or `jpeg`; ``size_px`` must be known. A box begins
+    ``box_px // 2`` before the pixel that the centre falls into.
+    """
+    centres = picks.centres_px if frame == "jpeg" else flip_y(picks).centres_px
+    first = np.floor(centres) - box_px // 2
+    return select(picks, ((first >= 0) & (first + box_px <= np.array(picks.size_px))).all(axis=1))
+
+
 # What the readers of all formats need
 
 
