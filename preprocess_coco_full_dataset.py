@@ -25,8 +25,11 @@ from pathlib import Path
 
 from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
-from picking.formats import annotations
 from picking.formats.coco import CATEGORY, require_one_category
+from picking.inputs import annotations
+from picking.inputs.diameters import asked_diameters, pixel_size_of
+from picking.inputs.micrograph_lists import given_micrographs
+from picking.inputs.placement import check_splits
 from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
@@ -170,11 +173,24 @@ def main() -> None:
 
 
 def read_annotations(args: argparse.Namespace) -> Splits:
-    """Return the splits: those of the data set, or train and val of the picks."""
+    """Return the splits: those of the data set, or train and val of the picks.
+
+    Sets ``diameter_px`` and ``own_px`` of the arguments where the picks are one's own.
+    """
     if args.micrographs:
+        paths, listed = given_micrographs(args.micrographs, args.allow_partial)
+        val_paths, val_listed = given_micrographs(
+            args.val_micrographs or [], args.allow_partial, "--val-micrographs"
+        )
+        sizes = {n: s for one in (listed, val_listed) if one for n, s in one.pixel_sizes.items()}
+        found = {**paths, **val_paths}
+        args.diameter_px, args.own_px = asked_diameters(
+            args.diameter, args.pixel_size, found, sizes
+        )
         splits = read_splits(
-            args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
-            args.seed, args.skip_unreadable, args.allow_partial, args.category,
+            paths, val_paths, args.labels, args.frame, args.diameter_px, args.seed,
+            args.skip_unreadable, args.allow_partial, args.category, args.own_px,
+            pixel_size_of(args.pixel_size, found, sizes),
         )  # fmt: skip
         check_expected(args.expected_particles, splits)
         return splits
@@ -245,6 +261,7 @@ def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> Sett
             per_micrograph=args.windows_per_micrograph,
             expected_particles=args.expected_particles,
             seed=args.seed,
+            own_px=args.own_px,
         )
     return PatchSettings(
         patch_size_px=args.patch_size,
@@ -280,6 +297,8 @@ def make_plans(
                 "particle's centre lies in a readable image; check its annotation or leave it out "
                 "with --splits"
             )
+    if args.data_root:
+        check_splits(listed)
     margin_px = 0
     if args.annotated_margin != "auto":
         margin_px = int(args.annotated_margin)

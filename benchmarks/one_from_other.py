@@ -34,9 +34,9 @@ from picking.active_learning.strategies import initial_set, schedule
 from picking.config import ActiveConfig, read_config
 from picking.errors import run_script
 from picking.files import read_json, write_atomically
-from picking.formats import annotations
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Micrograph, Picks
+from picking.inputs import annotations
 from picking.seeds import stream
 
 CONFIG = "configs/active_learning_real_quick.yaml"

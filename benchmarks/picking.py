@@ -49,9 +49,9 @@ from benchmarks.common import (
 from picking.detection.matching import match_picks
 from picking.detection.thresholds import threshold_file
 from picking.files import read_json
-from picking.formats import annotations
 from picking.formats.coordinates import match_names, read_picks, write_picks
 from picking.formats.picks import Picks
+from picking.inputs import annotations
 from picking.inputs.paths import find_coordinates
 from picking.micrographs.mrc import write_mrc
 from picking.micrographs.reading import image_size, read_micrograph

@@ -31,7 +31,7 @@ from benchmarks.common import (
 from picking.detection.thresholds import threshold_file
 from picking.errors import UserError, run_script
 from picking.files import read_json, write_atomically, write_json
-from picking.formats.annotations import SPLITS
+from picking.inputs.annotations import SPLITS
 from picking.seeds import stream
 from picking.simulation.dataset import RECORD
 

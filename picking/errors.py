@@ -54,7 +54,7 @@ def leave_out(n_left_out: int, n_all: int, message: str, allow_partial: bool) ->
     message: a counted line with examples. Raises `UserError` unless ``allow_partial``.
     """
     if n_left_out > MAX_FRACTION_LEFT_OUT * n_all and not allow_partial:
-        raise UserError(f"{message}; mend that, or go on without them with --allow-partial")
+        raise UserError(f"{message}: mend that, or go on without them with --allow-partial")
     if n_left_out:
         warn(message)
 

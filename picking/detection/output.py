@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,13 @@ from picking.files import (
     write_json,
     write_saved,
 )
-from picking.formats.coordinates import FORMATS, file_of
+from picking.formats.coordinates import FORMATS, file_of, files_of_all
 from picking.formats.picks import Picks
 from picking.inputs.paths import Paths
 from picking.micrographs.problems import UnreadableImage
 
 # The arguments that decide what is in scored/; all others only choose from it.
-DECIDING = ("checkpoint", "diameter_px", "picks")
+DECIDING = ("checkpoint", "diameter_px", "invert", "picks")
 OLDER_LOWEST = 0.05  # Older versions kept no candidate below this score
 # What all micrographs make together
 OF_ALL = ("thresholds.csv", "summary.csv", "evaluation.json", "pr_curve.png")
@@ -85,7 +86,7 @@ def _remove_stale(folder: Path, differing: Sequence[str]) -> None:
     """
     stale = [folder / name for name in OF_ALL]
     for name, suffix in FORMATS.items():
-        stale += [folder / f"picks{suffix}", *(folder / name).glob(f"*{suffix}")]
+        stale += [*files_of_all(folder, name), *(folder / name).glob(f"*{suffix}")]
     if {"threshold", "evaluate", "overlay"} & {*differing}:
         stale += (folder / "overlays").glob("*.png")
     stale = [path for path in stale if path.is_file()]
@@ -102,19 +103,23 @@ def _remove_stale(folder: Path, differing: Sequence[str]) -> None:
 
 
 def not_done(
-    folder: Path, micrographs: Paths, threshold: float = 1.0, with_heatmap: bool = False
+    folder: Path,
+    micrographs: Paths,
+    threshold: float = 1.0,
+    with_heatmap: bool = False,
+    own_px: Mapping[str, float] = MappingProxyType({}),
 ) -> list[str]:
     """Return the names of the micrographs that are still to be picked, and print how many are done.
 
     A micrograph is picked again if its file changed since, if a heatmap is wanted and lacking, or
-    if candidates down to the threshold were not kept.
+    if candidates down to the threshold were not kept, or for another diameter of its own.
     """
     left, replaced = [], []
     for name, path in micrographs.items():
         saved = scored(folder, name)
         if not saved.exists() or (with_heatmap and not heatmap(folder, name).exists()):
             left.append(name)
-        elif not _serves(saved, path, threshold):
+        elif not _serves(saved, path, threshold, own_px.get(name)):
             left.append(name)
             replaced.append(name)
     if len(left) < len(micrographs):
@@ -155,16 +160,20 @@ def scored(folder: Path, name: str) -> Path:
     return folder / "scored" / f"{name}.npz"
 
 
-def identity(micrograph: Path) -> tuple[str, str, str]:
-    """Return the size, the time and the checksum of a file; take them before it is picked."""
+def identity(micrograph: Path, own_px: float | None = None) -> tuple[str, ...]:
+    """Return the size, the time and the checksum of a file; take them before it is picked.
+
+    own_px: particles' diameter there, where it is not that of the other micrographs; the last.
+    """
     try:
         status, content = micrograph.stat(), micrograph.read_bytes()
     except OSError as error:
         raise UnreadableImage(f"{micrograph} cannot be read ({error}): check the path") from error
-    return str(status.st_size), str(status.st_mtime_ns), sha256(content)
+    of_file = str(status.st_size), str(status.st_mtime_ns), sha256(content)
+    return of_file if own_px is None else (*of_file, str(own_px))
 
 
-def save_picks(folder: Path, picks: Picks, of_file: tuple[str, str, str]) -> None:
+def save_picks(folder: Path, picks: Picks, of_file: tuple[str, ...]) -> None:
     """Write centres, scores and diameters of a micrograph, and of which file they are."""
     make_folder(folder / "scored")
     arrays: dict[str, Any] = {
@@ -183,14 +192,16 @@ def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:
     return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
 
 
-def _serves(path: Path, micrograph: Path, threshold: float) -> bool:
+def _serves(path: Path, micrograph: Path, threshold: float, own_px: float | None) -> bool:
     """Return whether saved picks are of this very file, or a copy, and reach the threshold."""
     saved = _read(path)
     if "of_file" not in saved:  # of an older version, which did not say
         return False
     if "lowest_score" not in saved and threshold < OLDER_LOWEST:
         return False
-    n_bytes, time_ns, checksum = saved["of_file"].tolist()
+    n_bytes, time_ns, checksum, *diameter = saved["of_file"].tolist()
+    if diameter != ([] if own_px is None else [str(own_px)]):
+        return False
     try:
         status = micrograph.stat()
         if n_bytes != str(status.st_size):
@@ -228,3 +239,27 @@ def write_summary(path: Path, picks: Sequence[Picks], left_out: Mapping[str, str
         writer.writerow([one.name, len(one.scores), *medians, ""])
     writer.writerows([name, "", "", "", reason] for name, reason in left_out.items())
     write_atomically(path, text.getvalue())
+
+
+def picked_none(files: Sequence[Path]) -> list[str]:
+    """Return the micrographs without a pick in folders of picks of which ``files`` are all.
+
+    No file or row may name them: only the summary of the folder knows that they were picked.
+    """
+    names: list[str] = []
+    for folder in sorted({one for path in files for one in path.parents[:2]}):
+        summary = folder / "summary.csv"
+        if not summary.is_file() or not (folder / "manifest.json").is_file():
+            continue
+        try:
+            with summary.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if not row.get("left_out")]
+            counts = {row["micrograph"]: int(row["picks"]) for row in rows}
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{summary} is damaged: pick again with --resume") from error
+        stems = {name: file_of(folder, "star", name).stem for name in counts}
+        given = {path.stem for path in files if folder in path.parents}
+        in_one = any(path in files_of_all(folder, name) for path in files for name in FORMATS)
+        if in_one or {stem for name, stem in stems.items() if counts[name]} <= given:
+            names += [name for name, stem in stems.items() if not counts[name] | (stem in given)]
+    return names

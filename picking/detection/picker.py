@@ -21,11 +21,14 @@ from picking.runs import checkpoints
 from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of
 
+INVERTED_TIMES = 3  # as many picks on an inverted micrograph say that it should be
+
 
 class Picker(NamedTuple):
     """A network ready to pick with, and what its checkpoint says.
 
     checksum: SHA-256 of the checkpoint's file. thresholds: those that it holds, by key.
+    invert: bright particles are to look as dark ones did in training, or the reverse.
     """
 
     path: Path
@@ -35,6 +38,7 @@ class Picker(NamedTuple):
     thresholds: dict[str, float]
     precision: str
     device: torch.device
+    invert: bool = False
 
     def for_diameter(self, diameter_px: float) -> "Picker":
         """Return the picker for micrographs on which particles are so wide.
@@ -109,14 +113,22 @@ def pick(
         image = wants.scaled(path, notes)
     if CONSTANT in notes:
         raise UnreadableImage(f"{path} has no contrast, its px are all equal: write it again")
+    seen = 255 - image if picker.invert else image
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
-        scores = classifier_map(picker.network, image, *sizes_px, *how)
+        scores = classifier_map(picker.network, seen, *sizes_px, *how)
     else:
-        scores = segmentation_map(picker.network, image, wants.side_px, image_size(path), *how)
+        scores = segmentation_map(picker.network, seen, wants.side_px, image_size(path), *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
     if isinstance(wants, PatchInput):
         return scores, peaks.classifier_picks(scores, path.name, diameter_px)
     threshold = picker.thresholds.get("threshold") or 0.5
     return scores, peaks.segmentation_picks(scores, path.name, diameter_px, wants.disk, threshold)
+
+
+def fits_inverted(picker: Picker, path: Path, diameter_px: float, threshold: float) -> bool:
+    """Return whether a micrograph has several times the picks when its grey is inverted."""
+    both = picker, picker._replace(invert=not picker.invert)
+    here, there = [(pick(one, path, diameter_px)[1].scores >= threshold).sum() for one in both]
+    return bool(there >= INVERTED_TIMES * (here + 1))

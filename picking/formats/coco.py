@@ -92,7 +92,7 @@ def read_coco(path: Path, category: str | None = None, allow_partial: bool = Fal
         len(annotations),
         f"{path}: {len(orphans)} of {len(annotations)} annotations name an image_id that is not "
         f"under 'images' (e.g. {', '.join(str(one['image_id']) for one in orphans[:3])}) and are "
-        "left out: check that both come from the same export",
+        "left out",
         allow_partial,
     )
     return Coco(records, len(orphans), len(listed) - len(annotations), taken, unannotated)

@@ -1,8 +1,8 @@
-"""Picks in files: STAR, BOX, CBOX, CSV or COCO JSON -> one record per micrograph, and back.
+"""Picks in files: STAR, BOX, CBOX, CSV, COCO JSON or .cs -> one record per micrograph, and back.
 
-Files of RELION, cryoSPARC, EMAN and crYOLO are in the MRC's frame; CryoPPP's CSV and COCO are in
-the JPEG's, as everything inside the project is. y is flipped here, once on the way in and once on
-the way out.
+Files of RELION, cryoSPARC, EMAN, crYOLO and Topaz are in the MRC's frame; CryoPPP's CSV and COCO
+are in the JPEG's, as everything inside the project is. y is flipped here, once on the way in and
+once on the way out.
 """
 
 import dataclasses
@@ -14,15 +14,29 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import write_atomically
+from picking.formats import coco, star
 from picking.formats.coco import coco_text, read_coco, require_one_category
 from picking.formats.cryoppp_csv import csv_text, read_csv
+from picking.formats.cryosparc.exposures import Exposure
+from picking.formats.cryosparc.particles import SUFFIXES, read_particles
+from picking.formats.cryosparc.writing import cs_bytes, csg_text, particles_table
 from picking.formats.names import PICKS, few, finder, require_writable, say_unknown, stem
+from picking.formats.other_pickers import is_eman, read_eman, read_topaz
 from picking.formats.picks import Picks, flip_y, inside, select, tell_of_outside, tell_of_zero_area
+from picking.formats.relion.lists import coordinate_files
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 
-FORMATS = {"star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json"}
-FRAMES = {".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg"}
+FORMATS = {
+    "star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json", "cs": ".cs"
+}  # fmt: skip
+FRAMES = {
+    ".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg", ".cs": "mrc",
+    ".csg": "mrc", ".txt": "mrc",
+}  # fmt: skip
+KINDS = "STAR, BOX, CBOX, CSV, COCO JSON, .cs of cryoSPARC, .txt of Topaz, _info.json of EMAN2"
 OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
+# Others' programs fall over a file without a row: boxmanager over a folder whose first file is one
+NEVER_EMPTY = ("star", "box", "cbox")
 
 
 def read_picks(
@@ -34,6 +48,7 @@ def read_picks(
     ignored: Collection[str] = (),
     allow_partial: bool = False,
     category: str | None = None,
+    pixel_size_of: Callable[[str], float | None] = lambda name: None,
 ) -> list[Picks]:
     """Read the picks of files of any kinds, of one or many micrographs each.
 
@@ -41,8 +56,8 @@ def read_picks(
     a STAR or CSV of many; a file without rows is of the micrograph that it is named after.
 
     Args:
-        paths: .star, .box, .cbox, .csv and .json files; a file without a column of micrographs is
-            named after its micrograph.
+        paths: files that end as `FRAMES` says, or RELION's lists of such files; a file without a
+            column of micrographs is named after its micrograph; .cs files of one job are joined.
         sizes_px: (height, width) of the micrographs, by file name, without which y cannot be
             flipped. Names in the files are looked up among these, whatever their folder and
             suffix, with or without cryoSPARC's leading number.
@@ -53,13 +68,15 @@ def read_picks(
         ignored: micrographs whose picks are not wanted, and of which it need not tell.
         allow_partial: more than a tenth may be of micrographs that are not known, or of no area.
         category: of COCO's boxes; None: see `read_coco`.
+        pixel_size_of: Å per px of a micrograph of ``sizes_px``, where particles were moved.
 
     Raises:
         UserError: for a malformed file, an unknown height, a micrograph that stands in two files,
             a size that is not the stated one, more than a tenth of a micrograph's centres
             outside it, and for names that do not fit where ``only_known``.
     """
-    paths = list(paths)
+    followed = [each for path in paths for each in coordinate_files(path, allow_partial)]
+    paths = [path for path, _ in followed]
     known_name = finder([*sizes_px, *ignored])
     by_name: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
@@ -73,15 +90,28 @@ def read_picks(
             raise UserError(f"{path} is no file of picks: those end in {', '.join(FRAMES)}")
         if not path.is_file():
             raise UserError(f"{path} is not there: check the path")
-        file_frame = frame or FRAMES[suffix]
-        if suffix == ".json":
-            coco = read_coco(path, category, allow_partial)
-            listed, categories[str(path)] = coco.records, coco.category
-            named |= {known_name(name) or "" for name in coco.unannotated}
+    of_cryosparc = read_particles([path for path in paths if path.suffix.lower() in SUFFIXES])
+    for path, of_micrograph in followed:
+        suffix = path.suffix.lower()
+        file_frame = frame or frame_of(path)
+        if suffix in SUFFIXES:
+            listed = of_cryosparc.get(path, [])
+        elif suffix == ".json" and is_eman(path):
+            listed = read_eman(path)
+        elif suffix == ".json":
+            boxes = read_coco(path, category, allow_partial)
+            listed, categories[str(path)] = boxes.records, boxes.category
+            named |= {known_name(name) or "" for name in boxes.unannotated}
         elif suffix == ".star":
-            listed = read_star(path, lambda name: known_name(name) is not None)
+            listed = read_star(
+                path,
+                lambda name: known_name(name) is not None,
+                lambda name: pixel_size_of(known_name(name) or ""),
+            )
         else:
             listed = READERS[suffix](path)
+        if of_micrograph is not None and len(listed) == 1:  # a list knows better than a file's name
+            listed = [dataclasses.replace(listed[0], name=of_micrograph)]
         read += listed
         for picks in listed:
             name = known_name(picks.name)
@@ -121,17 +151,24 @@ def read_picks(
 
 
 def write_picks(
-    folder: Path, picks: Sequence[Picks], formats: Sequence[str], one_file: bool = False
+    folder: Path,
+    picks: Sequence[Picks],
+    formats: Sequence[str],
+    one_file: bool = False,
+    frame: str | None = None,
+    exposures: Mapping[str, Exposure] | None = None,
 ) -> list[Path]:
     """Write the picks in each of ``formats``, keys of `FORMATS`; return the files.
 
     With ``one_file`` all micrographs go into <folder>/picks.<suffix>, else each into
-    <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph. STAR names the
-    MRC, whatever the image was. Files that are there are replaced.
+    <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph, and .cs is always
+    particles.cs of all, with the .csg beside it. STAR and .cs name the MRC, whatever the image was.
+    Files that are there are replaced. STAR, BOX and CBOX without a pick are not written, and
+    removed. frame: to write them in, `jpeg` or `mrc`, if not in what `FRAMES` says. exposures: what
+    cryoSPARC says of micrographs, by the picks' name.
 
     Raises `UserError` for a name that would not be read back, for two micrographs of one stem, and
-    where a size (all but CSV) or a
-    diameter (all but STAR) is unknown.
+    where a size (all but CSV) or a diameter (all but STAR and .cs) is unknown.
     """
     require_writable((PurePosixPath(p.name).name for p in picks), formats, one_file)
     by_stem: dict[str, Picks] = {}
@@ -140,23 +177,47 @@ def write_picks(
             raise UserError(
                 f"{p.name} and {by_stem[stem(p.name)].name} would be one file: rename one of them"
             )
-    contents: dict[Path, str] = {}
+    files: dict[Path, tuple[str, list[Picks]]] = {}
     for name in formats:
-        suffix = FORMATS[name]
-        if one_file and name not in OF_ONE_MICROGRAPH:
-            contents[folder / f"picks{suffix}"] = _file_text(name, list(picks), one_file)
+        if name == "cs" or (one_file and name not in OF_ONE_MICROGRAPH):
+            files[files_of_all(folder, name)[0]] = name, list(picks)
         else:
             for p in by_stem.values():
-                contents[file_of(folder, name, p.name)] = _file_text(name, [p], False)
+                files[file_of(folder, name, p.name)] = name, [p]
+    contents: dict[Path, str | bytes] = {}
+    empty = []
+    for path, (name, of_file) in files.items():
+        turned = frame not in (None, FRAMES[FORMATS[name]])
+        of_file = [flip_y(p) for p in of_file] if turned else of_file
+        if name in NEVER_EMPTY and not any(len(p.centres_px) for p in of_file):
+            empty.append(path)
+        elif name == "cs":
+            mrcs = [dataclasses.replace(flip_y(p), name=_mrc_of(p.name)) for p in of_file]
+            of_mrc = {_mrc_of(name): exposure for name, exposure in (exposures or {}).items()}
+            table = particles_table(mrcs, of_mrc)
+            contents[path] = cs_bytes(table)
+            contents[files_of_all(folder, name)[1]] = csg_text(table, path.name)
+        else:
+            text = _file_text(name, of_file, one_file)
+            contents[path] = text.replace(*_FRAME_WORDS[frame]) if turned and frame else text
+    for path in empty:
+        path.unlink(missing_ok=True)  # of a micrograph that was picked before, when it was another
     for path, content in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    return list(contents)
+    return [path for path in contents if path in files]
 
 
 def file_of(folder: Path, format_name: str, micrograph: str) -> Path:
     """Return where `write_picks` puts a micrograph's picks in a format."""
     return folder / format_name / f"{stem(micrograph)}{FORMATS[format_name]}"
+
+
+def files_of_all(folder: Path, format_name: str) -> list[Path]:
+    """Return where `write_picks` puts all micrographs' picks in a format: the file, and a .csg."""
+    if format_name == "cs":
+        return [folder / "particles.cs", folder / "particles.csg"]
+    return [folder / f"picks{FORMATS[format_name]}"]
 
 
 def match_names(
@@ -200,8 +261,14 @@ def match_names(
 
 
 READERS: dict[str, Callable[[Path], list[Picks]]] = {
-    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv
+    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".txt": read_topaz
 }  # fmt: skip
+
+
+def frame_of(path: Path) -> str:
+    """Return the frame that a file of coordinates is in by its kind, `jpeg` or `mrc`."""
+    suffix = path.suffix.lower()
+    return "mrc" if suffix == ".json" and is_eman(path) else FRAMES[suffix]
 
 
 def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, frame: str) -> Picks:
@@ -225,7 +292,15 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
         return coco_text(picks)
     flipped = [flip_y(p) for p in picks]
     if name == "star":
-        paths = [PurePosixPath(p.name) for p in picks]
-        mrcs = [str(path.with_name(f"{stem(path.name)}.mrc")) for path in paths]
-        return star_text(flipped, mrcs)
+        return star_text(flipped, [_mrc_of(p.name) for p in picks])
     return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
+
+
+# What a file says of its frame, and what it says where it is turned
+_FRAME_WORDS = {"jpeg": (star.FRAME, coco.FRAME), "mrc": (coco.FRAME, star.FRAME)}
+
+
+def _mrc_of(name: str) -> str:
+    """Return the name of the MRC, whatever image of it was picked."""
+    path = PurePosixPath(name)
+    return str(path.with_name(f"{stem(path.name)}.mrc"))

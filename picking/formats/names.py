@@ -96,9 +96,11 @@ def say_unknown(
     Raises `UserError` where names do not fit, and where all coordinates are left out.
     """
     n_left_out = sum(n_unknown.values())
+    others = "have no truth" if what == PICKS else "are not given"
+    those = "truth is of" if what == PICKS else "given are"
     message = (
-        f"{n_left_out:,} of {n_all:,} {what} are of {len(n_unknown):,} micrographs that are not "
-        f"among those given ({what} are of {few(n_unknown)}; given are {few(known)}"
+        f"{n_left_out:,} of {n_all:,} {what} are of {len(n_unknown):,} micrographs that {others} "
+        f"({what} are of {few(n_unknown)}; {those} {few(known)}"
         + (f", without {what} {few(unserved)})" if unserved else ")")
     )
     if n_left_out and n_left_out == n_all:
@@ -125,10 +127,21 @@ def require_writable(names: Iterable[str], formats: Iterable[str], one_file: boo
             problem = f"has {character}, which RELION or starfile misread in a STAR file"
         elif "csv" in formats and one_file and (name != name.strip() or not _is_utf_8(name)):
             problem = "begins or ends with a space or is not UTF-8, which a CSV cannot hold"
+        elif "cs" in formats and not _is_utf_8(name):
+            problem = "has bytes that are not UTF-8, which a .cs cannot hold"
         if problem:
             raise UserError(
                 f"the micrograph's name '{name}' {problem}: rename the file, or a link to it"
             )
+
+
+def require_star_text(text: str, where: str, cure: str) -> None:
+    """Raise `UserError` for a text that would not come back from a STAR file, as a name."""
+    if character := _unfit_for_star(text):
+        raise UserError(
+            f"{where} has '{text}' with {character}, which RELION or starfile misread in a STAR "
+            f"file: {cure}"
+        )
 
 
 def _unfit_for_star(name: str) -> str | None:

@@ -1,1 +1,1 @@
-"""What a user gives on the command line: paths and sizes; and whether coordinates fit."""
+"""What a user gives: data sets, paths and sizes, and whether coordinates fit the micrographs."""

@@ -19,6 +19,7 @@ from picking.micrographs.reading import SUFFIXES
 
 Paths = dict[str, Path]  # by file name
 
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 # What programs write beside a micrograph and name after it. MotionCor, RELION, AreTomo: power
 # spectra, half sums of frames, sums with other weights; CTFFIND, Gctf: fits of the CTF; SerialEM,
 # cryoSPARC, Topaz: powpair, background, thumb@1x, denoised.
@@ -33,18 +34,23 @@ BY_PRODUCT = re.compile(
 def find_coordinates(patterns: Sequence[str], allow_partial: bool = False) -> list[Path]:
     """Return the files of labels, picks or true particles that patterns match, each once.
 
-    Raises `UserError` as `_expand` does.
+    Raises `UserError` as `expand` does.
     """
-    return _expand(patterns, tuple(FRAMES), "file of coordinates", allow_partial)
+    return expand(patterns, tuple(FRAMES), "file of coordinates", allow_partial)
 
 
 def find_micrographs(patterns: Sequence[str], allow_partial: bool = False) -> Paths:
     """Return file name -> path of the micrographs; no two may share the name without suffix.
 
     Power spectra and the like are left out where their micrograph is given too. Raises `UserError`
-    as `_expand` does.
+    as `expand` does.
     """
-    files = _without_by_products(_expand(patterns, SUFFIXES, "micrograph", allow_partial))
+    files = expand(patterns, SUFFIXES, "micrograph", allow_partial)
+    return by_file_name(_without_by_products(files))
+
+
+def by_file_name(files: Sequence[Path]) -> Paths:
+    """Return file name -> path; raises `UserError` where two would have the same files of picks."""
     by_stem: Paths = {}
     for path in files:
         stem = unicodedata.normalize("NFC", path.stem)
@@ -83,7 +89,7 @@ def _without_by_products(files: Sequence[Path]) -> list[Path]:
     return [path for path in files if path not in left_out]
 
 
-def _expand(
+def expand(
     patterns: Sequence[str], endings: tuple[str, ...], what: str, allow_partial: bool
 ) -> list[Path]:
     """Return the files with one of ``endings`` that patterns match, each once, in their order.
@@ -146,6 +152,8 @@ def _refusal(
         return UserError(f"{path} is a link to {path.readlink()}, which is not there: mend it")
     if outright and path.suffix.lower() in endings:
         return UserError(f"{path} is a device or the like, no file: give a {what}")
+    if outright and path.suffix.lower() in COMPRESSED and Path(path.stem).suffix in endings:
+        return UserError(f"{path} is no {what} but compressed: decompress it and give {path.stem}")
     if outright:
         return UserError(f"{path} is no {what}: those end in {ends}")
     if paths:

@@ -51,6 +51,7 @@ class Layout(NamedTuple):
     shape: (sections, height, width). dtype: with its byte order. offset: bytes before the first
     pixel. excess: bytes in the file behind the last one; below 0 where some are lacking.
     imod_flags: None where IMOD did not write the file. highest: px, as the header has it.
+    pixel_size_angstrom: (x, y), 0 where the header does not say.
     """
 
     shape: tuple[int, int, int]
@@ -60,6 +61,7 @@ class Layout(NamedTuple):
     mode: int
     imod_flags: int | None
     highest: float
+    pixel_size_angstrom: tuple[float, float]
 
     @property
     def n_bytes(self) -> int:
@@ -70,7 +72,7 @@ class Layout(NamedTuple):
 
 def mrc_size(path: Path) -> tuple[int, int]:
     """Return (height, width) in px of an MRC's one section; raises `UnreadableImage`."""
-    return _layout(path).shape[1:]
+    return mrc_layout(path).shape[1:]
 
 
 def read_mrc(path: Path, notes: Notes) -> np.ndarray:
@@ -78,7 +80,7 @@ def read_mrc(path: Path, notes: Notes) -> np.ndarray:
 
     notes: gets what must be said of the file. Raises `UnreadableImage`.
     """
-    layout = _layout(path)
+    layout = mrc_layout(path)
     _, height, width = layout.shape
     if layout.excess:
         notes[TRAILING_BYTES] = layout.excess
@@ -104,7 +106,13 @@ def write_mrc(path: Path, raw: np.ndarray, pixel_size_angstrom: float) -> None:
         mrc.header.label[0] = "raw counts"  # the default holds the time: two runs would differ
 
 
-def _layout(path: Path) -> Layout:
+def has_mrc_word(path: Path) -> bool:
+    """Return whether MAP stands where MRCs have it."""
+    with path.open("rb") as file:
+        return file.read(212)[208:211] == b"MAP"
+
+
+def mrc_layout(path: Path) -> Layout:
     """Return where the pixels of a single micrograph are; raises `UnreadableImage`."""
     with path.open("rb") as file:
         content = file.read(HEADER_BYTES)
@@ -171,7 +179,8 @@ def _possible(content: bytes, order: str, n_bytes: int) -> Layout | None:
     dtype = dtype_from_mode(mode).newbyteorder(order)
     stamp, flags = np.frombuffer(bytes(header["extra2"]), f"{order}i4")[10:12].tolist()
     imod_flags = flags if stamp == IMOD_STAMP else None
-    layout = Layout(shape, dtype, HEADER_BYTES, 0, mode, imod_flags, float(header["dmax"]))
+    x, y = (float(header["cella"][axis] / max(header[f"m{axis}"], 1)) for axis in "xy")
+    layout = Layout(shape, dtype, HEADER_BYTES, 0, mode, imod_flags, float(header["dmax"]), (x, y))
     excess = n_bytes - HEADER_BYTES - layout.n_bytes
     if excess and 0 <= n_extended <= n_bytes - HEADER_BYTES:  # else that number is the wrong one
         return layout._replace(offset=HEADER_BYTES + n_extended, excess=excess - n_extended)

@@ -12,10 +12,10 @@ MOST_PX = 178_956_970
 Notes = dict[str, int]
 BAD_PX, TRAILING_BYTES, UNSIGNED, CONSTANT = "bad_px", "trailing_bytes", "unsigned", "constant"
 SAID = {
-    BAD_PX: "bad px (not finite, dead or hot) were replaced by their surroundings in",
-    TRAILING_BYTES: "bytes behind the pixels were left out of",
-    UNSIGNED: "bytes below 0 were read as unsigned, as the pixels only make sense so, in",
-    CONSTANT: "values are all there is in",
+    BAD_PX: "{n:,} bad px (not finite, dead or hot) were replaced by their surroundings in {where}",
+    TRAILING_BYTES: "{n:,} bytes behind the pixels were left out of {where}",
+    UNSIGNED: "{n:,} bytes below 0 only make sense without a sign, and were read so, in {where}",
+    CONSTANT: "all px are equal in {where}",
 }
 
 
@@ -33,9 +33,8 @@ def warn_of_notes(noted: Mapping[str, Notes]) -> None:
     for kind, what in SAID.items():
         names = [name for name, notes in noted.items() if notes.get(kind)]
         if names:
-            n = sum(noted[name][kind] for name in names)
-            many = "micrographs" if len(names) > 1 else "micrograph"
-            warn(f"{n:,} {what} {len(names):,} {many} ({examples(names)})")
+            where = f"{len(names):,} micrograph{'s' * (len(names) > 1)} ({examples(names)})"
+            warn(what.format(n=sum(noted[name][kind] for name in names), where=where))
 
 
 def bad_px_text(notes: Notes) -> str:

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from picking.micrographs import tiff
 from picking.micrographs.bad_pixels import MOST_BAD, replace_bad_pixels
-from picking.micrographs.mrc import mrc_size, read_mrc
+from picking.micrographs.mrc import has_mrc_word, mrc_size, read_mrc
 from picking.micrographs.preparation import SCALING_FILTER, raw_to_uint8, scale_micrograph
 from picking.micrographs.problems import (
     BAD_PX,
@@ -82,8 +82,6 @@ def _noted(image: np.ndarray, notes: Notes) -> np.ndarray:
 def _read_pillow(path: Path) -> np.ndarray:
     """Return pixels that grow with brightness, (h, w): uint8 as they are, else raw counts."""
     with _open_pillow(path) as image:
-        if image.mode[0] not in "IF" and ";16" in str(image.tile):  # Pillow would halve it
-            raise UnreadableImage(f"{path} has colours of 16 bits: write it again as 16-bit grey")
         if image.format == "TIFF" and image.mode in ("L", "I", "F", "I;16", "I;16B"):
             return tiff.meant(image, np.asarray(image))
         if image.mode[0] in "IF":  # 16- or 32-bit grey
@@ -141,6 +139,8 @@ def _naming(path: Path) -> Iterator[None]:
         if isinstance(error, UnidentifiedImageError):
             why = "it is no image, or of no kind known here"
             again += ", or write it as 16-bit or 32-bit grey" if tiff.is_tiff(path) else ""
+            if has_mrc_word(path):
+                why, again = "it is an MRC", "name it .mrc"
         raise UnreadableImage(f"{path} cannot be read ({why}): {again}") from error
 
 
@@ -150,9 +150,16 @@ def _open_pillow(path: Path) -> Any:
         warnings.simplefilter("ignore")
         image = Image.open(path, formats=PILLOW_FORMATS)
         frames = getattr(image, "n_frames", 1)
-        if image.format == "TIFF":
-            frames = max(frames, tiff.n_described(image))
+    deep = ";16" in str(image.tile)
+    if image.format == "TIFF":
+        frames, deep = max(frames, tiff.n_described(image)), tiff.bits(image) > 8
+        tiff.mend_byte_order(image)
+    problem = ""
     if frames > 1:
+        problem = f"holds {frames} frames: average the movie first"
+    elif deep and image.mode[0] not in "IF":  # of which Pillow reads half
+        problem = "has colours of 16 bits: write it again as 16-bit grey"
+    if problem:
         image.close()
-        raise UnreadableImage(f"{path} holds {frames} frames: average the movie first")
+        raise UnreadableImage(f"{path} {problem}")
     return image

@@ -11,6 +11,7 @@ WHITE_IS_ZERO = 0
 SIGNED = 2
 # ImageJ describes the first of several images that follow without descriptions of their own
 IMAGEJ = re.compile(r"ImageJ=.*?^images=(\d+)", re.DOTALL | re.MULTILINE)
+BIG_ENDIAN = ("F;32BF", "I;16BS", "I;32BS")  # as Pillow names them
 MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
@@ -18,6 +19,24 @@ def n_described(image: Any) -> int:
     """Return how many images a TIFF, opened by Pillow, says that it holds without listing them."""
     found = IMAGEJ.match(str(image.tag_v2.get(DESCRIPTION, "")))
     return int(found[1]) if found else 1
+
+
+def bits(image: Any) -> int:
+    """Return the bits of a sample of a TIFF, opened by Pillow."""
+    return max(image.tag_v2.get(BITS, (1,)))
+
+
+def mend_byte_order(image: Any) -> None:
+    """Have Pillow take what libtiff makes of a big-endian TIFF for what it is: in native order.
+
+    It does so itself only for unsigned numbers of 16 bits (Pillow 13).
+    """
+    tile = image.tile[0]
+    codec, *where, how = tile
+    if codec == "libtiff" and how[0] in BIG_ENDIAN:
+        how = how[0].replace("B", "N"), *how[1:]
+        make = getattr(type(tile), "_make", tuple)  # before Pillow 11.1 a tile has no names
+        image.tile = [make((codec, *where, how))]
 
 
 def is_tiff(path: Path) -> bool:
@@ -35,11 +54,10 @@ def meant(image: Any, stored: np.ndarray) -> np.ndarray:
     """
     tags = image.tag_v2
     signed = tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED
-    bits = tags.get(BITS, (1,))[0]
-    if bits == 8 and signed:
+    if bits(image) == 8 and signed:
         return stored ^ 0x80  # from -128 to 127 -> from 0 to 255
-    if stored.dtype == np.int32 and bits == 32 and not signed:
+    if stored.dtype == np.int32 and bits(image) == 32 and not signed:
         stored = stored.view(np.uint32)
-    if bits > 8 and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+    if bits(image) > 8 and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
         return -stored.astype(np.float32)
     return stored

@@ -4,9 +4,10 @@ import argparse
 import math
 
 from picking.errors import UserError
-from picking.formats.annotations import SPLITS
 from picking.formats.coco import may_be_coco
-from picking.inputs.diameters import diameter_in_px
+from picking.formats.coordinates import KINDS
+from picking.inputs.annotations import SPLITS
+from picking.inputs.diameters import require_lengths
 from picking.preprocessing.negatives import RULES
 from picking.preprocessing.windows import WINDOW_PX
 from picking.stores.masks import RESIZES
@@ -102,8 +103,13 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of micrographs with a few picks."""
     group = parser.add_argument_group("instead of --data-root, a few picks of one's own")
     add = group.add_argument
-    add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
-    add("--labels", nargs="+", metavar="FILE", help="picks: STAR, BOX, CBOX, CSV or COCO")
+    add(
+        "--micrographs",
+        nargs="+",
+        metavar="FILE",
+        help="files, a quoted 'dir/*.mrc', or a list: micrographs_ctf.star, exposures.cs",
+    )
+    add("--labels", nargs="+", metavar="FILE", help=f"picks: {KINDS}")
     add(
         "--frame",
         choices=("jpeg", "mrc"),
@@ -124,7 +130,7 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
         help="unlabeled windows drawn from each; default: 500",
     )
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
-    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; needed with Å")
+    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; default: their headers'")
     add(
         "--expected-particles",
         type=float,
@@ -141,7 +147,7 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Check the arguments and set those that follow from others, ``patch_size`` and diameter_px.
+    """Check the arguments and set ``patch_size``, which follows from others.
 
     Raises `UserError` for the first that does not fit.
     """
@@ -184,7 +190,7 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             choice = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise UserError(f"{_flag(name)} is {value}: choose {choice}")
     if args.micrographs:
-        args.diameter_px = diameter_in_px(args.diameter, args.pixel_size)
+        require_lengths(args.diameter, args.pixel_size)
 
 
 def _flag(name: str) -> str:

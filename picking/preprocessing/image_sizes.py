@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats.annotations import Split
 from picking.formats.picks import Micrograph, inside
+from picking.inputs.annotations import Split
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import image_size
 from picking.parallel import ordered_map

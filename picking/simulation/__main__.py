@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from picking.errors import run_script
-from picking.formats.annotations import SPLITS
+from picking.inputs.annotations import SPLITS
 from picking.simulation.dataset import simulate_dataset
 from picking.simulation.proteins import PROTEINS
 

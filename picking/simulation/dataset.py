@@ -18,8 +18,8 @@ from PIL import Image
 
 from picking.errors import UserError
 from picking.files import locked, read_json, remove_half_written, write_json, write_saved
-from picking.formats.annotations import MAPPING_FILE, SPLITS
 from picking.formats.cryoppp_csv import read_csv_of_one
+from picking.inputs.annotations import MAPPING_FILE, SPLITS
 from picking.micrographs.mrc import write_mrc
 from picking.micrographs.preparation import raw_to_uint8
 from picking.parallel import ordered_map

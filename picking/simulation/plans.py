@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats.annotations import SPLITS
+from picking.inputs.annotations import SPLITS
 from picking.seeds import stream
 from picking.simulation.proteins import PROTEINS, Protein
 

@@ -4,6 +4,7 @@ import pytest
 from picking.errors import UserError
 from picking.formats.coordinates import read_picks, write_picks
 from picking.formats.picks import Picks
+from picking.formats.star import read_star
 
 SIZES = {"a.1.jpg": (100, 200), "b.jpg": (240, 160), "c.jpg": (50, 60)}
 CRYOLO = """
@@ -195,7 +196,7 @@ MALFORMED = {
         (star("1 x"), "_rlnCoordinateY holds no numbers"),
         (star("1 2", "3 4 5"), "line 8: '3 4 5' is no row of 2 columns"),
         (star("5 5 1 2", labels=NAMES), "_rlnAutopickFigureOfMerit stands twice"),
-        (star("a b", labels=("MicrographName", "MicrographCoordinates")), "list of coordinate"),
+        (star("a b", labels=("MicrographName", "MicrographCoordinates")), "not there"),
         (b"\xff\xfd\x00\x81", "is no text file"),
     ],
     "b.box": [
@@ -251,3 +252,12 @@ def test_what_is_no_particle_on_one_micrograph_is_refused(tmp_path, name, text, 
 def test_scores_that_look_like_ends_of_helices_are_scores(tmp_path, text):
     (picks,) = read_picks([write(tmp_path / "b.box", text)], SIZES)
     assert picks.scores[0] in (-1, -2)
+
+
+def test_rows_named_like_a_missing_value_are_of_micrographs_of_these_names(tmp_path):
+    names = ["None", "NA", "N/A", "nan", "NaN", "null", "<NA>", "-nan", "1", "1.0", "True", "inf"]
+    head = "data_\nloop_\n_rlnMicrographName\n_rlnCoordinateX\n_rlnCoordinateY\n"
+    rows = [f"{name} 5 {i}" for i, name in enumerate(names)]
+    (tmp_path / "a.star").write_text(head + "\n".join(rows) + '\n"" 5 99\n')
+    found = {p.name: p.centres_px.tolist() for p in read_star(tmp_path / "a.star")}
+    assert found == {name: [[i, 5]] for i, name in enumerate(names)} | {"": [[99, 5]]}

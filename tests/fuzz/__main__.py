@@ -10,7 +10,19 @@ import sys
 import traceback
 from pathlib import Path
 
-GROUPS = ("annotations", "picks", "images", "configs", "checkpoints", "stores", "runs", "scripts")
+GROUPS = (
+    "annotations",
+    "picks",
+    "images",
+    "configs",
+    "checkpoints",
+    "stores",
+    "runs",
+    "scripts",
+    "files",
+)
+
+WIDTHS = (8, 9, 9, 12, 14)  # of the columns of counts
 
 
 def main():
@@ -43,7 +55,7 @@ def main():
             if isinstance(result, str):
                 counted[result] += 1
                 return
-            counted["exception"] += 1
+            counted["drop" if isinstance(result, oracle.SilentDropError) else "exception"] += 1
             frames = traceback.extract_tb(result.__traceback__)
             ours = [
                 f"{Path(f.filename).name}:{f.lineno}" for f in frames if "site-pack" not in f[0]
@@ -58,7 +70,8 @@ def main():
         oracle.run_cases(case, max(1, round(args.cases * weight / total)), args.seed, judge)
         print(f"{group}.{case.__name__}: {dict(counted)}", flush=True)
 
-    print(f"\n{'target':<36}{'cases':>8}{'success':>9}{'refused':>9}{'exceptions':>12}")
+    heads = ("cases", "success", "refused", "exceptions", "silent drops")
+    print(f"\n{'target':<36}" + "".join(f"{n:>{w}}" for n, w in zip(heads, WIDTHS, strict=True)))
     everything = collections.Counter()
     for (group, name), counted in counts.items():
         everything += counted
@@ -66,12 +79,13 @@ def main():
     print(_row("all", everything))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"peak memory {peak:.2f} GiB")
-    sys.exit(bool(everything["exception"]))
+    sys.exit(bool(everything["exception"] + everything["drop"]))
 
 
 def _row(name, counted):
-    columns = (counted.total(), counted["success"], counted["refusal"], counted["exception"])
-    return f"{name:<36}" + "".join(f"{n:>{w}}" for n, w in zip(columns, (8, 9, 9, 12), strict=True))
+    kinds = ("success", "refusal", "exception", "drop")
+    columns = zip((counted.total(), *map(counted.get, kinds)), WIDTHS, strict=True)
+    return f"{name:<36}" + "".join(f"{n or 0:>{width}}" for n, width in columns)
 
 
 def _hangs(signum, frame):

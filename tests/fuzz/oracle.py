@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import resource
 import signal
 import sys
@@ -14,12 +15,13 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
 
-from picking.errors import PRINTS, UserError
+from picking.errors import PRINTS, LeftOut, UserError
 
 MORE_MEMORY = 1 << 30  # bytes that one case may take
 LONGEST_SENTENCE = 1200
 HANGS_AFTER_S = 120  # of the run by hand; the suite knows no time limit
 SUCCESS, REFUSAL = "success", "refusal"
+COUNTS = re.compile(r"([\d,]+) (?:of [\d,]+|boxes of)")  # of what is left out, in warnings
 ENDS = {SUCCESS, REFUSAL}  # all that bad input may end in
 
 
@@ -39,7 +41,8 @@ def bounded_memory():
 def outcome(call, names=()):
     """Call; return `SUCCESS`, or `REFUSAL` after one clear sentence. All else is a failure.
 
-    names: the sentence must hold one of them, such as the name of the file that was spoilt.
+    names: the sentence must hold one of them, such as the name of the file that was spoilt. Work
+    that is done but for what it says is left out is a success.
     """
     with bounded_memory(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -47,13 +50,37 @@ def outcome(call, names=()):
             call()
         except UserError as error:
             sentence = str(error)
+            end = SUCCESS if isinstance(error, LeftOut) else REFUSAL
         else:
             return SUCCESS
     assert sentence.isprintable(), f"not one line of text: {sentence!r}"
     assert len(sentence) <= LONGEST_SENTENCE, f"{len(sentence)} characters: {sentence[:300]}"
     assert ": " in sentence or " must " in sentence, f"does not say what to do: {sentence}"
     assert not names or any(name in sentence for name in names), f"{names} not in: {sentence}"
-    return REFUSAL
+    return end
+
+
+class SilentDropError(AssertionError):
+    """Something that was given was neither used nor told of."""
+
+
+def accounted(use, n_given, names=()):
+    """Return the `outcome` of a call that returns how much of ``n_given`` it used.
+
+    What it did not use must be counted in what was said: all counts in warnings, as in 3 of 80,
+    or 3 boxes, must add up to it.
+    """
+
+    def count():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            n_used = use()
+        said = [str(one.message) for one in caught]
+        told = sum(int(n.replace(",", "")) for text in said for n in COUNTS.findall(text))
+        if n_used + told != n_given:
+            raise SilentDropError(f"{n_given - n_used} of {n_given} were dropped; said: {said}")
+
+    return outcome(count, names)
 
 
 def call_main(main, *argv):

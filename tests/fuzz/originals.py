@@ -109,7 +109,7 @@ def picked():
     """A folder of picks of `data_set`'s validation micrographs, by `best_model` of a tiny run."""
     from . import scripts
 
-    scripts.pick(best_model(), _root() / "picked")
+    scripts.pick(best_model(), _root() / "picked", "--threshold", 0)  # all candidates
     return _root() / "picked"
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from hypothesis import strategies as st
 
-from picking.formats import annotations
+from picking.inputs import annotations
 from picking.preprocessing import image_sizes
 
 from . import originals

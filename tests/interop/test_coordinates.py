@@ -10,6 +10,7 @@ import pytest
 import starfile
 
 from picking.formats.coordinates import write_picks
+from picking.formats.picks import select
 from tests.fixtures import ROOT, pickers
 from tests.fixtures.relion_project import (
     DIAMETER_ANGSTROM,
@@ -58,6 +59,18 @@ def test_relion_cuts_every_particle_of_the_truth_in_our_files(kind, relion_proje
     truth = relion_project.truth
     files = write_picks(tmp_path / "picks", truth, [kind])
     n = sum(len(true.scores) for true in truth)
+    require_particles(relion_project, tmp_path / "cut", n, *coordinate_folder(files, tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["star", "box"])
+def test_relion_goes_on_where_a_micrograph_without_picks_has_no_file(
+    kind, relion_project, tmp_path
+):
+    first, *others = relion_project.truth
+    none = select(first, np.zeros(len(first.scores), bool))
+    files = write_picks(tmp_path / "picks", [none, *others], [kind])
+    assert len(files) == len(others)
+    n = sum(len(true.scores) for true in others)
     require_particles(relion_project, tmp_path / "cut", n, *coordinate_folder(files, tmp_path))
 
 

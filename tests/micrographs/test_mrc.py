@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from picking.micrographs.mrc import write_mrc
+from picking.micrographs.pixel_size import header_pixel_size
 from picking.micrographs.preparation import raw_to_uint8
 from picking.micrographs.problems import Notes, UnreadableImage
 from picking.micrographs.reading import image_size, read_micrograph
@@ -233,3 +234,18 @@ def test_what_write_mrc_writes_is_in_the_mrc_frame_with_its_pixel_size(tmp_path)
     with mrcfile.open(tmp_path / "a.mrc") as whole:
         np.testing.assert_array_equal(whole.data[::-1], COUNTS)
         assert whole.voxel_size.x == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("words", "angstrom"),
+    [
+        ({}, None), ({"w10": 80 * 1.77, "w11": 60 * 1.77}, 1.77),
+        ({"w10": 80.0, "w11": 60.0}, None),
+        ({"w10": float("nan"), "w11": 60.0}, None), ({"w10": 160.0, "w11": 60.0}, None),
+        ({"w10": 80 * 1.77, "w11": 60 * 1.77, "w7": 0, "w8": 0}, None),
+        ({"w10": 80 * 1.77, "w11": 60 * 1.77, "w23": 2**31 - 1}, 1.77),  # takes no memory
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(("order", "stamp"), [("<", LITTLE), ("<", bytes(4)), (">", LITTLE)])
+def test_the_pixel_size_is_the_headers_whatever_its_stamp(tmp_path, words, angstrom, order, stamp):
+    assert header_pixel_size(mrc(tmp_path / "a.mrc", order, stamp=stamp, **words)) == angstrom

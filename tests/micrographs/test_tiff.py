@@ -1,6 +1,7 @@
 """TIFF: every kind of grey is read as it is meant, bright as bright, or refused."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ GREY[:16, :16] = 40  # a dark upper left corner, so that any turn or sign shows
 UNKNOWN = {("u2", True, ">"), ("u4", True, ">"), ("u4", True, "<"), ("u4", False, ">")}
 
 
-def tiff(path, array, order="<", white_is_zero=False, tile_px=None, bits=None, **tags):
-    """Write an uncompressed TIFF by hand; array: as stored; tags: t262=... -> further ones."""
+def tiff(
+    path, array, order="<", white_is_zero=False, tile_px=None, bits=None, deflated=False, **tags
+):
+    """Write a TIFF by hand; array: as stored; tags: t262=... -> further ones."""
     height, width = array.shape
     kind = {"u": 1, "i": 2, "f": 3}[array.dtype.kind]
     stored = array.astype(array.dtype.newbyteorder(order))
@@ -36,12 +39,14 @@ def tiff(path, array, order="<", white_is_zero=False, tile_px=None, bits=None, *
         ]  # fmt: skip
     else:
         blocks = [stored[: height // 2].tobytes(), stored[height // 2 :].tobytes()]
+    if deflated:
+        blocks = [zlib.compress(block) for block in blocks]
     places, offsets = 8, []
     for block in blocks:
         offsets.append(places)
         places += len(block)
     entries = {
-        256: [width], 257: [height], 258: [bits or 8 * array.itemsize], 259: [1],
+        256: [width], 257: [height], 258: [bits or 8 * array.itemsize], 259: [8 if deflated else 1],
         262: [0 if white_is_zero else 1], 277: [1], 339: [kind],
     }  # fmt: skip
     if tile_px:
@@ -125,19 +130,36 @@ def test_12_bits_are_read(tmp_path):
 @pytest.mark.parametrize("way", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
 @pytest.mark.parametrize("kind", ["u1", "u2", "i4", "f4"])
 def test_compressed_ones_are_the_same(tmp_path, way, kind):
-    Image.fromarray(GREY.astype(kind)).save(tmp_path / "a.tif", compression=way)
-    right = GREY if kind == "u1" else raw_to_uint8(GREY)
+    grey = (GREY if kind == "u1" else 20 * GREY).astype(kind)
+    Image.fromarray(grey).save(tmp_path / "a.tif", compression=way)
+    right = grey if kind == "u1" else raw_to_uint8(grey)
     np.testing.assert_array_equal(read_micrograph(tmp_path / "a.tif"), right)
 
 
-@pytest.mark.parametrize("way", ["tiff_lzw", "tiff_adobe_deflate"])
-def test_compressed_ones_in_which_white_is_zero_are_inverted(tmp_path, way):
-    for kind in ("u2", "f4"):
-        image = Image.fromarray((200 - GREY).astype(kind))
-        image.save(tmp_path / "a.tif", compression=way, tiffinfo={262: 0})
-        assert Image.open(tmp_path / "a.tif").tag_v2[262] == 0
-        difference = read_micrograph(tmp_path / "a.tif").astype(int) - raw_to_uint8(GREY)
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", ["u2", "i2", "i4", "f4"])
+@pytest.mark.parametrize("white_is_zero", [False, True])
+def test_deflated_ones_of_either_byte_order_are_the_same(tmp_path, kind, order, white_is_zero):
+    array = (20 * GREY).astype(kind)
+    if white_is_zero:
+        array = (3000 - array).astype(kind)
+    path = tiff(tmp_path / "a.tif", array, order, white_is_zero, deflated=True)
+    if (kind, white_is_zero, order) in UNKNOWN or (kind[0] == "i" and white_is_zero):
+        with pytest.raises(UnreadableImage, match="32-bit grey"):
+            read_micrograph(path)
+    else:
+        difference = read_micrograph(path).astype(int) - raw_to_uint8(20 * GREY)
         assert abs(difference).max() <= 1
+
+
+def test_deep_colours_are_refused_also_in_planes(tmp_path):
+    for name, tags in (("a.tif", {}), ("b.tif", {"t284": [2], "t273": [8] * 3, "t279": [64] * 3})):
+        path = tiff(
+            tmp_path / name, GREY.astype("u2"), t262=[2], t277=[3], t258=[16] * 3, t339=[1] * 3,
+            **tags,
+        )  # fmt: skip
+        with pytest.raises(UnreadableImage, match="16-bit grey"):
+            image_size(path)
 
 
 @pytest.mark.parametrize("kind", ["f8", "f2", "i8", "u8"])

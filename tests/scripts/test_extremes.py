@@ -12,7 +12,7 @@ from picking.formats.picks import Micrograph, Picks
 from picking.preprocessing.patch_plan import PatchSettings
 from tests.fixtures import active_runs, pu_runs
 from tests.fixtures.data_sets import write_data_set
-from tests.fixtures.patch_stores import changed_annotations, done, metadata_of
+from tests.fixtures.patch_stores import changed_annotations, done, metadata_of, preprocess
 from tests.fixtures.pu_runs import metrics_of, results_of, train
 
 
@@ -130,7 +130,9 @@ def test_grey_micrographs_are_cut_into_grey_patches(tmp_path):
     write_data_set(tmp_path / "data", {"train": 2})
     for path in (tmp_path / "data" / "train").glob("*.jpg"):
         Image.new("L", (384, 320), 77).save(path)
-    done(tmp_path / "data", tmp_path / "store")
+    result = preprocess(tmp_path / "data", tmp_path / "store")
+    assert result.status == 0
+    assert result.err.count("\n") == 1 and "2 micrographs (train_00.jpg, train_01" in result.err
     assert set(np.unique(np.load(tmp_path / "store" / "train" / "patches.npy"))) == {77}
 
 

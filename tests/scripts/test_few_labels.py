@@ -22,6 +22,7 @@ from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training
 from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import PatchStore
+from tests.fixtures.cryosparc import locations, write_cs
 from tests.fixtures.data_sets import boxes, coco, some_centres
 from tests.fixtures.patch_stores import content, damage
 from tests.fixtures.pu_runs import call, results_of
@@ -29,7 +30,7 @@ from tests.fixtures.pu_runs import call, results_of
 SIZE_PX, DIAMETER_PX = (400, 480), 36
 N_PARTICLES, N_PICKED = 16, 6  # on each micrograph; picks on the first three of five
 NAMES = ("m0", "m1", "m2", "m3", "m4")
-KINDS = ("star", "box", "csv")  # the first two in the frame of the MRC
+KINDS = ("star", "box", "csv", "txt", "json")  # all but the CSV in the frame of the MRC
 EXPECTED = ("--expected-particles", N_PARTICLES)
 FRACTION = N_PARTICLES * np.pi * (POSITIVE_RADIUS * DIAMETER_PX) ** 2 / np.prod(SIZE_PX)
 FEW = Path(script.__file__).parent / "configs/pu_few_labels.yaml"
@@ -56,6 +57,15 @@ def write_labels(folder, kind, picks):
         rows = [f"raw/{n}.mrc {x} {SIZE_PX[0] - y}" for n, c in picks.items() for y, x in c]
         (folder / "picks.star").write_text(head + "\n".join(rows) + "\n")
         return
+    if kind == "txt":  # Topaz
+        rows = [f"{n}\t{x}\t{SIZE_PX[0] - y}" for n, c in picks.items() for y, x in c]
+        (folder / "topaz.txt").write_text("\n".join(["image_name\tx_coord\ty_coord", *rows]))
+        return
+    if kind == "json":  # EMAN2
+        for name, centres in picks.items():
+            listed = [[float(x), float(SIZE_PX[0] - y), "manual"] for y, x in centres]
+            (folder / f"{name}_info.json").write_text(json.dumps({"boxes": listed}))
+        return
     for name, centres in picks.items():
         lines = ["X-Coordinate,Y-Coordinate,Diameter"]
         lines += [f"{x},{y},{DIAMETER_PX}" for y, x in centres]
@@ -81,6 +91,10 @@ def data(tmp_path_factory):
         grey.save(root / "jpg" / f"{name}.jpg", quality=95)
         write_mrc(root / "mrc" / f"{name}.mrc", image * 7 - 300, 1.5)
     picked = {n: centres[n][:N_PICKED] for n in NAMES[:3]}
+    for name, unit in (("fractions", np.array(SIZE_PX)), ("halves", 2)):
+        rows = ["Micrograph,X-Coordinate,Y-Coordinate,Diameter"]
+        rows += [f"{n}.jpg,{x},{y},{DIAMETER_PX}" for n in NAMES for y, x in centres[n] / unit]
+        (root / f"{name}.csv").write_text("\n".join(rows))
     for kind in KINDS:
         write_labels(root / kind, kind, picked)
     return SimpleNamespace(root=root, centres=centres, picked=picked)
@@ -159,6 +173,31 @@ def test_picks_of_every_format_and_frame_label_the_same_windows(data, tmp_path, 
         assert middle[rows.labeled].max() < np.median(middle[~rows.labeled])  # a disk is there
 
 
+def test_particles_of_cryosparc_are_labels_where_their_alignment_puts_them(data, tmp_path):
+    tables = []
+    for i, (name, centres) in enumerate(data.picked.items()):
+        y, x = np.array(centres).T
+        # Picked 6 px too far right and 3 px too low on cryoSPARC's screen; boxes are binned by 3
+        fractions = np.stack([(x + 6) / SIZE_PX[1], (SIZE_PX[0] - y - 3) / SIZE_PX[0]], axis=1)
+        uids, path = np.arange(len(y)) + 100 * i, f"J2/motioncorrected/0012{i}_{name}.mrc"
+        tables.append(locations(fractions, uids, path, SIZE_PX))
+    columns = {key: np.concatenate([table[key] for table in tables]) for key in tables[0]}
+    n = len(columns["uid"])
+    write_cs(tmp_path / "J5_passthrough_particles.cs", **columns)
+    main = {"uid": columns["uid"][::-1], "alignments2D/psize_A": np.full(n, 3.0, "<f4")}
+    main["alignments2D/shift"] = np.full((n, 2), (2, -1), "<f4")
+    write_cs(tmp_path / "J5_particles.cs", **main)
+    labels = tmp_path / "J5_*particles.cs"
+    message = refused(data, tmp_path / "store", "--frame", "jpeg", labels=labels)
+    assert "give --frame mrc" in message
+    preprocess(data, tmp_path / "store", labels=labels)
+    rows = PatchStore(tmp_path / "store", "train")
+    for i, name in enumerate(rows.names):
+        wanted = data.picked.get(name[:2], np.empty((0, 2)))
+        at = rows.centre[rows.labeled & (rows.micrograph == i)]
+        np.testing.assert_allclose(at, wanted, atol=0.01)
+
+
 def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, monkeypatch):
     monkeypatch.setattr(script, "write_montage", lambda *a: a[0].name == "val" or write_montage(*a))
     printed = preprocess(data, tmp_path / "store", *EXPECTED)
@@ -173,6 +212,15 @@ def test_neither_workers_nor_the_unit_of_the_diameter_change_a_window(data, stor
     preprocess(data, tmp_path / "a", *EXPECTED, num_workers=2)
     preprocess(data, tmp_path / "b", *EXPECTED, diameter="54A", pixel_size=1.5)
     assert content(tmp_path / "a") == content(tmp_path / "b") == content(store)
+
+
+def test_the_pixel_size_of_the_headers_makes_the_store_that_the_same_one_given_does(data, tmp_path):
+    mrcs = {"micrographs": data.root / "mrc/*.mrc", "diameter": "54 \u212b"}
+    assert "Pixel size: 1.5 Å (the headers of 5 MRC" in preprocess(data, tmp_path / "a", **mrcs)
+    preprocess(data, tmp_path / "b", **mrcs, pixel_size=1.5)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+    with pytest.warns(InputWarning, match=r"--pixel-size is 0\.5 Å.*1\.5 Å"):
+        preprocess(data, tmp_path / "c", "--dry-run", **mrcs | {"diameter": "18A"}, pixel_size=0.5)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +263,10 @@ def test_unreadable_micrographs_are_left_out_when_asked(data, tmp_path, name, he
         ({"frame": "mrc"}, "of 18 coordinates fit .* upside down.*'mrc': give --frame jpeg"),
         ({"diameter": None}, "--micrographs needs --diameter too"),
         ({"diameter": "54A"}, "54A is in Å: give --pixel-size"),
+        ({"diameter": "1e9px"}, "but m0.jpg is 480 x 400 px: check --diameter"),
+        ({"diameter": "36px", "pixel_size": -1}, "--pixel-size is -1"),
+        ({"labels": "{root}/fractions.csv"}, "fractions.csv: .*m0.jpg.*fractions.*multiply"),
+        ({"labels": "{root}/halves.csv"}, "halves.csv: .*times 2 .*binned by 2"),
         ({"expected_particles": 3000}, "--expected-particles 3000 of 36 px would be centred"),
         ({"tasks": "segmentation"}, "leave --tasks segmentation out"),
         ({"hide_ratio": 0.5}, "--hide-ratio has no meaning with --micrographs: leave it out"),
@@ -260,6 +312,14 @@ def test_without_an_expected_number_the_fraction_is_estimated(data, tmp_path, se
 def test_a_u_net_learns_from_a_few_picks_to_tell_them_from_most_windows(store, tmp_path):
     folder = train(store, tmp_path, overrides=("training.max_steps=40", "optimizer.lr=0.01"))
     assert results_of(folder)["val"]["auc"] > 0.85
+    log = (folder / "training.log").read_text()
+    assert "one class" not in log and "what chance may give" not in log
+    assert "let pick_particles.py find one, with --expected-particles" in log
+
+
+def test_a_u_net_that_tells_nothing_apart_is_said_to(store, tmp_path):
+    folder = train(store, tmp_path, overrides=("training.max_steps=40", "optimizer.lr=1e-8"))
+    assert "what chance may give" in (folder / "training.log").read_text()
 
 
 def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_path, monkeypatch):

@@ -43,8 +43,10 @@ def without_marks(folder):
 def test_picks_are_where_the_particles_are_in_every_format(checkpoint, disks, tmp_path):
     printed = pick(checkpoint, disks.folder, tmp_path / "out", "--formats", *FORMATS)
     for name, suffix in FORMATS.items():
-        picks = read_picks(sorted((tmp_path / "out" / name).glob(f"*{suffix}")), disks.sizes)
-        assert_found(picks, disks.centres)
+        files = sorted((tmp_path / "out" / name).glob(f"*{suffix}"))
+        if name == "cs":  # always one file of all
+            files = [tmp_path / "out" / "particles.cs"]
+        assert_found(read_picks(files, disks.sizes), disks.centres)
     assert "3/3 c.jpg" in printed
     assert "Threshold 0.4000 (the checkpoint's, of training" in printed
 
@@ -63,6 +65,49 @@ def test_a_classifier_picks_too_by_the_diameter_that_it_was_trained_on(checkpoin
     assert f"diameter {DIAMETER_PX} px" in call(*found, "--output", tmp_path / "out")
     picks = read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes)
     assert_found(picks, disks.centres)
+
+
+def test_white_particles_are_picked_with_invert_and_without_it_that_is_said(
+    checkpoint, disks, tmp_path
+):
+    (tmp_path / "white").mkdir()
+    for name in disks.sizes:
+        white = 255 - np.asarray(Image.open(disks.folder / name).convert("L"))
+        Image.fromarray(white).save(tmp_path / "white" / name, quality=95)
+    with pytest.warns(InputWarning, match="white here.*try --invert"):
+        pick(checkpoint, tmp_path / "white", tmp_path / "none")
+    overlay = ("--invert", "--overlay")
+    pick(checkpoint, tmp_path / "white", tmp_path / "out", *overlay)
+    assert_found(read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes), disks.centres)
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["invert"] is True
+    pick(checkpoint, tmp_path / "white", tmp_path / "out", *overlay, "--resume")
+    drawn = np.asarray(Image.open(tmp_path / "out/overlays/a.jpg.png").convert("L"))
+    assert drawn.mean() < 130  # the micrograph as it is: white disks on dark ground
+    again = (*flags_for(checkpoint, tmp_path / "white", tmp_path / "out"), "--overlay", "--resume")
+    assert "invert" in refused(*again)
+    with pytest.warns(InputWarning, match="dark here.*leave --invert out"):
+        pick(checkpoint, disks.folder, tmp_path / "wrong", "--invert")
+
+
+def test_micrographs_without_particles_are_not_said_to_be_inverted(checkpoint, tmp_path, recwarn):
+    noise = np.random.default_rng(0).normal(140, 20, (320, 384)).clip(0, 255).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg")
+    pick(checkpoint, tmp_path, tmp_path / "out")
+    assert not any("inverted" in str(line.message) for line in recwarn)
+
+
+def test_the_pixel_size_of_the_headers_serves_where_none_is_given(checkpoint, disks, tmp_path):
+    raw = np.asarray(Image.open(disks.folder / "a.jpg")).astype(float)
+    write_mrc(tmp_path / "a.mrc", raw, 1.5)
+    given = (
+        "--checkpoint", checkpoint, "--micrographs", tmp_path / "a.mrc", "--diameter",
+        f"{DIAMETER_PX * 1.5} \u00c5", "--output",
+    )  # fmt: skip
+    assert "1.5 Å (the headers of 1 MRC" in call(*given, tmp_path / "one")
+    with pytest.warns(InputWarning, match=r"4\.5 Å.*1\.5 Å"):
+        call(*given, tmp_path / "three", "--pixel-size", 4.5)
+    call(*given, tmp_path / "two", "--pixel-size", 1.5)
+    assert without_marks(tmp_path / "one") == without_marks(tmp_path / "two")
 
 
 def test_an_mrc_gives_the_picks_of_its_jpeg_in_the_frame_of_the_mrc(checkpoint, disks, tmp_path):
@@ -108,18 +153,25 @@ def test_pictures_are_made_when_asked_for(checkpoint, disks, tmp_path):
     assert (np.ptp(overlay, axis=2) > 60).sum() > 500  # coloured circles on grey
 
 
-def test_on_a_grey_micrograph_nothing_is_picked_and_every_file_is_written(checkpoint, tmp_path):
+def test_on_a_grey_micrograph_nothing_is_picked_and_no_file_is_written_over_which_others_fall(
+    checkpoint, tmp_path
+):
     (tmp_path / "grey").mkdir()
     grey = np.full((320, 384), 128, np.uint8)
     grey[:, 200:] = 132  # of a single value it would be left out
     Image.fromarray(grey).save(tmp_path / "grey" / "a.jpg")
-    pick(
-        checkpoint, tmp_path / "grey", tmp_path / "out", "--formats", "star", "box", "csv", "coco",
-        "--overlay", "--heatmap", "--threshold", 0.9,
-    )  # fmt: skip
+    flags = ("--formats", *FORMATS, "--overlay", "--heatmap", "--threshold", 0.9)
+    printed = pick(checkpoint, tmp_path / "grey", tmp_path / "out", *flags)
+    assert "No star, box, cbox of 1 micrographs without a pick" in printed
     (found,) = read_picks([tmp_path / "out" / "csv" / "a.csv"], {"a.jpg": (320, 384)})
     assert len(found.scores) == 0
-    assert len(files_of(tmp_path / "out")) == 10
+    assert files_of(tmp_path / "out").keys() == {
+        "coco/a.json", "csv/a.csv", "heatmaps/a.jpg.png", "manifest.json", "overlays/a.jpg.png",
+        "particles.cs", "particles.csg", "scored/a.jpg.npz", "summary.csv", "thresholds.csv",
+    }  # fmt: skip
+    assert (tmp_path / "out/summary.csv").read_text().splitlines()[1] == "a.jpg,0,,,"
+    printed = pick(checkpoint, tmp_path / "grey", tmp_path / "out", *flags, "--resume")
+    assert "1 of 1 micrographs are done already" in printed
 
 
 # Going on
@@ -214,6 +266,8 @@ def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothin
         ("--one-file",),
         ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", truth),
         ("--formats", "box", "coco"),
+        ("--formats", "cs", "star"),
+        ("--formats", "star"),
     ]
     for n, flags in enumerate(commands):
         pick(checkpoint, disks.folder, tmp_path / str(n), "--threshold", 0.4, *flags)
@@ -328,6 +382,29 @@ def test_picks_in_files_get_the_same_metrics(checkpoint, disks, tmp_path):
                 assert report[name] == ours[name], (suffix, name)
 
 
+@pytest.mark.parametrize("flags", [("--formats", "star"), ("--formats", "cs"), ("--one-file",)])
+def test_a_micrograph_that_was_picked_in_vain_counts_though_no_file_names_it(
+    checkpoint, disks, tmp_path, flags
+):
+    images, out = tmp_path / "images", tmp_path / "out"
+    shutil.copytree(disks.folder, images)
+    grey = np.full((320, 384), 200, np.uint8)
+    grey[:, 200:] = 204
+    Image.fromarray(grey).save(images / "b.jpg")
+    truth = images / "truth.json"
+    pick(checkpoint, images, out, "--evaluate", truth, *flags)
+    ours = json.loads((out / "evaluation.json").read_text())
+    assert ours["n_truth"] == 36
+    files = [path for path in out.rglob("*") if path.suffix in (".star", ".cs")]
+    assert not any(path.stem == "b" for path in files)
+    call("--evaluate", truth, "--picks", *files, "--output", tmp_path / "again")
+    again = json.loads((tmp_path / "again/evaluation.json").read_text())
+    assert [again[key] for key in ("n_truth", "recall")] == [ours["n_truth"], ours["recall"]]
+    if len(files) > 1:  # who gives some of the files asks for these micrographs alone
+        call("--evaluate", truth, "--picks", files[0], "--output", tmp_path / "one")
+        assert json.loads((tmp_path / "one/evaluation.json").read_text())["n_truth"] == 12
+
+
 def test_metrics_are_printed_where_no_folder_is_asked_for(disks):
     truth = disks.folder / "truth.json"
     printed = call("--evaluate", truth, "--picks", truth, "--annotated-margin", 40)
@@ -348,11 +425,12 @@ def test_truth_without_diameters_is_matched_and_drawn_by_the_one_given(checkpoin
 
 
 def test_coordinates_in_the_wrong_frame_are_noticed(checkpoint, disks, tmp_path):
-    pick(checkpoint, disks.folder, tmp_path / "out", "--formats", "box")
-    files = ("--picks", tmp_path / "out/box/*.box", "--micrographs", disks.folder / "*.jpg")
-    truth = ("--evaluate", disks.folder / "truth.json")
-    assert "give --frame mrc" in refused(*truth, *files, "--frame", "jpeg")
-    assert "give --truth-frame jpeg" in refused(*truth, *files, "--truth-frame", "mrc")
+    pick(checkpoint, disks.folder, tmp_path / "out", "--formats", "box", "cs")
+    truth = ("--evaluate", disks.folder / "truth.json", "--diameter", f"{DIAMETER_PX}px")
+    for pattern in ("box/*.box", "particles.cs", "particles.csg"):
+        files = ("--picks", tmp_path / "out" / pattern, "--micrographs", disks.folder / "*.jpg")
+        assert "give --frame mrc" in refused(*truth, *files, "--frame", "jpeg")
+        assert "give --truth-frame jpeg" in refused(*truth, *files, "--truth-frame", "mrc")
 
 
 def test_picks_and_truth_of_other_micrographs_are_both_named(disks, tmp_path):

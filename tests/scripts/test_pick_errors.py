@@ -39,6 +39,9 @@ def mistake(checkpoint, disks, tmp_path):
         ({"diameter": "150A"}, "--pixel-size"),
         ({"diameter": "150"}, "--diameter is '150'"),
         ({"diameter": "0px"}, "--diameter is '0px'"),
+        ({"diameter": "1e9px"}, "but a.jpg is 384 x 320 px: check --diameter"),
+        ({"diameter": "2px"}, "--diameter"),
+        ({"diameter": "150A", "pixel_size": "0"}, "--pixel-size is 0"),
         ({"diameter": None}, "--diameter is missing"),
         (NO_OUTPUT, "--output"),
         ({"checkpoint": None}, "--checkpoint"),
@@ -81,10 +84,10 @@ def test_micrographs_whose_picks_would_be_one_file_are_refused(mistake, tmp_path
 
 
 def test_a_diameter_that_would_blow_up_the_micrograph_is_refused(checkpoint, disks, tmp_path):
-    wants = {"patch_size_px": 64, "scale": 1.0, "diameter_px": 20.0, "reach_px": 5.0}
+    wants = {"patch_size_px": 64, "scale": 100.0, "diameter_px": 20.0, "reach_px": 5.0}
     write_checkpoint(checkpoint, **classifier_content("unet", **wants))
     message = refused(
         "--checkpoint", checkpoint, "--micrographs", disks.folder / "a.jpg", "--device", "cpu",
-        "--output", tmp_path / "out", "--diameter", "0.001px",
+        "--output", tmp_path / "out", "--diameter", "4px",
     )  # fmt: skip
     assert "a.jpg" in message and "check --diameter" in message

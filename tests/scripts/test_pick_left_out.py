@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import gzip
 import io
 import json
 import sys
@@ -238,3 +239,9 @@ def test_a_defect_of_ours_keeps_its_traceback(run, monkeypatch):
             run()
         except ZeroDivisionError:
             pytest.fail("")
+
+
+def test_a_compressed_mrc_is_refused_with_what_to_do(run, raw, tmp_path):
+    (raw / "a.mrc.gz").write_bytes(gzip.compress((raw / "a.mrc").read_bytes()))
+    left = run("--micrographs", raw / "a.mrc.gz")
+    assert left.status == 2 and "decompress" in left.err

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from picking.errors import UserError
-from picking.formats.annotations import read_split
+from picking.inputs.annotations import read_split
 from picking.micrographs.preparation import raw_to_uint8
 from picking.micrographs.reading import read_micrograph
 from picking.simulation import dataset as simulator

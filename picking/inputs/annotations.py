@@ -10,16 +10,18 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from picking.errors import UserError, leave_out
+from picking.errors import UserError, leave_out, warn
 from picking.files import sha256
 from picking.formats.coco import Coco, read_coco
 from picking.formats.cryoppp_csv import read_csv_of_one
-from picking.formats.picks import Micrograph, merge_duplicates, tell_of_zero_area
+from picking.formats.names import few
+from picking.formats.picks import Micrograph, merge_duplicates, require_px, tell_of_zero_area
 from picking.micrographs.reading import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"
 CSV_FOLDER = "particle_coordinates"
+MOVIES = (".mrcs", ".eer")
 MAX_FRACTION_UNANNOTATED = 0.5  # of the images; above, they are mistaken for others
 
 
@@ -85,6 +87,7 @@ def read_split(
         data_root, split, by_name, category, allow_partial
     )
     tell_of_zero_area(read, source, allow_partial)
+    require_px(read, source)
     listed = merge_duplicates(read, source)
     n_merged = sum(len(m.centres_px) for m in read) - sum(len(m.centres_px) for m in listed)
     ids = _read_mapping(data_root / MAPPING_FILE)
@@ -184,6 +187,7 @@ def _images_in(folder: Path) -> dict[str, Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and path.is_file()
     ]
+    _tell_of_no_images(folder)
     paths.sort(key=lambda path: SUFFIXES.index(path.suffix.lower()))
     by_name: dict[str, Path] = {}
     for path in paths:
@@ -191,6 +195,21 @@ def _images_in(folder: Path) -> dict[str, Path]:
     stems = Counter(path.stem for path in by_name.values())
     alone = {path.stem: path for path in by_name.values() if stems[path.stem] == 1}
     return {**alone, **by_name}
+
+
+def _tell_of_no_images(folder: Path) -> None:
+    """Say which links to images lead nowhere, and which files are movies."""
+    left_out = [
+        path.name
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in MOVIES
+        or (path.suffix.lower() in SUFFIXES and path.is_symlink() and not path.exists())
+    ]
+    if left_out:
+        warn(
+            f"{folder}: {len(left_out):,} files are movies or links to nothing (e.g. "
+            f"{few(left_out)}) and are left out: give averaged micrographs, mend the links"
+        )
 
 
 def _read_source(

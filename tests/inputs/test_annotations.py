@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from picking.errors import InputWarning, UserError
-from picking.formats.annotations import find_splits, read_split, say_csvs_without_image
 from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.picks import inside
+from picking.inputs.annotations import find_splits, read_split, say_csvs_without_image
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, boxes, write_coco, write_csv
 
 CENTRES = np.array([[40.0, 50.0], [100.0, 200.0], [250.5, 300.25]])
