@@ -341,8 +341,7 @@ def pick_micrographs(
             lacks = output.lacking(args.output, called.name, formats)
             write_one(args, called, lacks, paths[called.name] if lacks_overlay else None)
         of_all = args.formats if args.one_file else [name for name in args.formats if name == "cs"]
-        exposures = args.listed.exposures if args.listed else {}
-        write_picks(args.output, all_called, of_all, True, args.output_frame, exposures)
+        write_formats(args, all_called, of_all, one_file=True)
         write_for_relion(args, all_called)
         output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
@@ -394,9 +393,18 @@ def write_one(
     args: argparse.Namespace, picks: Picks, formats: Sequence[str], micrograph: Path | None
 ) -> None:
     """Write one micrograph's picks in formats, and drawn over the ``micrograph`` where given."""
-    write_picks(args.output, [picks], formats, frame=args.output_frame)
+    write_formats(args, [picks], formats, one_file=False)
     if micrograph is not None:
         draw_picks(read_micrograph(micrograph), picks, output.overlay(args.output, picks.name))
+
+
+def write_formats(
+    args: argparse.Namespace, picks: Sequence[Picks], formats: Sequence[str], one_file: bool
+) -> None:
+    """Write picks in formats, under the names that a list of micrographs has for them."""
+    exposures = args.listed.exposures if args.listed else {}
+    names = args.listed.names if args.listed else {}
+    write_picks(args.output, picks, formats, one_file, args.output_frame, exposures, names)
 
 
 def write_for_relion(args: argparse.Namespace, picks: Sequence[Picks]) -> None:
