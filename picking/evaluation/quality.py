@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-from picking.detection import matching
-from picking.detection.report import (
+from picking.errors import UserError, warn
+from picking.evaluation import matching
+from picking.evaluation.report import (
     draw_outcome,
     draw_pr_curve,
     table_text,
     threshold_rows,
     write_table,
 )
-from picking.errors import UserError, warn
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.names import TRUTH, few
