@@ -1,8 +1,10 @@
 """--evaluate: read the truth, match it with the picks, print and write the metrics."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -26,6 +28,19 @@ from picking.micrographs.reading import read_micrograph
 
 Sizes = dict[str, tuple[int, int]]  # (height, width) in px by file name
 
+# What is done to coordinates by mistake: (y, x) is swapped, times a factor, or from the other edge
+AS_READ = "as read"
+CHANGES: dict[str, tuple[bool, float, tuple[int, int]]] = {
+    AS_READ: (False, 1, (0, 0)),
+    "turned upside down": (False, 1, (1, 0)),
+    "mirrored left to right": (False, 1, (0, 1)),
+    "turned by 180 degrees": (False, 1, (1, 1)),
+    "with x and y swapped": (True, 1, (0, 0)),
+    **{f"times {k}": (False, k, (0, 0)) for k in (2, 4, 8)},
+    **{f"divided by {k}": (False, 1 / k, (0, 0)) for k in (2, 4, 8)},
+}
+MORE_FOUND, LEAST_FOUND = 0.25, 5  # a fraction and a number of particles that are no chance
+
 
 def read_truth(
     patterns: Sequence[str],
@@ -35,8 +50,13 @@ def read_truth(
     diameter_px: float | None,
     allow_partial: bool = False,
     category: str | None = None,
+    own_px: Mapping[str, float] = MappingProxyType({}),
+    pixel_size_of: Callable[[str], float | None] = lambda name: None,
 ) -> list[Picks]:
     """Return the true particles, each once; where micrographs are given, of those alone.
+
+    own_px: by micrograph, the diameter of particles of which the truth states none, where it is not
+    that of the other micrographs. pixel_size_of: as `read_picks` takes it.
 
     Raises `UserError` when there are none, when names do not fit, unless ``allow_partial``, and
     when most of them fit the micrographs better upside down.
@@ -44,8 +64,9 @@ def read_truth(
     files = find_coordinates(patterns, allow_partial)
     truth = read_picks(
         files, sizes_px, frame, bool(sizes_px), what=TRUTH, allow_partial=allow_partial,
-        category=category,
+        category=category, pixel_size_of=pixel_size_of,
     )  # fmt: skip
+    truth = [known_as(true, own_px[true.name]) if true.name in own_px else true for true in truth]
     if not truth:
         raise UserError(f"{few(map(str, files))}: no true particle is listed: give other files")
     without = [name for name in paths if name not in {true.name for true in truth}]
@@ -53,6 +74,14 @@ def read_truth(
         print(f"Left out for want of truth: {len(without):,} micrographs (e.g. {few(without)})")
     check_placement(truth, paths, files, frame, "--truth-frame", diameter_px)
     return merge_duplicates(truth, few(map(str, files)), diameter_px)
+
+
+def known_as(picks: Picks, diameter_px: float) -> Picks:
+    """Return the picks with that diameter where they state none."""
+    stated = picks.diameters_px
+    return dataclasses.replace(
+        picks, diameters_px=np.where(np.isfinite(stated), stated, diameter_px)
+    )
 
 
 def match_all(
@@ -65,8 +94,8 @@ def match_all(
     """Match the picks of every micrograph that has truth too; return the margin in px as well.
 
     margin_px: what is nearer to an edge does not count; None: the widest that no true particle
-    enters. diameter_px: of particles where the truth states none. all_picked: as `match_names`
-    takes it.
+    enters, up to a diameter. diameter_px: of particles where the truth states none. all_picked: as
+    `match_names` takes it.
     """
     pairs, without_picks, _ = match_names(picks, truth, all_picked)
     if without_picks and len(pairs) == len(truth):
@@ -80,7 +109,7 @@ def match_all(
             f"{few(without_picks)}); give --micrographs to count their particles as missed"
         )
     if margin_px is None:
-        margin_px = _widest_margin(pairs)
+        margin_px = _widest_margin(pairs, diameter_px)
     return [_match(some, true, margin_px, diameter_px) for some, true in pairs], margin_px
 
 
@@ -94,13 +123,26 @@ def _match(
     return matching.match_picks(picks, truth, margin_px, radius_px)
 
 
-def _widest_margin(pairs: Sequence[tuple[Picks, Picks]]) -> int:
-    """Return the widest margin that no true particle enters, in px; 0 where a size is unknown."""
+def _widest_margin(pairs: Sequence[tuple[Picks, Picks]], diameter_px: float | None) -> int:
+    """Return the widest margin that no true particle enters, in px; 0 where a size is unknown.
+
+    It is a diameter at most, those that the truth states or the one given: a few particles may be
+    far from all edges by chance, and all false picks would be in the margin.
+    """
     centres = [(t.centres_px, p.size_px or t.size_px) for p, t in pairs if len(t.centres_px)]
     known = [(c, size) for c, size in centres if size is not None]
     if not known or len(known) < len(centres):
         return 0
-    return int(min(min(c.min(), (np.array(size) - c).min()) for c, size in known))
+    widest_px = int(min(min(c.min(), (np.array(size) - c).min()) for c, size in known))
+    stated = np.concatenate([t.diameters_px for _, t in pairs])
+    stated = stated[np.isfinite(stated)]
+    most_px = int(np.median(stated) if len(stated) else diameter_px or 0)
+    if widest_px > most_px:
+        print(
+            f"The margin is a diameter, {most_px} px; no true particle is nearer than {widest_px} "
+            f"px to an edge: give --annotated-margin {widest_px} if that is what annotators left"
+        )
+    return min(widest_px, most_px)
 
 
 def report_counts(
@@ -132,15 +174,86 @@ def report_quality(
         report_counts(picks, outcomes, threshold, output)
     at = "all picks" if threshold is None else f"threshold {threshold:.4f}"
     print(f"\n{report['n_micrographs']} micrographs, inside a margin of {margin_px} px, {at}:")
+    n_picks, n_truth = report["n_margin_picks"], report["n_margin_truth"]
+    if margin_px:
+        print(f"  in the margin, not counted: {n_picks:,} picks, {n_truth:,} true particles")
     for name in ("precision", "recall", "f1", "ap"):
         value, interval = report[name], report["intervals"].get(name)
         print(f"  {name:<10}", "-" if value is None else f"{value:.3f}", end="")
         print(f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    if not report["n_picks"]:
+        tell_of_no_picks(picks, threshold)
+    elif report["n_truth"]:
+        _tell_of_mismatch(outcomes, threshold, report["n_found"])
     if output is None:
         return
     write_json(output / "evaluation.json", {"margin_px": margin_px, **report})
     if ranked:
         draw_pr_curve(matching.pr_curve(outcomes), output / "pr_curve.png")
+
+
+def tell_of_no_picks(candidates: Sequence[Picks], threshold: float | None) -> None:
+    """Say why there is no pick: no candidate reaches the threshold, or there is none."""
+    scores = np.concatenate([[], *(one.scores for one in candidates)])
+    if threshold is None or not len(scores):
+        warn("there is no candidate at all: check the files, --diameter and the contrast")
+        return
+    warn(
+        f"no candidate reaches the threshold {threshold:.4g}: of {len(scores):,} the highest score "
+        f"is {scores.max():.4g}; the table says how many picks a lower --threshold gives, and with "
+        "a checkpoint --choose-threshold or --expected-particles finds one"
+    )
+
+
+def _tell_of_mismatch(
+    outcomes: Sequence[matching.Outcome], threshold: float | None, n_found: int
+) -> None:
+    """Say so if the picks would find far more particles mirrored, swapped or scaled.
+
+    Where none is found and that is no explanation either, say how far the nearest pick is.
+    """
+    lowest = -math.inf if threshold is None else threshold
+    shown = [
+        (one, select(one.picks, ~(one.picks.scores < lowest)).centres_px)
+        for one in outcomes
+        if len(one.truth.centres_px)
+    ]
+    n_truth = sum(len(one.truth.centres_px) for one, _ in shown)
+    found = {}
+    for name, (swaps, factor, from_other) in CHANGES.items():
+        distances = []
+        for one, centres in shown:
+            size_px = one.picks.size_px or one.truth.size_px or (0, 0)
+            changed = np.abs(centres * factor - np.array(size_px) * from_other)
+            changed = changed[:, ::-1] if swaps else changed
+            distances.append(_nearest(one.truth.centres_px, changed))
+        n = sum(
+            int((d <= one.radius_px).sum()) for d, (one, _) in zip(distances, shown, strict=True)
+        )
+        found[name] = n / n_truth
+        if name == AS_READ:
+            nearest_px = min(float(d.min()) for d in distances)
+    likely = max(found, key=found.__getitem__)
+    no_chance = max(found[AS_READ] + MORE_FOUND, 2 * found[AS_READ], LEAST_FOUND / n_truth)
+    if found[likely] >= no_chance:
+        warn(
+            f"{found[AS_READ]:.0%} of the true particles have a pick within their radius, but "
+            f"{found[likely]:.0%} would if the picks were {likely}: check --frame and "
+            "--truth-frame, and whether picks and truth are of the same micrographs and scale"
+        )
+    elif not n_found:
+        warn(
+            "no pick lies within the radius of a true particle, the nearest is "
+            f"{nearest_px:.0f} px from one: check --frame, --truth-frame, the scale of both and "
+            "whether they are of the same micrographs"
+        )
+
+
+def _nearest(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return how far the nearest of the others, (m, 2), is from each point, (n, 2): float (n,)."""
+    from scipy.spatial import cKDTree
+
+    return cKDTree(others).query(points)[0] if len(others) else np.full(len(points), np.inf)
 
 
 def draw_outcomes(

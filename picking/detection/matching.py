@@ -29,11 +29,16 @@ class Outcome:
     """One micrograph's picks and particles inside the margin, and which are which.
 
     picks, truth: what counts. matched: int (n_picks,), the row in ``truth`` or -1 for a false pick.
+    radius_px: (n_truth,), how far from a particle a pick may be. margin_scores: (k,), of the picks
+    in the margin, which do not count. n_margin_truth: particles there.
     """
 
     picks: Picks
     truth: Picks
     matched: np.ndarray
+    radius_px: np.ndarray
+    margin_scores: np.ndarray
+    n_margin_truth: int
 
 
 # Matching
@@ -47,12 +52,16 @@ def match_picks(
     ``radius_px`` replaces half of each particle's diameter. Raises `UserError` when neither is
     known, or the size of the micrograph is not although there is a margin.
     """
-    picks, truth = _inside(picks, truth, margin_px), _inside(truth, picks, margin_px)
+    counts, is_true = _inside(picks, truth, margin_px), _inside(truth, picks, margin_px)
+    margin_scores, n_margin_truth = picks.scores[~counts], int((~is_true).sum())
+    picks, truth = select(picks, counts), select(truth, is_true)
     if radius_px is None and not np.isfinite(truth.diameters_px).all():
         raise UserError(f"{truth.name}: the truth states no diameters: give --diameter")
-    radius = truth.diameters_px / 2 if radius_px is None else radius_px
+    radius = truth.diameters_px / 2
+    if radius_px is not None:
+        radius = np.full(len(radius), float(radius_px))
     matched = match(picks.centres_px, picks.scores, truth.centres_px, radius)
-    return Outcome(picks, truth, matched)
+    return Outcome(picks, truth, matched, radius, margin_scores, n_margin_truth)
 
 
 def match(
@@ -77,6 +86,8 @@ def match(
             near[i].append(j)
     finder = np.full(len(truth_px), -1)  # the pick of each particle
     for i in np.argsort(-scores, kind="stable"):
+        if not near[i]:
+            continue
         distance = np.hypot(*(truth_px[near[i]] - picks_px[i]).T)
         near[i] = [near[i][k] for k in np.argsort(distance, kind="stable")]
         _augment(int(i), near, matched, finder)
@@ -105,10 +116,10 @@ def _augment(start: int, near: list[list[int]], matched: np.ndarray, finder: np.
             return
 
 
-def _inside(picks: Picks, other: Picks, margin_px: float) -> Picks:
-    """Leave out what is nearer than the margin to an edge; exactly at the margin is inside."""
+def _inside(picks: Picks, other: Picks, margin_px: float) -> np.ndarray:
+    """Return what is not nearer than the margin to an edge, bool (n,); exactly at it is inside."""
     if not margin_px:
-        return picks
+        return np.ones(len(picks.scores), dtype=bool)
     size_px = picks.size_px or other.size_px
     if size_px is None:
         raise UserError(
@@ -117,7 +128,7 @@ def _inside(picks: Picks, other: Picks, margin_px: float) -> Picks:
         )
     high = np.array(size_px) - margin_px
     y, x = ((picks.centres_px >= margin_px) & (picks.centres_px <= high)).T
-    return select(picks, y & x)
+    return y & x
 
 
 # Metrics
@@ -136,9 +147,9 @@ def pick_metrics(
     precision, recall, f1, ap (None for picks without scores); ``threshold``; under ``best`` the
     threshold of the highest F1 on these very micrographs with precision, recall and f1, which is
     no fair measure of a picker unless the threshold was to be chosen here; under ``intervals``
-    [low, high] of precision, recall and f1; under ``per_micrograph`` what stands at the top level
-    up to ap; with ``ids`` (EMPIAR id by name of the truth) the same under ``per_id``, and under
-    ``macro`` the means over ids.
+    [low, high] of precision, recall and f1; n_margin_picks and n_margin_truth, what the margin
+    leaves out; under ``per_micrograph`` what stands at the top level up to ap; with ``ids`` (EMPIAR
+    id by name of the truth) the same under ``per_id``, and under ``macro`` the means over ids.
 
     Args:
         outcomes: of `match_picks`, one for each micrograph.
@@ -157,9 +168,12 @@ def pick_metrics(
         chosen = _summary(outcomes, best_threshold)
         best = {"threshold": best_threshold}
         best |= {name: chosen[name] for name in ("precision", "recall", "f1")}
+    lowest = -np.inf if threshold is None else threshold
     report: dict[str, Any] = {
         **_summary(outcomes, threshold),
         "threshold": threshold,
+        "n_margin_picks": sum(int((~(each.margin_scores < lowest)).sum()) for each in outcomes),
+        "n_margin_truth": sum(each.n_margin_truth for each in outcomes),
         "best": best,
         "intervals": {name: interval(values) for name, values in resampled.items()},
         "per_micrograph": {each.truth.name: _summary([each], threshold) for each in outcomes},

@@ -127,7 +127,7 @@ def peaks(
     """
     from scipy.ndimage import maximum_filter
 
-    size = 2 * _reach(spacing_px, diameter_px) + 1
+    size = _window(values, spacing_px, diameter_px)
     highest = maximum_filter(values, size, mode="nearest")
     cells = np.argwhere((values == highest) & allowed)
     cells = cells[np.argsort(-values[tuple(cells.T)], kind="stable")]
@@ -139,13 +139,18 @@ def _rises(values: np.ndarray, spacing_px: np.ndarray, diameter_px: float) -> np
     """Return where values, (h, w), are above the lowest within the reach of a peak, bool (h, w)."""
     from scipy.ndimage import minimum_filter
 
-    lowest = minimum_filter(values, 2 * _reach(spacing_px, diameter_px) + 1, mode="nearest")
+    size = _window(values, spacing_px, diameter_px)
+    lowest = minimum_filter(values, size, mode="nearest")
     return values - lowest > LEAST_RISE
 
 
-def _reach(spacing_px: np.ndarray, diameter_px: float) -> np.ndarray:
-    """Return over how many cells to each side a peak must be the highest, int (2,)."""
-    return np.maximum(1, np.rint(PEAK_RADIUS * diameter_px / spacing_px)).astype(int)
+def _window(values: np.ndarray, spacing_px: np.ndarray, diameter_px: float) -> np.ndarray:
+    """Return how many cells wide a window is in whose middle a peak must be the highest, int (2,).
+
+    No wider than is needed to take in all of ``values``, (h, w).
+    """
+    reach = np.maximum(1, np.rint(PEAK_RADIUS * diameter_px / spacing_px))
+    return 2 * np.minimum(reach, values.shape).astype(int) + 1
 
 
 def _capacity(scores: ScoreMap, diameter_px: float) -> int:

@@ -78,9 +78,11 @@ def threshold_rows(
 ) -> list[dict[str, float | int | None]]:
     """Return how many picks there are at a range of thresholds, a row each, keys of `TABLE`.
 
-    Probabilities are cut in steps of 0.05, other scores evenly between the extremes, and in both
-    cases at ``chosen``. Precision, recall and F1 are None without ``outcomes``, where these count
-    picks inside the margin only, while ``picks`` are all of them. No row for picks without scores.
+    Probabilities are cut in steps of 0.05, other scores evenly between the extremes. Where scores
+    are crowded, so that most rows would be equal, they are cut at ranks in a geometric series, from
+    one pick a micrograph to all. In each case there is a row for ``chosen``. Precision, recall and
+    F1 are None without ``outcomes``, where these count picks inside the margin only, while
+    ``picks`` are all of them. No row for picks without scores.
     """
     scores = np.concatenate([[], *(p.scores for p in picks)])
     scores = np.sort(scores[np.isfinite(scores)])
@@ -90,6 +92,11 @@ def threshold_rows(
         thresholds = np.arange(1, N_THRESHOLDS + 1) / (N_THRESHOLDS + 1)
     else:
         thresholds = np.linspace(scores[0], scores[-1], N_THRESHOLDS)
+    n_different = len(np.unique(np.searchsorted(scores, thresholds)))
+    ranks = np.geomspace(min(len(picks), len(scores)), len(scores), N_THRESHOLDS)
+    at_ranks = np.unique(scores[len(scores) - np.rint(ranks).astype(int)])
+    if n_different < min(N_THRESHOLDS / 2, len(at_ranks)):
+        thresholds = at_ranks
     if chosen is not None:
         thresholds = np.union1d(thresholds, [chosen])
     curve = pr_curve(outcomes) if outcomes and has_scores(outcomes) else None
@@ -108,8 +115,11 @@ def table_text(rows: Sequence[Mapping[str, Any]], chosen: float | None = None) -
     for row in rows:
         rates = ["-" if row[name] is None else f"{row[name]:.3f}" for name in TABLE[3:]]
         mark = "  <- chosen" if row["threshold"] == chosen else ""
+        threshold = f"{row['threshold']:.3f}"
+        if abs(row["threshold"]) < 0.1 and row["threshold"] != float(threshold):
+            threshold = f"{row['threshold']:.3g}"
         lines.append(
-            f"{row['threshold']:>10.3f} {row['picks']:>10,} {row['per_micrograph']:>15,.1f} "
+            f"{threshold:>10} {row['picks']:>10,} {row['per_micrograph']:>15,.1f} "
             f"{rates[0]:>10} {rates[1]:>7} {rates[2]:>7}{mark}"
         )
     return "\n".join(lines)

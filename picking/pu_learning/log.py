@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor
 
 from picking.config import PUConfig, plain
-from picking.metrics.classification import trivial_f1
+from picking.metrics.classification import auc_standard_error, trivial_f1
 from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import State
@@ -41,6 +41,7 @@ TARGETS = {
 TARGET_MASK_RATE = (0.60, 0.80)
 FAILED_ATTEMPT_AUC = 0.632
 PLATEAU_EPOCHS = 10
+HIGHEST_BY_CHANCE = 0.7  # AUC; of two or three picks chance alone would allow any
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def log_epoch(metrics: dict, n_epochs: int, kept: bool, progress: Progress) -> N
 
 def warning_signs(
     recent: list[dict],
-    best_epoch: int,
+    progress: Progress,
     config: PUConfig,
     unlabeled_prior: float,
     truth_known: bool = True,
@@ -173,14 +174,12 @@ def warning_signs(
     """Return what looks wrong after the last of the ``recent`` epochs, each with what to try.
 
     recent: metrics of up to the last three epochs or more. Without ``truth_known`` validation
-    has labelled and unlabeled windows, nearly all of which may rightly be called negative.
+    has labelled and unlabeled windows, nearly all of which are rightly called negative; a network
+    of few labels may call none positive at 0.5 and pick well, so its ranking is judged instead.
     """
     last, val = recent[-1], recent[-1]["val"]
-    highest_mask_rate, lowest_fraction, lowest_f1 = 1.0, 0.001, -1.0
-    if truth_known:
-        highest_mask_rate, lowest_fraction = 0.95, 0.01
-        lowest_f1 = trivial_f1(val["ap_base_rate"])
-    ramped, n_stale = last["epoch"] > config.loss.rampup_epochs, last["epoch"] - best_epoch
+    first = config.loss.rampup_epochs if truth_known else max(1, config.loss.rampup_epochs)
+    ramped, n_stale = last["epoch"] > first, last["epoch"] - progress.best_epoch
     mask_rate, fraction = last["mask_rate"], val["predicted_positive_share"]
     clipped = [metrics["clipped_step_share"] for metrics in recent[-3:]]
     signs = [
@@ -190,17 +189,7 @@ def warning_signs(
             "loss.consistency_threshold",
         ),
         (
-            ramped and mask_rate > highest_mask_rate,
-            f"mask rate {_percent(mask_rate)} is over 95%: wrong pseudo-labels count too; raise "
-            "loss.consistency_threshold",
-        ),
-        (
-            n_stale >= PLATEAU_EPOCHS and val["auc"] < 1,
-            f"validation AUC has not improved for {n_stale} epochs: try another optimizer.lr, or "
-            "stop here",
-        ),
-        (
-            not lowest_fraction <= fraction <= 0.99,
+            not (0.01 if truth_known else 0) <= fraction <= 0.99,
             f"{_percent(fraction)} of validation are called positive: the model predicts one "
             "class; check loss.prior and optimizer.lr",
         ),
@@ -210,17 +199,53 @@ def warning_signs(
             "apart; check the data's montage and optimizer.lr",
         ),
         (
-            (val["f1"] or 0.0) <= lowest_f1,
-            f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
-            f"({lowest_f1:.4f}): train longer, or check loss.prior",
-        ),
-        (
             len(clipped) == 3 and min(clipped) > 0.25,
             "over 25% of the steps of three epochs were clipped: the unlabeled prior "
-            f"({unlabeled_prior:.2f}) is too high, or the model overfits",
+            f"({unlabeled_prior:.2g}) is too high, or the model overfits",
         ),
     ]
+    if truth_known:
+        lowest_f1 = trivial_f1(val["ap_base_rate"])
+        signs += [
+            (
+                ramped and mask_rate > 0.95,
+                f"mask rate {_percent(mask_rate)} is over 95%: wrong pseudo-labels count too; "
+                "raise loss.consistency_threshold",
+            ),
+            (
+                n_stale >= PLATEAU_EPOCHS and val["auc"] < 1,
+                f"validation AUC has not improved for {n_stale} epochs: try another optimizer.lr, "
+                "or stop here",
+            ),
+            (
+                (val["f1"] or 0.0) <= lowest_f1,
+                f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
+                f"({lowest_f1:.4f}): train longer, or check loss.prior",
+            ),
+        ]
+    else:
+        chance = min(0.5 + 2 * _auc_error(val, 0.5), HIGHEST_BY_CHANCE)
+        best = progress.best[0]
+        below = [best - one["val"]["auc"] - 2 * _auc_error(one["val"]) for one in recent[-3:]]
+        signs += [
+            (
+                last["epoch"] > 1 and val["auc"] <= chance,
+                f"validation AUC {val['auc']:.4f} is what chance may give: the model does not tell "
+                "picks from other places; check the data's montage, loss.prior and optimizer.lr",
+            ),
+            (
+                n_stale >= PLATEAU_EPOCHS and min(below) > 0,
+                f"validation AUC was {best:.4f} {n_stale} epochs ago and is clearly "
+                "lower since: the model overfits; lower optimizer.lr or training.max_steps",
+            ),
+        ]
     return [sign for shows, sign in signs if shows]
+
+
+def _auc_error(val: dict, auc: float | None = None) -> float:
+    """Return the standard error of an AUC on validation, of its own where none is given."""
+    auc = val["auc"] if auc is None else auc
+    return auc_standard_error(auc, val["n_positive"], val["n_negative"])
 
 
 def success_criteria(val: dict, test: dict | None) -> list[dict]:
@@ -290,9 +315,15 @@ def results(
 
 def log_end(content: dict, folder: Path) -> None:
     """Log the metrics, the guide's targets beside them, and the success criteria."""
+    truth_known = content.get("truth_known", True)  # older versions did not say
     for split in ("val", "test"):
         if content[split]:
-            log_split(split, content[split])
+            log_split(split, content[split], truth_known)
+    if not truth_known:
+        logger.info(
+            "The threshold 0.5 was not chosen, and scores of picks may all be lower: let "
+            "pick_particles.py find one, with --expected-particles or --choose-threshold"
+        )
     test = content["test"]
     if test:
         logger.info("The guide's targets for the full data set (at 0.5)")
@@ -310,11 +341,12 @@ def log_end(content: dict, folder: Path) -> None:
     logger.info(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
 
-def log_split(split: str, report: dict) -> None:
+def log_split(split: str, report: dict, truth_known: bool = True) -> None:
     """Log a split's metrics with their intervals."""
     at, intervals = report["at_val_threshold"], report["intervals"]
+    names = ("positives", "negatives") if truth_known else ("labelled", "unlabeled")
     logger.info(
-        f"{split}: {report['n_positive']:,} positives, {report['n_negative']:,} negatives; "
+        f"{split}: {report['n_positive']:,} {names[0]}, {report['n_negative']:,} {names[1]}; "
         "95% intervals from resampling micrographs"
     )
     logger.info(f"  {'':<18}at 0.5{'':<24}at the validation threshold {at['threshold']:.4f}")

@@ -215,7 +215,7 @@ def train(
         recent = [*recent[-2:], {**place, **trained, "val": val, "lr": rate}]
         log.log_epoch(recent[-1], n_epochs, kept, progress)
         for sign in log.warning_signs(
-            recent, progress.best_epoch, config, unlabeled_prior, val_data.truth_known
+            recent, progress, config, unlabeled_prior, val_data.truth_known
         ):
             logger.warning(f"  WARNING: {sign}")
         write_epoch(board, recent[-1], unlabeled_prior, val_store, probability, kept)

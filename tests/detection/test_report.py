@@ -126,6 +126,18 @@ def test_scores_that_are_no_probabilities_are_cut_between_their_extremes():
     assert [row["picks"] for row in rows[::9]] == [2, 1, 1]
 
 
+@pytest.mark.parametrize("scale", [0.25, 0.001, 300.0])
+def test_crowded_scores_are_cut_at_ranks(scale):
+    rng = np.random.default_rng(0)
+    scores = rng.exponential(0.1, 400) * scale
+    scores[0] = max(scores[0], 20 * scale) if scale > 1 else scores[0]
+    rows = threshold_rows([picks_at(rng.uniform(0, 99, (400, 2)), scores)], chosen=0.5)
+    counts = [row["picks"] for row in rows]
+    assert len(set(counts)) >= 15 and max(counts) == 400 and 0.5 in [r["threshold"] for r in rows]
+    shown = table_text(rows).splitlines()[1:]
+    assert len({line.split()[0] for line in shown}) >= 15
+
+
 def test_picks_without_scores_have_no_table():
     assert threshold_rows([TRUTH]) == threshold_rows([]) == []
 

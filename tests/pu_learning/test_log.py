@@ -14,7 +14,14 @@ HEALTHY = {
     "mask_rate": 0.7,
     "clipped_step_share": 0.1,
     "logit_std": 1.5,
-    "val": {"auc": 0.8, "f1": 0.8, "ap_base_rate": 0.5, "predicted_positive_share": 0.5},
+    "val": {
+        "auc": 0.8,
+        "f1": 0.8,
+        "ap_base_rate": 0.5,
+        "predicted_positive_share": 0.5,
+        "n_positive": 10,
+        "n_negative": 500,
+    },
 }
 
 
@@ -34,10 +41,11 @@ def epochs(n, **changes):
     return history
 
 
-def signs(history, rampup_epochs=0):
+def signs(history, rampup_epochs=0, truth_known=True):
     config = PUConfig(loss=LossConfig(rampup_epochs=rampup_epochs))
-    best_epoch = max(history, key=lambda metrics: metrics["val"]["auc"])["epoch"]
-    return log.warning_signs(history[-3:], best_epoch, config, unlabeled_prior=0.23)
+    best = max(history, key=lambda metrics: metrics["val"]["auc"])
+    progress = Progress(best=(best["val"]["auc"],), best_epoch=best["epoch"])
+    return log.warning_signs(history[-3:], progress, config, 0.23, truth_known)
 
 
 # Warning signs
@@ -99,18 +107,49 @@ def test_the_mask_rate_is_no_sign_while_its_weight_rises():
     assert len(signs(epochs(4, mask_rate=0.0), rampup_epochs=3)) == 1
 
 
-def test_where_no_truth_is_known_few_may_be_called_positive_but_not_none_and_not_all():
+# As the log of a network has it that learned from 30 picks, at AUC 0.95, and picks well
+FEW_LABELS = {"predicted_positive_share": 0.0, "mask_rate": 0.99, "f1": None, "auc": 0.95}
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.0001, 0.005])
+def test_where_no_truth_is_known_none_need_be_called_positive(fraction):
+    history = epochs(4, **{**FEW_LABELS, "predicted_positive_share": fraction})
+    assert len(signs(history)) == 3
+    assert signs(history, truth_known=False) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"predicted_positive_share": 0.995}, "predicts one class"),
+        ({"auc": 0.5}, "what chance may give"),
+        ({"auc": 0.5, "n_positive": 1}, "what chance may give"),
+        ({"logit_std": 0.01}, "does not tell patches apart"),
+        ({"mask_rate": 0.1}, "lower loss.consistency_threshold"),
+    ],
+)
+def test_where_no_truth_is_known_a_collapse_is_still_a_sign(changes, words):
+    (sign,) = signs(epochs(4, **{**FEW_LABELS, **changes}), truth_known=False)
+    assert words in sign
+
+
+def test_the_first_epoch_of_windows_is_too_early_for_a_sign():
+    early = {**FEW_LABELS, "mask_rate": 0.07, "auc": 0.5}
+    assert signs(epochs(1, **early), truth_known=False) == []
+    assert len(signs(epochs(2, **early), truth_known=False)) == 2
+
+
+def test_of_windows_an_auc_that_falls_by_chance_is_no_sign_and_one_that_falls_for_good_is():
+    for later, n_signs in (([0.95] * 12, 0), ([0.8] * 12, 1), ([0.8] * 11 + [0.96], 0)):
+        history = epochs(13, **{**FEW_LABELS, "auc": [0.97, *later]})
+        assert len(signs(history, truth_known=False)) == n_signs
+
+
+def test_a_small_prior_is_not_shown_as_none():
     config = PUConfig(loss=LossConfig(rampup_epochs=0))
-    rare = {"predicted_positive_share": 0.005, "mask_rate": 0.99, "f1": None}
-    for changes, n_known, n_unknown in (
-        (rare, 3, 0),
-        ({"predicted_positive_share": 0.0005}, 1, 1),
-        ({"predicted_positive_share": 0.995}, 1, 1),
-        ({"mask_rate": 0.1}, 1, 1),
-    ):
-        history = epochs(1, **changes)
-        assert len(log.warning_signs(history, 1, config, 0.02)) == n_known
-        assert len(log.warning_signs(history, 1, config, 0.02, truth_known=False)) == n_unknown
+    history = epochs(3, **{**FEW_LABELS, "clipped_step_share": 0.3})
+    (sign,) = log.warning_signs(history, Progress(best=(1.0,), best_epoch=3), config, 0.002, False)
+    assert "(0.002)" in sign
 
 
 # The metrics of an epoch

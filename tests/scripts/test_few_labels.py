@@ -312,6 +312,14 @@ def test_without_an_expected_number_the_fraction_is_estimated(data, tmp_path, se
 def test_a_u_net_learns_from_a_few_picks_to_tell_them_from_most_windows(store, tmp_path):
     folder = train(store, tmp_path, overrides=("training.max_steps=40", "optimizer.lr=0.01"))
     assert results_of(folder)["val"]["auc"] > 0.85
+    log = (folder / "training.log").read_text()
+    assert "one class" not in log and "what chance may give" not in log
+    assert "let pick_particles.py find one, with --expected-particles" in log
+
+
+def test_a_u_net_that_tells_nothing_apart_is_said_to(store, tmp_path):
+    folder = train(store, tmp_path, overrides=("training.max_steps=40", "optimizer.lr=1e-8"))
+    assert "what chance may give" in (folder / "training.log").read_text()
 
 
 def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_path, monkeypatch):
