@@ -153,6 +153,27 @@ def tell_of_outside(picks: Sequence[Picks], source: str) -> None:
         )
 
 
+def require_px(picks: Sequence[Picks], source: str) -> None:
+    """Raise `UserError` when the coordinates of a micrograph are fractions of its size."""
+    listed = [one for one in picks if len(one.centres_px)]
+    tiny = [one for one in listed if _within_a_px(one)]
+    if tiny and (len(tiny) == len(listed) or any(len(one.centres_px) > 2 for one in tiny)):
+        raise UserError(
+            f"{source}: all coordinates of {tiny[0].name} ({len(tiny[0].centres_px):,}) lie within "
+            "one px, as fractions of the micrograph do, such as cryoSPARC's: multiply x by its "
+            "width and y by its height"
+        )
+
+
+def _within_a_px(picks: Picks) -> bool:
+    """Return whether all lie in one px: of the origin, or of another where there are three."""
+    y, x = picks.centres_px.T
+    from_top = [y] if picks.size_px is None else [y, picks.size_px[0] - y]
+    at_origin = any(min(x.min(), t.min()) >= 0 and max(x.max(), t.max()) <= 1 for t in from_top)
+    several = len(np.unique(picks.centres_px, axis=0)) > 2
+    return at_origin or (several and np.ptp(picks.centres_px, axis=0).max() <= 1)
+
+
 def merge_duplicates(
     picks: Sequence[SomePicks],
     source: str,
