@@ -51,7 +51,8 @@ def checkpoint(tmp_path_factory):
     config = plain(ActiveConfig(model=SegmentationModelConfig("unet", 2, 1)))
     return pickers.write_checkpoint(
         tmp_path_factory.mktemp("network") / "best_model.pt", config=config,
-        network=UNet(width=2, depth=1).state_dict(), input={**pickers.TILES, "side_px": 160, "tiles": 1},
+        network=UNet(width=2, depth=1).state_dict(),
+        input={**pickers.TILES, "side_px": 160, "tiles": 1},
     )  # fmt: skip
 
 
