@@ -46,15 +46,18 @@ from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coco import CATEGORY, may_be_coco
 from picking.formats.coordinates import FORMATS, KINDS, NEVER_EMPTY, read_picks, write_picks
 from picking.formats.names import few, finder, require_writable
-from picking.formats.picks import Picks, merge_duplicates, select
+from picking.formats.picks import Picks, merge_duplicates, select, with_whole_box
+from picking.formats.relion.writing import remove_relion, require_listable, write_relion
 from picking.inputs.diameters import (
     as_number,
-    asked_diameter,
+    asked_diameters,
     diameter_in_px,
+    pixel_size_of,
     require_diameter_fits,
     require_lengths,
 )
-from picking.inputs.paths import Paths, find_coordinates, find_micrographs
+from picking.inputs.micrograph_lists import given_micrographs
+from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_placement
 from picking.micrographs.left_out import Reasons, give_up_on, readable_sizes, require_some, tell
 from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
@@ -73,7 +76,12 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--checkpoint", type=Path, help="best_model.pt of a run: classifier or U-Net")
-    add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
+    add(
+        "--micrographs",
+        nargs="+",
+        metavar="FILE",
+        help="files, a quoted 'dir/*.mrc', or a list: micrographs_ctf.star, exposures.cs",
+    )
     add("--output", type=Path, help="a new folder")
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
     add("--pixel-size", type=float, metavar="Å", help="of the micrographs; default: their headers'")
@@ -84,6 +92,18 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     add("--threshold", default="auto", help="lowest score; auto: the checkpoint's, or all")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
+    add(
+        "--output-frame",
+        choices=("jpeg", "mrc"),
+        help="y axis of the files that are written, where a program has the micrographs upside "
+        "down; default: by format",
+    )
+    add(
+        "--box",
+        type=int,
+        metavar="PX",
+        help="write no pick about which a box of so many px would cross an edge",
+    )
     add("--one-file", action="store_true", help="all micrographs in one; not BOX, CBOX; cs: always")
     add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
@@ -167,6 +187,11 @@ def parse_args() -> argparse.Namespace:
             f"--category {args.category} chooses in COCO JSON, and no such file is given",
         ),
         (
+            not args.picks or (args.box is None and args.output_frame is None),
+            "--box and --output-frame are of picks that are written, not of --picks",
+        ),
+        (args.box is None or args.box > 0, f"--box is {args.box}: give px, such as 128"),
+        (
             margin == "auto" or margin.isdecimal(),
             f"--annotated-margin is '{margin}': give whole px or 'auto'",
         ),
@@ -181,14 +206,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Pick, or evaluate the picks of others, or choose the threshold."""
     args = parse_args()
-    given = find_micrographs(args.micrographs or [], args.allow_partial)
+    given, args.listed = given_micrographs(args.micrographs or [], args.allow_partial)
     if args.output and not args.picks:
         require_writable(given, args.formats, args.one_file)
+        if args.listed is not None and not args.listed.exposures:
+            require_listable(args.output, args.listed.names)
     sizes, left_out = readable_sizes(given, args.strict)  # without stacks and movies
     paths = {name: given[name] for name in sizes}
-    args.asked_px = asked_diameter(args.diameter, args.pixel_size, paths)  # None without
+    listed = args.listed.pixel_sizes if args.listed else {}
+    # None without; and of the micrographs with px of another size
+    args.asked_px, args.own_px = asked_diameters(args.diameter, args.pixel_size, paths, listed)
+    args.pixel_size_of = pixel_size_of(args.pixel_size, paths, listed)
     if args.asked_px is not None:
-        require_diameter_fits(args.asked_px, sizes)
+        for name, size_px in sizes.items():
+            require_diameter_fits(args.own_px.get(name, args.asked_px), {name: size_px})
     if args.picks:
         evaluate_files(args, paths, sizes)
     elif args.choose_threshold or args.expected_particles:
@@ -199,7 +230,7 @@ def main() -> None:
 
 
 def load(args: argparse.Namespace) -> "tuple[Picker, float]":
-    """Return the network, ready for these micrographs, and the diameter of particles there in px.
+    """Return the network and the diameter of particles in px, but for those of ``own_px``.
 
     Here torch is imported, which takes seconds: so what is wrong on the command line is said first.
     """
@@ -208,7 +239,7 @@ def load(args: argparse.Namespace) -> "tuple[Picker, float]":
 
     picker = load_picker(args.checkpoint, select_device(args.device))._replace(invert=args.invert)
     diameter_px = args.asked_px or diameter_in_px(None, None, picker.input.diameter_px)
-    return picker.for_diameter(diameter_px), diameter_px
+    return picker, diameter_px
 
 
 def true_particles(
@@ -220,8 +251,9 @@ def true_particles(
 ) -> list[Picks]:
     """Return the true particles in the files that a flag names."""
     return read_truth(
-        files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category
-    )
+        files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category,
+        args.own_px, args.pixel_size_of,
+    )  # fmt: skip
 
 
 def pick_micrographs(
@@ -260,6 +292,8 @@ def pick_micrographs(
             "heatmap": args.heatmap,
             **({"invert": True} if args.invert else {}),  # older folders do not say it
             "evaluate": args.evaluate,
+            **({"box_px": args.box} if args.box else {}),
+            **({"output_frame": args.output_frame} if args.output_frame else {}),
         }
         output.open_output(args.output, arguments, args.resume)
         for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
@@ -269,20 +303,21 @@ def pick_micrographs(
         overlay = args.overlay and truth is None
 
         # 2. Micrograph by micrograph; the file in scored/ comes last and says "done"
-        left = output.not_done(args.output, paths, threshold, args.heatmap)
+        left = output.not_done(args.output, paths, threshold, args.heatmap, args.own_px)
         noted: dict[str, Notes] = {}
         for n, name in enumerate(left, 1):
             started, noted[name] = time.monotonic(), {}
+            own_px = args.own_px.get(name, diameter_px)
             try:
-                of_file = output.identity(paths[name])
-                scores, picks = pick(picker, paths[name], diameter_px, noted[name])
+                of_file = output.identity(paths[name], args.own_px.get(name))
+                scores, picks = pick(picker.for_diameter(own_px), paths[name], own_px, noted[name])
             except UnreadableImage as error:
                 give_up_on(name, error, left_out, args.strict)
                 continue
-            called = select(picks, picks.scores >= threshold)
+            called = to_write(args, picks, threshold)
             for picture in (output.heatmap, output.overlay):  # of a file that was replaced
                 picture(args.output, name).unlink(missing_ok=True)
-            write_one(args.output, called, formats, paths[name] if overlay else None)
+            write_one(args, called, formats, paths[name] if overlay else None)
             if args.heatmap:
                 write_heatmap(scores, output.heatmap(args.output, name))
             output.save_picks(args.output, picks, of_file)
@@ -300,13 +335,15 @@ def pick_micrographs(
         warn_of_notes({name: noted[name] for name in noted if name in paths})
         require_some(paths, left_out)
         candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
-        all_called = [select(picks, picks.scores >= threshold) for picks in candidates]
+        all_called = [to_write(args, picks, threshold) for picks in candidates]
         for called in all_called:
             lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
             lacks = output.lacking(args.output, called.name, formats)
-            write_one(args.output, called, lacks, paths[called.name] if lacks_overlay else None)
+            write_one(args, called, lacks, paths[called.name] if lacks_overlay else None)
         of_all = args.formats if args.one_file else [name for name in args.formats if name == "cs"]
-        write_picks(args.output, all_called, of_all, one_file=True)
+        exposures = args.listed.exposures if args.listed else {}
+        write_picks(args.output, all_called, of_all, True, args.output_frame, exposures)
+        write_for_relion(args, all_called)
         output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
@@ -326,24 +363,54 @@ def pick_micrographs(
         )
     n_picks = sum(len(called.scores) for called in all_called)
     first = next(iter(paths.values()))
-    if n_picks < FEW_PICKS * len(paths) and fits_inverted(picker, first, diameter_px, threshold):
+    own_px = args.own_px.get(first.name, diameter_px)
+    at_own = picker.for_diameter(own_px)
+    if n_picks < FEW_PICKS * len(paths) and fits_inverted(at_own, first, own_px, threshold):
         kind, advice = ("dark", "leave --invert out") if args.invert else ("white", "try --invert")
         warn(
             f"particles may be {kind} here, unlike where the network learned: {first.name} has "
             f"many more picks with its grey inverted: {advice}, and name another --output"
         )
     n_candidates = sum(len(picks.scores) for picks in candidates)
+    if args.box is not None:
+        n_called = sum(int((picks.scores >= threshold).sum()) for picks in candidates)
+        print(
+            f"Left out: {n_called - n_picks:,} of {n_called:,} picks, about which a box of "
+            f"{args.box} px would cross an edge"
+        )
     print(
         f"Finished {args.output}: {n_picks:,} picks of {n_candidates:,} candidates on "
         f"{len(paths):,} micrographs"
     )
 
 
-def write_one(folder: Path, picks: Picks, formats: Sequence[str], micrograph: Path | None) -> None:
+def to_write(args: argparse.Namespace, picks: Picks, threshold: float) -> Picks:
+    """Return the picks from the threshold up whose box, where one is asked for, crosses no edge."""
+    called = select(picks, picks.scores >= threshold)
+    return called if args.box is None else with_whole_box(called, args.box, args.output_frame)
+
+
+def write_one(
+    args: argparse.Namespace, picks: Picks, formats: Sequence[str], micrograph: Path | None
+) -> None:
     """Write one micrograph's picks in formats, and drawn over the ``micrograph`` where given."""
-    write_picks(folder, [picks], formats)
+    write_picks(args.output, [picks], formats, frame=args.output_frame)
     if micrograph is not None:
-        draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name))
+        draw_picks(read_micrograph(micrograph), picks, output.overlay(args.output, picks.name))
+
+
+def write_for_relion(args: argparse.Namespace, picks: Sequence[Picks]) -> None:
+    """Write the picks as RELION's own picking does, where its list names the micrographs."""
+    listed = args.listed
+    if listed is None or listed.exposures:
+        remove_relion(args.output)
+        return
+    write_relion(
+        args.output, picks, listed.names, listed.groups, listed.optics, listed.project,
+        listed.path, args.output_frame,
+    )  # fmt: skip
+    if not listed.optics:
+        print(f"No particles.star, since {listed.path} says nothing of the microscope")
 
 
 def keep_best_threshold(
@@ -366,7 +433,9 @@ def keep_best_threshold(
         picks, noted = {}, {name: Notes() for name in names}
         for name in names:
             try:
-                picks[name] = pick(picker, paths[name], diameter_px, noted[name])[1]
+                own_px = args.own_px.get(name, diameter_px)
+                at_own = picker.for_diameter(own_px)
+                picks[name] = pick(at_own, paths[name], own_px, noted[name])[1]
             except UnreadableImage as error:
                 give_up_on(name, error, left_out, args.strict)
         warn_of_notes({name: noted[name] for name in picks})
@@ -402,8 +471,9 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     if args.asked_px is not None:
         require_diameter_fits(args.asked_px, {n: size for n, size in known.items() if size})
     picks = read_picks(
-        files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category
-    )
+        files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category,
+        pixel_size_of=args.pixel_size_of,
+    )  # fmt: skip
     check_placement(picks, paths, files, args.frame, "--frame", args.asked_px)
     so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
     merge_duplicates(picks, few(map(str, files)), args.asked_px, so)

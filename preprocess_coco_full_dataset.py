@@ -27,8 +27,8 @@ from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.formats.coco import CATEGORY, require_one_category
 from picking.inputs import annotations
-from picking.inputs.diameters import asked_diameter
-from picking.inputs.paths import find_micrographs
+from picking.inputs.diameters import asked_diameters, pixel_size_of
+from picking.inputs.micrograph_lists import given_micrographs
 from picking.inputs.placement import check_splits
 from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
@@ -175,17 +175,22 @@ def main() -> None:
 def read_annotations(args: argparse.Namespace) -> Splits:
     """Return the splits: those of the data set, or train and val of the picks.
 
-    Sets ``diameter_px`` of the arguments where the picks are one's own.
+    Sets ``diameter_px`` and ``own_px`` of the arguments where the picks are one's own.
     """
     if args.micrographs:
-        patterns = [args.micrographs, args.val_micrographs or []]
-        found: dict[str, Path] = {}
-        for one in patterns:
-            found |= find_micrographs(one, args.allow_partial)
-        args.diameter_px = asked_diameter(args.diameter, args.pixel_size, found)
+        paths, listed = given_micrographs(args.micrographs, args.allow_partial)
+        val_paths, val_listed = given_micrographs(
+            args.val_micrographs or [], args.allow_partial, "--val-micrographs"
+        )
+        sizes = {n: s for one in (listed, val_listed) if one for n, s in one.pixel_sizes.items()}
+        found = {**paths, **val_paths}
+        args.diameter_px, args.own_px = asked_diameters(
+            args.diameter, args.pixel_size, found, sizes
+        )
         splits = read_splits(
-            args.micrographs, args.val_micrographs, args.labels, args.frame, args.diameter_px,
-            args.seed, args.skip_unreadable, args.allow_partial, args.category,
+            paths, val_paths, args.labels, args.frame, args.diameter_px, args.seed,
+            args.skip_unreadable, args.allow_partial, args.category, args.own_px,
+            pixel_size_of(args.pixel_size, found, sizes),
         )  # fmt: skip
         check_expected(args.expected_particles, splits)
         return splits
@@ -256,6 +261,7 @@ def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> Sett
             per_micrograph=args.windows_per_micrograph,
             expected_particles=args.expected_particles,
             seed=args.seed,
+            own_px=args.own_px,
         )
     return PatchSettings(
         patch_size_px=args.patch_size,

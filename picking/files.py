@@ -14,7 +14,7 @@ import time
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -99,6 +99,22 @@ def read_text(path: Path) -> str:
             f"{path} is no text file in UTF-8 ({error}): save it as UTF-8, or copy it again"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def nearest_folder(names: Sequence[str], beside: Path) -> Path:
+    """Return the folder that relative names of files are of, as a list ``beside`` has them.
+
+    It is the working folder, else the nearest one above the list: the first that has them all,
+    else the one that has the most.
+    """
+    best, most = Path(), 0
+    for folder in (Path(), *beside.absolute().parents):
+        n = sum(os.path.exists(folder / name) for name in names)  # noqa: PTH110 (names too long)
+        if n > most:
+            best, most = folder, n
+        if n == len(names):
+            break
+    return best
 
 
 def read_json(path: Path) -> Any:

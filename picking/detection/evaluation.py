@@ -1,8 +1,10 @@
 """--evaluate: read the truth, match it with the picks, print and write the metrics."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -48,8 +50,13 @@ def read_truth(
     diameter_px: float | None,
     allow_partial: bool = False,
     category: str | None = None,
+    own_px: Mapping[str, float] = MappingProxyType({}),
+    pixel_size_of: Callable[[str], float | None] = lambda name: None,
 ) -> list[Picks]:
     """Return the true particles, each once; where micrographs are given, of those alone.
+
+    own_px: by micrograph, the diameter of particles of which the truth states none, where it is not
+    that of the other micrographs. pixel_size_of: as `read_picks` takes it.
 
     Raises `UserError` when there are none, when names do not fit, unless ``allow_partial``, and
     when most of them fit the micrographs better upside down.
@@ -57,8 +64,9 @@ def read_truth(
     files = find_coordinates(patterns, allow_partial)
     truth = read_picks(
         files, sizes_px, frame, bool(sizes_px), what=TRUTH, allow_partial=allow_partial,
-        category=category,
+        category=category, pixel_size_of=pixel_size_of,
     )  # fmt: skip
+    truth = [known_as(true, own_px[true.name]) if true.name in own_px else true for true in truth]
     if not truth:
         raise UserError(f"{few(map(str, files))}: no true particle is listed: give other files")
     without = [name for name in paths if name not in {true.name for true in truth}]
@@ -66,6 +74,14 @@ def read_truth(
         print(f"Left out for want of truth: {len(without):,} micrographs (e.g. {few(without)})")
     check_placement(truth, paths, files, frame, "--truth-frame", diameter_px)
     return merge_duplicates(truth, few(map(str, files)), diameter_px)
+
+
+def known_as(picks: Picks, diameter_px: float) -> Picks:
+    """Return the picks with that diameter where they state none."""
+    stated = picks.diameters_px
+    return dataclasses.replace(
+        picks, diameters_px=np.where(np.isfinite(stated), stated, diameter_px)
+    )
 
 
 def match_all(

@@ -10,6 +10,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -102,19 +103,23 @@ def _remove_stale(folder: Path, differing: Sequence[str]) -> None:
 
 
 def not_done(
-    folder: Path, micrographs: Paths, threshold: float = 1.0, with_heatmap: bool = False
+    folder: Path,
+    micrographs: Paths,
+    threshold: float = 1.0,
+    with_heatmap: bool = False,
+    own_px: Mapping[str, float] = MappingProxyType({}),
 ) -> list[str]:
     """Return the names of the micrographs that are still to be picked, and print how many are done.
 
     A micrograph is picked again if its file changed since, if a heatmap is wanted and lacking, or
-    if candidates down to the threshold were not kept.
+    if candidates down to the threshold were not kept, or for another diameter of its own.
     """
     left, replaced = [], []
     for name, path in micrographs.items():
         saved = scored(folder, name)
         if not saved.exists() or (with_heatmap and not heatmap(folder, name).exists()):
             left.append(name)
-        elif not _serves(saved, path, threshold):
+        elif not _serves(saved, path, threshold, own_px.get(name)):
             left.append(name)
             replaced.append(name)
     if len(left) < len(micrographs):
@@ -155,16 +160,20 @@ def scored(folder: Path, name: str) -> Path:
     return folder / "scored" / f"{name}.npz"
 
 
-def identity(micrograph: Path) -> tuple[str, str, str]:
-    """Return the size, the time and the checksum of a file; take them before it is picked."""
+def identity(micrograph: Path, own_px: float | None = None) -> tuple[str, ...]:
+    """Return the size, the time and the checksum of a file; take them before it is picked.
+
+    own_px: particles' diameter there, where it is not that of the other micrographs; the last.
+    """
     try:
         status, content = micrograph.stat(), micrograph.read_bytes()
     except OSError as error:
         raise UnreadableImage(f"{micrograph} cannot be read ({error}): check the path") from error
-    return str(status.st_size), str(status.st_mtime_ns), sha256(content)
+    of_file = str(status.st_size), str(status.st_mtime_ns), sha256(content)
+    return of_file if own_px is None else (*of_file, str(own_px))
 
 
-def save_picks(folder: Path, picks: Picks, of_file: tuple[str, str, str]) -> None:
+def save_picks(folder: Path, picks: Picks, of_file: tuple[str, ...]) -> None:
     """Write centres, scores and diameters of a micrograph, and of which file they are."""
     make_folder(folder / "scored")
     arrays: dict[str, Any] = {
@@ -183,14 +192,16 @@ def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:
     return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
 
 
-def _serves(path: Path, micrograph: Path, threshold: float) -> bool:
+def _serves(path: Path, micrograph: Path, threshold: float, own_px: float | None) -> bool:
     """Return whether saved picks are of this very file, or a copy, and reach the threshold."""
     saved = _read(path)
     if "of_file" not in saved:  # of an older version, which did not say
         return False
     if "lowest_score" not in saved and threshold < OLDER_LOWEST:
         return False
-    n_bytes, time_ns, checksum = saved["of_file"].tolist()
+    n_bytes, time_ns, checksum, *diameter = saved["of_file"].tolist()
+    if diameter != ([] if own_px is None else [str(own_px)]):
+        return False
     try:
         status = micrograph.stat()
         if n_bytes != str(status.st_size):

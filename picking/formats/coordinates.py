@@ -14,13 +14,16 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import write_atomically
+from picking.formats import coco, star
 from picking.formats.coco import coco_text, read_coco, require_one_category
 from picking.formats.cryoppp_csv import csv_text, read_csv
+from picking.formats.cryosparc.exposures import Exposure
 from picking.formats.cryosparc.particles import SUFFIXES, read_particles
 from picking.formats.cryosparc.writing import cs_bytes, csg_text, particles_table
 from picking.formats.names import PICKS, few, finder, require_writable, say_unknown, stem
 from picking.formats.other_pickers import is_eman, read_eman, read_topaz
 from picking.formats.picks import Picks, flip_y, inside, select, tell_of_outside, tell_of_zero_area
+from picking.formats.relion.lists import coordinate_files
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
 
 FORMATS = {
@@ -45,6 +48,7 @@ def read_picks(
     ignored: Collection[str] = (),
     allow_partial: bool = False,
     category: str | None = None,
+    pixel_size_of: Callable[[str], float | None] = lambda name: None,
 ) -> list[Picks]:
     """Read the picks of files of any kinds, of one or many micrographs each.
 
@@ -52,8 +56,8 @@ def read_picks(
     a STAR or CSV of many; a file without rows is of the micrograph that it is named after.
 
     Args:
-        paths: files that end as `FRAMES` says; a file without a column of micrographs is named
-            after its micrograph; .cs files of one job are joined.
+        paths: files that end as `FRAMES` says, or RELION's lists of such files; a file without a
+            column of micrographs is named after its micrograph; .cs files of one job are joined.
         sizes_px: (height, width) of the micrographs, by file name, without which y cannot be
             flipped. Names in the files are looked up among these, whatever their folder and
             suffix, with or without cryoSPARC's leading number.
@@ -64,13 +68,15 @@ def read_picks(
         ignored: micrographs whose picks are not wanted, and of which it need not tell.
         allow_partial: more than a tenth may be of micrographs that are not known, or of no area.
         category: of COCO's boxes; None: see `read_coco`.
+        pixel_size_of: Å per px of a micrograph of ``sizes_px``, where particles were moved.
 
     Raises:
         UserError: for a malformed file, an unknown height, a micrograph that stands in two files,
             a size that is not the stated one, more than a tenth of a micrograph's centres
             outside it, and for names that do not fit where ``only_known``.
     """
-    paths = list(paths)
+    followed = [each for path in paths for each in coordinate_files(path, allow_partial)]
+    paths = [path for path, _ in followed]
     known_name = finder([*sizes_px, *ignored])
     by_name: dict[str, Picks] = {}
     sources: dict[str, Path] = {}
@@ -85,7 +91,7 @@ def read_picks(
         if not path.is_file():
             raise UserError(f"{path} is not there: check the path")
     of_cryosparc = read_particles([path for path in paths if path.suffix.lower() in SUFFIXES])
-    for path in paths:
+    for path, of_micrograph in followed:
         suffix = path.suffix.lower()
         file_frame = frame or frame_of(path)
         if suffix in SUFFIXES:
@@ -93,13 +99,19 @@ def read_picks(
         elif suffix == ".json" and is_eman(path):
             listed = read_eman(path)
         elif suffix == ".json":
-            coco = read_coco(path, category, allow_partial)
-            listed, categories[str(path)] = coco.records, coco.category
-            named |= {known_name(name) or "" for name in coco.unannotated}
+            boxes = read_coco(path, category, allow_partial)
+            listed, categories[str(path)] = boxes.records, boxes.category
+            named |= {known_name(name) or "" for name in boxes.unannotated}
         elif suffix == ".star":
-            listed = read_star(path, lambda name: known_name(name) is not None)
+            listed = read_star(
+                path,
+                lambda name: known_name(name) is not None,
+                lambda name: pixel_size_of(known_name(name) or ""),
+            )
         else:
             listed = READERS[suffix](path)
+        if of_micrograph is not None and len(listed) == 1:  # a list knows better than a file's name
+            listed = [dataclasses.replace(listed[0], name=of_micrograph)]
         read += listed
         for picks in listed:
             name = known_name(picks.name)
@@ -139,7 +151,12 @@ def read_picks(
 
 
 def write_picks(
-    folder: Path, picks: Sequence[Picks], formats: Sequence[str], one_file: bool = False
+    folder: Path,
+    picks: Sequence[Picks],
+    formats: Sequence[str],
+    one_file: bool = False,
+    frame: str | None = None,
+    exposures: Mapping[str, Exposure] | None = None,
 ) -> list[Path]:
     """Write the picks in each of ``formats``, keys of `FORMATS`; return the files.
 
@@ -147,7 +164,8 @@ def write_picks(
     <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph, and .cs is always
     particles.cs of all, with the .csg beside it. STAR and .cs name the MRC, whatever the image was.
     Files that are there are replaced. STAR, BOX and CBOX without a pick are not written, and
-    removed.
+    removed. frame: to write them in, `jpeg` or `mrc`, if not in what `FRAMES` says. exposures: what
+    cryoSPARC says of micrographs, by the picks' name.
 
     Raises `UserError` for a name that would not be read back, for two micrographs of one stem, and
     where a size (all but CSV) or a diameter (all but STAR and .cs) is unknown.
@@ -169,15 +187,19 @@ def write_picks(
     contents: dict[Path, str | bytes] = {}
     empty = []
     for path, (name, of_file) in files.items():
+        turned = frame not in (None, FRAMES[FORMATS[name]])
+        of_file = [flip_y(p) for p in of_file] if turned else of_file
         if name in NEVER_EMPTY and not any(len(p.centres_px) for p in of_file):
             empty.append(path)
         elif name == "cs":
             mrcs = [dataclasses.replace(flip_y(p), name=_mrc_of(p.name)) for p in of_file]
-            table = particles_table(mrcs)
+            of_mrc = {_mrc_of(name): exposure for name, exposure in (exposures or {}).items()}
+            table = particles_table(mrcs, of_mrc)
             contents[path] = cs_bytes(table)
             contents[files_of_all(folder, name)[1]] = csg_text(table, path.name)
         else:
-            contents[path] = _file_text(name, of_file, one_file)
+            text = _file_text(name, of_file, one_file)
+            contents[path] = text.replace(*_FRAME_WORDS[frame]) if turned and frame else text
     for path in empty:
         path.unlink(missing_ok=True)  # of a micrograph that was picked before, when it was another
     for path, content in contents.items():
@@ -272,6 +294,10 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
     if name == "star":
         return star_text(flipped, [_mrc_of(p.name) for p in picks])
     return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
+
+
+# What a file says of its frame, and what it says where it is turned
+_FRAME_WORDS = {"jpeg": (star.FRAME, coco.FRAME), "mrc": (coco.FRAME, star.FRAME)}
 
 
 def _mrc_of(name: str) -> str:

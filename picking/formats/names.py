@@ -135,6 +135,15 @@ def require_writable(names: Iterable[str], formats: Iterable[str], one_file: boo
             )
 
 
+def require_star_text(text: str, where: str, cure: str) -> None:
+    """Raise `UserError` for a text that would not come back from a STAR file, as a name."""
+    if character := _unfit_for_star(text):
+        raise UserError(
+            f"{where} has '{text}' with {character}, which RELION or starfile misread in a STAR "
+            f"file: {cure}"
+        )
+
+
 def _unfit_for_star(name: str) -> str | None:
     """Return what of a name no STAR file can hold, in words."""
     if not _is_utf_8(name):

@@ -91,6 +91,17 @@ def inside(picks: Picks, size_px: tuple[int, int]) -> np.ndarray:
     return within
 
 
+def with_whole_box(picks: Picks, box_px: int, frame: str | None = None) -> Picks:
+    """Return the picks about which a box of ``box_px`` lies in the micrograph, as RELION cuts it.
+
+    frame: that it is cut in, the MRC's or `jpeg`; ``size_px`` must be known. A box begins
+    ``box_px // 2`` before the pixel that the centre falls into.
+    """
+    centres = picks.centres_px if frame == "jpeg" else flip_y(picks).centres_px
+    first = np.floor(centres) - box_px // 2
+    return select(picks, ((first >= 0) & (first + box_px <= np.array(picks.size_px))).all(axis=1))
+
+
 # What the readers of all formats need
 
 
@@ -140,6 +151,27 @@ def tell_of_outside(picks: Sequence[Picks], source: str) -> None:
             f"{source}: {sum(counts.values()):,} of {n_all:,} centres lie outside their micrograph "
             f"(e.g. on {', '.join(names[:3])}), where no particle can be: check them"
         )
+
+
+def require_px(picks: Sequence[Picks], source: str) -> None:
+    """Raise `UserError` when the coordinates of a micrograph are fractions of its size."""
+    listed = [one for one in picks if len(one.centres_px)]
+    tiny = [one for one in listed if _within_a_px(one)]
+    if tiny and (len(tiny) == len(listed) or any(len(one.centres_px) > 2 for one in tiny)):
+        raise UserError(
+            f"{source}: all coordinates of {tiny[0].name} ({len(tiny[0].centres_px):,}) lie within "
+            "one px, as fractions of the micrograph do, such as cryoSPARC's: multiply x by its "
+            "width and y by its height"
+        )
+
+
+def _within_a_px(picks: Picks) -> bool:
+    """Return whether all lie in one px: of the origin, or of another where there are three."""
+    y, x = picks.centres_px.T
+    from_top = [y] if picks.size_px is None else [y, picks.size_px[0] - y]
+    at_origin = any(min(x.min(), t.min()) >= 0 and max(x.max(), t.max()) <= 1 for t in from_top)
+    several = len(np.unique(picks.centres_px, axis=0)) > 2
+    return at_origin or (several and np.ptp(picks.centres_px, axis=0).max() <= 1)
 
 
 def merge_duplicates(

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from picking.errors import UserError, warn
+from picking.errors import UserError
 from picking.files import read_text
 from picking.formats.picks import Picks, by_micrograph, from_boxes, known_diameters, valid
-from picking.formats.star_tables import Table, numbers, tables_with
+from picking.formats.relion.optics import optics_groups, origins_px
+from picking.formats.star_tables import Table, numbers, read_tables, tables_with
 
 FRAME = "y in the MRC's frame: the height of the micrograph less y of the JPEG; unbinned px"
 DIAMETER_LABEL = "pickDiameterPx"  # no label of RELION's, which warns of it and keeps it
@@ -24,27 +25,33 @@ EMAN_NO_SCORE = -3
 EMAN_HELIX_ENDS = (-1, -2)  # in place of a score: the start and the end of a helix
 CENTRE = ("rlnCoordinateX", "rlnCoordinateY")
 OTHERS = ("rlnAutopickFigureOfMerit", DIAMETER_LABEL, "rlnCoordinateZ")
-ORIGINS = ("rlnOriginX", "rlnOriginY", "rlnOriginXAngst", "rlnOriginYAngst")
 BOX_COLUMNS = ("CoordinateX", "CoordinateY", "Width", "Height")
 
 
 # Reading
 
 
-def read_star(path: Path, is_micrograph: Callable[[str], bool] = bool) -> list[Picks]:
+def read_star(
+    path: Path,
+    is_micrograph: Callable[[str], bool] = bool,
+    pixel_size_of: Callable[[str], float | None] = lambda name: None,
+) -> list[Picks]:
     """Read all blocks with RELION's coordinates: of RELION 3.0, 3.1 and later, of cryoSPARC.
 
     A row is of the micrograph that it names or, without such a column, that its particle's image
     was cut from. Without either, blocks are of the micrographs that they are named after, where
-    ``is_micrograph`` says so, and a single one of that which the file is named after.
+    ``is_micrograph`` says so, and a single one of that which the file is named after. Where
+    classification or refinement moved a particle, its centre is its coordinate less its origin,
+    for which ``pixel_size_of`` tells a micrograph's Å per px where that is known.
     """
-    tables = tables_with(path, CENTRE)
+    all_tables = read_tables(path)
+    tables, groups = tables_with(path, CENTRE, all_tables), optics_groups(all_tables)
     nameless = _names_of_blocks(path, tables, is_micrograph)
     names: list[str] = []
     parts = [np.empty((0, 4))]
-    n_moved = 0
+    moves = [np.empty((0, 2))]
     for table in tables:
-        cells = table.cells((*CENTRE, *OTHERS, *ORIGINS, "rlnMicrographName", "rlnImageName"))
+        cells = table.cells((*CENTRE, *OTHERS, "rlnMicrographName", "rlnImageName"))
         n = len(cells[CENTRE[0]])
         x, y = (numbers(cells, label, n, path, needed=True) for label in CENTRE)
         scores, diameters, z = (numbers(cells, label, n, path) for label in OTHERS)
@@ -54,21 +61,21 @@ def read_star(path: Path, is_micrograph: Callable[[str], bool] = bool) -> list[P
                 "tomograms: give coordinates on micrographs"
             )
         scores[scores == RELION_NO_SCORE] = math.nan
-        parts.append(np.stack([y, x, scores, diameters], axis=1))
-        origins = [numbers(cells, label, n, path) for label in ORIGINS]
-        n_moved += int(np.nan_to_num(origins).any(axis=0).sum())
         if "rlnMicrographName" in cells:
-            names += cells["rlnMicrographName"]
+            of_row = cells["rlnMicrographName"]
         elif "rlnImageName" in cells:  # 000001@Extract/job003/Micrographs/a.mrcs
-            names += [re.sub(r"^\d+@", "", name) for name in cells["rlnImageName"]]
+            of_row = [re.sub(r"^\d+@", "", name) for name in cells["rlnImageName"]]
         else:
-            names += [nameless[table.block]] * n
-    rows = np.concatenate(parts)
-    if n_moved:
-        warn(
+            of_row = [nameless[table.block]] * n
+        names += of_row
+        moves.append(origins_px(table, groups, of_row, pixel_size_of))
+        parts.append(np.stack([y, x, scores, diameters], axis=1))
+    rows, moved_px = np.concatenate(parts), np.concatenate(moves)
+    rows[:, :2] -= moved_px
+    if n_moved := int(moved_px.any(axis=1).sum()):
+        print(
             f"{path}: {n_moved:,} of {len(rows):,} particles were moved by classification or "
-            "refinement (_rlnOriginX, _rlnOriginY), and these moves are not used: extract with "
-            "re-centering for better places"
+            "refinement; their origins are subtracted"
         )
     named = by_micrograph(names, rows[:, :2], rows[:, 2], rows[:, 3], path) if names else []
     without = np.empty((0, 2)), np.empty(0), np.empty(0), None
@@ -166,12 +173,15 @@ def star_text(picks: Sequence[Picks], names: Sequence[str]) -> str:
     """Return a STAR file; scores are figures of merit, ``names`` those of the MRCs."""
     import pandas as pd
 
+    return star_file({"": pd.DataFrame(star_columns(picks, names))})
+
+
+def star_columns(picks: Sequence[Picks], names: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of `star_text`, by label."""
     centres = np.concatenate([np.empty((0, 2)), *(p.centres_px for p in picks)])
     scores = np.concatenate([[], *(p.scores for p in picks)])
     diameters = np.concatenate([[], *(p.diameters_px for p in picks)])
-    # starfile quotes names with a space, but reads what follows # as a comment
-    quoted = [f'"{name}"' if "#" in name and " " not in name else name for name in names]
-    of_row = [name for name, p in zip(quoted, picks, strict=True) for _ in p.scores]
+    of_row = [name for name, p in zip(quoted(names), picks, strict=True) for _ in p.scores]
     # The first column holds no name: a line that begins with data_ or _ is no row to a reader
     columns: dict[str, Any] = {
         "rlnCoordinateX": centres[:, 1],
@@ -184,7 +194,7 @@ def star_text(picks: Sequence[Picks], names: Sequence[str]) -> str:
     }
     if np.isfinite(diameters).all():
         columns[DIAMETER_LABEL] = diameters
-    return _star_file({"": pd.DataFrame(columns)})
+    return columns
 
 
 def cbox_text(picks: Picks) -> str:
@@ -210,7 +220,7 @@ def cbox_text(picks: Picks) -> str:
     )
     version = {"cbox_format_version": 1.0}
     slices = pd.DataFrame({"slice_index": []})
-    return _star_file({"global": version, "cryolo": table, "cryolo_include": slices})
+    return star_file({"global": version, "cryolo": table, "cryolo_include": slices})
 
 
 def box_text(picks: Picks) -> str:
@@ -224,7 +234,12 @@ def box_text(picks: Picks) -> str:
     return "".join(lines)
 
 
-def _star_file(blocks: dict[str, Any]) -> str:
+def quoted(names: Sequence[str]) -> list[str]:
+    """Return names for `starfile`, which quotes those with a space, but not those with a #."""
+    return [f'"{name}"' if "#" in name and " " not in name else name for name in names]
+
+
+def star_file(blocks: dict[str, Any]) -> str:
     """Return the text; its first line says the frame, not the time, by which two runs differ."""
     import starfile
 

@@ -93,12 +93,14 @@ def read_tables(path: Path) -> list[Table]:
     return tables
 
 
-def tables_with(path: Path, labels: Sequence[str]) -> list[Table]:
-    """Return the tables of a STAR file that have columns of these labels.
+def tables_with(
+    path: Path, labels: Sequence[str], tables: Sequence[Table] | None = None
+) -> list[Table]:
+    """Return those of the ``tables`` of a STAR file, or of all, that have columns of these labels.
 
     Raises `UserError` where there is none, and where a table has some of the labels only.
     """
-    tables = read_tables(path)
+    tables = read_tables(path) if tables is None else tables
     for table in tables:
         there = [label for label in labels if label in table.labels]
         missing = [f"_{label}" for label in labels if label not in table.labels]
@@ -111,10 +113,6 @@ def tables_with(path: Path, labels: Sequence[str]) -> list[Table]:
             number, line = table.lines[0]
             raise UserError(
                 f"{path}, line {number}: {line[:60]!r} belongs to no table: mend or remove it"
-            )
-        if "rlnMicrographCoordinates" in table.labels:
-            raise UserError(
-                f"{path} is RELION's list of coordinate files: give those files themselves"
             )
         if any(label.startswith("rlnCenteredCoordinate") for label in table.labels):
             raise UserError(

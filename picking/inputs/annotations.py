@@ -15,7 +15,7 @@ from picking.files import sha256
 from picking.formats.coco import Coco, read_coco
 from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.names import few
-from picking.formats.picks import Micrograph, merge_duplicates, tell_of_zero_area
+from picking.formats.picks import Micrograph, merge_duplicates, require_px, tell_of_zero_area
 from picking.micrographs.reading import SUFFIXES
 
 SPLITS = ("train", "val", "test")
@@ -87,6 +87,7 @@ def read_split(
         data_root, split, by_name, category, allow_partial
     )
     tell_of_zero_area(read, source, allow_partial)
+    require_px(read, source)
     listed = merge_duplicates(read, source)
     n_merged = sum(len(m.centres_px) for m in read) - sum(len(m.centres_px) for m in listed)
     ids = _read_mapping(data_root / MAPPING_FILE)

@@ -3,7 +3,7 @@
 import math
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -115,6 +115,83 @@ def asked_diameter(
         )
     print(f"Pixel size: {used:.4g} Å ({source})")
     return diameter_in_px(diameter, used)
+
+
+def asked_diameters(
+    diameter: str | None,
+    pixel_size_angstrom: float | None,
+    micrographs: Paths,
+    listed: Mapping[str, float],
+) -> tuple[float | None, dict[str, float]]:
+    """Return `asked_diameter` and, by name, that of micrographs whose px have another size.
+
+    listed: Å per px by name, as a list of micrographs says it; --pixel-size and headers are held
+    against it. Without any, headers are used, and no two micrographs differ.
+    """
+    if not listed:
+        return asked_diameter(diameter, pixel_size_angstrom, micrographs), {}
+    require_lengths(diameter, pixel_size_angstrom)
+    headers = {name: header_pixel_size(path) for name, path in micrographs.items()}
+    known = {n: listed.get(n) or headers[n] for n in micrographs}
+    sizes = {name: size for name, size in known.items() if size is not None}
+    differing = [n for n in listed if headers[n] and not _agree(headers[n], listed[n])]
+    if differing:
+        name = differing[0]
+        warn(
+            f"the list of micrographs says {listed[name]:.4g} Å of {name}, but its header "
+            f"{headers[name]:.4g} Å ({len(differing):,} of {len(listed):,} micrographs): check "
+            "which is right, since the list is used"
+        )
+    smallest, largest = min(sizes.values()), max(sizes.values())
+    several = f"{smallest:.4g} to {largest:.4g} Å" if smallest < largest else f"{smallest:.4g} Å"
+    used = pixel_size_angstrom
+    if used is not None and not (_agree(used, smallest) and _agree(used, largest)):
+        warn(
+            f"--pixel-size is {used:g} Å, but the list of micrographs says {several}: check which "
+            "is right, since --pixel-size is used for all"
+        )
+    if diameter is None or read_length(diameter)[1] == PX:
+        if not _agree(smallest, largest):
+            warn(
+                f"the micrographs' pixels differ, {several}, so no diameter in px fits all: give "
+                "--diameter in Å, or go through those of one pixel size at a time"
+            )
+        return None if diameter is None else diameter_in_px(diameter, None), {}
+    if used is not None:
+        print(f"Pixel size: {used:.4g} Å (--pixel-size)")
+        return diameter_in_px(diameter, used), {}
+    unknown = [name for name in micrographs if name not in sizes]
+    if unknown:
+        raise UserError(
+            f"--diameter {diameter} is in Å, but neither list nor header says the pixel size of "
+            f"{len(unknown):,} micrographs (e.g. {unknown[0]}): give --pixel-size, in Å per px"
+        )
+    print(f"Pixel size: {several} (the list of micrographs)")
+    first = next(iter(sizes.values()))
+    others = {name: size for name, size in sizes.items() if size != first}
+    return diameter_in_px(diameter, first), {
+        name: diameter_in_px(diameter, size) for name, size in others.items()
+    }
+
+
+def _agree(a: float | None, b: float | None) -> bool:
+    return bool(a and b) and abs(math.log(a / b)) <= math.log1p(PIXEL_SIZES_AGREE)  # type: ignore
+
+
+def pixel_size_of(
+    pixel_size_angstrom: float | None, micrographs: Paths, listed: Mapping[str, float]
+) -> Callable[[str], float | None]:
+    """Return what tells a micrograph's Å per px by its name: --pixel-size, the list or its header.
+
+    None where nobody knows it.
+    """
+
+    def find(name: str) -> float | None:
+        if pixel_size_angstrom is not None or name in listed:
+            return pixel_size_angstrom or listed[name]
+        return header_pixel_size(micrographs[name]) if name in micrographs else None
+
+    return find
 
 
 def require_diameter_fits(diameter_px: float, sizes_px: Mapping[str, tuple[int, int]]) -> None:

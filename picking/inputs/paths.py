@@ -34,18 +34,23 @@ BY_PRODUCT = re.compile(
 def find_coordinates(patterns: Sequence[str], allow_partial: bool = False) -> list[Path]:
     """Return the files of labels, picks or true particles that patterns match, each once.
 
-    Raises `UserError` as `_expand` does.
+    Raises `UserError` as `expand` does.
     """
-    return _expand(patterns, tuple(FRAMES), "file of coordinates", allow_partial)
+    return expand(patterns, tuple(FRAMES), "file of coordinates", allow_partial)
 
 
 def find_micrographs(patterns: Sequence[str], allow_partial: bool = False) -> Paths:
     """Return file name -> path of the micrographs; no two may share the name without suffix.
 
     Power spectra and the like are left out where their micrograph is given too. Raises `UserError`
-    as `_expand` does.
+    as `expand` does.
     """
-    files = _without_by_products(_expand(patterns, SUFFIXES, "micrograph", allow_partial))
+    files = expand(patterns, SUFFIXES, "micrograph", allow_partial)
+    return by_file_name(_without_by_products(files))
+
+
+def by_file_name(files: Sequence[Path]) -> Paths:
+    """Return file name -> path; raises `UserError` where two would have the same files of picks."""
     by_stem: Paths = {}
     for path in files:
         stem = unicodedata.normalize("NFC", path.stem)
@@ -84,7 +89,7 @@ def _without_by_products(files: Sequence[Path]) -> list[Path]:
     return [path for path in files if path not in left_out]
 
 
-def _expand(
+def expand(
     patterns: Sequence[str], endings: tuple[str, ...], what: str, allow_partial: bool
 ) -> list[Path]:
     """Return the files with one of ``endings`` that patterns match, each once, in their order.

@@ -15,7 +15,7 @@ import numpy as np
 
 from picking.errors import UserError, warn
 from picking.formats.coordinates import frame_of
-from picking.formats.picks import Picks
+from picking.formats.picks import Picks, require_px
 from picking.inputs.annotations import Split
 from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
@@ -83,12 +83,17 @@ def _check(
     cure: str,
     diameter_px: float | None,
 ) -> None:
-    _require_pixels(picks, source)
+    require_px(picks, source)
     placed = [one for one in picks if one.name in paths and len(one.centres_px)]
     if len(placed) > CHECKED:  # some from everywhere: a data set may hold several proteins
         placed = [placed[n * len(placed) // CHECKED] for n in range(CHECKED)]
-    width_px = _diameter_px(placed, diameter_px)
-    checked = [_looked_at(one, paths[one.name], frame, width_px) for one in placed]
+    if not placed:
+        return
+    width_px = diameter_px or diameter_in_px(None, None, _median_px(placed))
+    own_px = [diameter_px or _median_px([one]) or width_px for one in placed]
+    checked = [
+        _looked_at(one, paths[one.name], frame, px) for one, px in zip(placed, own_px, strict=True)
+    ]
     found = [one for one in checked if one is not None]
     if not found:
         return
@@ -128,33 +133,11 @@ def _check(
         )
 
 
-def _require_pixels(picks: Sequence[Picks], source: str) -> None:
-    """Raise `UserError` when the coordinates of a micrograph are fractions of its size."""
-    listed = [one for one in picks if len(one.centres_px)]
-    tiny = [one for one in listed if _within_a_px(one)]
-    if tiny and (len(tiny) == len(listed) or any(len(one.centres_px) > 2 for one in tiny)):
-        raise UserError(
-            f"{source}: all coordinates of {tiny[0].name} ({len(tiny[0].centres_px):,}) lie within "
-            "one px, as fractions of the micrograph do, such as cryoSPARC's: multiply x by its "
-            "width and y by its height"
-        )
-
-
-def _within_a_px(picks: Picks) -> bool:
-    """Return whether all lie in one px: of the origin, or of another where there are three."""
-    y, x = picks.centres_px.T
-    from_top = [y] if picks.size_px is None else [y, picks.size_px[0] - y]
-    at_origin = any(min(x.min(), t.min()) >= 0 and max(x.max(), t.max()) <= 1 for t in from_top)
-    several = len(np.unique(picks.centres_px, axis=0)) > 2
-    return at_origin or (several and np.ptp(picks.centres_px, axis=0).max() <= 1)
-
-
-def _diameter_px(placed: Sequence[Picks], diameter_px: float | None) -> float:
-    if diameter_px is not None or not placed:
-        return diameter_px or 1.0
-    stated = np.concatenate([one.diameters_px for one in placed])
+def _median_px(picks: Sequence[Picks]) -> float | None:
+    """Return the median of the diameters that picks state, None where none does."""
+    stated = np.concatenate([one.diameters_px for one in picks])
     stated = stated[np.isfinite(stated)]
-    return diameter_in_px(None, None, float(np.median(stated)) if len(stated) else None)
+    return float(np.median(stated)) if len(stated) else None
 
 
 def contrast_ranks(path: Path, diameter_px: float) -> np.ndarray:

@@ -103,7 +103,12 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of micrographs with a few picks."""
     group = parser.add_argument_group("instead of --data-root, a few picks of one's own")
     add = group.add_argument
-    add("--micrographs", nargs="+", metavar="FILE", help="files, or a quoted 'dir/*.mrc'")
+    add(
+        "--micrographs",
+        nargs="+",
+        metavar="FILE",
+        help="files, a quoted 'dir/*.mrc', or a list: micrographs_ctf.star, exposures.cs",
+    )
     add("--labels", nargs="+", metavar="FILE", help=f"picks: {KINDS}")
     add(
         "--frame",

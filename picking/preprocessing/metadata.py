@@ -50,6 +50,8 @@ def made_from(kind: str, arguments: Mapping[str, Any], listed: dict[str, Split])
         "annotations_hash": sha256(*(split.annotations_hash for split in listed.values())),
         "images_hash": sha256(*(split.images_hash for split in listed.values())),
     }
+    if values.get("own_px"):  # of windows, where micrographs have px of several sizes
+        made["own_diameters_px"] = values["own_px"]
     # Only where there is a choice, so that stores without one stay what they were
     categories = [split.category for split in listed.values() if split.n_annotations_of_others]
     return {**made, "category": categories[0]} if categories else made

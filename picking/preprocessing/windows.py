@@ -15,8 +15,9 @@ No place is called negative, since nobody knows where the other particles are.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from picking.formats.names import LABELS
 from picking.formats.picks import Micrograph, Picks, inside, merge_duplicates
 from picking.inputs.annotations import Split
 from picking.inputs.diameters import require_diameter_fits
-from picking.inputs.paths import find_coordinates, find_micrographs
+from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_placement
 from picking.micrographs.preparation import scale_micrograph
 from picking.micrographs.problems import UnreadableImage
@@ -113,11 +114,17 @@ class WindowSettings:
     per_micrograph: int  # windows anywhere
     expected_particles: float | None  # on a micrograph
     seed: int
+    # Diameters by name where px have another size
+    own_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def scale(self) -> float:
-        """Px of the scaled micrograph per px of the micrograph."""
+        """Px of the scaled micrograph per px of the micrograph, but for those of ``own_px``."""
         return PARTICLE_PX / self.diameter_px
+
+    def diameter_on(self, name: str) -> float:
+        """Return the particles' diameter in px of a micrograph."""
+        return self.own_px.get(name, self.diameter_px)
 
     def plan_split(
         self,
@@ -132,11 +139,12 @@ class WindowSettings:
         """
         plans = []
         for record, size_px in zip(records, sizes_px, strict=True):
-            height, width = (max(1, round(n * self.scale)) for n in size_px)
+            diameter_px = self.diameter_on(record.name)
+            height, width = (max(1, round(n * PARTICLE_PX / diameter_px)) for n in size_px)
             if self.window_px >= min(height, width):
                 raise UserError(
                     f"{record.name} is {size_px[1]} x {size_px[0]} px, no larger than a window, "
-                    f"{self.window_px / PARTICLE_PX:g} particles of {self.diameter_px:.0f} px: "
+                    f"{self.window_px / PARTICLE_PX:g} particles of {diameter_px:.0f} px: "
                     "check --diameter"
                 )
             rng = stream(self.seed, "windows", split, record.name)
@@ -177,7 +185,12 @@ class WindowSettings:
             "n_patches": sum(p.n_rows for p in plans),
             "n_labeled": sum(n_picks),
             "n_unlabeled": sum(len(p.windows_px) for p in plans),
-            **place_priors(self, [p.size_px for p in plans], n_picks),
+            **place_priors(
+                self,
+                [p.size_px for p in plans],
+                n_picks,
+                [self.diameter_on(p.micrograph.name) for p in plans],
+            ),
         }
 
     def description(self, content_hash: str) -> dict:
@@ -193,8 +206,8 @@ class WindowSettings:
 
 
 def read_splits(
-    micrographs: Sequence[str],
-    val_micrographs: Sequence[str] | None,
+    micrographs: Paths,
+    val_micrographs: Paths,
     labels: Sequence[str],
     frame: str | None,
     diameter_px: float,
@@ -202,12 +215,14 @@ def read_splits(
     skip_unreadable: bool,
     allow_partial: bool = False,
     category: str | None = None,
+    own_px: Mapping[str, float] = MappingProxyType({}),
+    pixel_size_of: Callable[[str], float | None] = lambda name: None,
 ) -> dict[str, Split]:
-    """Return train and val: the micrographs that the patterns name, with the picks on them.
+    """Return train and val: the micrographs with the picks on them.
 
     Args:
-        micrographs: patterns of files.
-        val_micrographs: of those that are val's; None: some of the picked ones are drawn.
+        micrographs: all, or those of train.
+        val_micrographs: those that are val's; without any, some of the picked ones are drawn.
         labels: patterns of files of picks.
         frame: of the picks, jpeg or mrc; None: what their format has.
         diameter_px: of the particles.
@@ -215,19 +230,20 @@ def read_splits(
         skip_unreadable: micrographs that cannot be read stay in, without picks.
         allow_partial: more than a tenth of the picks may be of no use.
         category: of COCO's boxes; None: see `picking.formats.coco.read_coco`.
+        own_px: diameters by name on micrographs whose px have another size.
+        pixel_size_of: as `read_picks` takes it.
 
     Raises `UserError` when most picks fit the micrographs upside down, and as `splits_of_picks`
     does.
     """
-    paths, val_names = find_micrographs(micrographs, allow_partial), None
+    paths, val_names = micrographs, None
     if val_micrographs:
-        val_paths = find_micrographs(val_micrographs, allow_partial)
         by_stem = {path.stem: path for path in paths.values()}
-        for path in val_paths.values():
+        for path in val_micrographs.values():
             other = by_stem.get(path.stem, path)
             if other.resolve() != path.resolve():
                 raise UserError(f"{other} and {path} have one name: rename one of them")
-        paths, val_names = {**paths, **val_paths}, list(val_paths)
+        paths, val_names = {**paths, **val_micrographs}, list(val_micrographs)
     files, sizes = find_coordinates(labels, allow_partial), {}
     unreadable = []
     for name, path in paths.items():
@@ -237,15 +253,18 @@ def read_splits(
             if not skip_unreadable:
                 raise
             unreadable.append(name)
-    require_diameter_fits(diameter_px, sizes)
+    for name, size_px in sizes.items():
+        require_diameter_fits(own_px.get(name, diameter_px), {name: size_px})
     picks = read_picks(
         files, sizes, frame, True, what=LABELS, ignored=unreadable, allow_partial=allow_partial,
-        category=category,
+        category=category, pixel_size_of=pixel_size_of,
     )  # fmt: skip
     check_placement(picks, paths, files, frame, "--frame", diameter_px)
     source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
     picks = merge_duplicates(picks, source, diameter_px)
-    return splits_of_picks(list(paths.values()), picks, diameter_px, val_names, source, seed)
+    return splits_of_picks(
+        list(paths.values()), picks, diameter_px, val_names, source, seed, own_px
+    )
 
 
 def check_expected(expected: float | None, splits: Mapping[str, Split]) -> None:
@@ -277,6 +296,7 @@ def splits_of_picks(
     val_names: Sequence[str] | None,
     source: str,
     seed: int,
+    own_px: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Split]:
     """Return the splits train and val: micrographs with their picks, or with none.
 
@@ -299,7 +319,7 @@ def splits_of_picks(
     for name in ("train", "val"):
         members = [path for path in paths if (path.name in val_names) == (name == "val")]
         records = tuple(
-            _record(path, by_name.get(path.name), diameter_px)
+            _record(path, by_name.get(path.name), own_px.get(path.name, diameter_px))
             for path in sorted(members, key=lambda path: path.name)
             if name == "train" or path.name in by_name
         )
@@ -329,17 +349,22 @@ def _record(path: Path, picks: Picks | None, diameter_px: float) -> Micrograph:
 
 
 def place_priors(
-    settings: WindowSettings, sizes_px: Sequence[tuple[int, int]], n_picks: Sequence[int]
+    settings: WindowSettings,
+    sizes_px: Sequence[tuple[int, int]],
+    n_picks: Sequence[int],
+    diameters_px: Sequence[float] | None = None,
 ) -> dict[str, float | None]:
     """Return the three priors for places instead of patches.
 
-    sizes_px, n_picks: of each micrograph. ``actual_prior`` is the fraction near a pick,
-    ``pool_prior`` that near a particle, ``unlabeled_prior`` that near a particle among those near
-    no pick; the last two are None without an expected number.
+    sizes_px, n_picks, diameters_px: of each micrograph; None: the settings' diameter.
+    ``actual_prior`` is the fraction near a pick, ``pool_prior`` that near a particle,
+    ``unlabeled_prior`` that near a particle among those near no pick; the last two are None without
+    an expected number.
 
     Raises `UserError` when so many particles would cover more than the micrographs.
     """
-    disk = math.pi * (POSITIVE_RADIUS * settings.diameter_px) ** 2 / np.prod(sizes_px, axis=1)
+    diameters = settings.diameter_px if diameters_px is None else np.asarray(diameters_px)
+    disk = math.pi * (POSITIVE_RADIUS * diameters) ** 2 / np.prod(sizes_px, axis=1)
     actual = float(np.mean(np.asarray(n_picks) * disk))
     if settings.expected_particles is None:
         return {"actual_prior": actual, "pool_prior": None, "unlabeled_prior": None}

@@ -196,7 +196,7 @@ MALFORMED = {
         (star("1 x"), "_rlnCoordinateY holds no numbers"),
         (star("1 2", "3 4 5"), "line 8: '3 4 5' is no row of 2 columns"),
         (star("5 5 1 2", labels=NAMES), "_rlnAutopickFigureOfMerit stands twice"),
-        (star("a b", labels=("MicrographName", "MicrographCoordinates")), "list of coordinate"),
+        (star("a b", labels=("MicrographName", "MicrographCoordinates")), "not there"),
         (b"\xff\xfd\x00\x81", "is no text file"),
     ],
     "b.box": [

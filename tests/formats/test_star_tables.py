@@ -158,12 +158,3 @@ def test_without_a_column_of_micrographs_the_images_tell_them(tmp_path):
     }  # fmt: skip
     both = f"data_particles\n{HEAD}_rlnImageName\nb.mrc 1 2 000001@Extract/job003/a.mrcs\n"
     assert read(tmp_path, both) == {"b.jpg": [1]}
-
-
-@pytest.mark.parametrize("unit", ["", "Angst"])
-def test_moves_that_refinement_found_are_said_not_to_be_used(tmp_path, unit):
-    head = f"{HEAD}_rlnOriginX{unit}\n_rlnOriginY{unit}\n"
-    assert read(tmp_path, f"data_\n{head}a 1 2 0 0.000\n") == {"a.jpg": [1]}
-    with pytest.warns(InputWarning, match=r"picks\.star: 2 of 3 particles were moved"):
-        found = read(tmp_path, f"data_\n{head}a 1 2 0 -1.5\na 3 4 2 0\na 5 6 0 0\n")
-    assert found == {"a.jpg": [1, 3, 5]}

@@ -17,6 +17,7 @@ from tests.fixtures.data_sets import (
     picture,
     some_centres,
     write_coco,
+    write_csv,
 )  # fmt: skip
 
 NAMES = [f"{n}.png" for n in range(4)]
@@ -147,6 +148,16 @@ def test_fractions_of_a_micrograph_are_refused_with_the_reason(micrographs, frac
             check_placement([one], {}, [paths["0.png"].with_suffix(".csv")], None, "--frame", None)
 
 
+def test_fractions_in_a_data_set_are_refused_before_they_count_as_duplicates(own_data, recwarn):
+    for path in (own_data / "annotations").iterdir():
+        path.unlink()
+    for path in (own_data / "particle_coordinates").glob("train_*.csv"):
+        write_csv(path, np.random.default_rng(0).random((9, 2)))
+    with pytest.raises(UserError, match=r"train_00.* \(9\) .*fractions"):
+        read_split(own_data, "train")
+    assert not recwarn
+
+
 def test_one_pick_near_the_corner_is_no_fraction(micrographs):
     paths, centres = micrographs
     assert is_quiet(paths, {**centres, "0.png": [(0.5, 0.5)]})
@@ -176,6 +187,29 @@ def test_micrographs_of_both_polarities_are_warned_of(micrographs, tmp_path):
     Image.fromarray(255 - np.asarray(Image.open(paths["1.png"]))).save(tmp_path / "1.png")
     with pytest.warns(InputWarning, match=r"darker .* in 0\.png and brighter in 1\.png"):
         check({**paths, "1.png": tmp_path / "1.png"}, centres)
+
+
+def test_each_micrograph_is_seen_at_the_scale_of_its_own_particles(micrographs, tmp_path, recwarn):
+    """Hollow shells have a bright middle, which is no other polarity."""
+    paths, centres = micrographs
+    (tmp_path / "train").mkdir()
+    for name, path in paths.items():
+        (tmp_path / "train" / name).write_bytes(path.read_bytes())
+    rng = np.random.default_rng(5)
+    shells = some_centres(rng, 12, SIZE_PX, 32, 64)
+    image, (y, x) = rng.normal(140, 20, SIZE_PX), np.ogrid[:HEIGHT, :WIDTH]
+    for at_y, at_x in shells:
+        image[(abs(np.hypot(y - at_y, x - at_x) - 22)) < 8] -= 60
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(tmp_path / "train/shells.png")
+    annotation = {name: boxes(c) for name, c in centres.items()}
+    annotation |= {"shells.png": boxes(shells, 60)}
+    write_coco(tmp_path / "annotations/instances_train.json", annotation)
+    check_splits({"train": read_split(tmp_path, "train")})
+    assert not recwarn
+    annotation["shells.png"] = boxes(shells)  # as if they were small
+    write_coco(tmp_path / "annotations/instances_train.json", annotation)
+    with pytest.warns(InputWarning, match=r"brighter in shells\.png"):
+        check_splits({"train": read_split(tmp_path, "train")})
 
 
 def test_a_data_set_is_held_against_its_micrographs_split_by_split(micrographs, tmp_path):

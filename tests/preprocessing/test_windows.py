@@ -13,6 +13,7 @@ from picking.errors import UserError
 from picking.files import write_json
 from picking.formats.picks import Picks
 from picking.inputs.annotations import Split
+from picking.inputs.paths import find_micrographs
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.metadata import count_splits
 from picking.preprocessing.windows import (
@@ -62,7 +63,8 @@ def image_files(folder, names):
 
 def splits_read(paths, val_paths, labels):
     paths, val_paths, labels = (list(map(str, one or [])) for one in (paths, val_paths, labels))
-    return read_splits(paths, val_paths, labels, None, DIAMETER_PX, 42, False)
+    found = [find_micrographs(patterns) for patterns in (paths, val_paths)]
+    return read_splits(*found, labels, None, DIAMETER_PX, 42, False)
 
 
 def names_of(split):

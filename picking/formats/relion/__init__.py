@@ -1,0 +1,1 @@
+"""RELION's lists of files, optics groups and origins, and a folder like that of its picking."""
