@@ -365,7 +365,11 @@ def pick_micrographs(
     first = next(iter(paths.values()))
     own_px = args.own_px.get(first.name, diameter_px)
     at_own = picker.for_diameter(own_px)
-    if n_picks < FEW_PICKS * len(paths) and fits_inverted(at_own, first, own_px, threshold):
+    if (
+        left
+        and n_picks < FEW_PICKS * len(paths)
+        and fits_inverted(at_own, first, own_px, threshold)
+    ):
         kind, advice = ("dark", "leave --invert out") if args.invert else ("white", "try --invert")
         warn(
             f"particles may be {kind} here, unlike where the network learned: {first.name} has "
