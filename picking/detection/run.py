@@ -122,7 +122,7 @@ def pick_micrographs(
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
                 draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
-    if sum(len(called.scores) for called in all_called) < FEW_PICKS * len(paths):
+    if noted and sum(len(called.scores) for called in all_called) < FEW_PICKS * len(paths):
         _warn_of_polarity(args, picker, diameter_px, threshold, next(iter(paths.values())))
     _tell_of_the_end(args, candidates, all_called, threshold, formats)
 

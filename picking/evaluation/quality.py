@@ -199,10 +199,11 @@ def report_quality(
 
 
 def tell_of_no_picks(candidates: Sequence[Picks], threshold: float | None) -> None:
-    """Say why there is no pick: no candidate reaches the threshold, or there is none."""
+    """Say why there is no pick: there is no candidate, or none reaches the threshold."""
     scores = np.concatenate([[], *(one.scores for one in candidates)])
-    if threshold is None or not len(scores):
+    if not len(scores):
         warn("there is no candidate at all: check the files, --diameter and the contrast")
+    if threshold is None or (scores >= threshold).any() or not len(scores):
         return
     warn(
         f"no candidate reaches the threshold {threshold:.4g}: of {len(scores):,} the highest score "

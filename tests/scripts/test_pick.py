@@ -267,6 +267,7 @@ def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothin
         ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", truth),
         ("--formats", "box", "coco"),
         ("--formats", "cs", "star"),
+        ("--threshold", 1.0),
         ("--formats", "star"),
     ]
     for n, flags in enumerate(commands):
