@@ -86,7 +86,7 @@ def main() -> None:
     ours = read_picks(sorted((folder / "picks" / "star").iterdir()), sizes)
     log = read_picks(sorted((folder / "log").rglob("*_autopick.star")), sizes)
     rows = {
-        "the truth's coordinates": true_picks(truth["particles"], to_pick),
+        "truth": true_picks(truth["particles"], to_pick),
         "ours": ours,
         "LoG": log,
         "LoG, as many as ours": best(log, sum(len(p.scores) for p in ours)),
@@ -95,12 +95,12 @@ def main() -> None:
         rows["--picks"] = read_picks(find_coordinates(args.picks), sizes)
     picked = time.monotonic()
     levels = " / ".join(map(str, LEVELS))
-    print_header("picks", "number", "F1", f"aligned, Å at FSC {levels}", "as picked")
-    for name, picks in rows.items():
-        particles, f1 = with_angles(picks, truth["particles"], to_pick, args.seed)
-        job = folder / "maps" / name.replace(" ", "_")
+    print_header("picks", "number", "F1", f"aligned, Å at FSC {levels}", "as picked", "off, Å")
+    for number, (name, picks) in enumerate(rows.items()):
+        particles, f1, off = with_angles(picks, truth["particles"], to_pick, args.seed)
+        job = folder / "maps" / str(number)  # RELION's shell stumbles over spaces
         found = resolutions(simulated, job, truth | {"particles": particles})
-        print_row(name, f"{len(particles):,}", f"{f1:.3f}", *found)
+        print_row(name, f"{len(particles):,}", f"{f1:.3f}", *found, f"{off:.0f}")
     minutes = np.diff([started, learned, picked, time.monotonic()]) / 60
     print("\nminutes: simulating and learning {:.1f}, picking {:.1f}, maps {:.1f}".format(*minutes))
 
@@ -179,9 +179,9 @@ def best(picks: list[Picks], n: int) -> list[Picks]:
 
 def with_angles(
     picks: list[Picks], truth: pd.DataFrame, stems: Sequence[str], seed: int
-) -> tuple[pd.DataFrame, float]:
-    """Return the picks as RELION's particles, origins as if aligned, and their F1."""
-    tables, n_true, n_matched = [], 0, 0
+) -> tuple[pd.DataFrame, float, float]:
+    """Return the picks as RELION's particles, origins as if aligned; F1; Å off centre, median."""
+    tables, n_true, offs = [], 0, [np.empty((0, 2))]
     by_stem = {Path(p.name).stem: p for p in picks}
     for stem in stems:
         true = of_micrograph(truth, stem)
@@ -191,7 +191,6 @@ def with_angles(
         found = by_stem[stem]
         at = np.stack([found.centres_px[:, 1], SIDE_PX - found.centres_px[:, 0]], axis=1)
         matched = match(at, found.scores, true[COORDINATES].to_numpy(), DIAMETER_PX / 2)
-        n_matched += int((matched >= 0).sum())
         rows = true.iloc[matched.clip(0)].reset_index(drop=True)
         false = matched < 0
         rng = stream(seed, "false picks", stem)
@@ -200,10 +199,12 @@ def with_angles(
         cut_at = np.floor(at) + 0.5  # RELION drops the fraction
         off = np.where(false[:, None], 0, cut_at - rows[COORDINATES].to_numpy())
         rows[ORIGINS] = off * PIXEL_SIZE_ANGSTROM
+        offs.append(off[~false] * PIXEL_SIZE_ANGSTROM)
         rows[COORDINATES] = at
         tables.append(rows)
-    particles = pd.concat(tables)
-    return particles, 2 * n_matched / (len(particles) + n_true)
+    particles, matched_off = pd.concat(tables), np.concatenate(offs)
+    f1 = 2 * len(matched_off) / (len(particles) + n_true)
+    return particles, f1, float(np.median(np.hypot(*matched_off.T)))
 
 
 def resolutions(simulated: Path, job: Path, blocks: dict[str, Any]) -> list[str]:

@@ -4,11 +4,26 @@ import json
 from unittest import mock
 
 from . import base
-from .base import STEMS, rows, star
+from .base import DIAMETER_PX, STEMS, rows, star
 from .case import LABELS, PICKING, PICKS, Case
 
 AUTO = PICKS.replace("--annotated-margin 0 ", "")
 SCORED = ("MicrographName", "CoordinateX", "CoordinateY", "AutopickFigureOfMerit")
+
+
+def centre_only(stem, n=4):
+    """The particles next to the middle of a micrograph, in the MRC's frame."""
+    middle = (base.HEIGHT / 2, base.WIDTH / 2)
+    nearest = sorted(base.centres(stem), key=lambda c: (c[0] - middle[0]) ** 2
+                     + (c[1] - middle[1]) ** 2)[:n]  # fmt: skip
+    return [(f"{stem}.mrc", x, base.HEIGHT - y) for y, x in nearest]
+
+
+CENTRAL = {"a.star": star(centre_only("mic_000"))}
+
+
+def margin_is_small(folder, result):
+    assert json.loads((folder / "out/evaluation.json").read_text())["margin_px"] <= DIAMETER_PX
 
 
 def scored(*scores, of=rows):
@@ -44,14 +59,18 @@ def no_inference(command, *more):
 
 
 CASES = [
+    Case("K11 four truths in the middle", f"{AUTO} truth.star --evaluate a.star", CENTRAL, 0,
+         ("margin",), recall=1.0, check=margin_is_small),
+    Case("K11 four truths in the middle: how many picks were left out is said",
+         f"{AUTO} truth.star --evaluate a.star", CENTRAL, 0, (r"\b\d+ (of \d+ )?picks|left out",)),
     Case("K11 a margin that was asked for is kept", f"{AUTO} truth.star --annotated-margin 100", {},
          0, ("margin of 100",)),
     Case("K11 the diameter that the checkpoint knows does for the evaluation",
          f"{PICKING} raw/mic_000.mrc raw/mic_001.mrc --evaluate truth.star", status=0,
          says=("diameter 24",), recall=1.0),
     *[Case(f"K11 a threshold of {t}", f"{PICKS} a.star --threshold {t}",
-           scored(3.0, 1.0, -1.5), n=n)
-      for t, n in (("0.5", 54),)],
+           scored(3.0, 1.0, -1.5), n=n, warns=() if n else ("highest score is 3",))
+      for t, n in (("2", 27), ("-1", 54), ("-5", 80), ("0.5", 54), ("1e3", 0))],
     *[Case(f"K11 no threshold: {t}", f"{PICKS} a.star --threshold {t}", scored(3.0, 1.0), 2,
            ("threshold",)) for t in ("nan", "inf", "x", "''")],
     Case("K11 a threshold of a checkpoint is a probability", f"{PICKING} raw/mic_000.mrc "
@@ -72,6 +91,9 @@ CASES = [
          ("a.star|pick",)),
     Case("K11 no picks on a micrograph that has truth", f"{PICKS} a.star",
          {"a.star": star(rows("mic_000", "mic_001", "mic_002"))}, 0, ("mic_003|1 micrograph",)),
+    Case("K11 no picks above the threshold: the highest score is said",
+         f"{PICKING} raw/mic_000.mrc --threshold 0.999999", status=0,
+         says=("highest", r"0\.9\d+", "threshold"), n=0),
     Case("K11 recall 0, and why", f"{PICKS} a.star", AWAY, (0, 2),
          warns=("frame|scale|binned|random|fit|contrast|corner",)),
     Case("K11 one micrograph, one particle", f"{AUTO} a.star --evaluate a.star --micrographs "
