@@ -24,11 +24,7 @@ from picking.detection.evaluate import evaluate_files
 from picking.errors import run_script
 from picking.formats.names import require_writable
 from picking.formats.relion.writing import require_listable
-from picking.inputs.diameters import (
-    asked_diameters,
-    pixel_size_of,
-    require_diameter_fits,
-)
+from picking.inputs.diameters import asked_diameters, pixel_size_of, require_diameter_fits
 from picking.inputs.micrograph_lists import given_micrographs
 from picking.micrographs.left_out import readable_sizes, tell
 

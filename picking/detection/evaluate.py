@@ -14,14 +14,13 @@ from picking.evaluation.quality import (
     match_all,
     read_truth,
     report_quality,
+    require_margin,
 )
 from picking.files import locked
 from picking.formats.coordinates import read_picks
 from picking.formats.names import few, finder
 from picking.formats.picks import Picks, merge_duplicates, select
-from picking.inputs.diameters import (
-    require_diameter_fits,
-)
+from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_placement
 
@@ -34,10 +33,12 @@ def true_particles(
     diameter_px: float | None,
 ) -> list[Picks]:
     """Return the true particles in the files that a flag names."""
-    return read_truth(
+    truth = read_truth(
         files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category,
         args.own_px, args.pixel_size_of,
     )  # fmt: skip
+    require_margin(truth, args.margin_px)
+    return truth
 
 
 def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None:
@@ -55,6 +56,9 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that
     merge_duplicates(picks, few(map(str, files)), args.asked_px, so)
     picks += without_picks(files, picks, truth)
+    outcomes, margin_px = match_all(
+        picks, truth, args.margin_px, args.asked_px, all_picked=bool(paths)
+    )
     threshold = None if args.threshold == "auto" else float(args.threshold)
     with contextlib.ExitStack() as stack:
         if args.output is not None:
@@ -66,9 +70,6 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
                 "evaluate": args.evaluate,
             }
             output.open_output(args.output, arguments, args.resume)
-        outcomes, margin_px = match_all(
-            picks, truth, args.margin_px, args.asked_px, all_picked=bool(paths)
-        )
         report_quality(picks, outcomes, margin_px, threshold, paths, args.output)
         if args.overlay and args.output is not None:
             draw_outcomes(outcomes, threshold, args.asked_px, paths, args.output / "overlays")

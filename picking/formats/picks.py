@@ -145,8 +145,8 @@ def tell_of_zero_area(picks: Sequence[Picks], source: str, allow_partial: bool) 
     n = sum(one.n_zero_area for one in without)
     n_all = n + sum(len(one.centres_px) for one in picks)
     examples = ", ".join(one.name for one in without[:3])
-    message = f"{source}: {n:,} of {n_all:,} boxes or diameters are 0 px (e.g. on {examples}) and "
-    leave_out(n, n_all, f"{message}are left out", allow_partial)
+    message = f"{source}: {n:,} of {n_all:,} boxes or diameters are not above 0 px and are left out"
+    leave_out(n, n_all, f"{message} (e.g. on {examples})", allow_partial)
 
 
 def tell_of_outside(picks: Sequence[Picks], source: str) -> None:

@@ -20,6 +20,7 @@ from picking.formats.picks import valid
 # Quotes end where a space follows, so John's.mrc is a name; a comment starts a word, as in scan#1
 CELL = re.compile(r"\"(.*?)\"(?!\S)|'(.*?)'(?!\S)|#.*|(\S+)", re.ASCII)
 WORD = re.compile(r"\S+", re.ASCII)  # other spaces than these few may be in names
+OF_TOMOGRAMS = ("rlnTomoName", "rlnCenteredCoordinate")
 NO_NUMBER = ("", "nan", "NaN", "<NA>")
 
 
@@ -114,10 +115,10 @@ def tables_with(
             raise UserError(
                 f"{path}, line {number}: {line[:60]!r} belongs to no table: mend or remove it"
             )
-        if any(label.startswith("rlnCenteredCoordinate") for label in table.labels):
+        if any(label.startswith(OF_TOMOGRAMS) for label in table.labels):
             raise UserError(
-                f"{path}, block data_{table.block}: these are particles of tomograms, from their "
-                "centre: give coordinates on micrographs"
+                f"{path}, block data_{table.block}: these are particles of tomograms: give "
+                "coordinates on micrographs"
             )
     found = [table for table in tables if set(labels) <= set(table.labels)]
     if not found:

@@ -94,6 +94,9 @@ def test_several_blocks_that_name_no_micrograph_are_refused(tmp_path, blocks):
         "RELION 5's tomograms": (
             "data_particles\nloop_\n_rlnTomoName\n_rlnCenteredCoordinateXAngst\n"
             "_rlnCenteredCoordinateYAngst\nTS_1 1 2\n", "particles of tomograms"),
+        "coordinates on tilt images": (
+            "data_particles\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\nTS_1 1 2\n",
+            "particles of tomograms"),
         "older tomograms": (f"data_\n{HEAD}_rlnCoordinateZ\na 1 2 3\n", "tomograms"),
         "a row with one cell less": (f"data_\n{HEAD}a 1 2\na 3\n", "line 7: 'a 3'"),
         "a row with one cell more": (f"data_\n{HEAD}a 1 2 9\n", "line 6: 'a 1 2 9'"),
