@@ -350,6 +350,7 @@ def pick_micrographs(
             if not any(len(called.scores) for called in all_called):
                 tell_of_no_picks(candidates, threshold)
         else:
+            truth = [true for true in truth if true.name not in left_out]
             outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
@@ -441,6 +442,7 @@ def keep_best_threshold(
         warn_of_notes({name: noted[name] for name in picks})
         require_some(picks, left_out)
         if args.choose_threshold:
+            truth = [true for true in truth if true.name not in left_out]
             outcomes, margin_px = match_all([*picks.values()], truth, args.margin_px, diameter_px)
             threshold = choose_threshold(pr_curve(outcomes), args.precision)
             metrics = pick_metrics(outcomes, threshold, n_bootstrap=0)

@@ -97,6 +97,12 @@ def match_all(
     enters, up to a diameter. diameter_px: of particles where the truth states none. all_picked: as
     `match_names` takes it.
     """
+    for size_px in [true.size_px for true in truth if true.size_px is not None]:
+        if margin_px is not None and 2 * margin_px >= min(size_px):
+            raise UserError(
+                f"--annotated-margin {margin_px} leaves nothing of micrographs of {size_px[1]} x "
+                f"{size_px[0]} px: give a smaller one, or leave it out"
+            )
     pairs, without_picks, _ = match_names(picks, truth, all_picked)
     if without_picks and len(pairs) == len(truth):
         warn(

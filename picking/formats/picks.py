@@ -85,10 +85,20 @@ def inside(picks: Picks, size_px: tuple[int, int]) -> np.ndarray:
     if n_outside > max(1, MAX_FRACTION_OUTSIDE * len(within)):
         raise UserError(
             f"{picks.name}: {n_outside} of {len(within)} centres lie outside the image of "
-            f"{width} x {height} px (largest x {x.max():.0f}, y {y.max():.0f}; smallest x "
-            f"{x.min():.0f}, y {y.min():.0f}): the coordinates are probably at another scale"
+            f"{width} x {height} px (x from {x.min():.0f} to {x.max():.0f}, y from "
+            f"{y.min():.0f} to {y.max():.0f} counted from the top): {_why_outside(y, x, size_px)}"
         )
     return within
+
+
+def _why_outside(y: np.ndarray, x: np.ndarray, size_px: tuple[int, int]) -> str:
+    """Return what centres outside the image are due to, probably; y counts from the top."""
+    height, width = size_px
+    either = (y, height - y)  # as a file has them whose y counts from the first row of an MRC
+    fits = any(one.min() >= 0 and one.max() < width for one in either)
+    if fits and x.min() >= 0 and x.max() < height:
+        return "x and y are probably swapped, or the micrograph is turned by 90 degrees: mend that"
+    return "the coordinates are probably at another scale"
 
 
 def with_whole_box(picks: Picks, box_px: int, frame: str | None = None) -> Picks:

@@ -101,6 +101,8 @@ def expand(
     used: dict[Path, None] = {}
     others: dict[Path, None] = {}
     for pattern in patterns:
+        if not os.path.lexists(pattern):  # a shell leaves the ~ of a quoted '~/raw/*.mrc'
+            pattern = os.path.expanduser(pattern)  # noqa: PTH111 (Path's raises where nobody is called so)
         outright = os.path.lexists(pattern)
         paths = [Path(pattern)] if outright else _matches(pattern)
         fitting = [path for path in paths if path.is_file() and path.suffix.lower() in endings]

@@ -15,6 +15,7 @@ import numpy as np
 
 from picking.errors import UserError, warn
 from picking.formats.coordinates import frame_of
+from picking.formats.names import few
 from picking.formats.picks import Picks, require_px
 from picking.inputs.annotations import Split
 from picking.inputs.diameters import diameter_in_px
@@ -37,6 +38,7 @@ NEAR_BEST = 0.85  # of two readings that fit nearly as well, the more usual mist
 FAINT = 0.5
 RANDOM_BELOW = 3.0
 LEAST_OF_CORNER = 10  # picks
+SURE_ALONE = 5.0  # standard deviations, of another reading on one micrograph alone
 POLARITY_FROM = 4.0  # standard deviations, for a micrograph's own polarity
 
 
@@ -114,7 +116,18 @@ def _check(
         advice = f"{cure}, unless an overlay shows them in place"
         warn(f"{source}: {does} ({sigmas} as they are): {advice}")
         return
-    if len(mixed := _polarities(found, frame)) == 2:
+    astray = [
+        (one.name, better.reading.words)
+        for one, px in zip(checked, own_px, strict=True)
+        if one is not None and (better := _better_alone(one, frame, px))
+    ]
+    if astray:
+        warn(
+            f"{source}: coordinates on {len(astray):,} of {len(found):,} micrographs looked at fit "
+            f"better when read {astray[0][1]} (e.g. on {few(name for name, _ in astray)}), unlike "
+            "on the others: mend those, unless an overlay shows them in place"
+        )
+    elif len(mixed := _polarities(found, frame)) == 2:
         warn(
             f"{source}: particles are darker than their surroundings in {mixed[0]} and brighter in "
             f"{mixed[1]}: invert some of the micrographs, so that all are alike"
@@ -236,6 +249,14 @@ def _fits(found: Sequence[Checked], frame: str, diameter_px: float) -> tuple[Fit
     enough = NEAR_BEST * max(one.sigmas for one in others)
     kind = next(one.reading.kind for one in others if one.sigmas >= enough)
     return as_read, max((o for o in others if o.reading.kind == kind), key=lambda o: o.sigmas)
+
+
+def _better_alone(one: Checked, frame: str, diameter_px: float) -> Fit | None:
+    """Return the reading in which one micrograph's picks alone plainly fit better, where one is."""
+    _, best = _fits([one], frame, diameter_px)
+    if best is None or best.reading.kind not in ("frame", "orientation", "binning"):
+        return None
+    return best if best.sigmas >= SURE_ALONE else None
 
 
 def _ranks(one: Checked, way: Reading, frame: str) -> np.ndarray:

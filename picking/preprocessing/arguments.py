@@ -176,6 +176,11 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             not args.micrographs or args.tasks == ["patches"],
             "picks of some particles make no masks: leave --tasks segmentation out",
         ),
+        (
+            args.expected_particles is None or 0 < args.expected_particles < math.inf,
+            f"--expected-particles is {args.expected_particles}: give the number of all particles "
+            "on one micrograph, about",
+        ),
         (args.hide_ratio != 1, "--hide-ratio is 1: leave some positives labelled"),
         (
             margin == "auto" or margin.isdecimal(),

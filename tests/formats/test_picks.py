@@ -20,7 +20,7 @@ def test_centres_far_outside_are_refused_with_the_numbers():
     shrunk = picks_at([[50, 60], [3000, 40], [-20, 3838]])
     with pytest.raises(UserError) as error:
         inside(shrunk, (100, 200))
-    for words in ("2 of 3 centres", "200 x 100 px", "x 3838, y 3000", "y -20"):
+    for words in ("2 of 3 centres", "200 x 100 px", "to 3838, y from -20 to 3000"):
         assert words in str(error.value)
 
 
@@ -82,3 +82,15 @@ def test_neighbours_on_a_micrograph_and_the_same_place_on_two_are_no_duplicates(
     ]  # fmt: skip
     assert len(merge_duplicates([picks_at([[1, 2]])], "a.star")[0].scores) == 1
     assert not len(merge_duplicates([select(close, np.zeros(3, bool))], "a.star")[0].scores)
+
+
+@pytest.mark.parametrize("in_mrc", [False, True])
+def test_centres_outside_say_that_x_and_y_are_swapped_where_that_fits(in_mrc):
+    y, x = np.array([30.0, 380, 60, 300]), np.array([620.0, 40, 500, 90])
+    swapped = np.stack([448 - x if in_mrc else x, y], axis=1)
+    unknown = np.full(4, np.nan)
+    with pytest.raises(UserError, match=r"x from 30 to 380, y from .*x and y are probably swapped"):
+        inside(Picks("a.mrc", swapped, unknown, unknown, None), (448, 640))
+    twice = np.stack([y, x], axis=1) * 2
+    with pytest.raises(UserError, match="another scale"):
+        inside(Picks("a.mrc", twice, unknown, unknown, None), (448, 640))

@@ -206,3 +206,11 @@ def test_micrographs_that_would_share_their_files_of_picks_are_refused(touch):
     for pattern, name in (("a.*", "a.mrc"), ("*/b.mrc", "one/b.mrc"), ("caf*", "caf\u00e9.mrc")):
         sentence = refused(pattern)
         assert name in sentence and "would have the same files of picks" in sentence
+
+
+def test_a_quoted_tilde_is_the_home_as_in_a_shell(touch, here, monkeypatch):
+    touch("raw/a.mrc")
+    monkeypatch.setenv("HOME", str(here))
+    assert found("~/raw/*.mrc") == [str(here / "raw/a.mrc")]
+    touch("~/raw/b.mrc")
+    assert found("~/raw/b.mrc") == ["~/raw/b.mrc"]

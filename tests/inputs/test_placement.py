@@ -236,3 +236,14 @@ def test_the_real_truth_is_believed_and_its_mirror_images_are_not(empiar10017, s
     for move in (lambda y, x: (4096 - y, x), lambda y, x: (y, 4096 - x), lambda y, x: (x, y)):
         with pytest.raises(UserError, match=r"upside down|mirrored|swapped"):
             check(paths, moved(centres, move), diameter_px=108, size_px=(4096, 4096))
+
+
+def test_one_micrograph_that_is_unlike_the_others_is_named(micrographs):
+    paths, centres = micrographs
+    odd = dict(centres)
+    odd[NAMES[2]] = [(HEIGHT - y, x) for y, x in centres[NAMES[2]]]
+    with pytest.warns(InputWarning, match=rf"on 1 of 4 .*upside down.*on {NAMES[2]}\), unlike"):
+        check(paths, odd)
+    odd[NAMES[0]] = [(HEIGHT - y, x) for y, x in centres[NAMES[0]]]
+    with pytest.warns(InputWarning, match="on 2 of 4 .*upside down"):
+        check(paths, odd)

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from picking.errors import InputWarning
+from picking.errors import InputWarning, UserError
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Picks
 from tests.fixtures.data_sets import DIAMETER_PX
@@ -61,6 +61,8 @@ def test_a_margin_that_is_given_is_taken_and_says_how_many_particles_it_leaves_o
     report = evaluation(tmp_path)
     assert (report["margin_px"], report["n_truth"], report["n_picks"]) == (200, 2, 1)
     assert (report["n_margin_picks"], report["n_margin_truth"]) == (1, 1)
+    with pytest.raises(UserError, match="--annotated-margin 5000 leaves nothing of micrographs"):
+        call(*flags[:-2], "--annotated-margin", 5000)
 
 
 def test_a_narrower_margin_than_a_diameter_is_that_of_the_truth(tmp_path):

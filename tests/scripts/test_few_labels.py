@@ -403,6 +403,9 @@ def test_a_pick_that_is_listed_twice_makes_one_window_and_one_prior(data, tmp_pa
 def test_more_picks_than_expected_are_a_contradiction_that_is_said_before_training(data, tmp_path):
     message = refused(data, tmp_path / "store", "--expected-particles", 3)
     assert "--expected-particles is 3" in message and "3.6 picks" in message
+    for number in ("nan", "inf", "-5", "0"):
+        message = refused(data, tmp_path / "store", "--expected-particles", number)
+        assert message.startswith("--expected-particles is ") and "give the number" in message
     with pytest.warns(InputWarning, match=r"expected-particles is 5.* 3 of 5 micro.* 6 on m2\.jpg"):
         preprocess(data, tmp_path / "store", "--expected-particles", 5, "--dry-run")
 

@@ -174,6 +174,7 @@ def test_evaluation_is_of_the_others_and_says_what_is_left_out(run, raw, tmp_pat
     assert "b." in left.out + left.err.splitlines()[0]
     report = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert report["n_micrographs"] == 2 and report["recall"] > 0.9
+    assert "want of picks" not in left.out
 
 
 @pytest.mark.parametrize("how", ["constant", "cut"])
@@ -193,10 +194,10 @@ def test_one_that_vanishes_meanwhile_is_left_out(run, raw, tmp_path, monkeypatch
     module, name = (left_out, "image_size") if gone_at == "size" else (output, "identity")
     real = getattr(module, name)
 
-    def vanishing(path):
+    def vanishing(path, *others):
         if path.name == "b.mrc":
             path.unlink(missing_ok=True)
-        return real(path)
+        return real(path, *others)
 
     monkeypatch.setattr(module, name, vanishing)
     assert run().status == 3
