@@ -157,6 +157,7 @@ def write_picks(
     one_file: bool = False,
     frame: str | None = None,
     exposures: Mapping[str, Exposure] | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> list[Path]:
     """Write the picks in each of ``formats``, keys of `FORMATS`; return the files.
 
@@ -164,8 +165,16 @@ def write_picks(
     <folder>/<format>/<stem>.<suffix>; BOX and CBOX are always of one micrograph, and .cs is always
     particles.cs of all, with the .csg beside it. STAR and .cs name the MRC, whatever the image was.
     Files that are there are replaced. STAR, BOX and CBOX without a pick are not written, and
-    removed. frame: to write them in, `jpeg` or `mrc`, if not in what `FRAMES` says. exposures: what
-    cryoSPARC says of micrographs, by the picks' name.
+    removed.
+
+    Args:
+        folder: for the files.
+        picks: of micrographs, in the JPEG's frame.
+        formats: keys of `FORMATS`.
+        one_file: of all micrographs.
+        frame: to write in, `jpeg` or `mrc`, if not in what `FRAMES` says.
+        exposures: what cryoSPARC says of micrographs, by the picks' name.
+        names: that a STAR file has for micrographs, letter for letter, by the picks' name.
 
     Raises `UserError` for a name that would not be read back, for two micrographs of one stem, and
     where a size (all but CSV) or a diameter (all but STAR and .cs) is unknown.
@@ -198,7 +207,7 @@ def write_picks(
             contents[path] = cs_bytes(table)
             contents[files_of_all(folder, name)[1]] = csg_text(table, path.name)
         else:
-            text = _file_text(name, of_file, one_file)
+            text = _file_text(name, of_file, one_file, names or {})
             contents[path] = text.replace(*_FRAME_WORDS[frame]) if turned and frame else text
     for path in empty:
         path.unlink(missing_ok=True)  # of a micrograph that was picked before, when it was another
@@ -284,7 +293,7 @@ def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, fra
     return flipped
 
 
-def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
+def _file_text(name: str, picks: list[Picks], one_file: bool, names: Mapping[str, str]) -> str:
     """Return the content of one file; only STAR, BOX and CBOX belong to the MRC."""
     if name == "csv":
         return csv_text(picks, [p.name for p in picks] if one_file else None)
@@ -292,7 +301,7 @@ def _file_text(name: str, picks: list[Picks], one_file: bool) -> str:
         return coco_text(picks)
     flipped = [flip_y(p) for p in picks]
     if name == "star":
-        return star_text(flipped, [_mrc_of(p.name) for p in picks])
+        return star_text(flipped, [names.get(p.name) or _mrc_of(p.name) for p in picks])
     return box_text(flipped[0]) if name == "box" else cbox_text(flipped[0])
 
 

@@ -86,7 +86,8 @@ def test_the_guides_commands_make_particles_of_picks(picks, relion_project, tmp_
     (tmp_path / "Micrographs").symlink_to(relion_project.micrographs[0].parent)
     (tmp_path / "picks").symlink_to(picks)
     guide = (ROOT / "docs" / "picking_guide.md").read_text()
-    (commands,) = re.findall(r"```bash\n([^`]*relion_preprocess[^`]*)```", guide)
+    blocks = re.findall(r"```bash\n([^`]*relion_preprocess[^`]*)```", guide)
+    (commands,) = (block for block in blocks if "relion_import" in block)
     subprocess.run(["bash", "-e", "-c", commands], cwd=tmp_path, check=True, capture_output=True)
     blocks = starfile.read(tmp_path / "Extract" / "particles.star")
     assert len(blocks["particles"]) == number_of(picks) > 200

@@ -5,13 +5,14 @@ And back: labels from RELION's extraction, with and without re-centering, have t
 
 import re
 import shutil
+import subprocess
 
 import numpy as np
 import pytest
 import starfile
 
 from picking.formats.coordinates import read_picks
-from tests.fixtures import pickers
+from tests.fixtures import ROOT, pickers
 from tests.fixtures.relion_project import (
     BOX_PX,
     DIAMETER_ANGSTROM,
@@ -201,3 +202,24 @@ def test_with_the_other_frame_y_is_turned(picked, relion_project, tmp_path):
         for p in read_picks([file], sizes, frame="jpeg"):
             (same,) = (e for e in expected if e.name == p.name)
             np.testing.assert_allclose(p.centres_px, same.centres_px, atol=1e-5)
+
+
+def test_the_guides_commands_with_the_list_make_particles_of_picks(
+    picked, relion_project, tmp_path
+):
+    guide = (ROOT / "docs" / "picking_guide.md").read_text()
+    blocks = re.findall(r"```bash\n([^`]*relion_preprocess[^`]*)```", guide)
+    (commands,) = (block for block in blocks if "--reextract_data_star" in block)
+    for name in ("CtfFind", "MotionCorr"):
+        (tmp_path / name).symlink_to(relion_project.root / name)
+    (tmp_path / "Picks").symlink_to(picked[0])
+    for way in (
+        "--reextract_data_star Picks/particles.star",
+        "--coord_dir Picks/coordinates/ --coord_suffix _autopick.star",
+    ):
+        one = commands.replace("--reextract_data_star Picks/particles.star", way)
+        assert way in guide and way in one
+        subprocess.run(["bash", "-e", "-c", one], cwd=tmp_path, check=True, capture_output=True)
+        star = tmp_path / "Extract" / "job004" / "particles.star"
+        assert len(starfile.read(star)["particles"]) == picked[1]
+        shutil.rmtree(tmp_path / "Extract")
