@@ -46,8 +46,8 @@ from benchmarks.common import (
     script,
     with_interval,
 )
-from picking.detection.matching import match_picks
 from picking.detection.thresholds import threshold_file
+from picking.evaluation.matching import match_picks
 from picking.files import read_json
 from picking.formats.coordinates import match_names, read_picks, write_picks
 from picking.formats.picks import Picks

@@ -33,7 +33,7 @@ import pandas as pd
 import starfile
 
 from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
-from picking.detection.matching import match
+from picking.evaluation.matching import match
 from picking.formats.coordinates import read_picks, write_picks
 from picking.formats.picks import Picks, select
 from picking.inputs.paths import find_coordinates

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.detection import matching
+from picking.evaluation import matching
 from picking.formats.picks import Micrograph, Picks
 from picking.preprocessing.patch_plan import PatchSettings
 from tests.fixtures import active_runs, pu_runs

@@ -180,9 +180,9 @@ def test_on_a_grey_micrograph_nothing_is_picked_and_no_file_is_written_over_whic
 def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, monkeypatch):
     flags = ("--formats", "star", "coco", "--overlay", "--heatmap")
     pick(checkpoint, disks.folder, tmp_path / "whole", *flags)
-    from picking.detection import picker
+    from picking.detection import run
 
-    pick_one, picked = picker.pick, []
+    pick_one, picked = run.pick, []
 
     def stopping(picker, path, *args):
         if len(picked) == 2:
@@ -191,7 +191,7 @@ def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, mon
         return pick_one(picker, path, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(picker, "pick", stopping)
+        patch.setattr(run, "pick", stopping)
         with pytest.raises(KeyboardInterrupt):
             pick(checkpoint, disks.folder, tmp_path / "out", *flags)
     (tmp_path / "out/star/.c.star.99.tmp").write_text("half")
@@ -251,7 +251,7 @@ def no_inference(monkeypatch):
     def ask(*_):
         raise AssertionError("no network is needed")
 
-    return lambda: monkeypatch.setattr("picking.detection.picker.pick", ask)
+    return lambda: monkeypatch.setattr("picking.detection.run.pick", ask)
 
 
 def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothing_stale(
@@ -267,6 +267,7 @@ def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothin
         ("--formats", "csv", "--overlay", "--threshold", 0.2, "--evaluate", truth),
         ("--formats", "box", "coco"),
         ("--formats", "cs", "star"),
+        ("--threshold", 1.0),
         ("--formats", "star"),
     ]
     for n, flags in enumerate(commands):

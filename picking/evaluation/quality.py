@@ -8,15 +8,15 @@ from types import MappingProxyType
 
 import numpy as np
 
-from picking.detection import matching
-from picking.detection.report import (
+from picking.errors import UserError, warn
+from picking.evaluation import matching
+from picking.evaluation.report import (
     draw_outcome,
     draw_pr_curve,
     table_text,
     threshold_rows,
     write_table,
 )
-from picking.errors import UserError, warn
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.names import TRUTH, few
@@ -199,10 +199,11 @@ def report_quality(
 
 
 def tell_of_no_picks(candidates: Sequence[Picks], threshold: float | None) -> None:
-    """Say why there is no pick: no candidate reaches the threshold, or there is none."""
+    """Say why there is no pick: there is no candidate, or none reaches the threshold."""
     scores = np.concatenate([[], *(one.scores for one in candidates)])
-    if threshold is None or not len(scores):
+    if not len(scores):
         warn("there is no candidate at all: check the files, --diameter and the contrast")
+    if threshold is None or (scores >= threshold).any() or not len(scores):
         return
     warn(
         f"no candidate reaches the threshold {threshold:.4g}: of {len(scores):,} the highest score "

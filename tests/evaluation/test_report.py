@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from picking.detection.matching import match_picks, pick_metrics, pr_curve
-from picking.detection.report import (
+from picking.evaluation.matching import match_picks, pick_metrics, pr_curve
+from picking.evaluation.report import (
     COLOURS,
     MAX_OVERLAY_PX,
     TABLE,

@@ -4,8 +4,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from sklearn.metrics import average_precision_score
 
-from picking.detection.matching import choose_threshold, match, match_picks, pick_metrics, pr_curve
 from picking.errors import UserError
+from picking.evaluation.matching import choose_threshold, match, match_picks, pick_metrics, pr_curve
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from picking.detection.matching import Outcome, has_scores, pr_curve
+from picking.evaluation.matching import Outcome, has_scores, pr_curve
 from picking.files import write_atomically, write_saved
 from picking.formats.names import in_picture
 from picking.formats.picks import Picks
