@@ -205,7 +205,7 @@ def write_picks(
             of_mrc = {_mrc_of(name): exposure for name, exposure in (exposures or {}).items()}
             table = particles_table(mrcs, of_mrc)
             contents[path] = cs_bytes(table)
-            contents[files_of_all(folder, name)[1]] = csg_text(table, path.name)
+            contents[files_of_all(folder, name)[1]] = csg_text(table, path.name, frame or "mrc")
         else:
             text = _file_text(name, of_file, one_file, names or {})
             contents[path] = text.replace(*_FRAME_WORDS[frame]) if turned and frame else text

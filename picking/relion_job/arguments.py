@@ -5,12 +5,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from picking.errors import UserError
+from picking.errors import UserError, warn
 from picking.files import make_folder
 from picking.relion_job.pipeline import VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 FEW_LABELS = ROOT / "configs" / "pu_few_labels.yaml"
+NOT_USED = ("in_movies", "in_3dref", "in_mask")
 YES = {"": True, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
 
@@ -50,8 +51,8 @@ def parse_args(argv: Sequence[str], description: str | None) -> argparse.Namespa
     add("--in_mics", type=Path, metavar="STAR", help="micrographs")
     add("--in_coords", type=Path, metavar="STAR", help="picks to learn from")
     add("--in_parts", type=Path, metavar="STAR", help="particles to learn from")
-    for name in ("movies", "3dref", "mask"):
-        add(f"--in_{name}", metavar="FILE", help="not used")
+    for name in NOT_USED:
+        add(f"--{name}", metavar="FILE", help="not used")
     add("--j", type=int, default=1, metavar="N", help="threads")
     add("--pipeline_control", metavar="FOLDER", help="the job's folder once more")
     add = parser.add_argument_group("labels, with a value each").add_argument
@@ -76,6 +77,9 @@ def parse_args(argv: Sequence[str], description: str | None) -> argparse.Namespa
     args = parser.parse_args(as_ours(argv))
     args.labels = [path for path in (args.in_coords, args.in_parts) if path is not None]
     _check(args)
+    for name in NOT_USED:
+        if getattr(args, name) is not None:
+            warn(f"--{name} {getattr(args, name)} is not used: micrographs are picked")
     return args
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from picking.errors import UserError
+from picking.errors import InputWarning, UserError
 from picking.relion_job.arguments import FEW_LABELS, as_ours, deciding, flags, parse_args
 
 JOB = ("--o", "External/job005/", "--in_mics", "CtfFind/job003/micrographs_ctf.star")
@@ -80,3 +80,9 @@ def test_flags_of_our_scripts_are_those_that_were_given():
     assert flags(args, "diameter", "pixel_size", "invert", "strict") == [
         "--pixel-size", "1.5", "--invert",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["in_movies", "in_3dref", "in_mask"])
+def test_inputs_that_are_of_no_use_are_said(name):
+    with pytest.warns(InputWarning, match=name):
+        parse(*TRAINED, f"--{name}", "Import/job001/some.star")

@@ -380,3 +380,19 @@ def test_particles_that_refinement_moved_are_labels_at_their_new_centres(project
     project.root.joinpath("few").rename(project.root / "first")
     labels(project, project.out / "particles.star")
     assert moved_hash == made(project)["content_hash"]
+
+
+def test_a_list_of_cryosparcs_gives_its_picks_the_uids_that_it_knows(project, checkpoint):
+    fields = [("uid", "<u8"), ("micrograph_blob/path", "S80")]
+    fields += [("micrograph_blob/shape", "<u4", (2,)), ("micrograph_blob/psize_A", "<f4")]
+    rows = [(n, f"{JOB}/{name}.mrc", (320, 384), PSIZE) for n, name in enumerate("ab", 7)]
+    exposures = project.root / "exposures.cs"
+    with exposures.open("wb") as file:
+        np.save(file, np.array(rows, dtype=fields))
+    call(*project.flags(checkpoint, "--formats", "cs", star=exposures))
+    picks = np.load(project.out / "particles.cs")
+    assert {(int(r["location/micrograph_uid"]), r["location/micrograph_path"]) for r in picks} == {
+        (n, path.encode()) for n, path, *_ in rows
+    }
+    assert (picks["location/micrograph_psize_A"] == PSIZE).all()
+    assert not (project.out / "autopick.star").exists()

@@ -77,18 +77,27 @@ def test_lists_hold_names_and_numbers_and_nothing_that_a_shell_could_heed(launch
         assert launch.calls() == []
 
 
+# Where RELION's job starts itself with another Python and, as lists of words, the other scripts
+ALLOWED = {
+    ("relion_external.py", "os.execvpe"),
+    ("picking/relion_job/control.py", "subprocess.Popen"),
+}
+
+
 def test_no_script_starts_a_shell_runs_text_or_makes_a_temporary_file_of_a_known_name():
-    """So nothing from a file can: commands are lists, and the only one is a fixed call of git."""
+    """So nothing from a file can: commands are lists, of which few are not fixed."""
     called = set()
     for path in [*ROOT.glob("*.py"), *ROOT.glob("picking/**/*.py"), *ROOT.glob("models/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
-                called.add(ast.unparse(node.func))
+                called.add((path.relative_to(ROOT).as_posix(), ast.unparse(node.func)))
                 assert "shell" not in {keyword.arg for keyword in node.keywords}, path
+    assert called >= ALLOWED
+    names = {name for _, name in called - ALLOWED}
     never = {
         "os.system", "os.popen", "eval", "exec", "tempfile.mktemp", "pickle.load", "pickle.loads",
         "subprocess.Popen", "subprocess.getoutput", "subprocess.getstatusoutput",
     }  # fmt: skip
-    assert not never & called
-    assert not [name for name in called if name.startswith(("os.exec", "os.spawn"))]
-    assert "subprocess.run" in called  # what is looked for is found
+    assert not never & names
+    assert not [name for name in names if name.startswith(("os.exec", "os.spawn"))]
+    assert "subprocess.run" in names  # what is looked for is found

@@ -1,5 +1,6 @@
 """Scripts answer at once: what takes seconds to import waits until the command line is read."""
 
+import os
 import subprocess
 import sys
 
@@ -20,8 +21,9 @@ finally:
 
 def imported_by(*command):
     """Exit status, and the packages that were imported until a command had ended."""
+    started = {**os.environ, "PICKING_RELION_EXTERNAL_STARTED": "yes"}  # it need not start again
     result = subprocess.run(
-        [sys.executable, "-c", RUN, *command], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", RUN, *command], cwd=ROOT, env=started, capture_output=True, text=True
     )
     return result.returncode, set(result.stdout.rpartition("imported:")[2].split())
 

@@ -64,13 +64,17 @@ def cs_bytes(table: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def csg_text(table: np.ndarray, cs_name: str) -> str:
-    """Return the .csg of a group of particles whose results are all in the .cs beside it."""
+def csg_text(table: np.ndarray, cs_name: str, frame: str = "mrc") -> str:
+    """Return the .csg of a group of particles whose results are all in the .cs beside it.
+
+    frame: that their y is in, `jpeg` or `mrc`.
+    """
+    first = "top of the JPEG" if frame == "jpeg" else "MRC's first row"
     slots = {name.partition("/")[0] for name in table.dtype.names or () if "/" in name}
     group = {
         "created": NO_TIME,
         "group": {
-            "description": "picks; y counts from the MRC's first row",
+            "description": f"picks; y counts from the {first}",
             "name": "particles",
             "title": "Picked particles",
             "type": "particle",
