@@ -91,7 +91,7 @@ def _draw(axis: "Axes", picks: Picks, threshold: float, micrograph: Path) -> Non
     sides = picks.diameters_px[called]
     circles = EllipseCollection(
         sides, sides, np.zeros(len(sides)), units="xy", offsets=picks.centres_px[called, ::-1],
-        transOffset=axis.transData, facecolors="none", edgecolors=BLUE, linewidths=0.8,
+        transOffset=axis.transData, facecolors="none", edgecolors="#56B4E9", linewidths=1,
     )  # fmt: skip
     axis.add_collection(circles)
     title = f"{in_picture(picks.name)}: {int(called.sum())} picks"
