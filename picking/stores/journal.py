@@ -31,6 +31,8 @@ class Journal:
         self.skipped: dict[str, list[str]] = {name: [] for name in made_from["splits"]}
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         entries = list(itertools.takewhile(bool, map(_intact, lines)))
+        # A first line that stands further down again ends what can be trusted
+        entries[1:] = itertools.takewhile(lambda entry: "split" in entry, entries[1:])
         if not any("i" in entry or "skip" in entry for entry in entries):  # nothing worth keeping
             entries = []
         if entries:

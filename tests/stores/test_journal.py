@@ -83,7 +83,9 @@ def test_a_journal_without_any_cut_micrograph_binds_nobody(tmp_path):
     assert json.loads((tmp_path / ".journal").read_text())["seed"] == 7
 
 
-@pytest.mark.parametrize("fault", ["garbage", "a changed number", "no object", "torn"])
+@pytest.mark.parametrize(
+    "fault", ["garbage", "a changed number", "no object", "torn", "a first line"]
+)
 def test_a_damaged_line_of_the_journal_ends_it_and_the_rest_is_cut_again(tmp_path, images, fault):
     plans = plan(images)
     cut(tmp_path / "store", plans)
@@ -92,6 +94,7 @@ def test_a_damaged_line_of_the_journal_ends_it_and_the_rest_is_cut_again(tmp_pat
     lines = path.read_bytes().splitlines(keepends=True)
     lines[3] = {
         "garbage": b"\xff{\n", "no object": b"null\n", "torn": lines[3][:-4],
+        "a first line": lines[0],
         "a changed number": lines[3].replace(b'"image_bytes": ', b'"image_bytes": 1'),
     }[fault]  # fmt: skip
     path.write_bytes(b"".join(lines))
