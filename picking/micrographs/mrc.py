@@ -91,8 +91,8 @@ def read_mrc(path: Path, notes: Notes) -> np.ndarray:
             f"{path} holds only zeros in its second half, as an interrupted copy does: copy it "
             "again from its source"
         )
-    if data.dtype == np.int8 and _is_unsigned(layout, data, notes):
-        data = data.view(np.uint8)
+    if data.dtype.kind == "i" and _is_unsigned(layout, data, notes):
+        data = data.view(data.dtype.str.replace("i", "u"))
     return data
 
 
@@ -188,20 +188,29 @@ def _possible(content: bytes, order: str, n_bytes: int) -> Layout | None:
 
 
 def _is_unsigned(layout: Layout, data: np.ndarray, notes: Notes) -> bool:
-    """Return whether the bytes of mode 0, int8 (h, w), are unsigned after all.
+    """Return whether the numbers of mode 0 or 1, int8 or int16 (h, w), are unsigned after all.
 
-    The standard says signed; older programs wrote unsigned ones, and IMOD says which. Without its
-    word the header's highest value tells, as IMOD has it too, or the pixels: unsigned ones read as
-    signed are torn apart, the brightest to the far end of the dark. notes: gets how many were.
+    The standard says signed. Older programs wrote unsigned bytes, and IMOD says which; cameras
+    write unsigned numbers of 16 bits. Else the header's highest value tells, as IMOD has it too, or
+    of bytes the pixels. notes: gets how many would be below 0.
     """
-    if layout.imod_flags is not None:
+    if data.itemsize == 1 and layout.imod_flags is not None:
         return not layout.imod_flags & IMOD_SIGNED
-    levels = np.bincount(data[::4].view(np.uint8).ravel(), minlength=256)
-    torn = levels[128 - SEAM_LEVELS : 128 + SEAM_LEVELS]
-    middle = levels[:SEAM_LEVELS].sum() + levels[-SEAM_LEVELS:].sum()
-    crowded = torn.sum() > max(SEAM_FRACTION * levels.sum(), SEAM_RATIO * middle)
-    if not (128 <= layout.highest <= 255 or crowded):
+    highest_signed = np.iinfo(data.dtype).max
+    said = highest_signed < layout.highest <= 2 * highest_signed + 1
+    if not said and not (data.itemsize == 1 and _is_torn(data)):
         return False
     if n_below := int((data < 0).sum()):
         notes[UNSIGNED] = n_below
     return True
+
+
+def _is_torn(data: np.ndarray) -> bool:
+    """Return whether bytes, int8 (h, w), only make sense without a sign.
+
+    Unsigned ones read as signed are torn apart, the brightest to the far end of the dark.
+    """
+    levels = np.bincount(data[::4].view(np.uint8).ravel(), minlength=256)
+    torn = levels[128 - SEAM_LEVELS : 128 + SEAM_LEVELS]
+    middle = levels[:SEAM_LEVELS].sum() + levels[-SEAM_LEVELS:].sum()
+    return bool(torn.sum() > max(SEAM_FRACTION * levels.sum(), SEAM_RATIO * middle))

@@ -14,7 +14,7 @@ BAD_PX, TRAILING_BYTES, UNSIGNED, CONSTANT = "bad_px", "trailing_bytes", "unsign
 SAID = {
     BAD_PX: "{n:,} bad px (not finite, dead or hot) were replaced by their surroundings in {where}",
     TRAILING_BYTES: "{n:,} bytes behind the pixels were left out of {where}",
-    UNSIGNED: "{n:,} bytes below 0 only make sense without a sign, and were read so, in {where}",
+    UNSIGNED: "{n:,} px below 0 only make sense without a sign, and were read so, in {where}",
     CONSTANT: "all px are equal in {where}",
 }
 

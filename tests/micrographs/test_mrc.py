@@ -222,6 +222,16 @@ def test_bytes_without_any_word_are_unsigned_where_they_only_make_sense_so(tmp_p
     assert notes["unsigned"] == (UNSIGNED > 127).sum()
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_numbers_of_16_bits_are_unsigned_where_the_header_has_a_higher_value(tmp_path, order):
+    values = UNSIGNED * 300
+    data = values[::-1].astype(f"{order}u2").tobytes()
+    words = {"order": order, "mode": 1, "data": data, "w19": 9.0, "w20": float(values.max())}
+    image, notes = read(mrc(tmp_path / "a.mrc", **words))
+    np.testing.assert_array_equal(image, raw_to_uint8(values))
+    assert notes["unsigned"] == (values > 32767).sum()
+
+
 @pytest.mark.parametrize("offset", [-100, -60, 0])
 def test_bytes_without_any_word_are_signed_as_the_standard_has_it(tmp_path, offset):
     image, notes = read(byte_mrc(tmp_path / "a.mrc", COUNTS + offset))
