@@ -41,6 +41,8 @@ usage: ./run_active_learning_comparison.sh [options] [-- flags for train_active_
   --seg-size PX           side of the images in that store (default: 768)
   --seg-tiles N           N x N images of each micrograph
   --seg-ignore-margin     leave the margin that nobody annotated out of loss and metrics
+  --category NAME         of a COCO JSON with several: which are the particles
+  --allow-partial         go on where more than a tenth of the annotation cannot be used
   --config YAML           default: configs/active_learning.yaml
                           (simulated: configs/active_learning_quickstart.yaml)
   --output-dir DIR        default: experiments/active_learning_fixed
@@ -84,14 +86,15 @@ end() {  # SLOT: take the status of the run that ended there
 }
 
 strategies="" seeds=42 data_dir="" data_root="" seg_size="" seg_tiles="" ignore_margin="" config=""
-output_dir="" gpus=all num_workers=""
+output_dir="" gpus=all num_workers="" category="" allow_partial=""
 while [[ $# -gt 0 ]]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --) shift; break ;;
         --seg-ignore-margin) ignore_margin=yes; shift ;;
+        --allow-partial) allow_partial=yes; shift ;;
         --strategies | --seeds | --data-dir | --data-root | --seg-size | --seg-tiles | --config | \
-            --output-dir | --gpus | --num-workers)
+            --output-dir | --gpus | --num-workers | --category)
             take_option "$@"
             shift 2
             ;;
@@ -105,6 +108,8 @@ check_options seg_size seg_tiles num_workers
 [[ $gpus =~ ^(all|none|(\ *(cpu|[0-9]+)(\ +|$))*)$ ]] ||
     fail "--gpus is '$gpus': give numbers, separated by spaces, or none, or 'cpu cpu'"
 [[ -n $data_root || -z $seg_size$seg_tiles$ignore_margin ]] || fail "--seg-... need --data-root"
+[[ -n $data_root || -z $category$allow_partial ]] ||
+    fail "--category and --allow-partial need --data-root"
 [[ -n $data_root || -z $data_dir || -d $data_dir/train ]] ||
     fail "--data-dir $data_dir has no train/: check the path, or make the store from a --data-root"
 
@@ -152,6 +157,8 @@ if [[ -n $data_root ]]; then
     [[ -z $seg_size ]] || preprocess+=(--seg-size "$seg_size")
     [[ -z $seg_tiles ]] || preprocess+=(--seg-tiles "$seg_tiles")
     [[ -z $ignore_margin ]] || preprocess+=(--seg-ignore-margin)
+    [[ -z $category ]] || preprocess+=(--category "$category")
+    [[ -z $allow_partial ]] || preprocess+=(--allow-partial)
     call "$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
 fi
 

@@ -20,6 +20,8 @@ usage: ./run_full_training.sh [options] [-- flags for train_pu_fixed_full.py]
                           training, read (default: 0, the fastest unless the disk is slow)
   --max-images-train N    only N training micrographs
   --neg-rule far|disjoint where negatives may lie
+  --category NAME         of a COCO JSON with several: which are the particles
+  --allow-partial         go on where more than a tenth of the annotation cannot be used
 PYTHON=/path/to/python uses an environment of yours instead of .venv.
 TORCH_INDEX=URL takes torch and torchvision for .venv from that package index, of CPU builds, say.
 TEXT
@@ -27,12 +29,14 @@ TEXT
 
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 data_root="" config="" exp_name="" data_dir="" device=auto num_workers="" max_images_train="" neg_rule=far
+category="" allow_partial=""
 while [[ $# -gt 0 ]]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --) shift; break ;;
+        --allow-partial) allow_partial=yes; shift ;;
         --data-root | --config | --exp-name | --data-dir | --device | --num-workers | \
-            --max-images-train | --neg-rule)
+            --max-images-train | --neg-rule | --category)
             take_option "$@"
             shift 2
             ;;
@@ -70,6 +74,8 @@ echo "== Patches in $data_dir"
 preprocess=(--data-root "$data_root" --output-dir "$data_dir" --neg-rule "$neg_rule"
     --num-workers "$makers")
 [[ -z $max_images_train ]] || preprocess+=(--max-images-train "$max_images_train")
+[[ -z $category ]] || preprocess+=(--category "$category")
+[[ -z $allow_partial ]] || preprocess+=(--allow-partial)
 call "$PYTHON" preprocess_coco_full_dataset.py "${preprocess[@]}"
 
 # 3. Training, then evaluation on validation and test

@@ -102,7 +102,7 @@ def test_every_strategy_is_run_with_every_seed_on_the_store_that_is_given(launch
 
 
 def test_a_data_set_is_made_into_a_store_that_is_named_for_how_it_is_made(launch):
-    args = ["--data-root", "/data/my set", "--seg-size", 256, "--seg-tiles", 4]
+    args = ["--data-root", "/data/my set", "--seg-size", 256, "--seg-tiles", 4, "--category", "a b"]
     assert launch(SCRIPT, *args, "--num-workers", 3).returncode == 0
     assert stages(launch.calls()) == [1, 2, 2, 3]
     assert options(launch.calls()[0]) == {
@@ -112,6 +112,7 @@ def test_a_data_set_is_made_into_a_store_that_is_named_for_how_it_is_made(launch
         "--num-workers": "3",
         "--seg-size": "256",
         "--seg-tiles": "4",
+        "--category": "a b",
     }
     given = options(launch.calls()[1])
     assert given["--train-data-dir"] == "data/my set_seg_256_tiles4/train"

@@ -42,7 +42,7 @@ def test_options_reach_the_stage_that_they_are_for_and_flags_the_training(launch
     done = launch(
         TRAIN, "--data-root", "/data/my set", "--config", config,
         "--exp-name", "one run", "--device", "cuda:1", "--num-workers", "3",
-        "--max-images-train", "7", "--neg-rule", "disjoint",
+        "--max-images-train", "7", "--neg-rule", "disjoint", "--category", "my particle",
         "--", "--set", "training.seed=1", "--set", "loss.prior=0.4",
     )  # fmt: skip
     assert done.returncode == 0
@@ -54,12 +54,18 @@ def test_options_reach_the_stage_that_they_are_for_and_flags_the_training(launch
         "--neg-rule": "disjoint",
         "--num-workers": "3",
         "--max-images-train": "7",
+        "--category": "my particle",
     }
     given = options(train)
     assert (given["--config"], given["--exp-name"]) == (str(config), "one run")
     assert (given["--data-dir"], given["--device"]) == ("data/my set_pu_disjoint_7", "cuda:1")
     assert given["--num-workers"] == "3"
     assert train[-4:] == ["--set", "training.seed=1", "--set", "loss.prior=0.4"]
+
+
+def test_a_part_of_the_annotation_does_where_that_is_said(launch):
+    assert launch(TRAIN, "--data-root", "/data/set", "--allow-partial").returncode == 0
+    assert launch.calls()[0][-1] == "--allow-partial"
 
 
 def test_relative_paths_are_the_callers(launch, tmp_path):
@@ -106,6 +112,7 @@ def test_a_stage_that_fails_ends_the_job_with_its_status(launch, stage, n_calls)
         (COMPARE, ["--gpus", "cuda:0"], "--gpus is 'cuda:0'"),
         (COMPARE, ["--num-workers", "two"], "--num-workers is 'two'"),
         (COMPARE, ["--seg-tiles", "4"], "--data-root"),
+        (COMPARE, ["--allow-partial"], "--data-root"),
         (COMPARE, ["--data-dir", "nowhere"], "nowhere has no train/"),
         (COMPARE, ["--config", "no.yaml"], "no.yaml is not there"),
     ],
