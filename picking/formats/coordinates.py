@@ -92,24 +92,16 @@ def read_picks(
             raise UserError(f"{path} is not there: check the path")
     of_cryosparc = read_particles([path for path in paths if path.suffix.lower() in SUFFIXES])
     for path, of_micrograph in followed:
-        suffix = path.suffix.lower()
         file_frame = frame or frame_of(path)
+        suffix = path.suffix.lower()
         if suffix in SUFFIXES:
             listed = of_cryosparc.get(path, [])
-        elif suffix == ".json" and is_eman(path):
-            listed = read_eman(path)
-        elif suffix == ".json":
+        elif suffix == ".json" and not is_eman(path):
             boxes = read_coco(path, category, allow_partial)
             listed, categories[str(path)] = boxes.records, boxes.category
             named |= {known_name(name) or "" for name in boxes.unannotated}
-        elif suffix == ".star":
-            listed = read_star(
-                path,
-                lambda name: known_name(name) is not None,
-                lambda name: pixel_size_of(known_name(name) or ""),
-            )
         else:
-            listed = READERS[suffix](path)
+            listed = _read_one(path, known_name, pixel_size_of)
         if of_micrograph is not None and len(listed) == 1:  # a list knows better than a file's name
             listed = [dataclasses.replace(listed[0], name=of_micrograph)]
         read += listed
@@ -148,6 +140,22 @@ def read_picks(
         unserved = [name for name in sizes_px if name not in named]
         say_unknown(what, unknown, n_all, sizes_px, unserved, allow_partial)
     return list(by_name.values())
+
+
+def _read_one(
+    path: Path,
+    known_name: Callable[[str], str | None],
+    pixel_size_of: Callable[[str], float | None],
+) -> list[Picks]:
+    """Read a file that stands alone, and is of neither COCO nor cryoSPARC."""
+    suffix = path.suffix.lower()
+    if suffix == ".star":
+        return read_star(
+            path,
+            lambda name: known_name(name) is not None,
+            lambda name: pixel_size_of(known_name(name) or ""),
+        )
+    return READERS[suffix](path)
 
 
 def write_picks(
@@ -270,7 +278,7 @@ def match_names(
 
 
 READERS: dict[str, Callable[[Path], list[Picks]]] = {
-    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".txt": read_topaz
+    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".txt": read_topaz, ".json": read_eman
 }  # fmt: skip
 
 
