@@ -36,7 +36,8 @@ from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, wa
 from picking.micrographs.reading import read_micrograph
 from picking.runs.devices import select_device
 
-FEW_PICKS = 3  # on a micrograph on average; with fewer the polarity is held to be in question
+# On a micrograph on average, or of the candidates; with fewer the polarity is in question
+FEW_PICKS, FEW_OF_CANDIDATES = 3, 0.05
 
 
 def load(args: argparse.Namespace) -> tuple[Picker, float]:
@@ -122,7 +123,8 @@ def pick_micrographs(
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
                 draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
-    if noted and sum(len(called.scores) for called in all_called) < FEW_PICKS * len(paths):
+    n_picks, n_candidates = (sum(len(p.scores) for p in some) for some in (all_called, candidates))
+    if noted and n_picks < max(FEW_PICKS * len(paths), FEW_OF_CANDIDATES * n_candidates):
         _warn_of_polarity(args, picker, diameter_px, threshold, next(iter(paths.values())))
     _tell_of_the_end(args, candidates, all_called, threshold, formats)
 
