@@ -115,8 +115,7 @@ def pick_micrographs(
         output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
-            if not any(len(called.scores) for called in all_called):
-                tell_of_no_picks(candidates, threshold)
+            tell_of_no_picks(candidates, threshold)
         else:
             truth = [true for true in truth if true.name not in left_out]
             outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)

@@ -203,16 +203,19 @@ def report_quality(
 
 
 def tell_of_no_picks(candidates: Sequence[Picks], threshold: float | None) -> None:
-    """Say why there is no pick: there is no candidate, or none reaches the threshold."""
+    """Say so where not even one candidate a micrograph reaches the threshold, and what to do."""
     scores = np.concatenate([[], *(one.scores for one in candidates)])
     if not len(scores):
         warn("there is no candidate at all: check the files, --diameter and the contrast")
-    if threshold is None or (scores >= threshold).any() or not len(scores):
+    n_picks = 0 if threshold is None else int((scores >= threshold).sum())
+    if threshold is None or n_picks >= len(candidates) or not len(scores):
         return
+    reach = f"only {n_picks:,} candidates reach" if n_picks else "no candidate reaches"
     warn(
-        f"no candidate reaches the threshold {threshold:.4g}: of {len(scores):,} the highest score "
-        f"is {scores.max():.4g}; the table says how many picks a lower --threshold gives, and with "
-        "a checkpoint --choose-threshold or --expected-particles finds one"
+        f"{reach} the threshold {threshold:.4g} on {len(candidates):,} micrographs: of "
+        f"{len(scores):,} the highest score is {scores.max():.4g}; check --diameter; the table "
+        "says how many picks a lower --threshold gives, and with a checkpoint --choose-threshold "
+        "or --expected-particles finds one"
     )
 
 
