@@ -44,8 +44,7 @@ def main() -> None:
     args.asked_px, args.own_px = asked_diameters(args.diameter, args.pixel_size, paths, listed)
     args.pixel_size_of = pixel_size_of(args.pixel_size, paths, listed)
     if args.asked_px is not None:
-        for name, size_px in sizes.items():
-            require_diameter_fits(args.own_px.get(name, args.asked_px), {name: size_px})
+        require_diameter_fits(args.asked_px, sizes, args.own_px)
     if args.picks:
         evaluate_files(args, paths, sizes)
         tell(left_out, len(given))

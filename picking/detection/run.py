@@ -11,7 +11,7 @@ from pathlib import Path
 from picking.detection import output, thresholds
 from picking.detection.evaluate import true_particles
 from picking.detection.picker import Picker, fits_inverted, load_picker, pick
-from picking.detection.score_map import write_heatmap
+from picking.detection.score_map import ScoreMap, write_heatmap
 from picking.errors import warn
 from picking.evaluation.matching import Outcome, choose_threshold, pick_metrics, pr_curve
 from picking.evaluation.quality import (
@@ -109,7 +109,7 @@ def pick_micrographs(
             lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
             lacks = output.lacking(args.output, called.name, formats)
             write_one(args, called, lacks, paths[called.name] if lacks_overlay else None)
-        of_all = args.formats if args.one_file else [name for name in args.formats if name == "cs"]
+        of_all = [name for name in args.formats if name not in formats]
         write_formats(args, all_called, of_all, one_file=True)
         write_for_relion(args, all_called)
         output.write_summary(args.output / "summary.csv", all_called, left_out)
@@ -156,10 +156,9 @@ def _pick_each(
     noted: dict[str, Notes] = {}
     for n, name in enumerate(left, 1):
         started, noted[name] = time.monotonic(), {}
-        own_px = args.own_px.get(name, diameter_px)
         try:
             of_file = output.identity(paths[name], args.own_px.get(name))
-            scores, picks = pick(picker.for_diameter(own_px), paths[name], own_px, noted[name])
+            scores, picks = pick_one(args, picker, diameter_px, paths[name], noted[name])
         except UnreadableImage as error:
             give_up_on(name, error, left_out, args.strict)
             continue
@@ -225,6 +224,14 @@ def _tell_of_the_end(
     )
 
 
+def pick_one(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, path: Path, notes: Notes
+) -> tuple[ScoreMap, Picks]:
+    """Pick a micrograph as `pick` does, by its own diameter where its px have another size."""
+    own_px = args.own_px.get(path.name, diameter_px)
+    return pick(picker.for_diameter(own_px), path, own_px, notes)
+
+
 def to_write(args: argparse.Namespace, picks: Picks, threshold: float) -> Picks:
     """Return the picks from the threshold up whose box, where one is asked for, crosses no edge."""
     called = select(picks, picks.scores >= threshold)
@@ -281,9 +288,7 @@ def keep_best_threshold(
         picks, noted = {}, {name: Notes() for name in names}
         for name in names:
             try:
-                own_px = args.own_px.get(name, diameter_px)
-                at_own = picker.for_diameter(own_px)
-                picks[name] = pick(at_own, paths[name], own_px, noted[name])[1]
+                picks[name] = pick_one(args, picker, diameter_px, paths[name], noted[name])[1]
             except UnreadableImage as error:
                 give_up_on(name, error, left_out, args.strict)
         warn_of_notes({name: noted[name] for name in picks})

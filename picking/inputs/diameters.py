@@ -4,6 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -194,20 +195,27 @@ def pixel_size_of(
     return find
 
 
-def require_diameter_fits(diameter_px: float, sizes_px: Mapping[str, tuple[int, int]]) -> None:
+def require_diameter_fits(
+    diameter_px: float,
+    sizes_px: Mapping[str, tuple[int, int]],
+    own_px: Mapping[str, float] = MappingProxyType({}),
+) -> None:
     """Raise `UserError` when particles are wider than a micrograph or only a few px wide.
 
-    sizes_px: (height, width) by name. Call before anything that takes time.
+    sizes_px: (height, width) by name. own_px: diameters by name on micrographs whose px have
+    another size. Call before anything that takes time.
     """
     advice = "check --diameter, and --pixel-size where it is in Å"
-    if diameter_px < LEAST_DIAMETER_PX:
+    smallest_px = min((own_px.get(name, diameter_px) for name in sizes_px), default=diameter_px)
+    if smallest_px < LEAST_DIAMETER_PX:
         raise UserError(
-            f"the particles' diameter is {diameter_px:.3g} px, which no picker can see "
+            f"the particles' diameter is {smallest_px:.3g} px, which no picker can see "
             f"({LEAST_DIAMETER_PX:g} px at least): {advice}"
         )
     for name, size_px in sizes_px.items():
-        if diameter_px > min(size_px):
+        there_px = own_px.get(name, diameter_px)
+        if there_px > min(size_px):
             raise UserError(
-                f"the particles' diameter is {diameter_px:.6g} px, but {name} is {size_px[1]} x "
+                f"the particles' diameter is {there_px:.6g} px, but {name} is {size_px[1]} x "
                 f"{size_px[0]} px: {advice}"
             )

@@ -253,8 +253,7 @@ def read_splits(
             if not skip_unreadable:
                 raise
             unreadable.append(name)
-    for name, size_px in sizes.items():
-        require_diameter_fits(own_px.get(name, diameter_px), {name: size_px})
+    require_diameter_fits(diameter_px, sizes, own_px)
     picks = read_picks(
         files, sizes, frame, True, what=LABELS, ignored=unreadable, allow_partial=allow_partial,
         category=category, pixel_size_of=pixel_size_of,
