@@ -27,9 +27,13 @@ def new_parser(description: str | None) -> argparse.ArgumentParser:
 
 def script(name: str, *arguments: object) -> float:
     """Run one of the project's scripts; return the CPU minutes it took."""
+    return run(sys.executable, name, *arguments)
+
+
+def run(*command: object) -> float:
+    """Run a command in the project's folder, its output on stderr; return its CPU minutes."""
     before = os.times()
-    command = [sys.executable, name, *map(str, arguments)]
-    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+    subprocess.run([*map(str, command)], cwd=ROOT, check=True, stdout=sys.stderr)
     after = os.times()
     used = after.children_user + after.children_system
     return (used - before.children_user - before.children_system) / 60

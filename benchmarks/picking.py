@@ -1,28 +1,32 @@
-"""Picking on real micrographs, and what it costs; each part is one command.
+"""Picking on sets of real micrographs, ours and Topaz's; each part is one command.
 
-    python -m benchmarks.picking segmentation --data-root ../shared/data/empiar-10017 --seeds 0 1 2
-    python -m benchmarks.picking few-labels --data-root ../shared/data/empiar-10017 \
-        --shares 1 0.3 0.05 0.01 --seeds 0 1
-    python -m benchmarks.picking cost --data-root ../shared/data/empiar-10017 \
-        --checkpoints unet.pt few.pt --topaz 'python -m topaz.main'
+    root=../shared/data/ribosome-10028      # any set of CryoTransformer's layout
+    python -m benchmarks.picking segmentation --data-root $root --seeds 0 1 2
+    python -m benchmarks.picking few-labels --data-root $root --picks 40 10 --shares 1 --seeds 0 1 2
+    python -m benchmarks.picking topaz --data-root $root --picks 40 10 --seeds 0 1 2 --topaz topaz
+    python -m benchmarks.picking cost --data-root $root --checkpoints unet.pt few.pt --topaz topaz
     python -m benchmarks.picking agreement --data-root ../shared/data/empiar-10017 \
-        --picks 'experiments/picking_benchmark/segmentation_*/picks/star/*.star' \
+        --picks-of 'experiments/picking_benchmark/empiar-10017/segmentation_*/test/star/*.star' \
         --peer '../shared/data/empiar-10017/peer_picks/crYOLO/*.box'
-    python -m benchmarks.picking figure        # docs/few_labels.png, of the runs that are there
+    python -m benchmarks.picking figure     # docs/few_labels.png, of the results that are there
 
-segmentation: a U-Net with all labels. few-labels: PU + FixMatch from fractions of the labels of
-train, as picks; the checkpoint is chosen on the same fraction of those of validation. Both:
-threshold with the highest F1 on the validation micrographs, annotated in full; test is picked once,
-at the end. What is finished is read, not run again. cost: seconds and peak memory a micrograph of
-each way to pick, every one in a process of its own, one after another: our U-Nets in tiles as they
-were trained, and with the whole micrograph as one image. agreement: how many of our false picks on
-test lie within a quarter diameter of a false pick of another picker, and how many would by chance.
+All report on val, where they also choose, unless --split test says that nothing is to be chosen any
+more. segmentation: a U-Net with all labels. few-labels: PU + FixMatch from some labels of train, as
+picks, with some of val to choose the checkpoint by. topaz: its pretrained network, and trained on
+the same picks. Diameter, margin, particles expected and the U-Net's tiles follow from the set.
 
-The seed is that of training; few-labels draws its labels by it too.
+Threshold with the highest F1 on val, annotated in full; beside it F1 at a probability of 0.5, and
+where as many are picked as a micrograph of train has particles. The seed is that of training, and
+labels are drawn by it too. A result that is there is read, not run again: several commands fill one
+table. CPU minutes are of training.
+
+cost: seconds and peak memory a micrograph of each way to pick, every one in a process of its own,
+one after another: our U-Nets in tiles as they were trained, and with the whole micrograph as one
+image. agreement: how many of our false picks on test lie within a quarter diameter of a false pick
+of another picker, and how many would by chance.
 """
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -31,12 +35,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.spatial import cKDTree
 
+from benchmarks import picking_figure, topaz
 from benchmarks.common import (
     ROOT,
     new_parser,
@@ -46,167 +52,273 @@ from benchmarks.common import (
     script,
     with_interval,
 )
-from picking.detection.thresholds import threshold_file
-from picking.evaluation.matching import match_picks
-from picking.files import read_json
-from picking.formats.coordinates import match_names, read_picks, write_picks
+from benchmarks.real_sets import METRICS, RealSet, evaluate, write_labels
+from picking.detection.output import load_picks
+from picking.errors import UserError, run_script
+from picking.evaluation.matching import choose_threshold, match_picks, pr_curve
+from picking.files import make_folder, read_json, write_json
+from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
-from picking.inputs import annotations
 from picking.inputs.paths import find_coordinates
 from picking.micrographs.mrc import write_mrc
 from picking.micrographs.reading import image_size, read_micrograph
-from picking.seeds import stream
 
-FOLDER = ROOT / "experiments" / "picking_benchmark"
-# Of peers on the same test micrographs; Topaz's network was tuned on the same labels
-TOPAZ_TUNED = ((185, 0.849), (1109, 0.862), (3696, 0.867))
-TOPAZ_LABEL = "Topaz, tuned on the same numbers of labels (whole frame)"
-CRYOLO_F1 = 0.911
-MARGIN_PX = 131  # where the annotators listed no particle
-METRICS = ("precision", "recall", "f1", "ap")
+HEADINGS = ("precision", "recall", "F1", "at 0.5", "at expected", "whole frame", "AP")
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the command line."""
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    parts = ("segmentation", "few-labels", "topaz", "cost", "agreement", "figure")
+    add("part", choices=parts)
+    add("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
+    add("--split", choices=("val", "test"), default="val", help="to report on")
+    add("--seeds", nargs="+", type=int, default=[0])
+    add(
+        "--picks",
+        nargs=2,
+        type=int,
+        action="append",
+        metavar=("TRAIN", "VAL"),
+        help="few-labels, topaz: labels to draw, so many; may be given again",
+    )
+    add("--shares", nargs="+", type=float, default=[], help="few-labels, topaz: such shares of all")
+    add("--annotated-margin", type=int, metavar="PX", help="default: as wide as in train")
+    add("--expected-particles", type=float, help="few-labels; default: as train has on average")
+    add("--set", nargs="+", default=[], help="config values of the training runs")
+    add("--name", default="", help="tells runs with other --set apart")
+    add("--checkpoints", nargs="+", type=Path, default=[], help="cost")
+    add("--picks-of", help="agreement: STAR files of ours, in folders by run")
+    add("--peer", help="agreement: files of another picker")
+    topaz.add_arguments(parser)
+    args = parser.parse_args()
+    if args.part == "topaz" and not args.topaz:
+        raise UserError("--topaz is missing: give the command that starts Topaz")
+    args.data_root = args.data_root.resolve()
+    return args
 
 
 def main() -> None:
     """Run one part."""
-    parser = new_parser(__doc__)
-    parser.add_argument(
-        "part", choices=("segmentation", "few-labels", "cost", "agreement", "figure")
-    )
-    parser.add_argument("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
-    parser.add_argument("--diameter", type=float, default=108, help="in px")
-    parser.add_argument("--expected-particles", type=float, default=600, help="few-labels")
-    parser.add_argument("--shares", nargs="+", type=float, default=[1, 0.3, 0.05, 0.01])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--set", nargs="+", default=[], help="config values of the training runs")
-    parser.add_argument("--name", default="", help="tells runs with other --set apart")
-    parser.add_argument("--checkpoints", nargs="+", type=Path, default=[], help="cost")
-    parser.add_argument("--topaz", help="cost: the command that starts Topaz")
-    parser.add_argument("--picks", help="agreement: STAR files of ours, in folders by run")
-    parser.add_argument("--peer", help="agreement: files of another picker")
-    args = parser.parse_args()
-    args.data_root = args.data_root.resolve()
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    others = {"cost": cost, "agreement": agreement, "figure": draw_figure}
-    if args.part in others:
-        others[args.part](args)
+    args = parse_args()
+    if args.part == "figure":
+        picking_figure.draw()
         return
-    fractions = args.shares if args.part == "few-labels" else [1]
-    print_header("labels", "seed", "val F1", *(f"test {name}" for name in METRICS), "CPU min")
-    for fraction in fractions:
-        results = []
-        for seed in args.seeds:
-            folder = FOLDER / f"{args.part}{args.name}_{fraction:g}_seed{seed}"
-            folder.mkdir(exist_ok=True)
-            if not (folder / "result.json").exists():
-                run = segment if args.part == "segmentation" else learn_from_picks
-                (folder / "result.json").write_text(json.dumps(run(args, folder, fraction, seed)))
-            results.append(json.loads((folder / "result.json").read_text()))
-            print_result(results[-1], seed)
-        if len(results) > 1:
-            mean: dict[str, Any] = {"labels": results[0]["labels"]}
-            for key in ("val_f1", *METRICS, "cpu_minutes"):
-                mean[key] = statistics.mean(result[key] for result in results)
-            print_result(mean, "mean")
+    real = RealSet(args.data_root, args.annotated_margin)
+    args.diameter = real.diameter_px
+    if args.part == "cost":
+        cost(args)
+        return
+    if args.part == "agreement":
+        agreement(args, real)
+        return
+    n, side_px = real.tiles
+    print(
+        f"{real.name}, {args.split}: particles of {real.diameter_px:g} px, {real.expected:.0f} on "
+        f"a micrograph of train, margin {real.margin_px} px; "
+        f"U-Net: {n} x {n} tiles of {side_px} px\n"
+    )
+    print_header("picker", "labels", "seed", "val F1", *HEADINGS, "CPU min")
+    if args.part == "segmentation":
+        rows(args, real, "U-Net, all labels", "segmentation", segment)
+        return
+    if args.part == "topaz":
+        # One run, whatever the seed: there is no training
+        settings = {"scales": args.scales, "radii": args.radii}
+        folder = real.folder / f"topaz-pretrained{args.name}"
+        result = result_of(
+            args, folder, "Topaz, pretrained", settings,
+            lambda: topaz.pretrained(args, real, folder),
+        )  # fmt: skip
+        print_result(result, "")
+    for name, n_labels in amounts(args, real).items():
+        if args.part == "few-labels":
+            rows(args, real, "few labels", f"few-labels_{name}", learn_from_picks, n_labels)
+        else:
+            rows(args, real, "Topaz, trained", f"topaz_{name}", train_topaz, n_labels)
 
 
-def print_result(result: dict, seed: object) -> None:
+def amounts(args: argparse.Namespace, real: RealSet) -> dict[str, dict[str, int]]:
+    """Return how many labels of train and val are to be drawn, by a name for it."""
+    totals = {
+        split: sum(len(m.centres_px) for m in real.micrographs(split)) for split in ("train", "val")
+    }
+    return {
+        f"{share:g}": {split: round(share * n) for split, n in totals.items()}
+        for share in args.shares
+    } | {f"{train}+{val}": {"train": train, "val": val} for train, val in args.picks or []}
+
+
+# Results: one for each picker, amount of labels, seed and split, kept where its run is
+
+
+def rows(
+    args: argparse.Namespace,
+    real: RealSet,
+    picker: str,
+    name: str,
+    run: Callable[..., dict[str, Any]],
+    *n_labels: dict[str, int],
+) -> None:
+    """Print a row for each seed, running what is missing, and their mean."""
+    results = []
+    for seed in args.seeds:
+        folder = real.folder / f"{name}{args.name}_seed{seed}"
+        settings = {"set": args.set, "expected": args.expected_particles}
+        if run is train_topaz:
+            settings = {"train": args.train, "scales": args.scales, "radii": args.radii}
+        result = result_of(
+            args, folder, picker, settings, lambda: run(args, real, folder, seed, *n_labels)  # noqa: B023
+        )  # fmt: skip
+        results.append(result)
+        print_result(result, seed)
+    if len(results) > 1:
+        print_result(mean_of(results), "mean")
+
+
+def result_of(
+    args: argparse.Namespace,
+    folder: Path,
+    picker: str,
+    settings: dict[str, Any],
+    run: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """Return the result on the split that is reported, by ``run`` unless it is there.
+
+    Raises `UserError` when what is there was made with other settings.
+    """
+    make_folder(folder)
+    settings = {**settings, "annotated_margin": args.annotated_margin}
+    of_folder = folder / "settings.json"
+    if not of_folder.exists():
+        write_json(of_folder, settings)
+    if (there := read_json(of_folder)) != settings:
+        raise UserError(f"{folder} was made with {there}, not with {settings}: give a --name")
+    path = folder / f"result_{args.split}.json"
+    if not path.exists():
+        write_json(path, {"picker": picker, **run()})
+    return read_json(path)
+
+
+def mean_of(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the means over seeds; None where a seed has no value."""
+    mean: dict[str, Any] = {key: results[0][key] for key in ("picker", "labels")}
+    for key in ("val_f1", *METRICS, "cpu_minutes"):
+        values = [result[key] for result in results]
+        mean[key] = None if None in values else statistics.mean(values)
+    return mean
+
+
+def print_result(result: dict[str, Any], seed: object) -> None:
     """Print a row of the table."""
     intervals = result.get("intervals", {})
     print_row(
-        f"{result['labels']:,}", seed, f"{result['val_f1']:.3f}",
-        *(with_interval(result[name], intervals.get(name)) for name in METRICS),
+        result["picker"], f"{result['labels']:,}", seed, f"{result['val_f1']:.3f}",
+        *("-" if result[name] is None else with_interval(result[name], intervals.get(name))
+          for name in METRICS),
         f"{result['cpu_minutes']:.1f}",
     )  # fmt: skip
 
 
-def segment(args: argparse.Namespace, folder: Path, fraction: float, seed: int) -> dict:
+# Ours
+
+
+def segment(args: argparse.Namespace, real: RealSet, folder: Path, seed: int) -> dict[str, Any]:
     """Train a U-Net with all labels on tiles, pick, evaluate."""
-    store = FOLDER / "segmentation_store"
+    n, side_px = real.tiles
+    store = real.folder / "segmentation_store"
     script(
-        "preprocess_coco_full_dataset.py", "--data-root", args.data_root, "--tasks", "segmentation",
-        "--seg-output-dir", store, "--seg-size", 128, "--seg-tiles", 6, "--seg-ignore-margin",
+        "preprocess_coco_full_dataset.py", "--data-root", real.root, "--splits", "train", "val",
+        "--tasks", "segmentation", "--seg-output-dir", store, "--seg-size", side_px,
+        "--seg-tiles", n, "--seg-ignore-margin", "--annotated-margin", real.margin_px,
         "--seg-disk", 0.6, "--num-workers", 0,
     )  # fmt: skip
-    minutes = script(
-        "train_active_learning_fixed.py", "--strategy", "full", "--seed", seed, "--resume",
+    minutes = train_once(
+        folder, "train_active_learning_fixed.py", "--strategy", "full", "--seed", seed, "--resume",
         "--config", "configs/active_learning_picking.yaml", "--output-dir", folder,
         "--run-name", "run", "--train-data-dir", store / "train", "--val-data-dir", store / "val",
         "--device", "cpu", *overrides("data.test_dir=null", *args.set),
     )  # fmt: skip
-    counts = json.loads((store / "metadata.json").read_text())["splits"]["train"]
+    n_labels = sum(len(m.centres_px) for m in real.train)
     best = folder / "run" / "iteration_0" / "best_model.pt"
-    return pick_and_evaluate(args, folder, best, counts["n_particles"], minutes)
+    return {
+        "labels": n_labels, "cpu_minutes": minutes,
+        **pick_and_evaluate(real, args.split, folder, best),
+    }  # fmt: skip
 
 
-def learn_from_picks(args: argparse.Namespace, folder: Path, fraction: float, seed: int) -> dict:
-    """Draw a fraction of the labels, learn from them as picks, pick, evaluate."""
-    n_labels = write_labels(args.data_root, folder, fraction, seed, args.diameter)
+def learn_from_picks(
+    args: argparse.Namespace, real: RealSet, folder: Path, seed: int, n_labels: dict[str, int]
+) -> dict[str, Any]:
+    """Draw labels, learn from them as picks, pick, evaluate."""
+    write_labels(real, folder, n_labels, seed)
     script(
-        "preprocess_coco_full_dataset.py", "--micrographs", args.data_root / "train" / "*.jpg",
-        "--val-micrographs", args.data_root / "val" / "*.jpg", "--labels", folder / "picks.star",
-        "--unlabeled", "windows", "--diameter", f"{args.diameter}px", "--expected-particles",
-        args.expected_particles, "--output-dir", folder / "store", "--seed", seed,
-        "--num-workers", 0,
+        "preprocess_coco_full_dataset.py", "--labels", folder / "picks.star",
+        "--micrographs", *paths_of(real, "train"), "--val-micrographs", *paths_of(real, "val"),
+        "--unlabeled", "windows", "--diameter", f"{real.diameter_px:g}px", "--expected-particles",
+        args.expected_particles or real.expected, "--output-dir", folder / "store",
+        "--seed", seed, "--num-workers", 0,
     )  # fmt: skip
-    minutes = script(
-        "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
+    minutes = train_once(
+        folder, "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
         "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
         "--device", "cpu", *overrides(f"training.seed={seed}", *args.set),
     )  # fmt: skip
     best = folder / "run" / "checkpoints" / "best_model.pt"
-    return pick_and_evaluate(args, folder, best, n_labels, minutes)
+    return {
+        "labels": n_labels["train"], "cpu_minutes": minutes,
+        **pick_and_evaluate(real, args.split, folder, best),
+    }  # fmt: skip
 
 
-def write_labels(root: Path, folder: Path, fraction: float, seed: int, diameter_px: float) -> int:
-    """Write a fraction of the labels of train and val to picks.star; return how many of train."""
-    picks, n_train = [], 0
-    for split in ("train", "val"):
-        micrographs = annotations.read_split(root, split).micrographs
-        owner = np.repeat(np.arange(len(micrographs)), [len(m.centres_px) for m in micrographs])
-        n_labels = round(fraction * len(owner))
-        chosen = np.zeros(len(owner), dtype=bool)
-        chosen[stream(seed, "labels", split).permutation(len(owner))[:n_labels]] = True
-        n_train += n_labels if split == "train" else 0
-        for i, m in enumerate(micrographs):
-            centres = m.centres_px[chosen[owner == i]]
-            unknown = np.full(len(centres), np.nan)
-            diameters = np.full(len(centres), diameter_px)
-            if len(centres):
-                picks.append(Picks(m.name, centres, unknown, diameters, m.size_px))
-    write_picks(folder, picks, ["star"], one_file=True)
-    return n_train
+def train_topaz(
+    args: argparse.Namespace, real: RealSet, folder: Path, seed: int, n_labels: dict[str, int]
+) -> dict[str, Any]:
+    """Train Topaz on the picks that few-labels draws by this seed, pick, evaluate."""
+    return topaz.trained(args, real, n_labels, seed, folder)
 
 
-def pick_and_evaluate(
-    args: argparse.Namespace, folder: Path, checkpoint: Path, n_labels: int, minutes: float
-) -> dict:
-    """Choose the threshold on val, pick test, return the metrics."""
-    truth = args.data_root / "annotations"
-    common = ("--checkpoint", checkpoint, "--diameter", f"{args.diameter}px", "--device", "cpu",
-              "--annotated-margin", MARGIN_PX)  # fmt: skip
+def train_once(folder: Path, *command: object) -> float:
+    """Train unless that is done; return the CPU minutes it took, since it was last started."""
+    path = folder / "training.json"
+    if not path.exists():
+        write_json(path, {"cpu_minutes": script(*map(str, command))})
+    return read_json(path)["cpu_minutes"]
+
+
+def paths_of(real: RealSet, split: str) -> list[Path]:
+    """Return the files of a split's micrographs."""
+    return [m.path for m in real.micrographs(split)]
+
+
+def pick_and_evaluate(real: RealSet, split: str, folder: Path, checkpoint: Path) -> dict[str, Any]:
+    """Pick val and the split that is reported; return what `evaluate` makes of it."""
+    val = pick(real, "val", folder, checkpoint, 0.5)
+    outcomes = [match_picks(val[m.path.stem], m, real.margin_px) for m in real.micrographs("val")]
+    threshold = choose_threshold(pr_curve(outcomes))
+    picked = val if split == "val" else pick(real, split, folder, checkpoint, threshold)
+    return evaluate(real, split, val, picked, half=0.5)
+
+
+def pick(
+    real: RealSet, split: str, folder: Path, checkpoint: Path, threshold: float
+) -> dict[str, Picks]:
+    """Pick a split into a folder named after it; return the candidates at any score, by stem."""
     script(
-        "pick_particles.py", *common, "--micrographs", args.data_root / "val" / "*.jpg",
-        "--choose-threshold", truth / "instances_val.json",
+        "pick_particles.py", "--checkpoint", checkpoint, "--diameter", f"{real.diameter_px:g}px",
+        "--micrographs", *paths_of(real, split), "--threshold", threshold, "--overlay",
+        "--evaluate", real.root / "annotations" / f"instances_{split}.json",
+        "--annotated-margin", real.margin_px, "--output", folder / split, "--resume",
+        "--device", "cpu",
     )  # fmt: skip
-    chosen_on = read_json(threshold_file(checkpoint))["chosen_on"]
-    script(
-        "pick_particles.py", *common, "--micrographs", args.data_root / "test" / "*.jpg",
-        "--evaluate", truth / "instances_test.json", "--output", folder / "picks", "--overlay",
-    )  # fmt: skip
-    report = json.loads((folder / "picks" / "evaluation.json").read_text())
-    metrics = {name: report[name] for name in (*METRICS, "intervals", "threshold")}
-    metrics["f1_whole_frame"] = whole_frame(args, folder)
-    return {"labels": n_labels, "val_f1": chosen_on["f1"], "cpu_minutes": minutes, **metrics}
+    return {
+        m.path.stem: load_picks(folder / split, m.path.name, m.size_px)
+        for m in real.micrographs(split)
+    }
 
 
-def whole_frame(args: argparse.Namespace, folder: Path) -> float:
-    """Return the F1 of the same picks where those in the margin, where nobody annotated, count."""
-    script(
-        "pick_particles.py", "--evaluate", args.data_root / "annotations" / "instances_test.json",
-        "--picks", folder / "picks" / "star" / "*.star", "--annotated-margin", 0,
-        "--output", folder / "whole_frame",
-    )  # fmt: skip
-    return json.loads((folder / "whole_frame" / "evaluation.json").read_text())["f1"]
+# Beside F1
 
 
 def cost(args: argparse.Namespace) -> None:
@@ -263,25 +375,24 @@ def save_whole(path: Path, copy: Path, image: Path) -> None:
     torch.save(checkpoint, copy)
 
 
-def agreement(args: argparse.Namespace) -> None:
+def agreement(args: argparse.Namespace, real: RealSet) -> None:
     """Print how many false picks of ours are false ones of the peer too, and how many by chance."""
-    images = args.data_root / "test"
-    sizes = {path.name: image_size(path) for path in sorted(images.glob("*.jpg"))}
+    sizes = {path.name: image_size(path) for path in paths_of(real, "test")}
     truth = read_picks([args.data_root / "annotations" / "instances_test.json"], sizes)
-    reach_px = args.diameter / 4
+    reach_px = real.diameter_px / 4
 
     def false_picks(files: list[Path]) -> tuple[dict[str, np.ndarray], int]:
         """Return the centres of false picks by micrograph, and how many picks there are in all."""
         false, n = {}, 0
         for picks, true in match_names(read_picks(files, sizes, only_known=True), truth)[0]:
-            outcome = match_picks(picks, true, MARGIN_PX)
+            outcome = match_picks(picks, true, real.margin_px)
             false[true.name] = outcome.picks.centres_px[outcome.matched < 0]
             n += len(outcome.matched)
         return false, n
 
     theirs, _ = false_picks(find_coordinates([args.peer]))
     runs: dict[Path, list[Path]] = {}
-    for path in find_coordinates([args.picks]):
+    for path in find_coordinates([args.picks_of]):
         runs.setdefault(path.parent, []).append(path)
     print_header("run", "picks", "false", "false of both", "by chance")
     for run, files in runs.items():
@@ -290,55 +401,12 @@ def agreement(args: argparse.Namespace) -> None:
         for name, centres in ours.items():
             distance_px, _ = cKDTree(theirs[name]).query(centres)
             n_both += int((distance_px <= reach_px).sum())
-            area_px = math.prod(side - 2 * MARGIN_PX for side in sizes[name])
+            area_px = math.prod(side - 2 * real.margin_px for side in sizes[name])
             covered = len(theirs[name]) * math.pi * reach_px**2 / area_px
             by_chance += len(centres) * (1 - math.exp(-covered))
         both = f"{n_both} ({n_both / n_false:.0%})"
         print_row(run, f"{n:,}", n_false, both, f"{by_chance:.0f}")
 
 
-def draw_figure(args: argparse.Namespace) -> None:
-    """Draw picks on a simulated micrograph, and F1 against labels on the real test micrographs."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from PIL import Image
-
-    figure = Figure(figsize=(12, 5.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    picture, plot = figure.subplots(1, 2, width_ratios=(1, 1.1))
-    picture.imshow(np.asarray(Image.open(ROOT / "docs" / "picks.png")))
-    picture.set_axis_off()
-    picture.set_title("simulated: true picks blue, false orange, missed yellow", fontsize=10)
-
-    of_labels: dict[int, list[float]] = {}
-    of_frame: dict[int, list[float]] = {}
-    for path in FOLDER.glob("few-labels_[01]*/result.json"):
-        result = json.loads(path.read_text())
-        of_labels.setdefault(result["labels"], []).append(result["f1"])
-        of_frame.setdefault(result["labels"], []).append(result["f1_whole_frame"])
-    labels = sorted(of_labels)
-    means = [statistics.mean(of_labels[n]) for n in labels]
-    plot.plot(labels, means, "o-", color="#1f77b4", label="PU + FixMatch from picks, mean of seeds")
-    whole = [statistics.mean(of_frame[n]) for n in labels]
-    plot.plot(labels, whole, "o--", color="#1f77b4", mfc="white", label="the same, whole frame")
-    for n in labels:
-        plot.plot([n] * len(of_labels[n]), of_labels[n], ".", color="#1f77b4", alpha=0.5)
-    full = [json.loads(p.read_text()) for p in FOLDER.glob("segmentation_*/result.json")]
-    if full:
-        mean = statistics.mean(result["f1"] for result in full)
-        plot.plot(
-            full[0]["labels"], mean, "s", color="#2ca02c", label="Attention U-Net, all labels"
-        )
-    plot.plot(*zip(*TOPAZ_TUNED, strict=True), "^--", color="#ff7f0e", label=TOPAZ_LABEL)
-    plot.axhline(CRYOLO_F1, color="#7f7f7f", linestyle=":", label="crYOLO, picks as published")
-    plot.set_xscale("log")
-    plot.set_xlabel("labelled particles (of 3,696 on six micrographs)")
-    plot.set_ylabel("F1 of picks, four test micrographs of EMPIAR-10017")
-    plot.set_ylim(0.8, 0.92)  # leaves room for the legend
-    plot.grid(alpha=0.3)
-    plot.legend(fontsize=9, loc="lower right")
-    figure.savefig(ROOT / "docs" / "few_labels.png", dpi=80)
-
-
 if __name__ == "__main__":
-    main()
+    run_script(main)
