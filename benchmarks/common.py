@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from picking.errors import UserError
 from picking.seeds import stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +34,10 @@ def script(name: str, *arguments: object) -> float:
 def run(*command: object) -> float:
     """Run a command in the project's folder, its output on stderr; return its CPU minutes."""
     before = os.times()
-    subprocess.run([*map(str, command)], cwd=ROOT, check=True, stdout=sys.stderr)
+    status = subprocess.run([*map(str, command)], cwd=ROOT, stdout=sys.stderr).returncode
+    if status:
+        begin = " ".join(map(str, command[:3]))
+        raise UserError(f"{begin} ... ended with status {status}: what it said stands above")
     after = os.times()
     used = after.children_user + after.children_system
     return (used - before.children_user - before.children_system) / 60

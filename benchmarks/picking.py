@@ -190,14 +190,14 @@ def result_of(
     """
     make_folder(folder)
     settings = {**settings, "annotated_margin": args.annotated_margin}
-    of_folder = folder / "settings.json"
-    if not of_folder.exists():
-        write_json(of_folder, settings)
-    if (there := read_json(of_folder)) != settings:
-        raise UserError(f"{folder} was made with {there}, not with {settings}: give a --name")
+    for there in map(read_json, folder.glob("result_*.json")):
+        if there["settings"] != settings:
+            raise UserError(
+                f"{folder} was made with {there['settings']}, not with {settings}: give a --name"
+            )
     path = folder / f"result_{args.split}.json"
     if not path.exists():
-        write_json(path, {"picker": picker, **run()})
+        write_json(path, {"picker": picker, "settings": settings, **run()})
     return read_json(path)
 
 

@@ -120,7 +120,7 @@ def test_a_result_that_is_there_is_read_and_other_settings_are_refused(tmp_path)
     args = argparse.Namespace(split="val", annotated_margin=None)
     for _ in range(2):
         result = picking.result_of(args, tmp_path, "ours", {"set": []}, runs_once)
-        assert result == {"picker": "ours", "f1": 0.5}
+        assert (result["picker"], result["f1"]) == ("ours", 0.5)
     assert runs == [1]
     with pytest.raises(UserError, match="give a --name"):
         picking.result_of(args, tmp_path, "ours", {"set": ["a=1"]}, runs_once)
