@@ -5,6 +5,10 @@ highest F1, of the ways to train and the epochs likewise. All of val's truth cho
 
 It takes no JPEG: so it gets MRCs of the same counts, whose rows lie as ours do, scaled and
 normalised by its own `preprocess`. It draws without a seed: two trainings on the same picks differ.
+
+Topaz 0.3.20 (stats.py, pixels_given_radius) counts 2 r + 1 px for each px of a particle's disk of
+radius r, those of a cylinder, so that the prior which it makes of --num-particles is so many times
+too high and training diverges. It is given the prior that the number of particles stands for.
 """
 
 import argparse
@@ -26,7 +30,7 @@ from picking.formats.picks import Micrograph, Picks
 from picking.micrographs.mrc import mrc_size, write_mrc
 
 PRETRAINED = ("resnet8_u64", "resnet16_u64")
-PARTICLE_PX = (12, 24)  # as narrow and as wide as a particle is at the scales that are tried
+PARTICLE_PX = (12, 30)  # as narrow and as wide as a particle is at the scales that are tried
 LOWEST_SCORE = -1000  # all candidates, so that the curve is whole
 HALF = 0.0  # its scores are log-odds
 EPOCHS, STEPS = 6, 25  # of an epoch; five epochs of 1,000 are its default
@@ -117,7 +121,7 @@ def trained(
     tried: list[dict[str, Any]] = []
     for flags in args.train:
         way = folder / (re.sub(r"[^\w.]+", "_", flags).strip("_") or "default")
-        minutes = train(args, real, scale, targets, flags, way)
+        minutes = train(args, real, scale, targets, n_labels["train"], flags, way)
         networks = sorted(way.glob("network_epoch*.sav"), key=epoch_of)
         for network in networks:
             path = way / f"val_{network.stem}.txt"
@@ -139,21 +143,51 @@ def trained(
 
 
 def train(
-    args: argparse.Namespace, real: RealSet, scale: int, targets: Path, flags: str, way: Path
+    args: argparse.Namespace,
+    real: RealSet,
+    scale: int,
+    targets: Path,
+    n_labels: int,
+    flags: str,
+    way: Path,
 ) -> float:
     """Train, with a network for each epoch in the folder ``way``; return the CPU minutes."""
+    sides_px = [(m.size_px[0] // scale) * (m.size_px[1] // scale) for m in real.train]
+    n_particles, radius_px = real.expected * len(real.train), labelled_px(real, scale)
+    pi = prior_to_give(n_particles, n_labels, radius_px, sum(sides_px), "PU" in shlex.split(flags))
     done = way / "done.json"
     if not done.exists():
         make_folder(way)
         minutes = run(
             *shlex.split(args.topaz), "train", "-d", -1, "--model", "resnet8", "--units", 64,
             "--train-images", prepare(args, real, "train", scale), "--train-targets", targets,
-            "--num-particles", real.expected, "--radius", labelled_px(real, scale),
+            "--num-particles", -1, "--pi", pi, "--radius", radius_px,
             "--num-epochs", EPOCHS, "--epoch-size", STEPS, "--save-prefix", way / "network",
             "--output", way / "curve.txt", *shlex.split(flags),
         )  # fmt: skip
         write_json(done, {"cpu_minutes": minutes})
     return read_json(done)["cpu_minutes"]
+
+
+def prior_to_give(
+    n_particles: float, n_labels: int, radius_px: int, n_px: int, is_pu: bool
+) -> float:
+    """Return the --pi with which Topaz 0.3.20 trains on the prior of so many particles.
+
+    Its PU draws the unlabeled from all places; the other methods from those near no pick, and take
+    the share of those near one off the prior, which they count 2 r + 1 times.
+
+    Args:
+        n_particles: on all micrographs of training.
+        n_labels: of them that are picked.
+        radius_px: how far from a particle a place is of it.
+        n_px: of all micrographs.
+        is_pu: whether the method is PU.
+    """
+    y, x = np.ogrid[-radius_px : radius_px + 1, -radius_px : radius_px + 1]
+    share = int((y**2 + x**2 <= radius_px**2).sum()) / n_px
+    taken_off = 0 if is_pu else (2 * radius_px + 1) * n_labels
+    return share * (n_particles if is_pu else n_particles - n_labels + taken_off)
 
 
 def labelled_px(real: RealSet, scale: int) -> int:

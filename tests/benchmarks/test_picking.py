@@ -111,6 +111,13 @@ def test_topaz_learns_from_the_labels_that_few_labels_has(real, tmp_path):
     ]
 
 
+def test_topaz_is_given_the_prior_that_it_then_trains_on():
+    # Disks of 81 px in 10,000; of 50 particles 10 are picked, which it counts 11 times each
+    assert topaz.prior_to_give(50, 10, 5, 10_000, is_pu=True) == pytest.approx(0.405)
+    given = topaz.prior_to_give(50, 10, 5, 10_000, is_pu=False)
+    assert given - 10 * 81 * 11 / 10_000 == pytest.approx(40 * 81 / 10_000)
+
+
 def test_a_result_that_is_there_is_read_and_other_settings_are_refused(tmp_path):
     def runs_once():
         runs.append(1)
