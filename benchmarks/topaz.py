@@ -30,7 +30,7 @@ from picking.formats.picks import Micrograph, Picks
 from picking.micrographs.mrc import mrc_size, write_mrc
 
 PRETRAINED = ("resnet8_u64", "resnet16_u64")
-PARTICLE_PX = (12, 30)  # as narrow and as wide as a particle is at the scales that are tried
+WIDTHS_PX = (14, 20, 28, 40)  # of a particle at the scales that are tried; its networks see 71 px
 LOWEST_SCORE = -1000  # all candidates, so that the curve is whole
 HALF = 0.0  # its scores are log-odds
 EPOCHS, STEPS = 6, 25  # of an epoch; five epochs of 1,000 are its default
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=float,
         default=[1, 0.7],
-        help="topaz: how far picks are apart, in radii of the particle",
+        help="topaz: how far picks are apart, in radii of the particle; the first with all scales",
     )
     add(
         "--train",
@@ -74,28 +74,27 @@ def pretrained(args: argparse.Namespace, real: RealSet, folder: Path) -> dict[st
 
 def choose_pretrained(args: argparse.Namespace, real: RealSet) -> dict[str, Any]:
     """Return the scale, network and radius with the highest F1 on val, and write all that."""
-    tried: list[dict[str, Any]] = []
-    for scale in args.scales or scales_of(real.diameter_px):
-        for radius_px in radii_px(args, real, scale):
-            for model in PRETRAINED:
-                path = real.folder / "topaz" / f"val_{scale}_{radius_px}_{model}.txt"
-                found = extract(args, real, "val", scale, model, radius_px, path)
-                tried.append({"scale": scale, "radius_px": radius_px, "model": model})
-                tried[-1] |= f1_on_val(real, found)
+
+    def try_on_val(scale: int, model: str, radius: float) -> dict[str, Any]:
+        radius_px = max(1, round(radius * real.diameter_px / 2 / scale))
+        path = real.folder / "topaz" / f"val_{scale}_{radius_px}_{model}.txt"
+        found = extract(args, real, "val", scale, model, radius_px, path)
+        return {
+            "scale": scale, "model": model, "radius_px": radius_px, **f1_on_val(real, found)
+        }  # fmt: skip
+
+    first, *others = args.radii
+    scales = args.scales or scales_of(real.diameter_px)
+    tried = [try_on_val(scale, model, first) for scale in scales for model in PRETRAINED]
+    best = max(tried, key=lambda one: one["val_f1"])
+    tried += [try_on_val(best["scale"], best["model"], radius) for radius in others]
     write_json(real.folder / "topaz" / "pretrained_on_val.json", tried)
     return max(tried, key=lambda one: one["val_f1"])
 
 
 def scales_of(diameter_px: float) -> list[int]:
-    """Return the whole factors that make a particle of the diameter neither too small nor wide."""
-    narrowest, widest = PARTICLE_PX
-    fitting = range(1, int(diameter_px / narrowest) + 1)
-    return [scale for scale in fitting if diameter_px / scale <= widest] or [1]
-
-
-def radii_px(args: argparse.Namespace, real: RealSet, scale: int) -> list[int]:
-    """Return the radii within which a lower pick is dropped, in px at the scale."""
-    return sorted({max(1, round(share * real.diameter_px / 2 / scale)) for share in args.radii})
+    """Return the whole factors that make a particle about as wide as `WIDTHS_PX`."""
+    return sorted({max(1, round(diameter_px / width_px)) for width_px in WIDTHS_PX})
 
 
 def f1_on_val(real: RealSet, found: dict[str, Picks]) -> dict[str, float]:

@@ -111,6 +111,13 @@ def test_topaz_learns_from_the_labels_that_few_labels_has(real, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("diameter_px", "scales"), [(108, [3, 4, 5, 8]), (36, [1, 2, 3]), (9, [1])]
+)
+def test_topaz_sees_particles_at_several_widths(diameter_px, scales):
+    assert topaz.scales_of(diameter_px) == scales
+
+
 def test_topaz_is_given_the_prior_that_it_then_trains_on():
     # Disks of 81 px in 10,000; of 50 particles 10 are picked, which it counts 11 times each
     assert topaz.prior_to_give(50, 10, 5, 10_000, is_pu=True) == pytest.approx(0.405)
