@@ -197,7 +197,7 @@ def result_of(
             )
     path = folder / f"result_{args.split}.json"
     if not path.exists():
-        write_json(path, {"picker": picker, "settings": settings, **run()})
+        write_json(path, {"picker": picker, "name": args.name, "settings": settings, **run()})
     return read_json(path)
 
 

@@ -24,6 +24,7 @@ STYLES = {
     "U-Net, all labels": ("s", "#2ca02c", "ours, U-Net with all labels"),
     "Topaz, trained": ("^", "#ff7f0e", "Topaz, trained on the same picks"),
 }
+TICKS = (40, 100, 400, 1000, 4000)  # labels
 PRETRAINED = "Topaz, pretrained"
 
 
@@ -43,6 +44,9 @@ def draw() -> None:
         draw_set(panel, results[name], PEERS.get(name))
         panel.set_title(title, fontsize=11)
         panel.set_xscale("log")
+        panel.set_xlim(TICKS[0] / 1.3, TICKS[-1] * 1.3)
+        panel.set_xticks(TICKS, [f"{n:,}" for n in TICKS])
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
         handles |= {
             label: line for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
@@ -56,8 +60,9 @@ def draw() -> None:
 
 
 def results_of(name: str) -> list[dict[str, Any]]:
-    """Return all results of a set on test."""
-    return [read_json(path) for path in sorted((FOLDER / name).glob("*/result_test.json"))]
+    """Return the results of a set on test, but for those of other settings with a --name."""
+    found = [read_json(path) for path in sorted((FOLDER / name).glob("*/result_test.json"))]
+    return [result for result in found if not result["name"]]
 
 
 def draw_set(panel: Any, results: list[dict[str, Any]], peer: tuple[float, str] | None) -> None:

@@ -131,7 +131,7 @@ def test_a_result_that_is_there_is_read_and_other_settings_are_refused(tmp_path)
         return {"f1": 0.5}
 
     runs: list[int] = []
-    args = argparse.Namespace(split="val", annotated_margin=None)
+    args = argparse.Namespace(split="val", name="", annotated_margin=None)
     for _ in range(2):
         result = picking.result_of(args, tmp_path, "ours", {"set": []}, runs_once)
         assert (result["picker"], result["f1"]) == ("ours", 0.5)
@@ -145,13 +145,24 @@ def test_the_figure_is_drawn_from_the_results_that_are_there(tmp_path, monkeypat
     monkeypatch.setattr(picking_figure, "PICTURE", tmp_path / "figure.png")
     with pytest.raises(UserError, match="no result on test"):
         picking_figure.draw()
-    for picker, labels in ((picking_figure.PRETRAINED, 0), ("few labels", 40)):
-        folder = tmp_path / "ribosome-10028" / f"of_{labels}"
+    of = {"few labels": 40, picking_figure.PRETRAINED: 0}
+    for name, picker in (
+        ("a", "few labels"),
+        ("b", picking_figure.PRETRAINED),
+        ("c", "few labels"),
+    ):
+        folder = tmp_path / "ribosome-10028" / name
         folder.mkdir(parents=True)
-        result = {"picker": picker, "labels": labels, "f1": 0.8}
+        result = {
+            "picker": picker,
+            "labels": of[picker],
+            "f1": 0.8,
+            "name": "_w16"[: 4 * (name == "c")],
+        }
         write_json(folder / "result_test.json", result)
+    assert [one["picker"] for one in picking_figure.results_of("ribosome-10028")] == [*of]
     picking_figure.draw()
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    assert (tmp_path / "figure.png").exists()
 
 
 def test_topaz_must_be_named(monkeypatch):
