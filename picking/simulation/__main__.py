@@ -44,6 +44,13 @@ def parse_args() -> argparse.Namespace:
     add("--snr", type=float, nargs=2, default=[0.03, 0.08], help="per raw pixel, low and high")
     add("--density", type=float, default=1.0, help="number of particles over the usual number")
     add("--annotation-margin", type=float, default=0.6, help="unlisted, in largest diameters")
+    add(
+        "--junk",
+        type=float,
+        default=0.0,
+        help="fraction of micrographs with film, foil, crystalline ice, aggregates or a step of "
+        "thickness",
+    )
     add("--unannotated", type=int, dest="n_unannotated", help="in train; None: 1 if 10 or more")
     add("--omit-test-json", action="store_true", help="leave the test split with CSVs only")
     add(

@@ -162,7 +162,7 @@ def _is_finished(output: Path, arguments: dict[str, Any]) -> bool:
     for name in (RECORD, UNFINISHED_RECORD):
         if not (output / name).is_file():
             continue
-        older = {"protein_ratio": 1.0, "proteins": []}  # of records that lack them
+        older = {"protein_ratio": 1.0, "proteins": [], "junk": 0.0}  # of records that lack them
         there = older | read_json(output / name).get("arguments", {})
         differing = [key for key in arguments if there.get(key) != arguments[key]]
         if differing:

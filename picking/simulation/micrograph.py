@@ -6,12 +6,14 @@ mean counts, the projected density convolved with the CTF, and each pixel's coun
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
 
 from picking.simulation.ctf import Optics
+from picking.simulation.junk import carbon_film, ice_crystals, scatter_junk
 from picking.simulation.proteins import (
     GAUSSIAN_SIGMA_ANGSTROM,
     Protein,
@@ -29,6 +31,9 @@ CARBON_TEXTURE = 0.4  # the carbon film adds its own scattering to the solvent's
 ICE_RMS, ICE_GRADIENT = 0.006, 0.02
 CARBON_ABSORPTION, CARBON_PHASE = 0.03, 0.04
 CRYSTAL_ABSORPTION, CRYSTAL_PHASE = 0.06, 0.2
+# Junk: a film beside the carbon's, crystalline ice, particles piled up on a square of the diameter
+JUNK_FILM_PHASE, ICE_GRAIN_PHASE, ICE_GRAIN_ANGSTROM = 0.06, 0.10, 25.0
+PILED_PARTICLES = 3.0
 # Layout: thick ice holds more particles, carbon few; some particles touch, debris lies between.
 ICE_SCALE_ANGSTROM = 350.0
 CLUSTERING = 0.9
@@ -45,7 +50,8 @@ class Simulated:
 
     raw: float32 (h, w), electrons per pixel. centres_px: float64 (n, 2), (y, x), every particle
     whose centre is in the image. angles_deg: (n, 3), RELION's rot, tilt, psi in the MRC's frame
-    (y up). signal: float32 (h, w), the particles alone, as a fraction of the mean counts.
+    (y up). signal: float32 (h, w), the particles alone, as a fraction of the mean counts. junk:
+    bool (h, w), where carbon, ice or aggregates leave no particle to pick.
     """
 
     raw: np.ndarray
@@ -53,6 +59,7 @@ class Simulated:
     angles_deg: np.ndarray
     diameter_px: float
     signal: np.ndarray
+    junk: np.ndarray
 
 
 def splat(shape: tuple[int, int], points_px: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -96,6 +103,8 @@ def simulate_micrograph(
     density: float = 1.0,
     carbon: bool = False,
     n_crystals: int = 0,
+    junk: Sequence[str] = (),
+    junk_rng: np.random.Generator | None = None,
 ) -> Simulated:
     """Simulate one micrograph.
 
@@ -109,6 +118,8 @@ def simulate_micrograph(
         density: number of particles over the protein's usual one.
         carbon: the edge of the support film crosses the image.
         n_crystals: pieces of ice.
+        junk: kinds of `picking.simulation.junk`, one of each.
+        junk_rng: their randomness comes from it.
     """
     pixel = optics.pixel_size_angstrom
     diameter_px = protein.diameter_angstrom / pixel
@@ -121,6 +132,9 @@ def simulate_micrograph(
     crystals = ice_crystals(canvas, n_crystals, pixel, rng)
     appeal = np.exp(CLUSTERING * ice) * (1 - (1 - CARBON_OCCUPANCY) * film)
     appeal *= np.where(crystals > 0.1, 1e-9, 1)
+    spoilt = scatter_junk(junk, canvas, diameter_px, pixel, junk_rng) if junk_rng else None
+    if spoilt is not None:
+        appeal *= np.where(spoilt.where, 1e-9, 1)
     area_um2 = canvas[0] * canvas[1] * (pixel * 1e-4) ** 2
     wanted = rng.poisson(density * protein.particles_per_um2 * area_um2)
     centres = place_particles(wanted, diameter_px, appeal, rng)
@@ -138,10 +152,18 @@ def simulate_micrograph(
     signal *= scale
 
     debris = scatter_debris(canvas, gaussians, rng.poisson(DEBRIS_PER_PARTICLE * wanted), rng)
-    background = fft.rfft2(debris) * (scale * blurred_ctf)
-    background += fft.rfft2(CARBON_PHASE * film + CRYSTAL_PHASE * crystals) * ctf
-    background += solvent_spectrum(film, ctf, pixel, SOLVENT_TO_SHOT_VARIANCE / counts, rng)
+    texture, phase = film, CARBON_PHASE * film + CRYSTAL_PHASE * crystals
     absorbed = CARBON_ABSORPTION * film + CRYSTAL_ABSORPTION * crystals
+    where = (film > 0.5) | (crystals > 0.1)
+    if spoilt is not None and junk_rng is not None:
+        texture, absorbed = np.maximum(film, spoilt.film), absorbed + spoilt.absorbed
+        grains = smooth_field(canvas, ICE_GRAIN_ANGSTROM / pixel, junk_rng)
+        phase = phase + JUNK_FILM_PHASE * spoilt.film + ICE_GRAIN_PHASE * spoilt.ice * grains
+        debris = debris + pile_up(spoilt.piles, gaussians, diameter_px, junk_rng)
+        where |= spoilt.where
+    background = fft.rfft2(debris) * (scale * blurred_ctf)
+    background += fft.rfft2(phase) * ctf
+    background += solvent_spectrum(texture, ctf, pixel, SOLVENT_TO_SHOT_VARIANCE / counts, rng)
     absorbed += ICE_RMS * ice + ice_gradient(canvas, rng)
     expected = counts * (1 - absorbed) * (1 + signal + fft.irfft2(background, canvas))
 
@@ -154,6 +176,7 @@ def simulate_micrograph(
         angles_deg=angles[inside],
         diameter_px=diameter_px,
         signal=signal[window].astype(np.float32),
+        junk=where[window],
     )
 
 
@@ -249,6 +272,23 @@ def scatter_debris(
     return splat(shape, points_px, np.ones(len(points_px)))
 
 
+def pile_up(
+    piles: np.ndarray, gaussians_px: np.ndarray, diameter_px: float, rng: np.random.Generator
+) -> np.ndarray:
+    """Return particles that lie on each other where there are piles, as `project` does: (h, w).
+
+    piles: (h, w), 0 to 1, how dense they lie.
+    """
+    total = float(piles.sum())
+    n = rng.poisson(PILED_PARTICLES * total / diameter_px**2)
+    if not n:
+        return np.zeros(piles.shape, np.float32)
+    ends = np.cumsum(piles, dtype=np.float64)
+    flat = np.minimum(np.searchsorted(ends, rng.uniform(0, ends[-1], n)), piles.size - 1)
+    centres = np.stack(np.unravel_index(flat, piles.shape), axis=1).astype(float)
+    return project(piles.shape, gaussians_px, centres, random_angles(n, rng), rng)
+
+
 def disk_variance(signal: np.ndarray, centres_px: np.ndarray, radius_px: float) -> float:
     """Return the variance of ``signal`` inside the disks, averaged over them (0 without any)."""
     variances = [0.0] if len(centres_px) == 0 else []
@@ -259,41 +299,3 @@ def disk_variance(signal: np.ndarray, centres_px: np.ndarray, radius_px: float) 
         columns = np.arange(left, left + box.shape[1])[None, :] - x
         variances.append(float(box[rows**2 + columns**2 <= radius_px**2].var()))
     return float(np.mean(variances))
-
-
-def carbon_film(
-    shape: tuple[int, int], hole_radius_px: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Return the support film, float32 (h, w): 1 on carbon, 0 in the hole, a soft edge between."""
-    direction = rng.uniform(0, 2 * math.pi)
-    edge_px = rng.uniform(0.1, 0.35) * min(shape)  # from the image's centre to the edge
-    towards = np.array([math.sin(direction), math.cos(direction)])
-    hole = np.array(shape) / 2 - (hole_radius_px - edge_px) * towards
-    y, x = (np.arange(n) - c for n, c in zip(shape, hole, strict=True))
-    outside_px = np.hypot(y[:, None], x[None, :]) - hole_radius_px
-    return (1 / (1 + np.exp(-np.clip(outside_px / 3, -30, 30)))).astype(np.float32)
-
-
-def ice_crystals(
-    shape: tuple[int, int], n: int, pixel_size_angstrom: float, rng: np.random.Generator
-) -> np.ndarray:
-    """Return n irregular pieces of ice, float32 (h, w), thickness 1 in the middle, 0 outside."""
-    ice = np.zeros(shape, np.float32)
-    for _ in range(n):
-        centre = rng.uniform(0, shape)
-        radius_px = rng.uniform(40, 130) / pixel_size_angstrom
-        waves = rng.normal(0, 0.25, 4) / np.arange(1, 5)
-        turns = rng.uniform(0, 2 * math.pi, 4)
-        reach = int(2.5 * radius_px)
-        top, left = np.maximum(centre.astype(int) - reach, 0)
-        box = ice[top : top + 2 * reach, left : left + 2 * reach]
-        y = np.arange(top, top + box.shape[0])[:, None] - centre[0]
-        x = np.arange(left, left + box.shape[1])[None, :] - centre[1]
-        around = np.arctan2(y, x)
-        rim = 1 + sum(
-            a * np.cos((k + 2) * around + t)
-            for k, (a, t) in enumerate(zip(waves, turns, strict=True))
-        )
-        depth = 1 - np.hypot(y, x) / (radius_px * np.maximum(rim, 0.3))
-        np.maximum(box, np.clip(3 * depth, 0, 1), out=box)
-    return ice

@@ -10,6 +10,7 @@ import numpy as np
 from picking.errors import UserError
 from picking.inputs.annotations import SPLITS
 from picking.seeds import stream
+from picking.simulation.junk import KINDS
 from picking.simulation.proteins import PROTEINS, Protein
 
 if TYPE_CHECKING:  # scipy is loaded when there is something to simulate, so that --help is quick
@@ -20,6 +21,7 @@ DEFOCUS_ANGSTROM = (9000.0, 25000.0)
 DENSITY_SPREAD = (0.5, 1.4)  # of a micrograph, over the data set's
 CARBON_FRACTION = 0.2  # of micrographs
 CRYSTALS_PER_UM2 = 20.0
+MOST_JUNK = 2  # kinds on a micrograph with junk
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Arguments:
     n_unannotated: int = 0  # training micrographs without a CSV
     omit_test_json: bool = False  # the test split has CSVs only
     mrc: bool = False  # raw counts are written too
+    junk: float = 0.0  # fraction of micrographs with film, foil, ice, aggregates or steps
     seed: int = 42
 
     @property
@@ -70,6 +73,7 @@ class MicrographPlan:
     density: float  # number of particles over the usual one
     carbon: bool  # the edge of the support film crosses the image
     n_crystals: int  # pieces of ice
+    junk: tuple[str, ...]  # kinds, see picking/simulation/junk.py
     seed: int
 
     @property
@@ -111,10 +115,18 @@ def plan_dataset(asked: Arguments) -> list[MicrographPlan]:
                     density=asked.density * rng.uniform(*DENSITY_SPREAD),
                     carbon=bool(rng.uniform() < CARBON_FRACTION),
                     n_crystals=int(rng.poisson(CRYSTALS_PER_UM2 * area_um2)),
+                    junk=_junk(asked.junk, stream(seed, "junk", stem)),
                     seed=seed,
                 )
             )
     return plans
+
+
+def _junk(fraction: float, rng: np.random.Generator) -> tuple[str, ...]:
+    """Return the kinds of junk of a micrograph: none, one or more."""
+    if rng.uniform() >= fraction:
+        return ()
+    return tuple(KINDS[i] for i in rng.permutation(len(KINDS))[: rng.integers(1, MOST_JUNK + 1)])
 
 
 def protein_indices(n: int, n_proteins: int, ratio: float) -> np.ndarray:
@@ -138,6 +150,8 @@ def simulate_planned(plan: MicrographPlan) -> "Simulated":
         density=plan.density,
         carbon=plan.carbon,
         n_crystals=plan.n_crystals,
+        junk=plan.junk,
+        junk_rng=stream(plan.seed, "junk-micrograph", plan.stem) if plan.junk else None,
     )
 
 
@@ -161,6 +175,7 @@ def check_arguments(asked: Arguments, num_workers: int) -> None:
         ("protein-ratio", asked.protein_ratio, 1, 10),  # 1: equal numbers
         ("pixel-size", asked.pixel_size_angstrom, 0.5, 8),  # Å
         ("density", asked.density, 0, 10),
+        ("junk", asked.junk, 0, 1),
         ("unannotated", asked.n_unannotated, 0, asked.n_train),
         ("seed", asked.seed, 0, math.inf),
         ("num-workers", num_workers, 0, math.inf),

@@ -152,7 +152,7 @@ def test_another_seed_gives_other_micrographs(dataset, tmp_path):
     assert (tmp_path / "set" / first).read_bytes() != (dataset / first).read_bytes()
 
 
-@pytest.mark.parametrize("unknown", [(), ("protein_ratio", "proteins")])  # older records
+@pytest.mark.parametrize("unknown", [(), ("protein_ratio", "proteins", "junk")])  # older records
 def test_a_finished_set_is_left_alone_and_another_seed_is_refused(dataset, tmp_path, unknown):
     shutil.copytree(dataset, tmp_path / "set")
     record = json.loads((dataset / "simulation.json").read_text())

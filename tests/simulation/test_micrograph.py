@@ -6,9 +6,8 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from picking.simulation.ctf import Optics, radial_power
+from picking.simulation.junk import carbon_film, ice_crystals
 from picking.simulation.micrograph import (
-    carbon_film,
-    ice_crystals,
     place_particles,
     project,
     simulate_micrograph,
