@@ -38,6 +38,17 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(_block(2 * c, c) for c in upwards)
         self.head = nn.Conv2d(width, out_channels, 1)
 
+    @property
+    def reach_px(self) -> int:
+        """How far from a stretch of pixels what its logits depend on lies, at most.
+
+        The stretch begins and ends at multiples of 2**depth, and so does what is as much wider. On
+        the way up the two 3x3 convolutions of a level look 2 of its pixels further, so that 4 of
+        the bottleneck's are reached (4 / 2 + 2 = 4, however deep), and on the way down each level
+        adds 2 of its own: 4 * 2**depth + 2 * (2**depth - 1), less than 6 * 2**depth.
+        """
+        return 6 * 2**self.depth
+
     def forward(self, images: Tensor) -> Tensor:
         """Return (B, out_channels, h, w) logits of (B, in_channels, h, w) images.
 

@@ -118,7 +118,7 @@ def pick(
         sizes_px = wants.patch_size_px, wants.input_size_px
         scores = classifier_map(picker.network, seen, *sizes_px, *how)
     else:
-        scores = segmentation_map(picker.network, seen, wants.side_px, image_size(path), *how)
+        scores = segmentation_map(picker.network, seen, image_size(path), *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
     if isinstance(wants, PatchInput):

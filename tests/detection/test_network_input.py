@@ -16,9 +16,9 @@ def test_a_classifiers_input_size_is_that_of_its_config():
 def scores_of(wants, image, path):
     """The map of a network that gives back its input."""
     Image.fromarray(image).save(path)
-    return segmentation_map(
-        nn.Identity(), wants.scaled(path), wants.side_px, image.shape, "fp32", torch.device("cpu")
-    )
+    network = nn.Identity()
+    network.depth, network.reach_px = 0, 0
+    return segmentation_map(network, wants.scaled(path), image.shape, "fp32", torch.device("cpu"))
 
 
 def test_tiles_are_scored_at_their_size(tmp_path):

@@ -58,6 +58,8 @@ def test_windows_are_scaled_by_the_diameter_of_these_micrographs_and_nothing_els
 
 def test_scores_that_are_not_finite_are_refused(tmp_path):
     class Broken(nn.Module):
+        depth, reach_px = 1, 0
+
         def forward(self, x):
             return x * torch.nan
 

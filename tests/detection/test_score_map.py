@@ -5,7 +5,7 @@ from PIL import Image
 from scipy.stats import spearmanr
 from torch import nn
 
-from models import PUClassifier
+from models import AttentionUNet, PUClassifier, UNet
 from picking.config import AugmentationConfig
 from picking.detection import score_map
 from picking.preprocessing.cutting import cut_patches
@@ -68,11 +68,21 @@ def trained():
 
 
 class CentreValue(nn.Module):
-    """A classifier or a U-Net without weights: how bright the middle, or each pixel, is."""
+    """A classifier without weights: how bright the middle is."""
 
     def forward(self, x):
         middle = x.shape[-1] // 2
-        return x[:, 0, middle, middle] if x.shape[-1] == 32 else x
+        return x[:, 0, middle, middle]
+
+
+class Pixelwise(nn.Module):
+    """A U-Net without weights: how bright each pixel is."""
+
+    depth, reach_px = 3, 0
+
+    def forward(self, x):
+        assert not any(n % 2**self.depth for n in x.shape[2:])
+        return x
 
 
 def patch_by_patch(network, image, scores, patch_px, input_px):
@@ -155,39 +165,40 @@ def test_a_micrograph_is_scaled_as_for_training(size_px, padded_px):
         assert working_size(size_px, 128, 6, resize) == plan.scaled_px == expected
 
 
-def test_every_pixel_gets_the_mean_of_the_images_it_lies_in():
-    class Rows(nn.Module):
-        def forward(self, x):
-            return torch.ones_like(x) * 3
-
-    scores = score_map.segmentation_map(
-        Rows(), np.zeros((70, 40), np.uint8), 32, (140, 120), "fp32", CPU
-    )
-    assert scores.logits.shape == (70, 40)
-    np.testing.assert_allclose(scores.logits, 3, rtol=1e-6)
+@pytest.mark.parametrize("size_px", [(70, 40), (33, 129), (1, 5)])
+def test_a_cell_of_a_u_net_is_a_pixel_of_the_scaled_micrograph(size_px):
+    image = field(np.random.default_rng(5), 5, 130)[0][: size_px[0], : size_px[1]]
+    of_px = (size_px[0] * 2, size_px[1] * 3)
+    scores = score_map.segmentation_map(Pixelwise(), image, of_px, "fp32", CPU)
+    padded = np.pad(image, [(0, -n % 8) for n in size_px], mode="reflect")
+    standardised = to_float(torch.tensor(padded)[None])[0, 0, : size_px[0], : size_px[1]]
+    np.testing.assert_allclose(scores.logits, standardised, atol=1e-5)
     assert scores.spacing_px.tolist() == [2, 3]
-    assert scores.positions_px(np.array([[0, 0], [69, 39]])).tolist() == [[1, 1.5], [139, 118.5]]
+    at = scores.positions_px(np.array([[0, 0], np.array(size_px) - 1]))
+    assert at.tolist() == [[1, 1.5], [of_px[0] - 1, of_px[1] - 1.5]]
 
 
-def test_what_a_network_gets_wrong_at_the_rim_of_an_image_leaves_no_seam():
-    class WrongAtTheRim(nn.Module):
-        def forward(self, x):
-            z = torch.zeros_like(x)
-            z[..., 0], z[..., -1] = 9, 9
-            z[..., 0, :], z[..., -1, :] = 9, 9
-            return z
-
-    z = score_map.segmentation_map(
-        WrongAtTheRim(), np.zeros((128, 128), np.uint8), 32, (128, 128), "fp32", CPU
-    ).logits
-    assert z[1:-1, 1:-1].max() < 9 / 10
-    assert z[0].min() > 8  # the micrograph's own edge: nothing else is known there
-
-
-def test_one_image_a_micrograph_is_scored_as_it_is():
-    image, _ = field(np.random.default_rng(5), 5, 64)
-    scores = score_map.segmentation_map(CentreValue(), image, 64, (64, 64), "fp32", CPU)
-    np.testing.assert_allclose(scores.logits, to_float(torch.tensor(image)[None])[0, 0], atol=1e-5)
+@pytest.mark.parametrize("network", [UNet, AttentionUNet])
+@pytest.mark.parametrize(
+    ("depth", "size_px"), [(1, (131, 50)), (2, (301, 40)), (3, (500, 33)), (4, (401, 16))]
+)
+def test_a_u_net_scores_strips_as_it_scores_the_whole(network, depth, size_px, monkeypatch):
+    torch.manual_seed(depth)
+    model = network(width=4, depth=depth).eval()
+    for module in model.modules():  # else what differs far away is less than rounding
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    heights = []
+    model.register_forward_hook(lambda _, inputs, output: heights.append(output.shape[2]))
+    image = np.random.default_rng(6).integers(0, 256, size_px, dtype=np.uint8)
+    whole = score_map.segmentation_map(model, image, size_px, "fp32", CPU).logits
+    assert {*heights} == {-(-size_px[0] // 2**depth) * 2**depth}
+    heights.clear()
+    monkeypatch.setattr(score_map, "STRIP_PX", 100)
+    strips = score_map.segmentation_map(model, image, size_px, "fp32", CPU).logits
+    assert len(heights) > 2 * len(score_map.FLIPS)
+    assert max(heights) <= 4 * model.reach_px
+    np.testing.assert_allclose(strips, whole, atol=1e-4 * whole.std())
 
 
 def test_a_heatmap_has_a_pixel_for_each_cell(tmp_path):

@@ -44,6 +44,7 @@ class Knows(nn.Module):
 
     def __init__(self, width, depth):
         super().__init__()
+        self.depth, self.reach_px = depth, 8
         self.width = nn.Parameter(torch.tensor(6.0))
 
     def forward(self, x):

@@ -146,3 +146,21 @@ def test_through_closed_gates_only_the_bottleneck_reaches_the_logits():
 def test_a_network_one_channel_wide_has_gates_too():
     z = small(AttentionUNet, width=1, depth=1)(torch.randn(2, 1, 4, 4))
     assert torch.isfinite(z).all()
+
+
+@BOTH
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_logit_depends_on_what_is_in_reach_and_on_no_pixel_beyond(network, depth):
+    model = small(network, depth=depth).double()
+    step_px, reach_px = 2**depth, model.reach_px
+    rows = slice(reach_px + 2 * step_px, reach_px + 5 * step_px)
+    images = torch.randn(1, 1, 2 * reach_px + 7 * step_px, 3 * step_px).double()
+
+    def change_without_the_rest(margin_px):
+        seen = images[:, :, rows.start - margin_px : rows.stop + margin_px]
+        alone = model(seen)[:, :, margin_px : margin_px + 3 * step_px]
+        return (alone - model(images)[:, :, rows]).abs().max()
+
+    with torch.inference_mode():
+        assert change_without_the_rest(reach_px) < 1e-14
+        assert change_without_the_rest(reach_px - step_px) > 1e-12

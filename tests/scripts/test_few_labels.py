@@ -42,11 +42,12 @@ class Knows(nn.Module):
 
     def __init__(self, width, depth):
         super().__init__()
+        self.depth, self.reach_px = depth, 8
         self.width = nn.Parameter(torch.tensor(6.0))
 
     def forward(self, x):
         x = nn.functional.avg_pool2d(nn.functional.pad(x, [8] * 4, mode="reflect"), 17, 1)
-        return -self.width * (x + 1.5)
+        return -self.width * (x + 2)
 
 
 def write_labels(folder, kind, picks):

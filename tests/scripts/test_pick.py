@@ -390,7 +390,7 @@ def test_a_micrograph_that_was_picked_in_vain_counts_though_no_file_names_it(
     images, out = tmp_path / "images", tmp_path / "out"
     shutil.copytree(disks.folder, images)
     grey = np.full((320, 384), 200, np.uint8)
-    grey[:, 200:] = 204
+    grey[:, 376:] = 204
     Image.fromarray(grey).save(images / "b.jpg")
     truth = images / "truth.json"
     pick(checkpoint, images, out, "--evaluate", truth, *flags)
@@ -509,7 +509,7 @@ def test_an_expected_number_is_found_where_all_scores_are_faint(
     checkpoint, disks, tmp_path, monkeypatch
 ):
     sure = Dark.forward
-    monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 16)
+    monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 20)
     arguments = flags_for(checkpoint, disks.folder)
     call(*arguments, "--expected-particles", 12)
     assert kept_in(checkpoint)["threshold"] < 0.05
