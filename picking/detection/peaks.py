@@ -21,6 +21,7 @@ All other numbers are of two validation micrographs of EMPIAR-10017, each at its
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,6 +42,7 @@ FAINT, BELOW_FAINT = 0.05, 0.05 * (1 - 1e-9)
 DENSEST = 2 / 3**0.5  # Disks side by side, in disks to a square of their diameter
 # What is no more than rounding: of a difference of probabilities, and of logits
 LEAST_CONTRAST, LEAST_RISE = 1e-6, 1e-3
+CELLS_AT_ONCE = 2**18  # about picks, which decides the memory
 
 
 def segmentation_picks(
@@ -57,19 +59,21 @@ def segmentation_picks(
     particle; it decides the diameters alone, which are 0.5 to 1.5 of the one given.
     """
     p, disk_px = scores.probability(), disk * diameter_px
-    inside = disk_mean(p, scores, 0, DISK_RADIUS * disk_px)
-    around = disk_mean(p, scores, *(fraction * disk_px for fraction in RING_RADII))
-    about_centre = disk_mean(p, scores, 0, SCORE_RADIUS * disk_px)
+    radii = (0, DISK_RADIUS), RING_RADII, (0, SCORE_RADIUS)
+    inside, around, about_centre = disk_means(
+        p, scores.spacing_px, [(inner * disk_px, outer * disk_px) for inner, outer in radii]
+    )
     contrast, is_faint = inside - around, about_centre < FAINT
-    cells = peaks(contrast, scores.spacing_px, diameter_px, ~is_faint)
+    is_peak = _is_highest(contrast, scores.spacing_px, diameter_px)
+    cells = peaks(contrast, scores.spacing_px, diameter_px, is_peak & ~is_faint)
     picks = _picks(scores, name, cells, about_centre, diameter_px)
     picks = _recentred(picks, scores, p, diameter_px)
     picks = _with_diameters(picks, scores, p >= pixel_threshold, diameter_px, disk)
 
     # The others are complete; what is faint gets the room that they leave
     n_left = max(0, _capacity(scores, diameter_px) - len(picks.scores))
-    allowed = is_faint & (contrast > LEAST_CONTRAST)
-    cells = peaks(contrast, scores.spacing_px, diameter_px, allowed)
+    is_peak &= is_faint & (contrast > LEAST_CONTRAST)
+    cells = peaks(contrast, scores.spacing_px, diameter_px, is_peak)
     faint = _picks(scores, name, cells, np.minimum(about_centre, BELOW_FAINT), diameter_px)
     both = _joined(picks, faint)
     apart = np.flatnonzero(_apart(both.centres_px, LEAST_DISTANCE * diameter_px))
@@ -86,53 +90,88 @@ def classifier_picks(scores: ScoreMap, name: str, diameter_px: float) -> Picks:
     logits = gaussian_filter(scores.logits, sigma, mode="nearest")
     probability = expit(logits)
     allowed = (probability >= FAINT) | _rises(logits, scores.spacing_px, diameter_px)
+    allowed &= _is_highest(logits, scores.spacing_px, diameter_px)
     cells = peaks(logits, scores.spacing_px, diameter_px, allowed)
     picks = _picks(scores, name, cells, probability, diameter_px)
     n_kept = max(_capacity(scores, diameter_px), int((picks.scores >= FAINT).sum()))
     return select(picks, np.arange(len(picks.scores)) < n_kept)
 
 
-def disk_mean(values: np.ndarray, scores: ScoreMap, inner_px: float, outer_px: float) -> np.ndarray:
-    """Return the mean of ``values``, (h, w), between two radii around every cell.
+def disk_means(
+    values: np.ndarray, spacing_px: np.ndarray, radii_px: Sequence[tuple[float, float]]
+) -> list[np.ndarray]:
+    """Return the means of ``values``, (h, w), between two radii around every cell, for each pair.
 
     The radii are in px of the micrograph, so that a ring is one there, whatever the map's two
-    spacings. At the border the mean is over what lies inside the map.
+    spacings. At the border the mean is over what lies inside the map. All share one Fourier
+    transform of the values.
     """
-    from scipy.signal import fftconvolve
+    from scipy import fft
 
-    spacing = scores.spacing_px
-    reach = [
-        min(int(np.ceil(outer_px / s)), n - 1) for s, n in zip(spacing, values.shape, strict=True)
-    ]
-    y, x = (np.arange(-n, n + 1) * s for n, s in zip(reach, spacing, strict=True))
-    radius = np.hypot(y[:, None], x)
-    # A cell on the rim counts in part, so that disks of any size have the right one
-    cell_px = float(np.sqrt(spacing.prod()))
-    kernel = np.clip((outer_px - radius) / cell_px + 0.5, 0, 1)
+    kernels = [_disk(values.shape, spacing_px, *radii) for radii in radii_px]
+    reach = np.max([kernel.shape for kernel in kernels], axis=0) // 2
+    # So many zeros that nothing comes round from the other edge
+    size = [fft.next_fast_len(int(n), real=True) for n in values.shape + reach]
+    spectrum = fft.rfft2(values.astype(np.float64), size)
+    means = []
+    for kernel in kernels:
+        if kernel.sum() <= 0:  # finer than the map: the cell itself
+            means.append(values)
+            continue
+        sums = fft.irfft2(spectrum * fft.rfft2(kernel, size), size)
+        first = np.array(kernel.shape) // 2
+        (top, left), (bottom, right) = first, first + values.shape
+        means.append(sums[top:bottom, left:right] / _inside_map(kernel, values.shape))
+    return means
+
+
+def _disk(
+    shape: tuple[int, ...], spacing_px: np.ndarray, inner_px: float, outer_px: float
+) -> np.ndarray:
+    """Return the weights of cells between two radii, no further away than a map is wide.
+
+    A cell on the rim counts in part, so that disks of any size have the right one.
+    """
+    reach = [min(math.ceil(outer_px / s), n - 1) for s, n in zip(spacing_px, shape, strict=True)]
+    y, x = (np.arange(-n, n + 1) * s for n, s in zip(reach, spacing_px, strict=True))
+    radius, cell_px = np.hypot(y[:, None], x), math.sqrt(spacing_px.prod())
+    weights = np.clip((outer_px - radius) / cell_px + 0.5, 0, 1)
     if inner_px:
-        kernel -= np.clip((inner_px - radius) / cell_px + 0.5, 0, 1)
-    if kernel.sum() <= 0:  # finer than the map: the cell itself
-        return values
-    norm = fftconvolve(np.ones(values.shape), kernel, mode="same")
-    return fftconvolve(values, kernel, mode="same") / np.maximum(norm, 1e-9)
+        weights -= np.clip((inner_px - radius) / cell_px + 0.5, 0, 1)
+    return weights
+
+
+def _inside_map(kernel: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the sum of the weights that lie inside the map, (h, w), for a kernel on each cell."""
+    sums = np.pad(kernel, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    for axis, n in enumerate(shape):
+        cell, reach = np.arange(n), kernel.shape[axis] // 2
+        last = np.minimum(reach, n - 1 - cell) + reach + 1
+        first = np.maximum(reach - cell, 0)
+        sums = sums.take(last, axis) - sums.take(first, axis)
+    return np.maximum(sums, 1e-9)
 
 
 def peaks(
-    values: np.ndarray, spacing_px: np.ndarray, diameter_px: float, allowed: np.ndarray
+    values: np.ndarray, spacing_px: np.ndarray, diameter_px: float, is_peak: np.ndarray
 ) -> np.ndarray:
     """Return the local maxima of ``values``, (h, w), highest first, as fractional cells (n, 2).
 
-    allowed: bool (h, w), where there may be one. A maximum is the highest within `PEAK_RADIUS`
-    diameters, and none is nearer than half a diameter to a higher one that is kept.
+    is_peak: bool (h, w), where they are. None is nearer than half a diameter to a higher one that
+    is kept.
     """
-    from scipy.ndimage import maximum_filter
-
-    size = _window(values, spacing_px, diameter_px)
-    highest = maximum_filter(values, size, mode="nearest")
-    cells = np.argwhere((values == highest) & allowed)
+    cells = np.argwhere(is_peak)
     cells = cells[np.argsort(-values[tuple(cells.T)], kind="stable")]
     exact = cells + _offsets(values, cells)
     return exact[_apart(exact * spacing_px, LEAST_DISTANCE * diameter_px)]
+
+
+def _is_highest(values: np.ndarray, spacing_px: np.ndarray, diameter_px: float) -> np.ndarray:
+    """Return where values, (h, w), are the highest within `PEAK_RADIUS` diameters, bool (h, w)."""
+    from scipy.ndimage import maximum_filter
+
+    size = _window(values, spacing_px, diameter_px)
+    return values == maximum_filter(values, size, mode="nearest")
 
 
 def _rises(values: np.ndarray, spacing_px: np.ndarray, diameter_px: float) -> np.ndarray:
@@ -175,16 +214,24 @@ def _offsets(values: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 
 def _apart(points: np.ndarray, distance: float) -> np.ndarray:
-    """Return which points, (n, 2) in falling order, have no kept one before them within reach."""
+    """Return which points, (n, 2) in falling order, have no kept one before them within reach.
+
+    Those that no point before them rules out are kept, what they rule out is dropped, and so on
+    among the rest: some rounds, however many points there are.
+    """
     from scipy.spatial import cKDTree
 
-    kept = np.ones(len(points), dtype=bool)
-    if not len(points):
-        return kept
-    near = cKDTree(points).query_ball_point(points, distance)
-    for i, others in enumerate(near):
-        if kept[i]:
-            kept[[j for j in others if j > i]] = False
+    kept, is_open = np.zeros(len(points), dtype=bool), np.ones(len(points), dtype=bool)
+    pairs = np.empty((0, 2), dtype=int)
+    if len(points):
+        pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")  # (i, j), i < j
+    while is_open.any():
+        first = is_open.copy()
+        first[pairs[:, 1]] = False
+        kept |= first
+        is_open[pairs[first[pairs[:, 0]], 1]] = False
+        is_open &= ~first
+        pairs = pairs[is_open[pairs].all(axis=1)]
     return kept
 
 
@@ -217,20 +264,34 @@ def _joined(one: Picks, other: Picks) -> Picks:
 
 def _own_cells(
     picks: Picks, scores: ScoreMap, radius_px: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the cells nearer to a pick than to others and than a radius.
 
-    Booleans (h * w,) that are true for n cells, and of those the position (n, 2) in px, the pick
-    (n,) and the distance to it (n,).
+    Of each of n cells where it is in the flattened map, int (n,), the pick, int (n,), and the
+    distance to it in px, (n,). Of picks equally near the first has the cell.
     """
-    from scipy.spatial import cKDTree
-
-    cells = np.indices(scores.logits.shape).reshape(2, -1).T
-    positions = scores.positions_px(cells)
-    tree = cKDTree(picks.centres_px)
-    distance, nearest = tree.query(positions, distance_upper_bound=radius_px)
-    own = np.isfinite(distance)
-    return own, positions[own], nearest[own], distance[own]
+    (height, width), centres = scores.logits.shape, picks.centres_px
+    y, x = (np.arange(-n, n + 1) for n in np.ceil(radius_px / scores.spacing_px).astype(int))
+    middle = np.rint((centres - scores.origin_px) / scores.spacing_px).astype(int)
+    least_px, nearest = np.full(height * width, np.inf), np.full(height * width, -1)
+    n_at_once = max(1, CELLS_AT_ONCE // (len(y) * len(x)))
+    for start in reversed(range(0, len(middle), n_at_once)):
+        some = np.arange(start, min(start + n_at_once, len(middle)))[:, None, None]
+        rows, columns = middle[some, 0] + y[:, None], middle[some, 1] + x
+        away = (
+            scores.origin_px[axis] + at * scores.spacing_px[axis] - centres[some, axis]
+            for axis, at in enumerate((rows, columns))
+        )
+        distance_px = np.hypot(*away)
+        within = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        within = within & (distance_px < radius_px)
+        cell, distance_px = (rows * width + columns)[within], distance_px[within]
+        pick = np.broadcast_to(some, within.shape)[within]
+        np.minimum.at(least_px, cell, distance_px)
+        is_nearest = distance_px == least_px[cell]
+        nearest[cell[is_nearest][::-1]] = pick[is_nearest][::-1]
+    own = np.flatnonzero(nearest >= 0)
+    return own, nearest[own], least_px[own]
 
 
 def _recentred(picks: Picks, scores: ScoreMap, p: np.ndarray, diameter_px: float) -> Picks:
@@ -242,7 +303,8 @@ def _recentred(picks: Picks, scores: ScoreMap, p: np.ndarray, diameter_px: float
     n, reach_px = len(picks.centres_px), CENTROID_RADIUS * diameter_px
     if not n:
         return picks
-    own, positions, nearest, _ = _own_cells(picks, scores, reach_px)
+    own, nearest, _ = _own_cells(picks, scores, reach_px)
+    positions = scores.positions_px(np.stack(np.unravel_index(own, p.shape), axis=1))
     weight = p.ravel()[own].astype(np.float64)
     total = np.bincount(nearest, weight, n)
     sums = np.stack([np.bincount(nearest, weight * at, n) for at in positions.T], axis=1)
@@ -266,7 +328,7 @@ def _with_diameters(
     n, edges = len(picks.centres_px), np.arange(0, WIDEST_RADIUS + 1e-9, RING_WIDTH) * diameter_px
     if not n:
         return picks
-    own, _, nearest, distance = _own_cells(picks, scores, edges[-1])
+    own, nearest, distance = _own_cells(picks, scores, edges[-1])
     n_rings = len(edges) - 1
     ring = np.minimum((distance / (RING_WIDTH * diameter_px)).astype(int), n_rings - 1)
     place = nearest * n_rings + ring

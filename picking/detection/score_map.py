@@ -196,9 +196,9 @@ def segmentation_map(
 ) -> ScoreMap:
     """Score every pixel of a scaled micrograph as one image.
 
-    network: a `UNet` in evaluation mode; scaled: uint8 (h, w), of a micrograph of ``size_px``. What is
-    larger than `STRIP_PX` goes through the network in strips, each with so many rows more as a
-    pixel's logit depends on: neither they nor the strips' borders change a logit.
+    network: a `UNet` in evaluation mode; scaled: uint8 (h, w), of a micrograph of ``size_px``.
+    What is larger than `STRIP_PX` goes through the network in strips, each with as many rows more
+    as its logits depend on, so that it gets the logits of the whole.
     """
     step_px, reach_px = 2**network.depth, network.reach_px
     beyond = [(0, -n % step_px) for n in scaled.shape]

@@ -6,7 +6,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist, pdist
 
-from picking.detection.peaks import classifier_picks, disk_mean, peaks, segmentation_picks
+from picking.detection.peaks import (
+    _apart,
+    classifier_picks,
+    disk_means,
+    peaks,
+    segmentation_picks,
+)
 from picking.detection.score_map import ScoreMap
 
 DIAMETER_PX = 100.0
@@ -168,9 +174,8 @@ def test_of_a_plateau_one_pick_is_left():
 
 
 def test_a_mean_over_a_disk_counts_only_what_is_inside_the_map():
-    scores = masked([])
-    np.testing.assert_allclose(disk_mean(np.ones((200, 240)), scores, 0, 45.0), 1, rtol=1e-6)
-    np.testing.assert_allclose(disk_mean(np.ones((200, 240)), scores, 50.0, 65.0), 1, rtol=1e-6)
+    for mean in disk_means(np.ones((200, 240)), np.full(2, 5.0), [(0, 45.0), (50.0, 65.0)]):
+        np.testing.assert_allclose(mean, 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize("spacing_px", SPACINGS)
@@ -178,8 +183,67 @@ def test_a_disk_has_its_area_whatever_the_spacing(spacing_px):
     scores = masked([], spacing_px)
     values = np.zeros(scores.logits.shape)
     values[tuple(n // 2 for n in values.shape)] = 1.0
-    highest = disk_mean(values, scores, 0, 40.0).max()
+    highest = disk_means(values, scores.spacing_px, [(0, 40.0)])[0].max()
     assert highest == pytest.approx(scores.spacing_px.prod() / (np.pi * 40**2), rel=0.03)
+
+
+# The same by the shortest way
+
+
+def means_by_weighing_each_cell(values, spacing_px, radii_px):
+    y, x = np.indices(values.shape).reshape(2, -1) * spacing_px[:, None]
+    radius = np.hypot(y[:, None] - y, x[:, None] - x)
+    means, cell_px = [], np.sqrt(spacing_px.prod())
+    for inner, outer in radii_px:
+        weights = np.clip((outer - radius) / cell_px + 0.5, 0, 1)
+        weights -= np.clip((inner - radius) / cell_px + 0.5, 0, 1) if inner else 0
+        means.append((weights @ values.ravel() / weights.sum(axis=1)).reshape(values.shape))
+    return means
+
+
+def apart_one_by_one(points, distance):
+    kept = np.zeros(len(points), dtype=bool)
+    for i, point in enumerate(points):
+        kept[i] = (np.hypot(*(points[kept] - point).T) > distance).all()
+    return kept
+
+
+def own_cells_of_all(picks, scores, radius_px):
+    cells = np.indices(scores.logits.shape).reshape(2, -1).T
+    distance = cdist(scores.positions_px(cells), picks.centres_px)
+    own = np.flatnonzero(distance.min(axis=1) < radius_px)
+    return own, distance[own].argmin(axis=1), distance[own].min(axis=1)
+
+
+@pytest.mark.parametrize("at_once", [1, 2**18])
+@pytest.mark.parametrize("shift", [0.0, 5.0])  # many picks; faint ones among them
+@pytest.mark.parametrize(("shape", "spacing_px"), [((70, 60), (6.0, 7.0)), ((9, 150), (5.0, 5.0))])
+def test_picks_are_those_of_the_plain_way(shape, spacing_px, shift, at_once, monkeypatch):
+    noise = gaussian_filter(np.random.default_rng(7).normal(0, 1, shape), 1.5) * 12 - shift
+    size_px = tuple(round(n * s) for n, s in zip(shape, spacing_px, strict=True))
+    spacing = np.array(spacing_px)
+    scores = ScoreMap(noise.astype(np.float32), spacing / 2, spacing, size_px)
+    monkeypatch.setattr("picking.detection.peaks.CELLS_AT_ONCE", at_once)
+    picks = segmentation_picks(scores, "a", 40.0)
+    for name, plain in (
+        ("disk_means", means_by_weighing_each_cell),
+        ("_apart", apart_one_by_one),
+        ("_own_cells", own_cells_of_all),
+    ):
+        monkeypatch.setattr(f"picking.detection.peaks.{name}", plain)
+    expected = segmentation_picks(scores, "a", 40.0)
+    assert len(expected.scores) > 20
+    for field in ("centres_px", "scores", "diameters_px"):
+        np.testing.assert_allclose(
+            getattr(picks, field), getattr(expected, field), rtol=1e-9, atol=1e-9
+        )
+
+
+def test_what_a_dropped_point_is_near_to_stays():
+    points = np.array([(0, k) for k in range(0, 50, 3)] + [(9, 1), (2, 1)], dtype=float)
+    kept = _apart(points, 4)
+    assert kept.tolist() == apart_one_by_one(points, 4).tolist()
+    assert kept.tolist()[:4] == [True, False, True, False]
 
 
 # Faint peaks
