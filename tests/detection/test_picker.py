@@ -4,8 +4,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from models import AttentionUNet, UNet
 from picking.detection.network_input import PatchInput, TileInput, WindowInput
-from picking.detection.picker import load_picker, pick
+from picking.detection.picker import for_scoring, load_picker, pick
 from picking.errors import UserError
 from tests.fixtures.pickers import TILES, classifier_content, know, write_checkpoint
 
@@ -67,3 +68,18 @@ def test_scores_that_are_not_finite_are_refused(tmp_path):
     picker = load_picker(write_checkpoint(tmp_path / "some.pt"), CPU)._replace(network=Broken())
     with pytest.raises(UserError, match=r"a\.png are not finite"):
         pick(picker, tmp_path / "a.png", 20)
+
+
+@pytest.mark.parametrize("kind", [UNet, AttentionUNet])
+def test_a_network_made_ready_for_scoring_says_the_same(kind):
+    torch.manual_seed(0)
+    network = kind(width=4, depth=2)
+    images = torch.randn(3, 1, 32, 32)
+    with torch.no_grad():
+        for _ in range(3):
+            network(images * 2 + 1)  # so that batch norm has something to do
+        before = network.eval()(images)
+        assert (network(images + 1) - before).abs().max() > 0.01
+        ready = for_scoring(network)
+        torch.testing.assert_close(ready(images), before, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in ready.modules())
