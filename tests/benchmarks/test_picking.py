@@ -141,26 +141,18 @@ def test_a_result_that_is_there_is_read_and_other_settings_are_refused(tmp_path)
 
 
 def test_the_figure_is_drawn_from_the_results_that_are_there(tmp_path, monkeypatch):
+    peer = picking_figure.PRETRAINED
     monkeypatch.setattr(picking_figure, "FOLDER", tmp_path)
     monkeypatch.setattr(picking_figure, "PICTURE", tmp_path / "figure.png")
     with pytest.raises(UserError, match="no result on test"):
         picking_figure.draw()
-    of = {"few labels": 40, picking_figure.PRETRAINED: 0}
-    for name, picker in (
-        ("a", "few labels"),
-        ("b", picking_figure.PRETRAINED),
-        ("c", "few labels"),
-    ):
-        folder = tmp_path / "ribosome-10028" / name
+    for picker, labels, name in (("few labels", 40, ""), ("few labels", 40, "_w16"), (peer, 0, "")):
+        folder = tmp_path / "ribosome-10028" / f"{picker}{name}"
         folder.mkdir(parents=True)
-        result = {
-            "picker": picker,
-            "labels": of[picker],
-            "f1": 0.8,
-            "name": "_w16"[: 4 * (name == "c")],
-        }
+        result = {"picker": picker, "labels": labels, "f1": 0.8, "name": name}
         write_json(folder / "result_test.json", result)
-    assert [one["picker"] for one in picking_figure.results_of("ribosome-10028")] == [*of]
+    drawn = picking_figure.results_of("ribosome-10028")
+    assert {one["picker"]: one["name"] for one in drawn} == {"few labels": "", peer: ""}
     picking_figure.draw()
     assert (tmp_path / "figure.png").exists()
 
