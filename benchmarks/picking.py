@@ -308,7 +308,7 @@ def pick(
     script(
         "pick_particles.py", "--checkpoint", checkpoint, "--diameter", f"{real.diameter_px:g}px",
         "--micrographs", *paths_of(real, split), "--threshold", threshold, "--overlay",
-        "--evaluate", real.root / "annotations" / f"instances_{split}.json",
+        "--evaluate", *real.truth_files(split),
         "--annotated-margin", real.margin_px, "--output", folder / split, "--resume",
         "--device", "cpu",
     )  # fmt: skip
@@ -378,7 +378,7 @@ def save_whole(path: Path, copy: Path, image: Path) -> None:
 def agreement(args: argparse.Namespace, real: RealSet) -> None:
     """Print how many false picks of ours are false ones of the peer too, and how many by chance."""
     sizes = {path.name: image_size(path) for path in paths_of(real, "test")}
-    truth = read_picks([args.data_root / "annotations" / "instances_test.json"], sizes)
+    truth = read_picks(real.truth_files("test"), sizes)
     reach_px = real.diameter_px / 4
 
     def false_picks(files: list[Path]) -> tuple[dict[str, np.ndarray], int]:

@@ -65,6 +65,14 @@ class RealSet:
         read = annotations.read_split(self.root, split).micrographs
         return [dataclasses.replace(m, size_px=image_size(m.path)) for m in read]
 
+    def truth_files(self, split: str) -> list[Path]:
+        """Return the files that list a split's particles: its COCO JSON or, without one, CSVs."""
+        coco = self.root / "annotations" / f"instances_{split}.json"
+        csvs = self.root / annotations.CSV_FOLDER
+        return [coco] if coco.exists() else [
+            csvs / f"{m.path.stem}.csv" for m in self.micrographs(split)
+        ]  # fmt: skip
+
     @cached_property
     def diameter_px(self) -> float:
         """The particles' diameter."""
