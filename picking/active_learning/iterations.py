@@ -15,6 +15,7 @@ import torch
 from picking.config import ActiveConfig
 from picking.errors import UserError
 from picking.files import read_json, write_json
+from picking.micrographs.preparation import PREPARATION
 from picking.runs.checkpoints import (
     load_checkpoint,
     load_moments,
@@ -154,6 +155,7 @@ def save_best(
                 "tiles": store.tiles,
                 "resize": store.resize,
                 "disk": store.disk,
+                "preparation": PREPARATION,
             },
             "network": state.network.state_dict(),
             "threshold": val["best_f1_threshold"],

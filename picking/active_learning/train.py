@@ -395,7 +395,7 @@ def train_one_epoch(
 def to_input(
     batch: SegmentationBatch, config: ActiveConfig, generator: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Bring a batch to the device, standardise it and, if it is marked for training, augment it.
+    """Bring a batch to the device and, if it is marked for training, augment it.
 
     Returns float32 (B, 1, H, W) and uint8 (B, H, W), 255 where a warp brought in the outside.
     """

@@ -10,9 +10,9 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import is_number
-from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.preparation import PREPARATION
 from picking.micrographs.problems import MOST_PX, Notes
-from picking.micrographs.reading import image_size, read_micrograph, read_scaled
+from picking.micrographs.reading import image_size, read_grey, read_scaled
 from picking.stores.masks import RESIZES, working_size
 
 
@@ -26,6 +26,10 @@ class PatchInput:
     patch_size_px: int
     input_size_px: int
     diameter_px: float | None
+
+    def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
+        """Return the grey of the micrograph as it is, (h, w); notes: as in reading."""
+        return read_grey(path, notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,15 +47,14 @@ class WindowInput:
     disk: float
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
-        """Return the micrograph at this scale, uint8 (h, w); notes: as in reading."""
+        """Return the micrograph's grey at this scale, (h, w); notes: as in reading."""
         height, width = (max(1, round(n * self.scale)) for n in image_size(path))
         if height * width > MOST_PX:
             raise UserError(
                 f"{path} would be scaled to {width:,} x {height:,} px for such small "
                 "particles: check --diameter"
             )
-        # As windows are made: not `read_scaled`, whose JPEGs come out a little different
-        return scale_micrograph(read_micrograph(path, notes), (height, width))
+        return read_scaled(path, (height, width), notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,16 +71,16 @@ class TileInput:
     diameter_px: None = None
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
-        """Return the micrograph at the size of its tiles, uint8 (h, w); notes: as in reading."""
+        """Return the micrograph's grey at the size of its tiles, (h, w); notes: as in reading."""
         size_px = working_size(image_size(path), self.side_px, self.tiles, self.resize)
         return read_scaled(path, size_px, notes)
 
 
 NetworkInput = PatchInput | WindowInput | TileInput
 # What a checkpoint must say of its input
-OF_PATCHES = {"patch_size_px": int, "input_size_px": int}
+OF_PATCHES = {"patch_size_px": int, "input_size_px": int, "preparation": str}
 OF_WINDOWS = {**OF_PATCHES, "scale": float, "diameter_px": float, "reach_px": float}
-OF_TILES = {"side_px": int, "tiles": int, "resize": str, "disk": float}
+OF_TILES = {"side_px": int, "tiles": int, "resize": str, "disk": float, "preparation": str}
 
 
 def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
@@ -103,6 +106,11 @@ def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
                 f"checkpoint {source} does not say how its input was prepared (input.{key}): it is "
                 "of an older version; train again"
             )
+    if said["preparation"] != PREPARATION:
+        raise UserError(
+            f"checkpoint {source} is of another version, which prepared micrographs in another "
+            "way: train again"
+        )
     sides_px = [said.get(key, 1) for key in ("patch_size_px", "side_px", "tiles")]
     sizes = [said.get(key, 1.0) for key in ("scale", "diameter_px", "reach_px", "disk")]
     if (
@@ -116,7 +124,7 @@ def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
             "again"
         )
     if kinds is OF_TILES:
-        return TileInput(**{key: said[key] for key in kinds})
+        return TileInput(said["side_px"], said["tiles"], said["resize"], said["disk"])
     if kinds is OF_PATCHES:
         return PatchInput(said["patch_size_px"], said["input_size_px"], said.get("diameter_px"))
     disk = 2 * said["reach_px"] / (said["scale"] * said["diameter_px"])

@@ -17,8 +17,9 @@ from picking.detection.score_map import ScoreMap, classifier_map, segmentation_m
 from picking.errors import UserError, raise_if_stopped
 from picking.files import sha256
 from picking.formats.picks import Picks
+from picking.micrographs.preparation import prepare
 from picking.micrographs.problems import CONSTANT, Notes, UnreadableImage
-from picking.micrographs.reading import image_size, read_micrograph
+from picking.micrographs.reading import image_size
 from picking.runs import checkpoints
 from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of
@@ -122,18 +123,16 @@ def pick(
     raise_if_stopped()
     wants, how = picker.input, (picker.precision, picker.device)
     notes = {} if notes is None else notes
-    if isinstance(wants, PatchInput):
-        image = read_micrograph(path, notes)
-    else:
-        image = wants.scaled(path, notes)
+    grey, size_px = wants.scaled(path, notes), image_size(path)
     if CONSTANT in notes:
         raise UnreadableImage(f"{path} has no contrast, its px are all equal: write it again")
-    seen = 255 - image if picker.invert else image
+    seen = prepare(grey, diameter_px * np.array(grey.shape) / size_px)
+    seen = 255 - seen if picker.invert else seen
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
         scores = classifier_map(picker.network, seen, *sizes_px, *how)
     else:
-        scores = segmentation_map(picker.network, seen, image_size(path), *how)
+        scores = segmentation_map(picker.network, seen, size_px, *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
     if isinstance(wants, PatchInput):

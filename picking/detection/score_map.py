@@ -1,10 +1,9 @@
 """Scores of a whole micrograph: what a network says of every place on a regular grid.
 
-A classifier scores windows as large as a patch. Standardising each window on its own, and the zeros
-that convolutions put around it, are part of what it learned: run over the whole micrograph as one
-image, with dilated convolutions, it ranks places quite differently (rank correlation with patch by
-patch 0.43 to 0.50, ResNet-18 at 64 px). So windows are taken in blocks of `BLOCK` x `BLOCK`
-neighbours. A block is standardised by the window in its middle, its windows share the layers whose
+A classifier scores windows as large as a patch. The zeros that convolutions put around a patch are
+part of what it learned: run over the whole micrograph as one image, with dilated convolutions, it
+ranks places quite differently (rank correlation with patch by patch 0.43 to 0.50, ResNet-18 at
+64 px). So windows are taken in blocks of `BLOCK` x `BLOCK` neighbours, which share the layers whose
 maps are still fine, and each goes through the rest on its own. The rank correlation is 0.98 to 1.00
 (0.975 at 128 px after little training), in 0.65 to 0.75 of the time at 64 px and 0.4 at 128 px;
 with 3 x 3 windows a block it fell to 0.954. Blocks do not depend on each other, so neither memory
@@ -29,7 +28,7 @@ from PIL import Image
 from torch import nn
 
 from picking.files import write_saved
-from picking.training.augment import STD_FLOOR_GREY, to_float
+from picking.training.augment import to_float
 from picking.training.scoring import autocast
 
 BLOCK = 2
@@ -164,13 +163,7 @@ def _score_blocks(
         return network(to_float(blocks)).view(-1, 1, 1)
     resnet: Any = network.network
     stages = [resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4]
-    before = (blocks.shape[-1] - side_px) // 2
-    middle = slice(before, before + side_px)
-    x = blocks.float()
-    window = x[:, middle, middle]
-    std = window.std((1, 2), correction=0, keepdim=True).clamp_(min=STD_FLOOR_GREY)
-    x = ((x - window.mean((1, 2), keepdim=True)) / std).unsqueeze(1)
-    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(x))))
+    x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(to_float(blocks)))))
     for stage in stages[:n_shared]:
         x = stage(x)
     cells, step = side_px // cell_px, step_px // cell_px

@@ -59,6 +59,18 @@ def select(picks: SomePicks, rows: np.ndarray) -> SomePicks:
     )
 
 
+def typical_diameters(micrographs: Sequence[Picks]) -> list[float]:
+    """Return the mean diameter of the particles on each micrograph, where it has none that of all.
+
+    Raises `ValueError` where nobody knows a diameter.
+    """
+    known = [m.diameters_px[np.isfinite(m.diameters_px)] for m in micrographs]
+    everywhere = np.concatenate(known)
+    if not len(everywhere):
+        raise ValueError("no micrograph has a particle of known diameter")
+    return [float(own.mean() if len(own) else everywhere.mean()) for own in known]
+
+
 def flip_y(picks: Picks) -> Picks:
     """Mirror picks up-down: from the JPEG's frame to the MRC's, or back; size_px must be known."""
     if picks.size_px is None:

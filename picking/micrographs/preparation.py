@@ -1,11 +1,18 @@
-"""From raw counts to 8 bits, and to another scale: alike in training and in picking."""
+"""From grey levels to what networks see: one way for all files, in training and in picking.
+
+A micrograph is scaled, its background flattened over some diameters of the particle, and its grey
+standardised by its own median and deviation. So neither the detector's counts nor the thickness of
+the ice matters, and a part of a micrograph looks as it does in the whole. `read_grey` replaced bad
+pixels before; scaling down is the low-pass.
+"""
+
+import math
 
 import numpy as np
 from PIL import Image
 
-# Raw counts -> 8 bits, one path for MRC, 16-bit and float images, in training and in picking.
-LOWPASS_SIGMA_PX = 2.0
-CONTRAST_PERCENTILES = (0.5, 99.5)
+# Where the working scale is free, a particle is so wide
+PARTICLE_PX = 20
 
 # Pillow's bicubic widens with the scale. Of the sharp filters it agrees best with a JPEG that is
 # decoded at reduced scale.
@@ -14,31 +21,99 @@ SCALING_FILTER = Image.Resampling.BICUBIC
 # a third of the time, and 0.2 grey levels off on average.
 REDUCING_GAP = 1.5
 
+# The background is what a Gaussian of this sigma leaves, in diameters of the particle; it is found
+# on an image where a particle is so wide
+BACKGROUND_SIGMA, BACKGROUND_PARTICLE_PX = 2.0, 4.0
+# Of raw counts: sigma of the low-pass in diameters, and in px where it is worth while
+LOWPASS_SIGMA, NARROWEST_PX = 0.02, 0.5
+# As stored: the median, and grey levels in a standard deviation; 6.4 of those to either side fit
+MIDDLE_GREY, GREYS_PER_DEVIATION = 128, 20
+# A Gaussian's standard deviation, in median absolute deviations
+DEVIATION_OF_MAD = 1.4826
+SAMPLED_PX = 10**6
+LEAST_DEVIATION = 1e-6  # of the largest grey: what is less is rounding
 
-def raw_to_uint8(raw: np.ndarray) -> np.ndarray:
-    """Prepare raw counts: Gaussian low-pass, then contrast between two percentiles.
+Diameters = tuple[float, float] | np.ndarray
 
-    raw: float (h, w), any unit. Returns uint8 (h, w). A constant image becomes 128 throughout.
+# What stores and checkpoints say of it: others were made in another way
+PREPARATION = (
+    f"background of {BACKGROUND_SIGMA:g} diameters taken off, median {MIDDLE_GREY}, "
+    f"{GREYS_PER_DEVIATION} grey levels a deviation"
+)
+
+# For looking at raw counts
+SHOWN_SIGMA_PX = 2.0
+SHOWN_PERCENTILES = (0.5, 99.5)
+
+
+def scale_micrograph(grey: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """Scale (h, w) to ``size_px``, (height, width), smoothed so that nothing aliases.
+
+    grey: uint8 or float32, returned as it is where it has that size, else as float32. Pixel j of
+    the result has its centre at (j + 0.5) / scale px of ``grey``, where scale is the ratio of the
+    sizes and pixel i of ``grey`` spans [i, i + 1].
+    """
+    if grey.shape == size_px:
+        return grey
+    whole = Image.fromarray(grey.astype(np.float32, copy=False))
+    return np.asarray(whole.resize(size_px[::-1], SCALING_FILTER, reducing_gap=REDUCING_GAP))
+
+
+def prepare(grey: np.ndarray, diameter_px: Diameters) -> np.ndarray:
+    """Flatten the background and standardise: what networks learn from and pick on.
+
+    grey: (h, w) at working scale, any unit. diameter_px: of the particles there, along y and x.
+    Returns uint8 (h, w): `MIDDLE_GREY` is the median, `GREYS_PER_DEVIATION` levels are a standard
+    deviation as the median absolute deviation tells it. A constant image is `MIDDLE_GREY`
+    throughout.
     """
     from scipy.ndimage import gaussian_filter
 
-    smooth = gaussian_filter(raw.astype(np.float32), LOWPASS_SIGMA_PX, mode="reflect", truncate=3)
+    flat = grey - _background(grey, diameter_px)
+    sigma_px = LOWPASS_SIGMA * np.array(diameter_px)
+    if grey.dtype != np.uint8 and sigma_px.min() >= NARROWEST_PX:
+        flat = gaussian_filter(flat, sigma_px, mode="reflect", truncate=3)
+    # A regular sample of pixels tells as well as all of them
+    step = max(1, math.isqrt(flat.size // SAMPLED_PX))
+    sample = flat[::step, ::step]
+    median = np.median(sample)
+    deviation = DEVIATION_OF_MAD * np.median(abs(sample - median)) or sample.std()
+    if deviation < LEAST_DEVIATION * max(1.0, abs(float(grey.max()))):
+        return np.full(grey.shape, MIDDLE_GREY, np.uint8)
+    flat -= median
+    flat *= GREYS_PER_DEVIATION / deviation
+    flat += MIDDLE_GREY
+    return np.rint(np.clip(flat, 0, 255, out=flat), out=flat).astype(np.uint8)
+
+
+def _background(grey: np.ndarray, diameter_px: Diameters) -> np.ndarray:
+    """Return the mean within some diameters of every pixel of (h, w), float32 (h, w)."""
+    from scipy.ndimage import gaussian_filter
+
+    # What is so smooth is found as well on a coarse image
+    coarse_px = [
+        max(1, min(n, round(n * BACKGROUND_PARTICLE_PX / d)))
+        for n, d in zip(grey.shape, diameter_px, strict=True)
+    ]
+    whole = Image.fromarray(grey.astype(np.float32, copy=False))
+    coarse = whole.resize(coarse_px[::-1], Image.Resampling.BOX)
+    sigma = BACKGROUND_SIGMA * BACKGROUND_PARTICLE_PX
+    smooth = Image.fromarray(gaussian_filter(np.asarray(coarse), sigma, mode="reflect"))
+    return np.asarray(smooth.resize(grey.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def raw_to_uint8(raw: np.ndarray) -> np.ndarray:
+    """Make 8 bits of raw counts, to look at: Gaussian low-pass, then contrast of two percentiles.
+
+    raw: float (h, w), any unit. Returns uint8 (h, w). A constant image becomes `MIDDLE_GREY`.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    smooth = gaussian_filter(raw.astype(np.float32), SHOWN_SIGMA_PX, mode="reflect", truncate=3)
     # A regular sample of pixels gives the percentiles as well as all of them, in a tenth the time.
-    low, high = np.percentile(smooth[::3, ::3], CONTRAST_PERCENTILES)
+    low, high = np.percentile(smooth[::3, ::3], SHOWN_PERCENTILES)
     if high <= low:
-        return np.full(raw.shape, 128, np.uint8)
+        return np.full(raw.shape, MIDDLE_GREY, np.uint8)
     smooth -= low
     smooth *= 255 / (high - low)
     return np.clip(np.rint(smooth), 0, 255).astype(np.uint8)
-
-
-def scale_micrograph(image: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
-    """Scale uint8 (h, w) to ``size_px``, (height, width), smoothed so that nothing aliases.
-
-    Pixel j of the result has its centre at (j + 0.5) / scale px of ``image``, where scale is the
-    ratio of the sizes and pixel i of ``image`` spans [i, i + 1].
-    """
-    if image.shape == size_px:
-        return image
-    whole = Image.fromarray(image)
-    return np.asarray(whole.resize(size_px[::-1], SCALING_FILTER, reducing_gap=REDUCING_GAP))

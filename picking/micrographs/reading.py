@@ -50,11 +50,21 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_micrograph(path: Path, notes: Notes | None = None) -> np.ndarray:
-    """Return the micrograph as uint8 (h, w), row 0 at the top of the JPEG's frame.
+    """Return the micrograph to look at, as uint8 (h, w), row 0 at the top of the JPEG's frame.
 
-    8-bit images come as they are (CryoTransformer's JPEGs are denoised already); images with more
-    depth, MRCs among them, go through `raw_to_uint8`, their isolated bad pixels replaced before.
-    notes: gets what must be said of the file. Raises `UnreadableImage`.
+    8-bit images come as they are, others by `raw_to_uint8`. notes: gets what must be said of the
+    file. Raises `UnreadableImage`.
+    """
+    grey = read_grey(path, notes)
+    return grey if grey.dtype == np.uint8 else raw_to_uint8(grey)
+
+
+def read_grey(path: Path, notes: Notes | None = None) -> np.ndarray:
+    """Return the micrograph's grey, (h, w), row 0 at the top of the JPEG's frame.
+
+    8-bit images come as they are, uint8; those with more depth, MRCs among them, as float32 counts,
+    their isolated bad pixels replaced. notes: gets what must be said of the file. Raises
+    `UnreadableImage`.
     """
     notes = {} if notes is None else notes
     with _naming(path):
@@ -69,7 +79,7 @@ def read_micrograph(path: Path, notes: Notes | None = None) -> np.ndarray:
         )
     if n_bad:
         notes[BAD_PX] = n_bad
-    return _noted(raw_to_uint8(raw), notes)
+    return _noted(raw, notes)
 
 
 def _noted(image: np.ndarray, notes: Notes) -> np.ndarray:
@@ -104,21 +114,22 @@ def _decode_grey_jpeg(path: Path) -> np.ndarray | None:
 
 
 def read_scaled(path: Path, size_px: tuple[int, int], notes: Notes | None = None) -> np.ndarray:
-    """Return the micrograph at a working size, as uint8 (h, w) of ``size_px``.
+    """Return the micrograph's grey at a working size, (h, w) of ``size_px``.
 
     It spans the whole micrograph, so the two axes may be scaled differently. What comes is
-    `scale_micrograph` of `read_micrograph`, but a JPEG is decoded at 1/2, 1/4 or 1/8 of its size
-    where that still is as large as ``size_px``: in half the time, in less memory, and 0.2 to 0.6
-    grey levels off on average. notes: gets what must be said of the file. Raises `UnreadableImage`.
+    `scale_micrograph` of `read_grey`, but a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where
+    that still is as large as ``size_px``: in half the time, in less memory, and 0.2 to 0.6 grey
+    levels off on average. notes: gets what must be said of the file. Raises `UnreadableImage`.
     """
     if not _is_mrc(path):
         with _naming(path), _open_pillow(path) as image:
             reduced = image.draft("L", size_px[::-1])  # None for all but JPEGs
             if reduced is not None:
                 # The box is the micrograph in reduced px, to which the last px may add a margin.
-                grey = image.convert("L").resize(size_px[::-1], SCALING_FILTER, box=reduced[1])
+                grey = image.convert("L").convert("F")
+                grey = grey.resize(size_px[::-1], SCALING_FILTER, box=reduced[1])
                 return _noted(np.asarray(grey), {} if notes is None else notes)
-    return scale_micrograph(read_micrograph(path, notes), size_px)
+    return scale_micrograph(read_grey(path, notes), size_px)
 
 
 def _is_mrc(path: Path) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from picking.errors import UserError
-from picking.formats.picks import Micrograph, inside
+from picking.formats.picks import Micrograph, inside, typical_diameters
+from picking.micrographs.preparation import PREPARATION, prepare
 from picking.parallel import ordered_map
 from picking.preprocessing import negatives
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches
@@ -35,6 +36,7 @@ class PatchPlan(CutPlan):
     outlier_candidates_px: np.ndarray
     n_outliers: int
     n_negatives_wanted: int
+    diameter_px: float  # of the particles, for the preparation
 
     kinds = ("labelled", "hidden", "negative")  # what a picture tells apart
     scale = 1.0  # px of a row per px of the micrograph
@@ -73,7 +75,8 @@ class PatchPlan(CutPlan):
 
     def identity(self) -> list[str | bytes]:  # noqa: D102
         parts: list[str | bytes] = [
-            f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.n_outliers}"
+            f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.n_outliers}",
+            f":{self.diameter_px}:{PREPARATION}",
         ]
         for rows in (*(group.centres_px for group in self._planned()), self.outlier_candidates_px):
             parts += [f":{len(rows)}:", rows.tobytes()]
@@ -81,6 +84,7 @@ class PatchPlan(CutPlan):
 
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
         """Return the patches, uint8 (n_rows, p, p), and where the outliers are."""
+        image = prepare(image, (self.diameter_px, self.diameter_px))
         centres_px = np.concatenate([group.centres_px for group in self._planned()])
         patches = cut_patches(image, centres_px, self.patch_size_px)
         outliers_px = self.outlier_candidates_px
@@ -123,7 +127,8 @@ class PatchSettings:
 
         With ``top_up``, micrographs with room make up for the negatives that others lack.
         """
-        jobs = [(split, m, size, self, 0) for m, size in zip(records, sizes_px, strict=True)]
+        diameters_px = typical_diameters(records)
+        jobs = [(split, *one, self, 0) for one in zip(records, sizes_px, diameters_px, strict=True)]
         plans = list(ordered_map(_plan_micrograph, jobs, n_workers, f"Planning {split}"))
         if not self.top_up:
             return plans
@@ -135,7 +140,7 @@ class PatchSettings:
             for i in room:
                 extra[i] += min(each, short)
                 before = plans[i].n_negative
-                plans[i] = _plan_micrograph((*jobs[i][:4], extra[i]))
+                plans[i] = _plan_micrograph((*jobs[i][:5], extra[i]))
                 short -= plans[i].n_negative - before
                 if short <= 0:
                     break
@@ -188,7 +193,11 @@ class PatchSettings:
 
     def description(self, content_hash: str) -> dict:
         """Return what metadata.json says of the whole store, beside counts."""
-        return {"patch_size_px": self.patch_size_px, "content_hash": content_hash}
+        return {
+            "patch_size_px": self.patch_size_px,
+            "preparation": PREPARATION,
+            "content_hash": content_hash,
+        }
 
 
 def split_priors(n_labeled: int, n_hidden: int, n_negative: int) -> dict[str, float | None]:
@@ -227,7 +236,7 @@ def _shortage(plans: Sequence[PatchPlan]) -> int:
 
 
 def _plan_micrograph(job: tuple) -> PatchPlan:
-    split, record, size_px, settings, n_extra = job
+    split, record, size_px, diameter_px, settings, n_extra = job
     patch = settings.patch_size_px
     if patch > min(size_px):
         raise UserError(
@@ -265,6 +274,7 @@ def _plan_micrograph(job: tuple) -> PatchPlan:
         outlier_candidates_px=candidates,
         n_outliers=min(n_outliers, len(candidates)),
         n_negatives_wanted=n_wanted,
+        diameter_px=diameter_px,
     )
 
 

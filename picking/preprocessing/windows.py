@@ -30,7 +30,7 @@ from picking.inputs.annotations import Split
 from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_placement
-from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.preparation import PARTICLE_PX, PREPARATION, prepare, scale_micrograph
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import image_size
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
@@ -39,9 +39,9 @@ from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW
 
 # How far off a particle's centre a place still is positive, in diameters
 POSITIVE_RADIUS = 0.25
-# Micrographs are scaled so that a particle is so wide. A window as stored is WINDOW_PX wide, twice
-# what the network sees of it, so that its middle can lie anywhere in a crop.
-PARTICLE_PX, WINDOW_PX = 20, 128
+# A window as stored is twice as wide as what the network sees of it, so that its middle can lie
+# anywhere in a crop.
+WINDOW_PX = 128
 REACH_PX = POSITIVE_RADIUS * PARTICLE_PX
 VAL_FRACTION = 0.2
 
@@ -70,6 +70,11 @@ class WindowPlan(CutPlan):
         return dict.fromkeys(("patches.npy", "picked.npy"), (self.patch_size_px,) * 2)
 
     @property
+    def decoded_px(self) -> tuple[int, int]:
+        """What a JPEG is decoded near."""
+        return self.scaled_px
+
+    @property
     def n_particles(self) -> int:
         """Picks."""
         return len(self.labelled_px)
@@ -88,6 +93,7 @@ class WindowPlan(CutPlan):
     def identity(self) -> list[str | bytes]:  # noqa: D102
         return [
             f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.scaled_px}:",
+            f"{PREPARATION}:",
             f"{REACH_PX}:{len(self.labelled_px)}:",
             self.labelled_px.tobytes(),
             self.windows_px.tobytes(),
@@ -97,9 +103,9 @@ class WindowPlan(CutPlan):
         """Return the windows and where they are near a pick, two of uint8 (n_rows, p, p)."""
         scale = np.array(self.scaled_px) / self.size_px
         centres_px = np.concatenate([self.labelled_px, self.windows_px]) * scale
-        scaled = scale_micrograph(image, self.scaled_px)
+        prepared = prepare(scale_micrograph(image, self.scaled_px), (PARTICLE_PX, PARTICLE_PX))
         picked = _near(self.labelled_px * scale, REACH_PX, self.scaled_px)
-        return [cut_patches(one, centres_px, self.patch_size_px) for one in (scaled, picked)], {}
+        return [cut_patches(one, centres_px, self.patch_size_px) for one in (prepared, picked)], {}
 
     def counts(self) -> dict:  # noqa: D102
         return {"n_particles": self.n_particles}
@@ -200,6 +206,7 @@ class WindowSettings:
         """
         return {
             "patch_size_px": self.window_px,
+            "preparation": PREPARATION,
             "content_hash": content_hash,
             "windows": {"scale": self.scale, "diameter_px": self.diameter_px, "reach_px": REACH_PX},
         }

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from picking.config import AugmentationConfig, ModelConfig, PUConfig, TrainingConfig
 from picking.errors import UserError, raise_if_stopped
 from picking.metrics import classification
+from picking.micrographs.preparation import PREPARATION
 from picking.runs import distributed
 from picking.seeds import stream
 from picking.stores.patches import PatchStore
@@ -54,7 +55,7 @@ class Patches(_Rows):
     @property
     def wants(self) -> dict[str, Any]:
         """What picking must do to a micrograph to get such patches: goes into checkpoints."""
-        return {"patch_size_px": self.store.patch_size_px}
+        return {"patch_size_px": self.store.patch_size_px, "preparation": PREPARATION}
 
     def check(self, model: ModelConfig) -> None:
         """Raise `UserError` when the patches do not suit the network."""
@@ -146,7 +147,11 @@ class Windows(_Rows):
     @property
     def wants(self) -> dict[str, Any]:
         """What picking must do to a micrograph to get such windows: goes into checkpoints."""
-        return {"patch_size_px": self.store.patch_size_px, **self.store.windows}
+        return {
+            "patch_size_px": self.store.patch_size_px,
+            "preparation": PREPARATION,
+            **self.store.windows,
+        }
 
     def check(self, model: ModelConfig) -> None:
         """Raise `UserError` when the windows do not suit the network."""

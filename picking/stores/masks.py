@@ -17,18 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import write_json
-from picking.formats.picks import Micrograph, inside
+from picking.formats.picks import Micrograph, inside, typical_diameters
 from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
-from picking.micrographs import reading
+from picking.micrographs.preparation import PREPARATION, prepare, scale_micrograph
 from picking.stores.journal import Journal
 from picking.stores.writer import Plan, SplitWriter
 
 RESIZES = ("stretch", "pad")
-NORMALISATION = (
-    "none in the store: grey levels as decoded (raw counts: low-pass and contrast of "
-    "picking/micrographs/reading.py), scaled; networks see each image at mean 0 and deviation 1 "
-    "(picking.training.augment.to_float)"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +46,11 @@ class MaskSettings:
     ) -> list["ImagePlan"]:
         """Plan the images of a split, one `ImagePlan` per record; takes no workers."""
         plans = []
-        for record, size_px in zip(records, sizes_px, strict=True):
+        typical = typical_diameters(records)
+        for record, size_px, typical_px in zip(records, sizes_px, typical, strict=True):
             within = inside(record, size_px)
             centres_px, diameters_px = record.centres_px[within], record.diameters_px[within]
-            plans.append(ImagePlan(record, size_px, centres_px, diameters_px, self))
+            plans.append(ImagePlan(record, size_px, centres_px, diameters_px, typical_px, self))
         return plans
 
     def lines(self, split: str, plans: Sequence["ImagePlan"]) -> list[str]:
@@ -89,7 +85,7 @@ class MaskSettings:
             "resize": self.resize,
             "tiles": self.tiles,
             "disk": self.disk,
-            "normalisation": NORMALISATION,
+            "preparation": PREPARATION,
             "jpegs_decoded": "at reduced scale" if self.reduced else "whole",
             "content_hash": content_hash,
         }
@@ -100,11 +96,12 @@ class ImagePlan(Plan):
     """The images of one micrograph: tiles row by row.
 
     centres_px: float64 (n, 2), (y, x) in px of the micrograph, of the particles whose centre lies
-    inside; diameters_px: float64 (n,).
+    inside; diameters_px: float64 (n,). typical_px: a diameter for the preparation.
     """
 
     centres_px: np.ndarray
     diameters_px: np.ndarray
+    typical_px: float
     settings: MaskSettings
 
     @property
@@ -153,6 +150,7 @@ class ImagePlan(Plan):
     def identity(self) -> list[str | bytes]:  # noqa: D102
         return [
             f"{self.micrograph.name}:{self.size_px}:{self.settings}:{len(self.centres_px)}:",
+            f"{self.typical_px}:{PREPARATION}:",
             self.centres_px.tobytes(),
             self.diameters_px.tobytes(),
         ]
@@ -160,10 +158,11 @@ class ImagePlan(Plan):
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
         """Return the images and masks, two of uint8 (n_rows, S, S), and what the journal notes.
 
-        image: the micrograph, uint8 (h, w), as decoded or scaled already.
+        image: the micrograph's grey, (h, w), as decoded or scaled already.
         """
         side_px = self.settings.side_px
-        image = reading.scale_micrograph(image, self.scaled_px)
+        image = scale_micrograph(image, self.scaled_px)
+        image = prepare(image, self.typical_px * self.scale)
         beyond = [(0, n * side_px - px) for n, px in zip(self.grid, self.scaled_px, strict=True)]
         images = _tiles(np.pad(image, beyond, mode="reflect"), side_px)
         masks = _tiles(np.pad(draw_mask(self), beyond, constant_values=IGNORE), side_px)
@@ -261,6 +260,7 @@ def mask_writer(folder: Path, plans: Sequence[ImagePlan], journal: Journal) -> S
             "tiles": settings.tiles,
             "resize": settings.resize,
             "disk": settings.disk,
+            "preparation": PREPARATION,
             "images": listed,
         }
         write_json(folder / "index.json", content)

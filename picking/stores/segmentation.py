@@ -14,6 +14,7 @@ from picking.config import SegmentationDataConfig
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, is_number, open_array, read_json
 from picking.stores.masks import RESIZES
+from picking.stores.patches import require_preparation
 
 MAKE = "make it, or finish it, with preprocess_coco_full_dataset.py --tasks segmentation"
 
@@ -33,6 +34,8 @@ class SegmentationStore:
         self.folder = folder
         _require_finished(folder)
         index = read_json(folder / "index.json")
+        if isinstance(index, dict):
+            require_preparation(index.get("preparation"), f"segmentation store {folder}")
         try:
             self.content_hash: str = index["content_hash"]
             self.size_px: int = index["size_px"]

@@ -51,7 +51,7 @@ class Plan(abc.ABC):
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
         """Return the rows of each file and what the journal notes on them.
 
-        image: uint8 (h, w), as decoded. The rows of a file are uint8 (n_rows, height, width).
+        image: its grey, (h, w), as decoded. The rows of a file are uint8 (n_rows, height, width).
         """
 
     @property
@@ -181,7 +181,7 @@ def _write_rows(job: tuple[int, list[Rows]]) -> tuple[int, dict[int, dict], str 
             size_px = reading.image_size(path)
             image = reading.read_scaled(path, plan.decoded_px, notes)
         else:
-            image = reading.read_micrograph(path, notes)
+            image = reading.read_grey(path, notes)
             size_px = image.shape
     except FileNotFoundError:
         return i, {}, f"{path} was removed while it was processed"

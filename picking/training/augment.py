@@ -4,8 +4,8 @@ Every sample gets random numbers of its own. All come from the caller's generato
 of the generator makes the same views. Nothing here waits for the GPU and nothing loops over
 samples. Call it outside autocast: the blur is a convolution.
 
-Some code is roundabout (the deviation by `vector_norm`, 32-bit indices, the pool of noise, the cut
-in `_gaussian_kernels`) because the plain way takes two to ten times as long on a CPU.
+Some code is roundabout (32-bit indices, the pool of noise, the cut in `_gaussian_kernels`) because
+the plain way takes two to ten times as long on a CPU.
 `benchmarks/data_path.py` measures it.
 """
 
@@ -16,31 +16,25 @@ import torch.nn.functional as F
 
 from picking.config import AugmentationConfig
 from picking.errors import UserError
+from picking.micrographs.preparation import GREYS_PER_DEVIATION, MIDDLE_GREY
 
-# A patch that deviates by less than one grey level is flat: dividing would only magnify rounding.
-STD_FLOOR_GREY = 1.0
 # How much noise is drawn for a batch, in patches.
 NOISE_POOL_PATCHES = 4
 
 
-def to_float(patches: torch.Tensor) -> torch.Tensor:
-    """Standardise each patch, in training, evaluation and picking alike.
+def to_float(prepared: torch.Tensor) -> torch.Tensor:
+    """Return prepared micrographs, or parts of them, as networks see them.
 
-    (B, p, p) uint8 -> (B, 1, p, p) float32 with mean 0 and standard deviation 1 per patch. This
-    removes exposure and the thickness of the ice, which say nothing about a particle. A flat patch
-    becomes zeros.
+    (B, h, w) uint8 of `picking.micrographs.preparation.prepare` -> (B, 1, h, w) float32 in standard
+    deviations from the micrograph's median, in training, evaluation and picking alike.
     """
-    x = patches.float()
-    x -= x.mean(dim=(1, 2), keepdim=True)
-    # The mean is 0 already; torch.std would take seven times as long on a CPU
-    std = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True) / math.sqrt(x.shape[1] * x.shape[2])
-    return x.div_(std.clamp_(min=STD_FLOOR_GREY)).unsqueeze(1)
+    return prepared.float().sub_(MIDDLE_GREY).div_(GREYS_PER_DEVIATION).unsqueeze(1)
 
 
 def weak_view(
     patches: torch.Tensor, generator: torch.Generator, config: AugmentationConfig
 ) -> torch.Tensor:
-    """Standardise, then flip, turn by quarters and shift each patch.
+    """Flip, turn by quarters and shift each patch.
 
     (B, p, p) uint8 -> (B, 1, p, p) float32. Pixels are moved, never interpolated. Patches and
     generator are on one device. Raises `UserError` for a largest shift as wide as the patch.
@@ -55,7 +49,7 @@ def strong_view(
 ) -> torch.Tensor:
     """Move as `weak_view` does, by other draws, then blur, change contrast, add noise and cut out.
 
-    (B, p, p) uint8 -> (B, 1, p, p) float32, in deviations of the undistorted patch. Each sample
+    (B, p, p) uint8 -> (B, 1, p, p) float32, in the micrograph's deviations. Each sample
     draws its own strengths, evenly up to those in ``config``; a strength of 0 switches its step
     off. Contrast is a factor within 1 ± ``contrast``, which is below 1, so it never inverts. The
     sides of the blank rectangle are ``cutout``/2 to ``cutout`` of the patch's: 0.4 blanks 9% of it

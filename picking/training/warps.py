@@ -32,10 +32,10 @@ def warp(
     config: WarpConfig,
     share: Share = (0, 1),
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standardise each image, move it and its mask alike, then change its contrast, ice and noise.
+    """Move each image and its mask alike, then change its contrast, ice and noise.
 
-    (B, s, s) uint8 images and masks -> (B, 1, s, s) float32 in deviations of the undistorted image,
-    and (B, s, s) uint8 masks. Images are interpolated, masks take the nearest pixel. What a warp
+    (B, s, s) uint8 images and masks -> (B, 1, s, s) float32 in the micrograph's deviations, and
+    (B, s, s) uint8 masks. Images are interpolated, masks take the nearest pixel. What a warp
     brings in from outside is mirrored in the image and `IGNORE` in the mask.
 
     The strengths are those of ``config``; 0 switches a step off. ``flip`` gives each sample one of
@@ -43,7 +43,7 @@ def warp(
     ``elastic`` is the largest displacement of a node along y and along x, as a fraction of the
     side; well above 0.1 an image may fold over itself. ``contrast`` is a factor within 1 ± its
     strength. ``gradient`` is the size of a smooth random field that is added, and ``noise`` the
-    largest standard deviation of white noise, both in deviations of the image.
+    largest standard deviation of white noise, both in the micrograph's deviations.
 
     Where several processes share a batch, each passes in ``share`` which part its images are. All
     draw for the whole batch, so that an image's warp does not depend on the number of processes.
@@ -85,7 +85,7 @@ def _moved(
     config: WarpConfig,
     share: Share,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Standardise each image, and move it and its mask alike: the first half of `warp`."""
+    """Move each image and its mask alike: the first half of `warp`."""
     if images.shape != masks.shape or images.shape[1] != images.shape[2]:
         raise ValueError(
             f"images {tuple(images.shape)} and masks {tuple(masks.shape)} must be squares alike"
