@@ -11,6 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 from picking.active_learning.iterations import FULL
 from picking.config import ActiveConfig
 from picking.mask_values import IGNORE
+from picking.micrographs.preparation import visible
 from picking.runs import distributed
 from picking.stores.segmentation import SegmentationStore
 from picking.training.augment import to_float
@@ -209,8 +210,10 @@ def query_panel(
     masks = torch.as_tensor(store.masks[rows]).to(device)
     truth = (255 * (masks == 1) + 128 * (masks == IGNORE)).float()
     uncertainty = 2 * torch.minimum(p, 1 - p)
-    parts = [images.float(), 255 * p, 255 * uncertainty, truth]
-    return torch.cat(parts, dim=2).flatten(0, 1).byte().cpu().numpy()
+    parts = [255 * p, 255 * uncertainty, truth]
+    said = torch.cat(parts, dim=2).byte().cpu().numpy()
+    seen = np.concatenate([visible(store.images[rows]), said], axis=2)
+    return seen.reshape(-1, seen.shape[2])
 
 
 def shown(value: Any) -> str:

@@ -126,8 +126,8 @@ def pick(
     grey, size_px = wants.scaled(path, notes), image_size(path)
     if CONSTANT in notes:
         raise UnreadableImage(f"{path} has no contrast, its px are all equal: write it again")
+    grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
     seen = prepare(grey, diameter_px * np.array(grey.shape) / size_px)
-    seen = 255 - seen if picker.invert else seen
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
         scores = classifier_map(picker.network, seen, *sizes_px, *how)

@@ -1,9 +1,9 @@
 """From grey levels to what networks see: one way for all files, in training and in picking.
 
-A micrograph is scaled, its background flattened over some diameters of the particle, and its grey
-standardised by its own median and deviation. So neither the detector's counts nor the thickness of
-the ice matters, and a part of a micrograph looks as it does in the whole. `read_grey` replaced bad
-pixels before; scaling down is the low-pass.
+A micrograph is scaled, its background flattened over some diameters of the particle, what is much
+finer than a particle smoothed away, and its grey standardised by its own median and deviation. So
+neither the detector's counts nor the thickness of the ice matters, and a part of a micrograph looks
+as it does in the whole. `read_grey` replaced bad pixels before.
 """
 
 import math
@@ -24,7 +24,7 @@ REDUCING_GAP = 1.5
 # The background is what a Gaussian of this sigma leaves, in diameters of the particle; it is found
 # on an image where a particle is so wide
 BACKGROUND_SIGMA, BACKGROUND_PARTICLE_PX = 2.0, 4.0
-# Of raw counts: sigma of the low-pass in diameters, and in px where it is worth while
+# Sigma of the low-pass in diameters, and in px where it is worth while: scaling down is one too
 LOWPASS_SIGMA, NARROWEST_PX = 0.02, 0.5
 # As stored: the median, and grey levels in a standard deviation; 6.4 of those to either side fit
 MIDDLE_GREY, GREYS_PER_DEVIATION = 128, 20
@@ -41,7 +41,8 @@ PREPARATION = (
     f"{GREYS_PER_DEVIATION} grey levels a deviation"
 )
 
-# For looking at raw counts
+# For looking at what was prepared, and at raw counts
+SHOWN_CONTRAST = 2
 SHOWN_SIGMA_PX = 2.0
 SHOWN_PERCENTILES = (0.5, 99.5)
 
@@ -60,7 +61,7 @@ def scale_micrograph(grey: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
 
 
 def prepare(grey: np.ndarray, diameter_px: Diameters) -> np.ndarray:
-    """Flatten the background and standardise: what networks learn from and pick on.
+    """Flatten the background, low-pass, standardise: what networks learn from and pick on.
 
     grey: (h, w) at working scale, any unit. diameter_px: of the particles there, along y and x.
     Returns uint8 (h, w): `MIDDLE_GREY` is the median, `GREYS_PER_DEVIATION` levels are a standard
@@ -69,37 +70,48 @@ def prepare(grey: np.ndarray, diameter_px: Diameters) -> np.ndarray:
     """
     from scipy.ndimage import gaussian_filter
 
+    diameter_px = np.minimum(diameter_px, grey.shape)  # a mistaken one would take for ever
     flat = grey - _background(grey, diameter_px)
-    sigma_px = LOWPASS_SIGMA * np.array(diameter_px)
-    if grey.dtype != np.uint8 and sigma_px.min() >= NARROWEST_PX:
+    sigma_px = LOWPASS_SIGMA * diameter_px
+    if sigma_px.min() >= NARROWEST_PX:
         flat = gaussian_filter(flat, sigma_px, mode="reflect", truncate=3)
     # A regular sample of pixels tells as well as all of them
     step = max(1, math.isqrt(flat.size // SAMPLED_PX))
     sample = flat[::step, ::step]
     median = np.median(sample)
-    deviation = DEVIATION_OF_MAD * np.median(abs(sample - median)) or sample.std()
-    if deviation < LEAST_DEVIATION * max(1.0, abs(float(grey.max()))):
+    least = LEAST_DEVIATION * max(float(grey.max()), -float(grey.min()))
+    deviation = DEVIATION_OF_MAD * np.median(abs(sample - median))
+    if deviation <= least:  # more than half of the image is of one grey
+        deviation = sample.std()
+    if deviation <= least:
         return np.full(grey.shape, MIDDLE_GREY, np.uint8)
     flat -= median
-    flat *= GREYS_PER_DEVIATION / deviation
+    flat /= deviation
+    flat *= GREYS_PER_DEVIATION
     flat += MIDDLE_GREY
     return np.rint(np.clip(flat, 0, 255, out=flat), out=flat).astype(np.uint8)
 
 
-def _background(grey: np.ndarray, diameter_px: Diameters) -> np.ndarray:
+def _background(grey: np.ndarray, diameter_px: np.ndarray) -> np.ndarray:
     """Return the mean within some diameters of every pixel of (h, w), float32 (h, w)."""
     from scipy.ndimage import gaussian_filter
 
     # What is so smooth is found as well on a coarse image
     coarse_px = [
-        max(1, min(n, round(n * BACKGROUND_PARTICLE_PX / d)))
+        min(n, round(n * BACKGROUND_PARTICLE_PX / d))
         for n, d in zip(grey.shape, diameter_px, strict=True)
     ]
     whole = Image.fromarray(grey.astype(np.float32, copy=False))
-    coarse = whole.resize(coarse_px[::-1], Image.Resampling.BOX)
-    sigma = BACKGROUND_SIGMA * BACKGROUND_PARTICLE_PX
-    smooth = Image.fromarray(gaussian_filter(np.asarray(coarse), sigma, mode="reflect"))
+    coarse = np.asarray(whole.resize(coarse_px[::-1], Image.Resampling.BOX))
+    sigma = BACKGROUND_SIGMA * np.minimum(diameter_px, BACKGROUND_PARTICLE_PX)
+    smooth = Image.fromarray(gaussian_filter(coarse, sigma, mode="reflect"))
     return np.asarray(smooth.resize(grey.shape[::-1], Image.Resampling.BILINEAR))
+
+
+def visible(prepared: np.ndarray) -> np.ndarray:
+    """Return what `prepare` made, of any shape, with as much contrast as the eye likes: uint8."""
+    stretched = SHOWN_CONTRAST * (prepared.astype(np.float32) - MIDDLE_GREY) + MIDDLE_GREY
+    return stretched.clip(0, 255).astype(np.uint8)
 
 
 def raw_to_uint8(raw: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 from picking.files import sha256
 from picking.inputs.annotations import Split
+from picking.micrographs.preparation import PREPARATION
 from picking.micrographs.problems import BAD_PX
 from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows import WindowSettings
@@ -46,6 +47,7 @@ def made_from(kind: str, arguments: Mapping[str, Any], listed: dict[str, Split])
         values["seed"] = values["seed"] if any(limits.values()) else None
     made = {
         "format": STORE_FORMAT,
+        "preparation": PREPARATION,
         **{name: values[name] for name in ARGUMENTS[kind]},
         "annotations_hash": sha256(*(split.annotations_hash for split in listed.values())),
         "images_hash": sha256(*(split.images_hash for split in listed.values())),

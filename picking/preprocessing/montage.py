@@ -8,6 +8,7 @@ import numpy as np
 from picking.files import read_json, write_saved
 from picking.formats.names import in_picture
 from picking.mask_values import IGNORE, PARTICLE
+from picking.micrographs.preparation import visible
 from picking.micrographs.reading import read_micrograph
 from picking.preprocessing.patch_plan import PatchPlan
 from picking.preprocessing.windows import WindowPlan
@@ -44,8 +45,8 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
     axes = figure.subplot_mosaic([["whole", kind] for kind in kinds])
 
     # The whole micrograph with all centres
-    shown = int(np.argmax([plan.n_particles for plan in plans]))
-    plan = plans[shown]
+    richest = int(np.argmax([plan.n_particles for plan in plans]))
+    plan = plans[richest]
     image = read_micrograph(plan.micrograph.path)
     step = -(-max(image.shape) // MAX_SHOWN_PX)
     height, width = plan.size_px
@@ -54,7 +55,7 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
     side, square_px = plan.patch_size_px, plan.patch_size_px / plan.scale
     radius = plan.micrograph.diameters_px.mean() / 2
     for kind, rows in kinds.items():
-        own = centre[rows & (micrograph == shown)]
+        own = centre[rows & (micrograph == richest)]
         marks = [
             Rectangle((x - square_px / 2, y - square_px / 2), square_px, square_px)
             if kind in ("negative", "unknown")
@@ -71,7 +72,7 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
         n = min(ROWS * COLUMNS, len(of_kind))
         tiles = np.full((ROWS * COLUMNS, side + 8, side + 8), 255, np.uint8)
         chosen = of_kind[np.linspace(0, len(of_kind) - 1, n).astype(int)] if n else of_kind
-        tiles[:n, 4:-4, 4:-4] = patches[chosen]
+        tiles[:n, 4:-4, 4:-4] = visible(patches[chosen])
         sheet = tiles.reshape(ROWS, COLUMNS, side + 8, side + 8).swapaxes(1, 2)
         axes[kind].imshow(
             sheet.reshape(ROWS * (side + 8), -1), cmap="gray", vmin=0, vmax=255, aspect="equal"
@@ -100,7 +101,7 @@ def write_mask_montage(folder: Path, path: Path) -> None:
     corners = (slice(0, MAX_CORNER_PX), slice(-MAX_CORNER_PX, None))
     for k, i in enumerate(np.linspace(0, len(images) - 1, n).astype(int)):
         axis, corner = axes[k], (corners[k % 2], corners[k % 2])
-        image, mask = images[i][corner], masks[i][corner]
+        image, mask = visible(images[i][corner]), masks[i][corner]
         picture = np.repeat(image[..., None], 3, axis=2)
         picture[mask == IGNORE, 1:] //= 2
         picture[(mask == PARTICLE) & ~binary_erosion(mask == PARTICLE)] = OUTLINE

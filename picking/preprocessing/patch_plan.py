@@ -76,7 +76,7 @@ class PatchPlan(CutPlan):
     def identity(self) -> list[str | bytes]:  # noqa: D102
         parts: list[str | bytes] = [
             f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.n_outliers}",
-            f":{self.diameter_px}:{PREPARATION}",
+            f":{self.diameter_px}",
         ]
         for rows in (*(group.centres_px for group in self._planned()), self.outlier_candidates_px):
             parts += [f":{len(rows)}:", rows.tobytes()]

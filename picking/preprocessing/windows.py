@@ -93,7 +93,6 @@ class WindowPlan(CutPlan):
     def identity(self) -> list[str | bytes]:  # noqa: D102
         return [
             f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.scaled_px}:",
-            f"{PREPARATION}:",
             f"{REACH_PX}:{len(self.labelled_px)}:",
             self.labelled_px.tobytes(),
             self.windows_px.tobytes(),

@@ -6,6 +6,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from picking.config import PUConfig, plain
+from picking.micrographs.preparation import visible
 from picking.stores.patches import PatchStore
 
 N_WORST = 16  # of each class
@@ -80,7 +81,7 @@ def worst_patches(store: PatchStore, probability: np.ndarray) -> dict[str, np.nd
         "lowest positives": order[positive][:N_WORST],
         "highest negatives": order[~positive][::-1][:N_WORST],
     }
-    return {name: store[rows][..., None] for name, rows in worst.items()}
+    return {name: visible(store[rows])[..., None] for name, rows in worst.items()}
 
 
 def write_hyperparameters(board: SummaryWriter, config: PUConfig, results: dict) -> None:

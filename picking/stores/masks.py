@@ -150,7 +150,7 @@ class ImagePlan(Plan):
     def identity(self) -> list[str | bytes]:  # noqa: D102
         return [
             f"{self.micrograph.name}:{self.size_px}:{self.settings}:{len(self.centres_px)}:",
-            f"{self.typical_px}:{PREPARATION}:",
+            f"{self.typical_px}:",
             self.centres_px.tobytes(),
             self.diameters_px.tobytes(),
         ]

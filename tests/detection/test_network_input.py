@@ -5,11 +5,13 @@ from torch import nn
 
 from picking.detection.network_input import PatchInput, TileInput, WindowInput, input_of
 from picking.detection.score_map import segmentation_map
+from picking.micrographs.preparation import PREPARATION
 
 
 def test_a_classifiers_input_size_is_that_of_its_config():
     config = {"data": {"input_size_px": 64}}
-    checkpoint = {"kind": "pu_classifier", "config": config, "input": {"patch_size_px": 128}}
+    wants = {"patch_size_px": 128, "preparation": PREPARATION}
+    checkpoint = {"kind": "pu_classifier", "config": config, "input": wants}
     assert input_of(checkpoint, "a") == PatchInput(128, 64, diameter_px=None)
 
 

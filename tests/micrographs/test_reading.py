@@ -9,7 +9,13 @@ from scipy.ndimage import gaussian_filter
 from picking.micrographs.mrc import write_mrc
 from picking.micrographs.preparation import raw_to_uint8, scale_micrograph
 from picking.micrographs.problems import Notes, UnreadableImage
-from picking.micrographs.reading import SUFFIXES, image_size, read_micrograph, read_scaled
+from picking.micrographs.reading import (
+    SUFFIXES,
+    image_size,
+    read_grey,
+    read_micrograph,
+    read_scaled,
+)
 
 RNG = np.random.default_rng(0)
 COUNTS = RNG.normal(1000, 50, (60, 80)).astype(np.uint16)
@@ -53,21 +59,24 @@ def test_an_mrc_is_turned_upside_down_and_a_tiff_is_not(tmp_path):
         ("a.png", np.uint16), ("a.tif", np.uint16), ("a.tiff", np.float32), ("a.tif", np.int32),
     ],
 )  # fmt: skip
-def test_counts_of_any_depth_become_the_same_8_bits(tmp_path, name, dtype):
+def test_counts_of_any_depth_are_read_as_they_are_and_look_the_same(tmp_path, name, dtype):
     counts, path = (COUNTS // 10).astype(dtype), tmp_path / name
     if name == "a.mrc":
         with mrcfile.new(path) as mrc:
             mrc.set_data(counts[::-1])
     else:
         write(path, counts)
-    image = read_micrograph(path)
-    assert image.dtype == np.uint8
+    grey, image = read_grey(path), read_micrograph(path)
+    assert (grey.dtype, image.dtype) == (np.float32, np.uint8)
+    np.testing.assert_array_equal(grey, COUNTS // 10)
     np.testing.assert_array_equal(image, raw_to_uint8(COUNTS // 10))
 
 
 def test_an_8_bit_image_comes_as_it_is(tmp_path):
     path = write_8_bit(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_micrograph(path), COUNTS // 8)
+    for read in (read_grey, read_micrograph):
+        assert read(path).dtype == np.uint8
+        np.testing.assert_array_equal(read(path), COUNTS // 8)
     Image.open(path).convert("RGB").save(tmp_path / "colour.png")
     np.testing.assert_array_equal(read_micrograph(tmp_path / "colour.png"), COUNTS // 8)
     path = write_8_bit(tmp_path / "a.jpg")
@@ -138,8 +147,8 @@ def test_a_point_of_the_micrograph_is_where_the_scales_say(tmp_path, size_px):
 def test_other_formats_are_read_whole_and_scaled(tmp_path, name):
     path = write(tmp_path / name)
     scaled = read_scaled(path, (30, 20))
-    np.testing.assert_array_equal(scaled, scale_micrograph(raw_to_uint8(COUNTS), (30, 20)))
-    assert scaled[:8, :4].mean() < 60 < scaled[-8:, :4].mean()  # the corner, in the JPEG's frame
+    np.testing.assert_array_equal(scaled, scale_micrograph(COUNTS.astype(np.float32), (30, 20)))
+    assert scaled[:8, :4].mean() < 300 < scaled[-8:, :4].mean()  # the corner, in the JPEG's frame
 
 
 def test_scaling_down_smooths_and_keeps_the_mean():
@@ -147,6 +156,9 @@ def test_scaling_down_smooths_and_keeps_the_mean():
     scaled = scale_micrograph(noise, (50, 40))
     assert scaled.mean() == pytest.approx(noise.mean(), abs=0.5)
     assert scaled.std() < 2 * noise.std() / np.sqrt(8 * 10)  # picking px would leave 30
+    same = scale_micrograph(noise.astype(np.float32), (50, 40))
+    np.testing.assert_array_equal(scaled, same)  # whatever the depth, and nothing is rounded
+    assert scaled.dtype == np.float32 and (scaled % 1 > 0).any()
     assert scale_micrograph(noise, (400, 400)) is noise
 
 
@@ -199,9 +211,11 @@ def test_a_tiff_movie_is_refused(tmp_path):
 def test_a_value_that_is_not_finite_is_replaced_and_too_many_are_refused(tmp_path, name):
     raw, notes = COUNTS.astype(np.float32), Notes()
     raw[3, 4] = np.nan
-    replaced = read_micrograph(write(tmp_path / name, raw), notes)
+    replaced = read_grey(write(tmp_path / name, raw), notes)
     assert notes == {"bad_px": 1}
-    assert abs(replaced.astype(int) - raw_to_uint8(COUNTS)).mean() < 0.1
+    assert abs(replaced[3, 4] - 100) < 50  # as in the dark corner around
+    replaced[3, 4] = COUNTS[3, 4]
+    np.testing.assert_array_equal(replaced, COUNTS)
     raw[::4, ::4] = np.inf
     for function in (read_micrograph, read_at_30_by_40):
         with pytest.raises(UnreadableImage, match=r"301 bad px of 4,800"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from picking.micrographs.preparation import prepare
 from picking.preprocessing.cutting import cut_patches
 from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_PARTICLE
 from tests.fixtures.plans import PATCH_PX, cut, plan, records_on_disk
@@ -50,7 +51,7 @@ def test_rows_follow_the_plan_and_every_patch_is_the_crop_at_its_centre(tmp_path
     assert len(rows) == sum(p.n_rows for p in plans) == len(index["tag"])
     for i, one in enumerate(plans):
         here = index["micrograph"] == i
-        image = np.asarray(Image.open(one.micrograph.path))
+        image = prepare(np.asarray(Image.open(one.micrograph.path)), (20, 20))
         np.testing.assert_array_equal(
             rows[here], cut_patches(image, index["centre"][here], PATCH_PX)
         )

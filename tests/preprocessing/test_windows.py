@@ -14,7 +14,8 @@ from picking.files import write_json
 from picking.formats.picks import Picks
 from picking.inputs.annotations import Split
 from picking.inputs.paths import find_micrographs
-from picking.preprocessing.cutting import patch_writer
+from picking.micrographs.preparation import PREPARATION, prepare, scale_micrograph
+from picking.preprocessing.cutting import cut_patches, patch_writer
 from picking.preprocessing.metadata import count_splits
 from picking.preprocessing.windows import (
     PARTICLE_PX,
@@ -264,7 +265,8 @@ def test_the_middle_of_a_stored_window_is_its_centre_after_scaling(tmp_path, win
     Image.fromarray(blobs(particles, size_px, 5.0)).save(tmp_path / "a.png")
     chosen, records = settings(window_px=window_px), [record("a.png", particles, tmp_path)]
     store, plans = store_of(tmp_path / "store", records, chosen, [size_px])
-    mass = store[np.flatnonzero(store.labeled)].astype(float) - 60
+    # On even ground a blob is white throughout
+    mass = np.maximum(store[np.flatnonzero(store.labeled)].astype(float) - 200, 0)
     at = np.arange(window_px) + 0.5
     middle = np.stack([(mass.sum(axis=2) @ at), (mass.sum(axis=1) @ at)], axis=1)
     middle /= mass.sum(axis=(1, 2))[:, None]
@@ -278,7 +280,8 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
     rng = np.random.default_rng(0)
     centres = [some_centres(rng, n, SIZE_PX) for n in (3, 0, 2)]
     records = [record(f"{n}.png", c, tmp_path) for n, c in zip("abc", centres, strict=True)]
-    image_files(tmp_path, ["a.png", "b.png", "c.png"])
+    for path in image_files(tmp_path, ["a.png", "b.png", "c.png"]):
+        Image.fromarray(rng.integers(0, 256, SIZE_PX, dtype=np.uint8)).save(path)
     chosen = settings(expected_particles=20)
     store, plans = store_of(tmp_path / "store", records, chosen, [SIZE_PX] * 3)
 
@@ -286,7 +289,7 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
     n_bytes = sum(np.load(path).nbytes for path in (tmp_path / "store/train").glob("*.npy"))
     assert n_bytes == sum(plan.n_bytes for plan in plans)  # what the disk is asked for
     wanted = {"scale": 0.5, "diameter_px": 40.0, "reach_px": 5.0}
-    assert store.windows == wanted
+    assert store.windows == wanted and store.metadata["preparation"] == PREPARATION
     np.testing.assert_array_equal(store.label.astype(bool), store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_PARTICLE, store.labeled)
     np.testing.assert_array_equal(store.tag == TAG_WINDOW, ~store.labeled)
@@ -294,7 +297,10 @@ def test_a_store_of_windows_says_what_is_known_and_how_to_scale(tmp_path):
         own = store.micrograph == i
         np.testing.assert_allclose(store.centre[own & store.labeled], one.labelled_px, atol=1e-3)
         np.testing.assert_allclose(store.centre[own & ~store.labeled], one.windows_px, atol=1e-3)
-        assert (store[np.flatnonzero(own)] == 10 + i).all()  # cut from its own micrograph
+        image = np.asarray(Image.open(one.micrograph.path))
+        prepared = prepare(scale_micrograph(image, (240, 320)), (PARTICLE_PX, PARTICLE_PX))
+        wanted = cut_patches(prepared, store.centre[own] / 2, 32)
+        np.testing.assert_array_equal(store[np.flatnonzero(own)], wanted)
     assert [store.counts[f"n_{n}"] for n in ("labeled", "unlabeled", "patches")] == [5, 150, 155]
     assert store.counts["pool_prior"] == pytest.approx(20 * math.pi * 100 / (480 * 640))
     assert [m["n_particles"] for m in store.counts["micrographs"]] == [3, 0, 2]

@@ -35,13 +35,13 @@ import time
 import preprocess_coco_full_dataset as script
 from picking.errors import run_script
 from picking.micrographs import reading
-read = reading.read_micrograph
+read = reading.read_grey
 
 def slowly(*args):
     time.sleep(0.1)
     return read(*args)
 
-reading.read_micrograph = slowly
+reading.read_grey = slowly
 run_script(script.main)
 """
 

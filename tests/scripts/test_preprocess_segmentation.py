@@ -13,7 +13,7 @@ from PIL import Image
 from picking.mask_values import IGNORE
 from picking.micrographs import reading
 from picking.micrographs.mrc import write_mrc
-from picking.micrographs.preparation import scale_micrograph
+from picking.micrographs.preparation import PREPARATION, prepare, scale_micrograph
 from picking.micrographs.reading import read_scaled
 from picking.stores.segmentation import SegmentationStore
 from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS
@@ -28,11 +28,18 @@ from tests.fixtures.patch_stores import (
     segmented,
 )
 
+SEEN_PX = (SIDE_PX, SIDE_PX)
+
+
+def prepared(grey):
+    """An image as the store must hold it, of its grey at that size."""
+    return prepare(grey, [DIAMETER_PX * SIDE_PX / n for n in SIZE_PX])
+
 
 def note_how(monkeypatch):
     """Return the list to which (how, name) of every micrograph is added when it is read."""
     reads = []
-    for how in ("read_micrograph", "read_scaled"):
+    for how in ("read_grey", "read_scaled"):
         read = getattr(reading, how)
 
         def noted(path, *args, how=how, read=read):
@@ -74,7 +81,7 @@ def test_every_image_is_its_micrograph_scaled_and_every_mask_its_particles(alone
         assert store.n_particles.tolist() == [N_PARTICLES] * n_images
         assert index["size_px"] == store.size_px == SIDE_PX
         for i, name in enumerate(store.names):
-            image = read_scaled(data_set.root / split / name, (SIDE_PX, SIDE_PX))
+            image = prepared(read_scaled(data_set.root / split / name, SEEN_PX))
             np.testing.assert_array_equal(store.images[i], image)
             scale = np.array([SIDE_PX / n for n in SIZE_PX])
             y, x = ((np.arange(SIDE_PX) + 0.5) / s for s in scale)
@@ -95,7 +102,7 @@ def test_the_counts_of_the_metadata_are_those_of_the_masks(data_set, tmp_path):
     metadata = metadata_of(tmp_path / "seg")
     assert metadata["annotated_margin_px"] == 7
     assert (metadata["seg_size_px"], metadata["resize"], metadata["tiles"]) == (SIDE_PX, "pad", 2)
-    assert "mean 0 and deviation 1" in metadata["normalisation"]
+    assert metadata["preparation"] == metadata["made_from"]["preparation"] == PREPARATION
     totals = dict.fromkeys(("n_images", "n_micrographs", "n_particles"), 0)
     for split, n_micrographs in SPLITS.items():
         store, part = SegmentationStore(tmp_path / "seg" / split), metadata["splits"][split]
@@ -199,10 +206,10 @@ def test_one_pass_decodes_every_micrograph_once(data_set, both, tmp_path, monkey
     reads = note_how(monkeypatch)
     assert segmented(data_set.root, tmp_path, tasks=BOTH) == both.content
     names = [f"{split}_{i:02}.jpg" for split, n in SPLITS.items() for i in range(n)]
-    assert sorted(reads) == sorted(("read_micrograph", name) for name in names)
+    assert sorted(reads) == sorted(("read_grey", name) for name in names)
     store = SegmentationStore(tmp_path / "seg" / "val")
-    whole = reading.read_micrograph(data_set.root / "val" / "val_01.jpg")
-    np.testing.assert_array_equal(store.images[1], scale_micrograph(whole, (SIDE_PX, SIDE_PX)))
+    whole = reading.read_grey(data_set.root / "val" / "val_01.jpg")
+    np.testing.assert_array_equal(store.images[1], prepared(scale_micrograph(whole, SEEN_PX)))
 
 
 def test_for_the_segmentation_alone_jpegs_are_decoded_at_reduced_scale(
@@ -272,7 +279,7 @@ def test_rows_that_either_store_lost_are_done_again(own_data, tmp_path, monkeypa
     reads = note_how(monkeypatch)
     result = segment(own_data, tmp_path / "out", tasks=BOTH)
     assert result.status == 0 and "3 micrographs were there already; those of 1 " in result.out
-    assert reads == [("read_micrograph", f"{n}.jpg") for n in ("train_02", "val_00", "val_01")]
+    assert reads == [("read_grey", f"{n}.jpg") for n in ("train_02", "val_00", "val_01")]
     assert content(tmp_path / "out") == segmented(own_data, tmp_path / "at_once", tasks=BOTH)
 
 

@@ -42,7 +42,7 @@ def test_a_mended_image_is_cut_again_and_the_others_are_not(tmp_path, images, mo
     assert names == ["1.png"]
     rows = np.load(tmp_path / "store" / "train" / "patches.npy")
     index = np.load(tmp_path / "store" / "train" / "index.npz")
-    assert (rows[index["micrograph"] == 1] == 77).all()
+    assert (rows[index["micrograph"] == 1] == 128).all()  # of one grey
 
 
 def test_rows_cut_by_another_plan_are_cut_again(tmp_path, images, monkeypatch):

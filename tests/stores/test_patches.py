@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from picking.errors import UserError
+from picking.micrographs.preparation import PREPARATION, prepare
 from picking.preprocessing.cutting import cut_patches
 from picking.stores.patches import PatchStore
 from tests.fixtures.plans import PATCH_PX, cut, plan, records_on_disk
@@ -22,9 +23,10 @@ def finished(tmp_path):
     return tmp_path / "store", one, planned
 
 
-def edit_metadata(folder, n_patches, name="0.png"):
+def edit_metadata(folder, n_patches, name="0.png", **changes):
     counts = {"n_patches": n_patches, "micrographs": [{"name": name, "empiar_id": "10017"}]}
-    content = {"content_hash": "x", "splits": {"train": counts}}
+    content = {"content_hash": "x", "preparation": PREPARATION, "splits": {"train": counts}}
+    content |= changes
     (folder / "metadata.json").write_text(json.dumps(content))
 
 
@@ -35,7 +37,8 @@ def test_a_finished_store_reads_its_rows_through_a_memory_map(finished):
     assert store.names == ["0.png"] and store.ids == ["10017"]
     assert store.labeled.sum() == len(planned.labelled_px)
     rows = np.array([3, 0, 5])
-    wanted = cut_patches(np.asarray(Image.open(one.path)), store.centre[rows], PATCH_PX)
+    prepared = prepare(np.asarray(Image.open(one.path)), (20, 20))
+    wanted = cut_patches(prepared, store.centre[rows], PATCH_PX)
     np.testing.assert_array_equal(store[rows], wanted)
 
 
@@ -58,6 +61,13 @@ def test_an_unfinished_and_a_damaged_store_are_clear_errors(finished):
     refused(folder, r"metadata\.json")
     (folder / "metadata.json").unlink()
     refused(folder, "is not a finished patch store")
+
+
+@pytest.mark.parametrize("preparation", [None, "none", 3])
+def test_a_store_whose_micrographs_were_prepared_in_another_way_is_refused(finished, preparation):
+    folder, _, planned = finished
+    edit_metadata(folder, planned.n_rows, preparation=preparation)
+    refused(folder, "store was made by another version, .* make it again with preprocess_coco")
 
 
 @pytest.mark.parametrize(

@@ -55,20 +55,22 @@ def test_views_are_finite_float_images_of_the_patches_size():
         assert view.abs().max() < 10
 
 
-def test_each_patch_is_standardised_by_itself():
-    patches = noise_images(6, 32).float() * torch.rand(6, 1, 1, generator=generator()) + 20
-    patches = patches.clamp(0, 255).to(torch.uint8)
+def test_grey_becomes_deviations_from_the_micrographs_median():
+    patches = noise_images(6, 32)
+    before = patches.clone()
     x = to_float(patches)
-    expected = patches.numpy().astype(np.float64)
-    expected -= expected.mean(axis=(1, 2), keepdims=True)
-    expected /= expected.std(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(x[:, 0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(x[:, 0], (patches.numpy().astype(float) - 128) / 20, atol=1e-6)
+    assert torch.equal(patches, before)
+    # Whatever lies around, so that a micrograph may be seen in parts
+    assert torch.equal(to_float(patches[:, 5:20, 7:]), x[:, :, 5:20, 7:])
 
 
-def test_a_flat_patch_becomes_zeros_and_stays_finite():
-    patches = torch.full((3, 32, 32), 200, dtype=torch.uint8)
+def test_a_flat_patch_at_the_median_is_zeros_and_stays_finite():
+    patches = torch.full((3, 32, 32), 128, dtype=torch.uint8)
     assert torch.equal(to_float(patches), torch.zeros(3, 1, 32, 32))
-    assert torch.isfinite(strong_view(patches, generator(), AugmentationConfig())).all()
+    for grey in (0, 128, 255):
+        patches = torch.full((3, 32, 32), grey, dtype=torch.uint8)
+        assert torch.isfinite(strong_view(patches, generator(), AugmentationConfig())).all()
 
 
 @pytest.mark.parametrize("view", [weak_view, strong_view])
@@ -106,17 +108,18 @@ def test_the_widest_shift_that_a_mirror_allows_works_and_a_wider_one_is_refused(
 def test_contrast_and_brightness_stay_within_their_strength_and_never_invert():
     patches = noise_images(2000, 8)
     strong = strong_view(patches, generator(), only(contrast=0.6, brightness=0.3))
-    offsets = strong.mean(dim=(1, 2, 3)).numpy()
+    before = to_float(patches)
+    factors = (strong.std(dim=(1, 2, 3)) / before.std(dim=(1, 2, 3))).numpy()
+    offsets = strong.mean(dim=(1, 2, 3)).numpy() - factors * before.mean(dim=(1, 2, 3)).numpy()
     assert stats.kstest(offsets, stats.uniform(-0.3, 0.6).cdf).pvalue > 0.001
-    factors = strong.std(dim=(1, 2, 3), correction=0).numpy()
     assert stats.kstest(factors, stats.uniform(0.4, 1.2).cdf).pvalue > 0.001
-    for view, x in zip(strong[:50, 0], to_float(patches)[:50, 0], strict=True):
+    for view, x in zip(strong[:50, 0], before[:50, 0], strict=True):
         fits = [np.corrcoef(view.ravel(), one.ravel())[0, 1] for one in symmetries(x.numpy())]
         assert max(fits) == pytest.approx(1, abs=1e-4)
 
 
 def test_noise_is_white_gaussian_as_strong_as_configured_and_each_patch_has_its_own():
-    flat = torch.full((400, 64, 64), 100, dtype=torch.uint8)
+    flat = torch.full((400, 64, 64), 128, dtype=torch.uint8)
     strong = strong_view(flat, generator(), only(noise=0.8))[:, 0]
     noise = require_white_noise(strong, largest=0.8)
     between_samples = (noise[1:] * noise[:-1]).mean(axis=(1, 2))

@@ -47,13 +47,13 @@ def noise_and_masks(n: int, side_px: int):
 
 
 def flat(n: int, side_px: int):
-    """Images of one grey, which standardise to 0, and empty masks."""
-    return torch.full((n, side_px, side_px), 99, dtype=torch.uint8), torch.zeros(
+    """Images of the median grey, 0 to networks, and empty masks."""
+    return torch.full((n, side_px, side_px), 128, dtype=torch.uint8), torch.zeros(
         (n, side_px, side_px), dtype=torch.uint8
     )
 
 
-def test_with_everything_off_images_are_standardised_and_masks_unchanged():
+def test_with_everything_off_images_and_masks_are_unchanged():
     images, masks = noise_and_masks(4, 32)
     masks[0, :5] = IGNORE
     x, moved = warp(images, masks, generator(), only())
@@ -123,8 +123,8 @@ def test_angles_are_even_up_to_the_largest_to_either_side():
 
 def test_what_comes_from_outside_is_ignored_in_the_mask_and_mirrored_in_the_image():
     side_px = 64
-    halves = torch.full((50, side_px, side_px), 50, dtype=torch.uint8)
-    halves[:, :, side_px // 2 :] = 150
+    halves = torch.full((50, side_px, side_px), 108, dtype=torch.uint8)
+    halves[:, :, side_px // 2 :] = 148
     x, moved = warp(halves, torch.ones_like(halves), generator(), only(rotation_degrees=45))
     outside = moved == IGNORE
     assert (moved[~outside] == 1).all()
@@ -133,7 +133,7 @@ def test_what_comes_from_outside_is_ignored_in_the_mask_and_mirrored_in_the_imag
     assert fraction.max() == pytest.approx(3 - 2 * 2**0.5, abs=0.01) and fraction.min() < 0.01
     corners = outside[:, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert corners[fraction > 0.1].all()
-    # Mirrored halves hold their two greys, -1 and 1 standardised, but for the line in between.
+    # Mirrored halves hold their two greys, -1 and 1 to networks, but for the line in between.
     assert (x[:, 0][outside].abs() < 0.9).float().mean() < 0.05
     assert x.abs().max() < 1.001
 
