@@ -161,7 +161,7 @@ def test_layers_are_shared_only_while_their_map_of_a_window_is_fine():
 def test_a_micrograph_is_scaled_as_for_training(size_px, padded_px):
     for resize, expected in (("stretch", (768, 768)), ("pad", padded_px)):
         settings = MaskSettings(128, resize, 6, 0)
-        plan = ImagePlan(None, size_px, np.empty((0, 2)), np.empty(0), settings)
+        plan = ImagePlan(None, size_px, np.empty((0, 2)), np.empty(0), 20.0, settings)
         assert working_size(size_px, 128, 6, resize) == plan.scaled_px == expected
 
 
