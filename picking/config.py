@@ -106,6 +106,8 @@ class AugmentationConfig:
     """Strengths of the weak and the strong view; see picking/training/augment.py."""
 
     shift_px: int = ranged(4, 0, 64)
+    rotation_degrees: float = ranged(45.0, 0, 45)
+    scale: float = ranged(0.1, 0, 0.5)
     contrast: float = ranged(0.5, 0, 0.95)
     brightness: float = ranged(0.5, 0, 5)
     noise: float = ranged(0.5, 0, 5)

@@ -69,9 +69,10 @@ def window_views(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return weak views of windows, and strong views of those that are not about a pick.
 
-    The weak view is a random crop, flipped and turned. A pick ends up anywhere in its crop, as long
-    as the whole disk of ``reach_px`` about it is inside, so that the network cannot learn where
-    in a crop to expect one. The strong view is the weak one, distorted.
+    The weak view is a random crop, flipped, turned by any angle and scaled a little. A pick ends up
+    anywhere in its crop, as long as the whole disk of ``reach_px`` about it is inside, so that the
+    network cannot learn where in a crop to expect one. The strong view is the weak one, distorted.
+    From a few dozen picks a network soon knows each by heart: turns and scales make more of them.
 
     Args:
         windows: (B, S, S) uint8, with S at least 2 s. Each of the first ``n_picks`` has a pick in
@@ -81,7 +82,7 @@ def window_views(
         side_px: s, the side of a crop.
         reach_px: the distance from a pick that counts as near.
         generator: on the windows' device.
-        config: the strengths of the strong view.
+        config: the strengths; what a turn brings in from outside is mirrored.
 
     Returns:
         The weak views, (B, 1, s, s) float32; the strong views of all but the first ``n_picks``,
@@ -89,24 +90,40 @@ def window_views(
         True at pixels of the crops that are near a pick.
     """
     n, size_px, _ = windows.shape
-    device, middle, reach = windows.device, size_px // 2, math.ceil(reach_px)
-    start = torch.randint(size_px - side_px + 1, (2, n), generator=generator, device=device)
-    at = torch.randint(reach, side_px - reach, (2, n_picks), generator=generator, device=device)
-    start[:, :n_picks] = middle - at
-    flip = torch.randint(2, (2, n, 1), generator=generator, device=device) == 1
-    swap = torch.randint(2, (n, 1), generator=generator, device=device) == 1
+    device, reach, half = windows.device, math.ceil(reach_px), (side_px - 1) / 2
+    # A px of the window and where it comes to lie in the crop: the pick, or the crop's middle
+    shown = half + torch.randint(size_px - side_px + 1, (n, 2), generator=generator, device=device)
+    shown[:n_picks] = size_px // 2
+    at = torch.full((n, 2), half, device=device)
+    at[:n_picks] = torch.randint(
+        reach, side_px - reach, (n_picks, 2), generator=generator, device=device
+    ).float()
 
-    index = torch.arange(side_px, device=device)
-    row, column = start.unsqueeze(2) + torch.where(flip, side_px - 1 - index, index)
-    row = row * size_px  # index into the flattened window
-    down, across = torch.where(swap, column, row), torch.where(swap, row, column)
-    place = down.unsqueeze(2) + across.unsqueeze(1)
+    offset = torch.arange(side_px, device=device) - at.unsqueeze(2)  # along y and along x
+    down, across = _turns(n, generator, config).unsqueeze(3).unbind(2)
+    place = down.unsqueeze(3) * offset[:, :1, :, None] + across.unsqueeze(3) * offset[:, 1:, None]
+    place = (place + shown[:, :, None, None] + 0.5) * (2 / size_px) - 1
+    grid = place.flip(1).permute(0, 2, 3, 1)
     crops, near = (
-        whole.flatten(1).gather(1, place.flatten(1)).view(n, side_px, side_px)
-        for whole in (windows, picked)
+        F.grid_sample(
+            whole.unsqueeze(1).float(), grid, mode, padding_mode="reflection", align_corners=False
+        ).squeeze(1)
+        for whole, mode in ((windows, "bicubic"), (picked, "nearest"))
     )
     weak = to_float(crops)
     return weak, _distort(weak[n_picks:], generator, config), near == 1
+
+
+def _turns(n: int, generator: torch.Generator, config: AugmentationConfig) -> torch.Tensor:
+    """Return matrices (n, 2, 2) that turn, flip and scale offsets (y, x), each by its own draw."""
+    device = generator.device
+    draw = 2 * torch.rand(2, n, generator=generator, device=device) - 1
+    angle, scale = math.radians(config.rotation_degrees) * draw[0], 1 + config.scale * draw[1]
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    matrix = torch.stack([cos, -sin, sin, cos], dim=1).view(n, 2, 2)
+    swap = torch.randint(2, (n, 1, 1), generator=generator, device=device) == 1
+    sign = 1 - 2 * torch.randint(2, (n, 2, 1), generator=generator, device=device)
+    return torch.where(swap, matrix.flip(1), matrix) * sign
 
 
 def _move(x: torch.Tensor, generator: torch.Generator, config: AugmentationConfig) -> torch.Tensor:

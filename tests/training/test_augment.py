@@ -19,7 +19,8 @@ from tests.fixtures.images import (
     symmetries,
 )
 
-OFF = {"shift_px": 0, "contrast": 0, "brightness": 0, "noise": 0, "blur_px": 0, "cutout": 0}
+STILL = {"rotation_degrees": 0, "scale": 0}  # of windows
+OFF = {"shift_px": 0, "contrast": 0, "brightness": 0, "noise": 0, "blur_px": 0, "cutout": 0} | STILL
 
 
 def only(**strengths: float) -> AugmentationConfig:
@@ -245,6 +246,36 @@ def test_crops_about_no_pick_come_evenly_from_everywhere_in_their_window():
     assert stats.chi2_contingency(np.histogram2d(place // 8, symmetry, 8)[0]).pvalue > 0.001
 
 
+def test_windows_are_turned_and_scaled_about_their_pick_by_draws_of_their_own():
+    n, side_px, spot_px = 200, 33, 8  # a dot beside the pick, and the pick
+    windows = np.zeros((n, 81, 81), np.uint8)
+    windows[:, 40 + spot_px, 40] = 255
+    picked = torch.zeros(n, 81, 81, dtype=torch.uint8)
+    picked[:, 40, 40] = 1
+    config = only(rotation_degrees=45, scale=0.2)
+    blurred = torch.from_numpy(ndimage.gaussian_filter(windows, (0, 1, 1)) * 5)
+    weak, _, near = window_views(blurred, picked, n - 1, side_px, 12, generator(), config)
+    weak, near = weak[:-1], near[:-1]
+    weight = (weak[:, 0] - to_float(torch.zeros(1, 1, 1))[0]).clamp(min=0).double()
+    y, x = np.indices((side_px, side_px))
+    total = weight.sum((1, 2))
+    dot = np.stack([(weight * torch.from_numpy(at)).sum((1, 2)) / total for at in (y, x)], axis=1)
+    pick = np.array([np.argwhere(one.numpy()).mean(axis=0) for one in near if one.any()])
+    offset = dot[[bool(one.any()) for one in near]] - pick
+    length, angle = np.hypot(*offset.T), np.arctan2(*offset.T)
+    assert len(pick) > 0.6 * n  # at the nearest px: scaled down, the pick's may be skipped
+    assert abs(length - spot_px).max() < 0.25 * spot_px + 1
+    assert length.std() > 0.05 * spot_px
+    assert stats.kstest(angle, "uniform", (-np.pi, 2 * np.pi)).pvalue > 0.001
+
+
+def test_what_a_turn_brings_in_from_outside_is_mirrored():
+    windows = torch.full((50, 16, 16), 148, dtype=torch.uint8)
+    turned = only(rotation_degrees=45, scale=0.3)
+    weak, _, near = window_views(windows, windows // 148, 25, 8, 2, generator(), turned)
+    assert torch.allclose(weak, torch.ones_like(weak), atol=1e-5) and near.all()
+
+
 def test_the_strong_view_of_a_window_is_the_weak_one_place_for_place():
     windows, picked = noise_images(30, 32), near_middle(30, 32, 3)
     weak, strong, _ = window_views(windows, picked, 10, 16, 3, generator(), only())
@@ -253,7 +284,8 @@ def test_the_strong_view_of_a_window_is_the_weak_one_place_for_place():
     blank = strong == 0
     assert torch.equal(strong[~blank], weak[10:][~blank])
     assert (blank.flatten(1).sum(dim=1) >= 16).all()
-    again, strong, _ = window_views(windows, picked, 10, 16, 3, generator(), AugmentationConfig())
+    distorted = AugmentationConfig(**STILL)
+    again, strong, _ = window_views(windows, picked, 10, 16, 3, generator(), distorted)
     assert torch.equal(again, weak)  # distortions do not touch the weak view
     fits = [
         np.corrcoef(one.flatten(), two.flatten())[0, 1]
