@@ -100,7 +100,7 @@ def window_views(
     ).float()
 
     offset = torch.arange(side_px, device=device) - at.unsqueeze(2)  # along y and along x
-    down, across = _turns(n, generator, config).unsqueeze(3).unbind(2)
+    down, across = _turns(n, device, generator, config).unsqueeze(3).unbind(2)
     place = down.unsqueeze(3) * offset[:, :1, :, None] + across.unsqueeze(3) * offset[:, 1:, None]
     place = (place + shown[:, :, None, None] + 0.5) * (2 / size_px) - 1
     grid = place.flip(1).permute(0, 2, 3, 1)
@@ -114,9 +114,10 @@ def window_views(
     return weak, _distort(weak[n_picks:], generator, config), near == 1
 
 
-def _turns(n: int, generator: torch.Generator, config: AugmentationConfig) -> torch.Tensor:
+def _turns(
+    n: int, device: torch.device, generator: torch.Generator, config: AugmentationConfig
+) -> torch.Tensor:
     """Return matrices (n, 2, 2) that turn, flip and scale offsets (y, x), each by its own draw."""
-    device = generator.device
     draw = 2 * torch.rand(2, n, generator=generator, device=device) - 1
     angle, scale = math.radians(config.rotation_degrees) * draw[0], 1 + config.scale * draw[1]
     cos, sin = scale * angle.cos(), scale * angle.sin()
