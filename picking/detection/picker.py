@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import reprlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,9 @@ from picking.detection import peaks
 from picking.detection.network_input import NetworkInput, PatchInput, WindowInput, input_of
 from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
 from picking.errors import UserError, raise_if_stopped
-from picking.files import sha256
+from picking.files import is_number, sha256
 from picking.formats.picks import Picks
+from picking.metrics.calibration import Calibration
 from picking.micrographs.preparation import prepare
 from picking.micrographs.problems import CONSTANT, Notes, UnreadableImage
 from picking.micrographs.reading import image_size
@@ -31,7 +33,8 @@ class Picker(NamedTuple):
     """A network ready to pick with, and what its checkpoint says.
 
     checksum: SHA-256 of the checkpoint's file. thresholds: those that it holds, by key.
-    invert: bright particles are to look as dark ones did in training, or the reverse.
+    invert: bright particles are to look as dark ones did in training, or the reverse. calibration:
+    what makes probabilities of the scores of candidates, where training found it.
     """
 
     path: Path
@@ -42,6 +45,7 @@ class Picker(NamedTuple):
     precision: str
     device: torch.device
     invert: bool = False
+    calibration: Calibration | None = None
 
     def for_diameter(self, diameter_px: float) -> "Picker":
         """Return the picker for micrographs on which particles are so wide.
@@ -83,6 +87,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
         thresholds=_thresholds(checkpoint, path),
         precision=config.training.precision,
         device=device,
+        calibration=_calibration(checkpoint, path),
     )
 
 
@@ -112,11 +117,28 @@ def _thresholds(checkpoint: dict[str, Any], path: Path) -> dict[str, float]:
     return kept
 
 
+def _calibration(checkpoint: dict[str, Any], path: Path) -> Calibration | None:
+    """Return the calibration that a checkpoint holds; those without go on as they are."""
+    kept = checkpoint.get("calibration")
+    if kept is None:
+        return None
+    if (
+        not isinstance(kept, dict)
+        or set(kept) != set(Calibration._fields)
+        or not all(is_number(value) for value in kept.values())
+        or kept["slope"] <= 0
+        or not 0 <= kept["threshold"] <= 1
+    ):
+        raise checkpoints.damaged(path, f"calibration: {reprlib.repr(kept)}")
+    return Calibration(**kept)
+
+
 def pick(
     picker: Picker, path: Path, diameter_px: float, notes: Notes | None = None
 ) -> tuple[ScoreMap, Picks]:
     """Return a micrograph's scores and its picks at any threshold worth looking at.
 
+    The picks' scores are calibrated where the checkpoint says how; the map's are the network's own.
     notes: gets what must be said of the file. Raises `UnreadableImage` when the file is no
     micrograph or without contrast, and `UserError` when the scores are not finite.
     """
@@ -138,7 +160,10 @@ def pick(
     if isinstance(wants, PatchInput):
         return scores, peaks.classifier_picks(scores, path.name, diameter_px)
     threshold = picker.thresholds.get("threshold") or 0.5
-    return scores, peaks.segmentation_picks(scores, path.name, diameter_px, wants.disk, threshold)
+    picks = peaks.segmentation_picks(scores, path.name, diameter_px, wants.disk, threshold)
+    if picker.calibration is not None:
+        picks = dataclasses.replace(picks, scores=picker.calibration(picks.scores))
+    return scores, picks
 
 
 def fits_inverted(picker: Picker, path: Path, diameter_px: float, threshold: float) -> bool:

@@ -305,4 +305,4 @@ def keep_best_threshold(
             chosen_on = {"expected_particles": args.expected_particles}
         report_counts([*picks.values()], outcomes, threshold, None)
         on = {"micrographs": [*picks], "diameter_px": diameter_px, **chosen_on}
-        thresholds.keep_threshold(picker, threshold, on)
+        thresholds.keep_threshold(picker, threshold, on, [*picks.values()])

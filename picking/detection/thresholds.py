@@ -37,9 +37,14 @@ def kept_threshold(picker: Picker) -> tuple[float, str]:
                 f"the threshold in {path} was chosen for other weights than {picker.path} holds "
                 "now: choose it again with --choose-threshold, give --threshold, or delete it"
             )
+        if is_number(top := kept.get("top_fraction")):  # older versions did not say
+            chosen += f" as the top {top:.0%}"
         return float(kept["threshold"]), chosen
     if "pick_threshold" in picker.thresholds:  # as older versions kept it
         return picker.thresholds["pick_threshold"], chosen
+    if picker.calibration is not None:
+        source = "where training expects the highest F1: --choose-threshold finds a better one"
+        return picker.calibration.threshold, source
     if "threshold" in picker.thresholds:
         source = "the checkpoint's, of training: --choose-threshold finds a better one"
         return picker.thresholds["threshold"], source
@@ -49,17 +54,34 @@ def kept_threshold(picker: Picker) -> tuple[float, str]:
     )
 
 
-def keep_threshold(picker: Picker, threshold: float, chosen_on: dict[str, Any]) -> None:
-    """Write the threshold beside the checkpoint, unless that was replaced meanwhile."""
+def keep_threshold(
+    picker: Picker, threshold: float, chosen_on: dict[str, Any], picks: Sequence[Picks]
+) -> None:
+    """Write the threshold beside the checkpoint, unless that was replaced meanwhile.
+
+    picks: all candidates of each micrograph that it was chosen on; how many reach it is kept too.
+    """
     if sha256(picker.path.read_bytes()) != picker.checksum:
         raise UserError(
             f"checkpoint {picker.path} was replaced while the threshold was chosen: choose it "
             "again once training is done"
         )
     path = threshold_file(picker.path)
-    kept = {"threshold": threshold, "checkpoint": picker.checksum, "chosen_on": chosen_on}
+    scores = np.concatenate([one.scores for one in picks])
+    n_called, n_all = (len(some) / len(picks) for some in (scores[scores >= threshold], scores))
+    kept = {
+        "threshold": threshold,
+        "top_fraction": n_called / max(n_all, 1),
+        "picks_per_micrograph": n_called,
+        "candidates_per_micrograph": n_all,
+        "checkpoint": picker.checksum,
+        "chosen_on": chosen_on,
+    }
     write_json(path, kept)
-    print(f"Threshold {threshold:.4f} is kept in {path}")
+    print(
+        f"Threshold {threshold:.4f} is kept in {path}: {n_called:,.0f} of {n_all:,.0f} candidates "
+        f"a micrograph reach it, the top {kept['top_fraction']:.0%}"
+    )
 
 
 def folder_to_lock(checkpoint: Path) -> Path:

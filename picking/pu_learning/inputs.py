@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from picking.config import AugmentationConfig, ModelConfig, PUConfig, TrainingConfig
 from picking.errors import UserError, raise_if_stopped
 from picking.metrics import classification
+from picking.metrics.calibration import Calibration
 from picking.micrographs.preparation import PREPARATION
+from picking.pu_learning.calibration import calibrate
 from picking.runs import distributed
 from picking.seeds import stream
 from picking.stores.patches import PatchStore
@@ -121,6 +123,12 @@ class Patches(_Rows):
     def slack(self, val: dict) -> float:
         """Return how far AUC may fall below the best and the weights still be kept."""
         return 0.0
+
+    def calibration(
+        self, network: nn.Module, prior: float, settings: TrainingConfig, device: torch.device
+    ) -> Calibration | None:
+        """Return what makes probabilities of scores: of patches nothing does."""
+        return None
 
 
 class Windows(_Rows):
@@ -255,6 +263,17 @@ class Windows(_Rows):
         val: metrics of validation.
         """
         return classification.auc_standard_error(val["auc"], val["n_positive"], val["n_negative"])
+
+    def calibration(
+        self, network: nn.Module, prior: float, settings: TrainingConfig, device: torch.device
+    ) -> Calibration | None:
+        """Return what makes probabilities of the scores of candidates, see `calibrate`.
+
+        prior: the fraction of places near a particle where the store does not know it.
+        """
+        known = self.store.counts["pool_prior"]
+        how = (settings.seed, settings.precision, device)
+        return calibrate(network.eval(), self.store, self.side_px, known or prior, *how)
 
 
 Input = Patches | Windows

@@ -295,6 +295,7 @@ def results(
         **best["priors"],
         "threshold": best["threshold"],
         "threshold_source": source,
+        "calibration": best.get("calibration"),
         "truth_known": truth_known,
         "success_criteria": criteria,
         "targets": {
@@ -319,7 +320,14 @@ def log_end(content: dict, folder: Path) -> None:
     for split in ("val", "test"):
         if content[split]:
             log_split(split, content[split], truth_known)
-    if not truth_known:
+    if content.get("calibration"):
+        logger.info(
+            "Scores of picks will be about the probability to be a particle, by the candidates on "
+            "held-out micrographs. Where nothing else is known, the threshold is "
+            f"{content['calibration']['threshold']:.2f}, for the highest F1 to be expected; "
+            "pick_particles.py finds a better one with --choose-threshold"
+        )
+    elif not truth_known:
         logger.info(
             "The threshold 0.5 was not chosen, and scores of picks may all be lower: let "
             "pick_particles.py find one, with --expected-particles or --choose-threshold"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from picking.errors import UserError
+from picking.metrics.calibration import Calibration
 from picking.pu_learning.priors import Priors
 from picking.runs.checkpoints import (
     load_checkpoint,
@@ -102,6 +103,16 @@ def load_best(path: Path, device: torch.device) -> dict[str, Any]:
     if best["kind"] != "pu_classifier":
         raise UserError(f"{path} is no model to evaluate: give best_model.pt")
     return best
+
+
+def keep_calibration(path: Path, best: dict[str, Any], calibration: Calibration | None) -> None:
+    """Write best_model.pt once more with the calibration, where there is one.
+
+    best: what the file holds, which gets it too.
+    """
+    if calibration is not None:
+        best["calibration"] = calibration._asdict()
+        save_checkpoint(path, best)
 
 
 @torch.no_grad()

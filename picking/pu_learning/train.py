@@ -23,7 +23,7 @@ from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, evaluate_split, open_input, score
 from picking.pu_learning.priors import resolve_priors
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import State, load_best, update_average
+from picking.pu_learning.state import State, keep_calibration, load_best, update_average
 from picking.pu_learning.tensorboard import write_epoch, write_hyperparameters
 from picking.runs import distributed
 from picking.runs.checkpoints import load_weights, require_size, restored
@@ -110,6 +110,10 @@ def run(args: argparse.Namespace) -> None:
         best = load_best(best_path(folder), device)
         load_weights(state.network, best["network"], best_path(folder))
         settings, threshold = config.training, best["threshold"]
+        if rank == 0:  # before anything else is evaluated, which all processes do together
+            prior = state.priors.unlabeled_prior
+            calibration = val_data.calibration(state.network, prior, settings, device)
+            keep_calibration(best_path(folder), best, calibration)
         report = {"val": evaluate_split(state.network, val_data, threshold, settings, device)}
         if "test" in train_data.store.metadata["splits"]:
             test_data = open_input(store_folder, "test", config)

@@ -8,9 +8,11 @@ from models import AttentionUNet, UNet
 from picking.detection.network_input import PatchInput, TileInput, WindowInput
 from picking.detection.picker import for_scoring, load_picker, pick
 from picking.errors import UserError
+from picking.metrics.calibration import Calibration
 from tests.fixtures.pickers import TILES, classifier_content, know, write_checkpoint
 
 CPU = torch.device("cpu")
+LINE = {"slope": 2.0, "offset": 1.0, "threshold": 0.4}
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,11 @@ def networks_that_know(monkeypatch):
         ({"threshold": 7.0}, "threshold is not from 0 to 1"),
         ({"threshold": "high"}, "threshold is not from 0 to 1"),
         ({"pick_threshold": -1.0}, "pick_threshold is not from 0 to 1"),
+        ({"calibration": [1, 2]}, "damaged .calibration"),
+        ({"calibration": {"slope": 1.0, "offset": 0.0}}, "damaged .calibration"),
+        ({"calibration": {**LINE, "slope": -1.0}}, "damaged .calibration"),
+        ({"calibration": {**LINE, "offset": float("nan")}}, "damaged .calibration"),
+        ({"calibration": {**LINE, "threshold": 2.0}}, "damaged .calibration"),
         ({"input": None}, "does not say how its input was prepared"),
         ({"input": {**TILES, "side_px": 95}}, "halved"),
         ({"input": {**TILES, "tiles": 10**6}}, "damaged"),
@@ -58,6 +65,23 @@ def test_windows_are_scaled_by_the_diameter_of_these_micrographs_and_nothing_els
         picker = load_picker(write_checkpoint(tmp_path / "other.pt", **changes), CPU)
         assert isinstance(picker.input, PatchInput | TileInput)
         assert picker.for_diameter(80) is picker
+
+
+def test_the_scores_of_picks_are_calibrated_and_nothing_else_is(tmp_path):
+    image = np.full((96, 96), 150, np.uint8)
+    y, x = np.ogrid[:96, :96]
+    for cy, cx, grey in ((30, 30, 60), (30, 66, 90), (66, 48, 120)):
+        image[(y - cy) ** 2 + (x - cx) ** 2 < 100] = grey
+    Image.fromarray(image).save(tmp_path / "a.png")
+    old = load_picker(write_checkpoint(tmp_path / "old.pt"), CPU)
+    raw, plain = pick(old, tmp_path / "a.png", 20)
+    path = write_checkpoint(tmp_path / "new.pt", calibration=LINE)
+    scores, picks = pick(load_picker(path, CPU), tmp_path / "a.png", 20)
+    assert len(plain.scores) >= 3
+    np.testing.assert_array_equal(scores.logits, raw.logits)
+    np.testing.assert_array_equal(picks.centres_px, plain.centres_px)
+    np.testing.assert_array_equal(picks.diameters_px, plain.diameters_px)
+    np.testing.assert_array_equal(picks.scores, Calibration(**LINE)(plain.scores))
 
 
 def test_scores_that_are_not_finite_are_refused(tmp_path):

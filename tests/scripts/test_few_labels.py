@@ -20,7 +20,7 @@ from picking.micrographs.mrc import write_mrc
 from picking.preprocessing.montage import write_montage
 from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training
-from picking.runs.checkpoints import load_checkpoint
+from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from picking.stores.patches import PatchStore
 from tests.fixtures.cryosparc import locations, write_cs
 from tests.fixtures.data_sets import boxes, coco, some_centres
@@ -48,6 +48,13 @@ class Knows(nn.Module):
     def forward(self, x):
         x = nn.functional.avg_pool2d(nn.functional.pad(x, [8] * 4, mode="reflect"), 17, 1)
         return -self.width * (x + 2)
+
+
+class Flat(Knows):
+    """One that scores all places alike."""
+
+    def forward(self, x):
+        return 0 * super().forward(x)
 
 
 def write_labels(folder, kind, picks):
@@ -126,12 +133,12 @@ def refused(data, output, *flags, **changed):
     return str(error.value)
 
 
-def train(store, experiments, overrides):
+def train(store, experiments, overrides, *flags):
     """Train a small U-Net as the config of few labels has it; return its folder."""
     sets = [f"--set={one}" for one in (*SMALL, *overrides)]
     call(
         "--config", FEW, "--exp-name", "run", "--experiments-dir", experiments, "--data-dir", store,
-        "--device", "cpu", "--num-workers", 0, *sets,
+        "--device", "cpu", "--num-workers", 0, *sets, *flags,
     )  # fmt: skip
     return experiments / "run"
 
@@ -315,7 +322,7 @@ def test_a_u_net_learns_from_a_few_picks_to_tell_them_from_most_windows(store, t
     assert results_of(folder)["val"]["auc"] > 0.85
     log = (folder / "training.log").read_text()
     assert "one class" not in log and "what chance may give" not in log
-    assert "let pick_particles.py find one, with --expected-particles" in log
+    assert "Scores of picks will be about the probability to be a particle" in log
 
 
 def test_a_u_net_that_tells_nothing_apart_is_said_to(store, tmp_path):
@@ -346,6 +353,42 @@ def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_
     further = sum(n_labelled - own for n_labelled, _ in seen[::2])
     left_out = sum(places - n_unlabeled for _, n_unlabeled in seen[::2])
     assert further >= left_out > 0
+
+
+def test_scores_are_calibrated_on_the_held_out_windows(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("picking.training.networks.UNet", Knows)
+    best = load_checkpoint(run / "checkpoints/best_model.pt")
+    assert best["calibration"] == results_of(run)["calibration"]
+    assert best["calibration"]["slope"] > 0 and 0 < best["calibration"]["threshold"] <= 0.6
+    found = ("--checkpoint", run / "checkpoints/best_model.pt", "--micrographs")
+    found = (*found, data.root / "jpg/m[34].jpg", "--device", "cpu", "--formats", "csv")
+    printed = call(*found, "--output", tmp_path / "out", main=pick_particles.main)
+    assert "where training expects the highest F1" in printed
+    for name in ("m3", "m4"):  # at a threshold that nobody chose
+        (picks,) = read_picks([tmp_path / f"out/csv/{name}.csv"], {})
+        assert_found(picks, data.centres[name], within_px=3)
+
+
+def test_a_run_that_is_killed_before_its_end_is_calibrated_alike(run, store, tmp_path, monkeypatch):
+    monkeypatch.setattr("picking.training.networks.UNet", Knows)
+    shutil.copytree(run, tmp_path / "run")
+    best = tmp_path / "run/checkpoints/best_model.pt"
+    wanted = best.read_bytes()
+    content = load_checkpoint(best)
+    del content["calibration"]
+    save_checkpoint(best, content)
+    (tmp_path / "run/results.json").unlink()
+    train(store, tmp_path, ["training.max_steps=2"], "--resume")
+    assert best.read_bytes() == wanted
+
+
+def test_scores_that_nothing_calibrates_stay_as_they_are(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("picking.training.networks.UNet", Flat)
+    with pytest.warns(InputWarning, match="the scores are not calibrated"):
+        folder = train(store, tmp_path, ["training.max_steps=1"])
+    assert "calibration" not in load_checkpoint(folder / "checkpoints/best_model.pt")
+    log = (folder / "training.log").read_text()
+    assert "let pick_particles.py find one, with --expected-particles" in log
 
 
 # Picking

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from picking.metrics.calibration import Calibration, fit_calibration
+
+N, N_PARTICLES = 1200, 400
+
+
+def drawn(seed, n_picked=10, distance=3.0):
+    """Draw what a network of few labels may score: most below 0.5, particles higher; too sure.
+
+    Scores of all candidates, of those picked, and the true probability of each candidate.
+    """
+    rng = np.random.default_rng(seed)
+    is_particle = np.arange(N) < N_PARTICLES
+    x = rng.normal(0, 1, N) + distance * is_particle
+    picked = rng.normal(distance, 1, n_picked)
+    odds = np.exp(distance * x - distance**2 / 2) * N_PARTICLES / (N - N_PARTICLES)
+    scores = (expit(1.6 * distance * (one - distance) - 6) for one in (x, picked))
+    return *scores, odds / (1 + odds)
+
+
+def f1(called):
+    """Of what is called, when the first are particles."""
+    return 2 * called[:N_PARTICLES].sum() / (called.sum() + N_PARTICLES)
+
+
+def best_f1(scores):
+    return max(f1(scores >= threshold) for threshold in scores)
+
+
+def test_scores_keep_their_ranks_and_stay_probabilities():
+    scores = np.array([0, 1e-8, 1e-4, 0.3, 0.300001, 1 - 1e-8, 1])
+    calibrated = Calibration(slope=0.7, offset=3.0, threshold=0.5)(scores)
+    assert (np.diff(calibrated) > 0).all() and 0 <= calibrated[0] <= calibrated[-1] <= 1
+    assert calibrated[3] == pytest.approx(expit(0.7 * np.log(3 / 7) + 3))
+
+
+def test_known_probabilities_are_found_from_many_picks():
+    scores, picked, true = drawn(0, n_picked=2000)
+    found = fit_calibration(scores, picked, N_PARTICLES)
+    assert np.abs(found(scores) - true).mean() < 0.02
+    assert found(scores).sum() == pytest.approx(N_PARTICLES, rel=0.01)
+
+
+@pytest.mark.parametrize("distance", [1.5, 3.0])
+def test_ten_picks_do(distance):
+    errors, at_half, at_threshold = [], [], []
+    for seed in range(40):
+        scores, picked, true = drawn(seed, distance=distance)
+        found = fit_calibration(scores, picked, N_PARTICLES)
+        p, best = found(scores), best_f1(scores)
+        errors.append(np.abs(p - true).mean())
+        at_half.append(best - f1(p >= 0.5))
+        at_threshold.append(best - f1(p >= found.threshold))
+    assert np.mean(errors) < 0.06 and np.quantile(errors, 0.9) < 0.12
+    assert np.quantile(at_half, 0.9) < 0.07 and np.quantile(at_threshold, 0.9) < 0.03
+    assert best - f1(scores >= 0.5) > 0.3  # of the network's own
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_the_threshold_bears_a_wrong_expected_number(factor):
+    lost = []
+    for seed in range(20):
+        scores, picked, _ = drawn(seed)
+        found = fit_calibration(scores, picked, factor * N_PARTICLES)
+        lost.append(best_f1(scores) - f1(found(scores) >= found.threshold))
+    assert max(lost) < 0.15
+
+
+def test_particles_without_a_candidate_are_not_among_the_candidates():
+    scores, picked, _ = drawn(0)
+    found = fit_calibration(scores, picked, 1.25 * N_PARTICLES, found=0.8)
+    assert found(scores).sum() == pytest.approx(N_PARTICLES, rel=0.01)
+
+
+def test_more_particles_than_candidates_make_nearly_all_of_them_picks():
+    scores, picked, _ = drawn(0)
+    found = fit_calibration(scores, picked, 10 * N)
+    assert found.slope > 0 and (found(scores) >= found.threshold).mean() > 0.99
+
+
+def test_picks_that_score_less_than_all_else_turn_no_rank_around():
+    scores, _, _ = drawn(0)
+    found = fit_calibration(scores, [scores.min()] * 5, N_PARTICLES)
+    assert found.slope > 0 and fit_calibration(scores, [scores.min()] * 5, N_PARTICLES) == found
+
+
+@pytest.mark.parametrize(
+    ("scores", "picked", "n_particles"),
+    [([], [0.1], 3), ([0.2], [0.1], 1), ([0.2, 0.3], [], 1), ([0.2] * 9, [0.2], 3),
+     ([0.2, 0.3], [0.3], 0)],
+)  # fmt: skip
+def test_what_tells_nothing_gives_no_calibration(scores, picked, n_particles):
+    assert fit_calibration(scores, picked, n_particles) is None
