@@ -17,6 +17,7 @@ import preprocess_coco_full_dataset as script
 from picking.errors import InputWarning, UserError
 from picking.formats.coordinates import read_picks
 from picking.micrographs.mrc import write_mrc
+from picking.micrographs.preparation import PREPARATION
 from picking.preprocessing.montage import write_montage
 from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training
@@ -47,7 +48,7 @@ class Knows(nn.Module):
 
     def forward(self, x):
         x = nn.functional.avg_pool2d(nn.functional.pad(x, [8] * 4, mode="reflect"), 17, 1)
-        return -self.width * (x + 2)
+        return -self.width * (x + 4.4)
 
 
 class Flat(Knows):
@@ -295,7 +296,7 @@ def test_mistakes_are_named_in_one_sentence(data, tmp_path, changed, words):
 def test_the_run_says_what_it_is_chosen_by_and_its_checkpoint_how_to_scale(run):
     best = load_checkpoint(run / "checkpoints/best_model.pt")
     wanted = {"patch_size_px": 64, "scale": 20 / 36, "diameter_px": 36.0, "reach_px": 5.0}
-    assert best["input"] == wanted
+    assert best["input"] == {**wanted, "preparation": PREPARATION}
     log, results = (run / "training.log").read_text(), results_of(run)
     assert "is chosen by the AUC of labelled against unlabeled windows on the held-out" in log
     assert "no better than calling everything positive" not in log
