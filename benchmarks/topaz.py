@@ -64,11 +64,7 @@ def pretrained(args: argparse.Namespace, real: RealSet, folder: Path) -> dict[st
     """Choose scale, network and radius on val; pick, evaluate."""
     best = choose_pretrained(args, real)
     scale, model, radius_px = (best[key] for key in ("scale", "model", "radius_px"))
-    found = {
-        split: extract(args, real, split, scale, model, radius_px, folder / f"{split}.txt")
-        for split in {"val", args.split}
-    }
-    metrics = evaluate(real, args.split, found["val"], found[args.split], HALF)
+    metrics = pick_and_evaluate(args, real, scale, model, radius_px, best["on_val"], folder)
     return {"labels": 0, "cpu_minutes": 0.0, "setting": best, **metrics}
 
 
@@ -80,7 +76,8 @@ def choose_pretrained(args: argparse.Namespace, real: RealSet) -> dict[str, Any]
         path = real.folder / "topaz" / f"val_{scale}_{radius_px}_{model}.txt"
         found = extract(args, real, "val", scale, model, radius_px, path)
         return {
-            "scale": scale, "model": model, "radius_px": radius_px, **f1_on_val(real, found)
+            "scale": scale, "model": model, "radius_px": radius_px, "on_val": str(path),
+            **f1_on_val(real, found),
         }  # fmt: skip
 
     first, *others = args.radii
@@ -126,17 +123,14 @@ def trained(
             path = way / f"val_{network.stem}.txt"
             found = extract(args, real, "val", scale, network, radius_px, path)
             used = minutes * epoch_of(network) / len(networks)
-            tried.append({"flags": flags, "network": str(network), "cpu_minutes": used})
+            tried.append({"flags": flags, "network": str(network), "on_val": str(path)})
+            tried[-1]["cpu_minutes"] = used
             tried[-1] |= f1_on_val(real, found)
     write_json(folder / "trained_on_val.json", tried)
     best = max(tried, key=lambda one: one["val_f1"])
-    found = {
-        split: extract(
-            args, real, split, scale, best["network"], radius_px, folder / f"{split}.txt"
-        )
-        for split in {"val", args.split}
-    }
-    metrics = evaluate(real, args.split, found["val"], found[args.split], HALF)
+    metrics = pick_and_evaluate(
+        args, real, scale, best["network"], radius_px, best["on_val"], folder
+    )
     minutes = best["cpu_minutes"]
     return {"labels": n_labels["train"], "cpu_minutes": minutes, "setting": best, **metrics}
 
@@ -229,6 +223,24 @@ def prepare(args: argparse.Namespace, real: RealSet, split: str, scale: int) -> 
         raw.rmdir()
         small.rename(folder)
     return folder
+
+
+def pick_and_evaluate(
+    args: argparse.Namespace,
+    real: RealSet,
+    scale: int,
+    network: str,
+    radius_px: int,
+    on_val: str,
+    folder: Path,
+) -> dict[str, Any]:
+    """Return what `evaluate` makes of a network's candidates, those of val kept in ``on_val``."""
+    of_split = Path(on_val) if args.split == "val" else folder / f"{args.split}.txt"
+    val, picked = (
+        extract(args, real, split, scale, network, radius_px, path)
+        for split, path in (("val", Path(on_val)), (args.split, of_split))
+    )
+    return evaluate(real, args.split, val, picked, HALF)
 
 
 def extract(
