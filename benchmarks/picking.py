@@ -63,6 +63,7 @@ from picking.inputs.paths import find_coordinates
 from picking.micrographs.mrc import write_mrc
 from picking.micrographs.reading import image_size, read_micrograph
 
+TILES_SEEN = 25 * 216  # by a U-Net: 25 epochs of the tiles of EMPIAR-10017
 HEADINGS = ("precision", "recall", "F1", "at 0.5", "at expected", "whole frame", "AP")
 
 
@@ -227,6 +228,7 @@ def print_result(result: dict[str, Any], seed: object) -> None:
 def segment(args: argparse.Namespace, real: RealSet, folder: Path, seed: int) -> dict[str, Any]:
     """Train a U-Net with all labels on tiles, pick, evaluate."""
     n, side_px = real.tiles
+    epochs = math.ceil(TILES_SEEN / (len(real.train) * n**2))
     store = real.folder / "segmentation_store"
     script(
         "preprocess_coco_full_dataset.py", "--data-root", real.root, "--splits", "train", "val",
@@ -238,7 +240,8 @@ def segment(args: argparse.Namespace, real: RealSet, folder: Path, seed: int) ->
         folder, "train_active_learning_fixed.py", "--strategy", "full", "--seed", seed, "--resume",
         "--config", "configs/active_learning_picking.yaml", "--output-dir", folder,
         "--run-name", "run", "--train-data-dir", store / "train", "--val-data-dir", store / "val",
-        "--device", "cpu", *overrides("data.test_dir=null", *args.set),
+        "--device", "cpu",
+        *overrides("data.test_dir=null", f"active_learning.full_epochs={epochs}", *args.set),
     )  # fmt: skip
     n_labels = sum(len(m.centres_px) for m in real.train)
     best = folder / "run" / "iteration_0" / "best_model.pt"
