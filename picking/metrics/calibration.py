@@ -3,6 +3,11 @@
 A network of few labels ranks candidates well, yet scores true particles anywhere from 0.01 to 0.5,
 differently in each run. `fit_calibration` finds the line in the logit that makes probabilities of
 such scores, from what is known without any complete annotation.
+
+With seven networks of 40 and 10 picks on four real sets (train and val), F1 was 0.03 below the best
+on average at the threshold so found, 0.06 and 0.02 where the expected number was 0.7 and 1.4 times
+the true one; at 0.5 of the network's own scores 0.15, since one network had no pick. With the
+number taken for exact it was 0.05, 0.08 and 0.08.
 """
 
 import math
@@ -12,10 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 LEAST_SCORE = 1e-9  # and 1 less it: the logits of 0 and 1 are not finite
-# Slopes to choose from, and how far their logarithm is from 0, that of the network itself, before
-# any pick is seen: those of four real data sets were 0.3 to 1
-SLOPES, SPREAD = np.geomspace(0.1, 10, 41), 0.7
-MOST_PARTICLES = 0.95  # of the candidates
+# Lines to choose from. Before anything is seen the network's own, of slope 1 and offset 0, is the
+# likeliest: how far the logarithm of a slope and an offset are from it, and that of how many
+# particles there are from that of how many are expected
+SLOPES, OFFSETS = np.geomspace(0.1, 10, 41), np.linspace(-15, 15, 121)
+SLOPE_SPREAD, OFFSET_SPREAD, COUNT_SPREAD = 0.7, 0.5, 0.3
 LEAST_SPREAD = 1e-6  # of logits; less is rounding
 
 
@@ -49,14 +55,15 @@ def fit_calibration(
 ) -> Calibration | None:
     """Return the calibration from some picks and a number of particles; None where none is told.
 
-    Whatever the slope, the offset is the one with which the probabilities p of all candidates add
-    up to the particles among them. Of the slopes the most likely one is taken: a pick is a particle
-    drawn at random, which falls on a candidate in proportion to p, so the likelihood is the product
-    of p / Σp over the picks. Ten picks say little: which slopes are likely at all counts too.
+    Of all lines in the logit the most likely one is taken, given three things. A pick is a particle
+    drawn at random, so it falls on a candidate in proportion to its probability p: the likelihood
+    is the product of p / Σp over the picks. Σp over all candidates is the number of particles among
+    them, which is known within some tens of percent. And where a network learned with the right
+    number, its own scores are not far off, but at times far: the offset has a Cauchy prior.
 
-    The best k candidates then have an expected F1 of 2 Σp / (k + n_particles). One more raises it
-    if its p is above half of it: so half of the highest is the threshold. The worse a network
-    ranks, the further below 0.5 that is.
+    The best k candidates then have an expected F1 of 2 Σp / (k + particles). One more raises it if
+    its p is above half of it: so half of the highest is the threshold. The worse a network ranks,
+    the further below 0.5 that is.
 
     Args:
         candidates: (n,) scores of all candidates in some places.
@@ -64,22 +71,21 @@ def fit_calibration(
         n_particles: how many particles there are in these places, about.
         found: the fraction of particles that have a candidate.
     """
-    from scipy.optimize import brentq
-    from scipy.special import expit
+    from scipy.special import expit, log_expit
 
     z, z_p = logits(candidates), logits(picked)
     if len(z) < 2 or not len(z_p) or z.std() < LEAST_SPREAD or n_particles * found <= 0:
         return None
-    share = min(MOST_PARTICLES, found * n_particles / len(z))
-
-    def offset_of(slope: float) -> float:
-        far = slope * np.abs(z).max() + abs(math.log(share / (1 - share)))
-        return brentq(lambda offset: expit(slope * z + offset).mean() - share, -far, far)
-
-    offsets = np.array([offset_of(slope) for slope in SLOPES])
-    log_likelihood = -np.logaddexp(0, -(SLOPES[:, None] * z_p + offsets[:, None])).sum(axis=1)
-    best = np.argmax(log_likelihood - (np.log(SLOPES) / SPREAD) ** 2 / 2)
-    slope, offset = SLOPES[best], offsets[best]
+    likelihood = np.empty((len(SLOPES), len(OFFSETS)))
+    for i, slope in enumerate(SLOPES):
+        of_picks = log_expit(slope * z_p + OFFSETS[:, None]).sum(axis=1)
+        log_sum = np.log(expit(slope * z + OFFSETS[:, None]).sum(axis=1))
+        off = (log_sum - math.log(n_particles * found)) / COUNT_SPREAD
+        likelihood[i] = of_picks - len(z_p) * log_sum - off**2 / 2
+    likelihood -= (np.log(SLOPES)[:, None] / SLOPE_SPREAD) ** 2 / 2
+    likelihood -= np.log1p((OFFSETS / OFFSET_SPREAD) ** 2)
+    row, column = np.unravel_index(np.argmax(likelihood), likelihood.shape)
+    slope, offset = float(SLOPES[row]), float(OFFSETS[column])
     p = np.sort(expit(slope * z + offset))[::-1]
-    f1 = 2 * np.cumsum(p) / (np.arange(1, len(p) + 1) + n_particles)
-    return Calibration(float(slope), float(offset), float(f1.max() / 2))
+    f1 = 2 * np.cumsum(p) / (np.arange(1, len(p) + 1) + p.sum() / found)
+    return Calibration(slope, offset, float(f1.max() / 2))
