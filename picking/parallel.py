@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -28,23 +28,38 @@ def ordered_map(
     function: Callable[[Any], Any],
     jobs: Iterable[Any],
     n_workers: int,
-    title: str,
+    title: str | None,
     n_total: int | None = None,
 ) -> Iterator[Any]:
     """Yield ``function(job)`` for every job, in order, from ``n_workers`` processes (0: here).
 
     At most four jobs a worker are under way, so memory does not grow with their number. A
-    progress bar named ``title`` goes to the terminal; ``n_total`` counts jobs done earlier too.
+    progress bar named ``title``, where there is one, goes to the terminal; ``n_total`` counts jobs
+    done earlier too.
     """
     from tqdm import tqdm
 
     jobs = list(jobs)
     n_total = len(jobs) if n_total is None else n_total
-    bar = tqdm(total=n_total, initial=n_total - len(jobs), desc=title, disable=None, unit="image")
+    disable = True if title is None else None  # None: where there is no terminal
+    n_done = n_total - len(jobs)
+    bar = tqdm(total=n_total, initial=n_done, desc=title, disable=disable, unit="image")
     with bar:
         for result in _results(function, jobs, min(n_workers, len(jobs))):
             bar.update()
             yield result
+
+
+def ahead(function: Callable[[Any], Any], jobs: Iterable[Any]) -> Iterator[Any]:
+    """Yield ``function(job)`` for every job, in order; the next one is under way in a thread."""
+    with ThreadPoolExecutor(1) as thread:
+        under_way: deque[Future] = deque()
+        for job in jobs:
+            under_way.append(thread.submit(function, job))
+            if len(under_way) > 1:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
 
 
 def _results(function: Callable, jobs: list, n_workers: int) -> Iterator[Any]:

@@ -52,6 +52,13 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
     add("--overlay", action="store_true", help="PNG of each micrograph with its picks")
     add("--heatmap", action="store_true", help="PNG of each micrograph's scores")
     add("--device", default="auto", help="cpu, cuda:0, ..., or auto for the best there is")
+    add(
+        "--num-workers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that pick on the CPU, a micrograph and a core each; the result is the same",
+    )
     add("--resume", action="store_true", help="go on in --output; what is done stays")
     add(
         "--choose-threshold",
@@ -134,6 +141,7 @@ def parse_args(description: str) -> argparse.Namespace:
             not args.picks or (args.box is None and args.output_frame is None),
             "--box and --output-frame are of picks that are written, not of --picks",
         ),
+        (args.num_workers >= 0, f"--num-workers is {args.num_workers}: choose 0 or more"),
         (args.box is None or args.box > 0, f"--box is {args.box}: give px, such as 128"),
         (
             margin == "auto" or margin.isdecimal(),

@@ -6,9 +6,10 @@ formats make of it needs no network: `open_output` removes what the last command
 and what is then lacking is written anew.
 """
 
+import argparse
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,7 +31,7 @@ from picking.files import (
     write_saved,
 )
 from picking.formats.coordinates import FORMATS, file_of, files_of_all
-from picking.formats.picks import Picks
+from picking.formats.picks import Picks, select, with_whole_box
 from picking.inputs.paths import Paths
 from picking.micrographs.problems import UnreadableImage
 
@@ -224,7 +225,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return saved
 
 
-def write_summary(path: Path, picks: Sequence[Picks], left_out: Mapping[str, str]) -> None:
+def to_write(args: argparse.Namespace, picks: Picks, threshold: float) -> Picks:
+    """Return the picks from the threshold up whose box, where one is asked for, crosses no edge."""
+    called = select(picks, picks.scores >= threshold)
+    return called if args.box is None else with_whole_box(called, args.box, args.output_frame)
+
+
+def write_summary(path: Path, picks: Iterable[Picks], left_out: Mapping[str, str]) -> None:
     """Write a CSV with a line for each micrograph: picks, median score, median diameter.
 
     left_out: names of those without picks -> why, in the last column.

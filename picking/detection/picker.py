@@ -1,8 +1,12 @@
-"""A trained network as a picker, read from its checkpoint."""
+"""A trained network as a picker, read from its checkpoint, and the loop over micrographs."""
 
+import argparse
 import dataclasses
+import functools
 import itertools
 import reprlib
+import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,16 +16,24 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from picking.config import ActiveConfig, PUConfig, config_from_dict
-from picking.detection import peaks
+from picking.detection import output, peaks
 from picking.detection.network_input import NetworkInput, PatchInput, WindowInput, input_of
-from picking.detection.score_map import ScoreMap, classifier_map, segmentation_map
+from picking.detection.score_map import (
+    ScoreMap,
+    classifier_map,
+    segmentation_map,
+    write_heatmap,
+)
 from picking.errors import UserError, raise_if_stopped
+from picking.evaluation.report import draw_picks
 from picking.files import is_number, sha256
 from picking.formats.picks import Picks
+from picking.inputs.paths import Paths
 from picking.metrics.calibration import Calibration
 from picking.micrographs.preparation import prepare
 from picking.micrographs.problems import CONSTANT, Notes, UnreadableImage
-from picking.micrographs.reading import image_size
+from picking.micrographs.reading import image_size, read_micrograph
+from picking.parallel import ahead, ordered_map
 from picking.runs import checkpoints
 from picking.runs.checkpoints import load_checkpoint
 from picking.training.networks import network_of
@@ -133,28 +145,41 @@ def _calibration(checkpoint: dict[str, Any], path: Path) -> Calibration | None:
     return Calibration(**kept)
 
 
+def read(picker: Picker, path: Path, diameter_px: float, notes: Notes) -> np.ndarray:
+    """Return a micrograph as the network is to see it, uint8 (h, w).
+
+    diameter_px: of the particles. notes: gets what must be said of the file. Raises
+    `UnreadableImage` when the file is no micrograph or without contrast.
+    """
+    grey = picker.input.scaled(path, notes)
+    if CONSTANT in notes:
+        raise UnreadableImage(f"{path} has no contrast, its px are all equal: write it again")
+    grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
+    return prepare(grey, diameter_px * np.array(grey.shape) / image_size(path))
+
+
 def pick(
-    picker: Picker, path: Path, diameter_px: float, notes: Notes | None = None
+    picker: Picker,
+    path: Path,
+    diameter_px: float,
+    notes: Notes | None = None,
+    image: np.ndarray | None = None,
 ) -> tuple[ScoreMap, Picks]:
     """Return a micrograph's scores and its picks at any threshold worth looking at.
 
     The picks' scores are calibrated where the checkpoint says how; the map's are the network's own.
-    notes: gets what must be said of the file. Raises `UnreadableImage` when the file is no
-    micrograph or without contrast, and `UserError` when the scores are not finite.
+    notes, and errors but for one: as of `read`. image: what that returned, if it was called before.
+    Raises `UserError` when the scores are not finite.
     """
     raise_if_stopped()
     wants, how = picker.input, (picker.precision, picker.device)
-    notes = {} if notes is None else notes
-    grey, size_px = wants.scaled(path, notes), image_size(path)
-    if CONSTANT in notes:
-        raise UnreadableImage(f"{path} has no contrast, its px are all equal: write it again")
-    grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
-    seen = prepare(grey, diameter_px * np.array(grey.shape) / size_px)
+    if image is None:
+        image = read(picker, path, diameter_px, {} if notes is None else notes)
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
-        scores = classifier_map(picker.network, seen, *sizes_px, *how)
+        scores = classifier_map(picker.network, image, *sizes_px, *how)
     else:
-        scores = segmentation_map(picker.network, seen, size_px, *how)
+        scores = segmentation_map(picker.network, image, image_size(path), *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
     if isinstance(wants, PatchInput):
@@ -171,3 +196,121 @@ def fits_inverted(picker: Picker, path: Path, diameter_px: float, threshold: flo
     both = picker, picker._replace(invert=not picker.invert)
     here, there = [(pick(one, path, diameter_px)[1].scores >= threshold).sum() for one in both]
     return bool(there >= INVERTED_TIMES * (here + 1))
+
+
+# Micrograph by micrograph, in this process or in workers
+
+
+_pickers: dict[str, Picker] = {}  # the one in use by its checksum; workers that are forked have it
+
+
+class Pictures(NamedTuple):
+    """Which pictures of a micrograph are drawn, of picks from which score up, into which folder."""
+
+    output: Path
+    threshold: float
+    overlay: bool
+    heatmap: bool
+
+
+class Picked(NamedTuple):
+    """What came of a micrograph: picks at any threshold, or why there are none.
+
+    notes: of reading. of_file: its identity. seconds: from reading to the last picture.
+    """
+
+    name: str
+    picks: Picks | UnreadableImage
+    notes: Notes
+    of_file: tuple[str, ...]
+    seconds: float
+
+
+def picked(
+    args: argparse.Namespace,
+    picker: Picker,
+    diameter_px: float,
+    paths: Paths,
+    pictures: Pictures | None = None,
+) -> Generator[Picked, None, None]:
+    """Pick micrographs, each by its own diameter where its px have another size, in order.
+
+    With ``args.num_workers`` each is one worker's; else the next is read while one is scored.
+    Close it, so that no worker goes on where this process does not.
+    """
+    _pickers.clear()
+    _pickers[picker.checksum] = picker
+    jobs = [(path, args.own_px.get(name)) for name, path in paths.items()]
+    work = argparse.Namespace(  # small, since each job takes it to its worker
+        checkpoint=args.checkpoint, checksum=picker.checksum, device=picker.device,
+        invert=args.invert, diameter_px=diameter_px, pictures=pictures, box=args.box,
+        output_frame=args.output_frame,
+    )  # fmt: skip
+    if args.num_workers:
+        alone = functools.partial(_pick_in_worker, work)
+        yield from ordered_map(alone, jobs, args.num_workers, title=None)
+    else:
+        for one in ahead(functools.partial(_read, work), jobs):
+            yield _score(work, *one)
+
+
+def _pick_in_worker(work: argparse.Namespace, job: tuple[Path, float | None]) -> Picked:
+    torch.set_num_threads(1)
+    return _score(work, *_read(work, job))
+
+
+def _picker(work: argparse.Namespace, own_px: float) -> Picker:
+    """Return the network for particles of that diameter; a worker that is not forked loads it."""
+    if work.checksum not in _pickers:
+        picker = load_picker(work.checkpoint, work.device)._replace(invert=work.invert)
+        if picker.checksum != work.checksum:
+            raise UserError(f"checkpoint {work.checkpoint} was replaced meanwhile: start again")
+        _pickers[work.checksum] = picker
+    return _pickers[work.checksum].for_diameter(own_px)
+
+
+def _read(work: argparse.Namespace, job: tuple[Path, float | None]) -> tuple[Any, ...]:
+    """Return what `_score` takes of a micrograph, its image or why there is none last."""
+    path, diameter_px = job[0], job[1] or work.diameter_px
+    started, notes = time.monotonic(), Notes()
+    of_file: tuple[str, ...] = ()
+    image: np.ndarray | UnreadableImage
+    try:
+        of_file = output.identity(*job)
+        image = read(_picker(work, diameter_px), path, diameter_px, notes)
+    except UnreadableImage as error:
+        image = error
+    return path, diameter_px, of_file, notes, time.monotonic() - started, image
+
+
+def _score(
+    work: argparse.Namespace,
+    path: Path,
+    diameter_px: float,
+    of_file: tuple[str, ...],
+    notes: Notes,
+    seconds: float,
+    image: np.ndarray | UnreadableImage,
+) -> Picked:
+    """Pick a micrograph that was read in so many seconds, and draw its pictures."""
+    started = time.monotonic()
+    if isinstance(image, UnreadableImage):
+        return Picked(path.name, image, notes, of_file, seconds)
+    try:
+        scores, picks = pick(_picker(work, diameter_px), path, diameter_px, notes, image)
+        if work.pictures is not None:
+            folder, threshold, overlay, heatmap = work.pictures
+            for picture in (output.heatmap, output.overlay):  # of a file that was replaced
+                picture(folder, path.name).unlink(missing_ok=True)
+            if overlay:
+                draw_overlay(folder, output.to_write(work, picks, threshold), path)
+            if heatmap:
+                write_heatmap(scores, output.heatmap(folder, path.name))
+    except UnreadableImage as error:  # it was there when it was read
+        return Picked(path.name, error, notes, of_file, seconds)
+    return Picked(path.name, picks, notes, of_file, seconds + time.monotonic() - started)
+
+
+def draw_overlay(folder: Path, picks: Picks, micrograph: Path) -> None:
+    """Draw a micrograph's picks over it, into the folder of all picks."""
+    draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name))

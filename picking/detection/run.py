@@ -1,18 +1,33 @@
 """A run of picking: micrograph by micrograph, what all make together, and the threshold.
 
+Processes of torchrun and of --num-workers share the micrographs out, each wholly to one of them;
+the first makes of their picks what all make together. What it keeps of each micrograph meanwhile
+is the candidates' scores, so that memory hardly grows with their number.
+
 It imports torch, which takes seconds: pick_particles.py checks what it can before.
 """
 
 import argparse
-import time
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+import datetime
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from picking.detection import output, thresholds
 from picking.detection.evaluate import true_particles
-from picking.detection.picker import Picker, fits_inverted, load_picker, pick
-from picking.detection.score_map import ScoreMap, write_heatmap
-from picking.errors import warn
+from picking.detection.picker import (
+    Picker,
+    Pictures,
+    draw_overlay,
+    fits_inverted,
+    load_picker,
+    picked,
+)
+from picking.errors import UserError, warn
 from picking.evaluation.matching import Outcome, choose_threshold, pick_metrics, pr_curve
 from picking.evaluation.quality import (
     Sizes,
@@ -22,27 +37,32 @@ from picking.evaluation.quality import (
     report_quality,
     tell_of_no_picks,
 )
-from picking.evaluation.report import draw_picks
 from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coordinates import NEVER_EMPTY, write_picks
-from picking.formats.picks import Picks, select, with_whole_box
+from picking.formats.picks import Picks
 from picking.formats.relion.writing import remove_relion, write_relion
-from picking.inputs.diameters import (
-    diameter_in_px,
-)
+from picking.inputs.diameters import diameter_in_px
 from picking.inputs.paths import Paths
 from picking.micrographs.left_out import Reasons, give_up_on, require_some
 from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
-from picking.micrographs.reading import read_micrograph
-from picking.runs.devices import select_device
+from picking.runs import distributed
 
 # On a micrograph on average, or of the candidates; with fewer the polarity is in question
 FEW_PICKS, FEW_OF_CANDIDATES = 3, 0.05
+PATIENCE = datetime.timedelta(days=7)  # of processes that are done with their share
 
 
 def load(args: argparse.Namespace) -> tuple[Picker, float]:
     """Return the network and the diameter of particles in px, but for those of ``own_px``."""
-    picker = load_picker(args.checkpoint, select_device(args.device))._replace(invert=args.invert)
+    device, _, _ = distributed.start(args.device, PATIENCE)
+    if args.num_workers:
+        if device.type != "cpu":
+            raise UserError(
+                "--num-workers is for the CPU: with --device cuda leave it out, and start torchrun "
+                "with a process for each GPU"
+            )
+        torch.set_num_threads(1)  # threads that are there already would not live on in a worker
+    picker = load_picker(args.checkpoint, device)._replace(invert=args.invert)
     diameter_px = args.asked_px or diameter_in_px(None, None, picker.input.diameter_px)
     return picker, diameter_px
 
@@ -62,57 +82,64 @@ def pick_micrographs(
 ) -> None:
     """Pick all micrographs that are not done yet; write and evaluate what they make together.
 
-    left_out: gets those that turn out to be beyond help.
+    left_out: gets those that turn out to be beyond help; only the first process has to tell.
     """
     picker, diameter_px = load(args)
-    threshold, source = threshold_of(args, picker)
-    print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
-    truth = None
-    if args.evaluate:
+    distributed.require_same([*paths], "micrographs")
+    is_first, truth = distributed.is_first(), None
+    if args.evaluate and is_first:
         truth = true_particles(args, args.evaluate, paths, sizes, diameter_px)
     # Formats with a file for each micrograph, and whether picks alone are drawn over each
     formats = [] if args.one_file else [name for name in args.formats if name != "cs"]
-    overlay = args.overlay and truth is None
+    overlay = args.overlay and not args.evaluate
 
-    with locked(args.output):
-        # 1. The folder: empty, or begun alike; what another threshold or format left there goes
-        arguments = {
-            "checkpoint": picker.checksum,
-            "threshold": threshold,
-            "diameter_px": diameter_px,
-            "formats": sorted(args.formats),
-            "one_file": args.one_file,
-            "overlay": args.overlay,
-            "heatmap": args.heatmap,
-            **({"invert": True} if args.invert else {}),  # older folders do not say it
-            "evaluate": args.evaluate,
-            **({"box_px": args.box} if args.box else {}),
-            **({"output_frame": args.output_frame} if args.output_frame else {}),
-        }
-        output.open_output(args.output, arguments, args.resume)
-        for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
-            if wanted:
-                make_folder(args.output / folder)
+    with locked(args.output) if is_first else contextlib.nullcontext():
+        # 1. The folder, and which micrographs are left
+        begun = _begin(args, picker, diameter_px, paths) if is_first else None
+        threshold, left = distributed.from_each(begun)[0]
 
         # 2. Micrograph by micrograph
-        noted = _pick_each(args, picker, diameter_px, threshold, paths, formats, overlay, left_out)
+        rank, n_processes = distributed.place()
+        own = left[rank::n_processes]
+        noted = _pick_each(
+            args, picker, diameter_px, threshold, paths, own, formats, overlay, left_out
+        )
+        for others_noted, others_left_out in distributed.from_each((noted, left_out)):
+            noted |= others_noted
+            left_out |= others_left_out
+        distributed.end()
+        if not is_first:
+            left_out.clear()
+            return
         paths = {name: path for name, path in paths.items() if name not in left_out}
         for name in left_out:  # what is there is of an earlier file of this name
             output.remove_picks(args.output, name)
-        warn_of_notes({name: noted[name] for name in noted if name in paths})
+        warn_of_notes({name: noted[name] for name in left if name in paths})
         require_some(paths, left_out)
 
         # 3. What those lack that were done already, and what all make together
-        candidates = [output.load_picks(args.output, name, sizes[name]) for name in paths]
-        all_called = [to_write(args, picks, threshold) for picks in candidates]
-        for called in all_called:
-            lacks_overlay = overlay and not output.overlay(args.output, called.name).exists()
-            lacks = output.lacking(args.output, called.name, formats)
-            write_one(args, called, lacks, paths[called.name] if lacks_overlay else None)
+        true_names = {true.name for true in truth or ()}
         of_all = [name for name in args.formats if name not in formats]
+        all_called: list[Picks] = []
+        candidates: list[Picks] = []
+        n_called = []
+
+        def each_called() -> Iterator[Picks]:
+            for name, path in paths.items():
+                picks = output.load_picks(args.output, name, sizes[name])
+                called = output.to_write(args, picks, threshold)
+                write_formats(args, [called], output.lacking(args.output, name, formats), False)
+                if overlay and not output.overlay(args.output, name).exists():
+                    draw_overlay(args.output, called, path)
+                candidates.append(picks if name in true_names else _scores_alone(picks))
+                n_called.append(len(called.scores))
+                if of_all or args.listed:
+                    all_called.append(called)
+                yield called
+
+        output.write_summary(args.output / "summary.csv", each_called(), left_out)
         write_formats(args, all_called, of_all, one_file=True)
         write_for_relion(args, all_called)
-        output.write_summary(args.output / "summary.csv", all_called, left_out)
         if truth is None:
             report_counts(candidates, [], threshold, args.output)
             tell_of_no_picks(candidates, threshold)
@@ -122,10 +149,39 @@ def pick_micrographs(
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
                 draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
-    n_picks, n_candidates = (sum(len(p.scores) for p in some) for some in (all_called, candidates))
-    if noted and n_picks < max(FEW_PICKS * len(paths), FEW_OF_CANDIDATES * n_candidates):
+    n_candidates = sum(len(picks.scores) for picks in candidates)
+    if noted and sum(n_called) < max(FEW_PICKS * len(paths), FEW_OF_CANDIDATES * n_candidates):
         _warn_of_polarity(args, picker, diameter_px, threshold, next(iter(paths.values())))
-    _tell_of_the_end(args, candidates, all_called, threshold, formats)
+    _tell_of_the_end(args, candidates, n_called, threshold, formats)
+
+
+def _begin(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths
+) -> tuple[float, list[str]]:
+    """Open the folder; return the threshold and which micrographs are not done.
+
+    The folder is empty, or begun alike; what another threshold or format left there goes.
+    """
+    threshold, source = threshold_of(args, picker)
+    print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
+    arguments = {
+        "checkpoint": picker.checksum,
+        "threshold": threshold,
+        "diameter_px": diameter_px,
+        "formats": sorted(args.formats),
+        "one_file": args.one_file,
+        "overlay": args.overlay,
+        "heatmap": args.heatmap,
+        **({"invert": True} if args.invert else {}),  # older folders do not say it
+        "evaluate": args.evaluate,
+        **({"box_px": args.box} if args.box else {}),
+        **({"output_frame": args.output_frame} if args.output_frame else {}),
+    }
+    output.open_output(args.output, arguments, args.resume)
+    for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
+        if wanted:
+            make_folder(args.output / folder)
+    return threshold, output.not_done(args.output, paths, threshold, args.heatmap, args.own_px)
 
 
 def _pick_each(
@@ -134,11 +190,12 @@ def _pick_each(
     diameter_px: float,
     threshold: float,
     paths: Paths,
+    left: Sequence[str],
     formats: Sequence[str],
     overlay: bool,
     left_out: Reasons,
 ) -> dict[str, Notes]:
-    """Pick those that are not done; return what reading noted of each.
+    """Pick those that are left; return what reading noted of each.
 
     A micrograph's file in scored/ is written last and says that it is done.
 
@@ -148,34 +205,35 @@ def _pick_each(
         diameter_px: of the particles, where ``args.own_px`` has none of the micrograph.
         threshold: from which score a candidate is a pick.
         paths: the micrographs.
+        left: the names of those to pick.
         formats: those with a file for each micrograph.
         overlay: whether the picks are drawn over each.
         left_out: gets those that turn out to be beyond help.
     """
-    left = output.not_done(args.output, paths, threshold, args.heatmap, args.own_px)
     noted: dict[str, Notes] = {}
-    for n, name in enumerate(left, 1):
-        started, noted[name] = time.monotonic(), {}
-        try:
-            of_file = output.identity(paths[name], args.own_px.get(name))
-            scores, picks = pick_one(args, picker, diameter_px, paths[name], noted[name])
-        except UnreadableImage as error:
-            give_up_on(name, error, left_out, args.strict)
-            continue
-        called = to_write(args, picks, threshold)
-        for picture in (output.heatmap, output.overlay):  # of a file that was replaced
-            picture(args.output, name).unlink(missing_ok=True)
-        write_one(args, called, formats, paths[name] if overlay else None)
-        if args.heatmap:
-            write_heatmap(scores, output.heatmap(args.output, name))
-        output.save_picks(args.output, picks, of_file)
-        seconds = time.monotonic() - started
-        print(
-            f"{n}/{len(left)} {name}: {len(called.scores)} picks, {seconds:.1f} s"
-            f"{bad_px_text(noted[name])}",
-            flush=True,
-        )
+    pictures = Pictures(args.output, threshold, overlay, args.heatmap)
+    results = picked(args, picker, diameter_px, {name: paths[name] for name in left}, pictures)
+    with contextlib.closing(results):
+        for n, one in enumerate(results, 1):
+            noted[one.name] = one.notes
+            if isinstance(one.picks, UnreadableImage):
+                give_up_on(one.name, one.picks, left_out, args.strict)
+                continue
+            called = output.to_write(args, one.picks, threshold)
+            write_formats(args, [called], formats, one_file=False)
+            output.save_picks(args.output, one.picks, one.of_file)
+            print(
+                f"{n}/{len(left)} {one.name}: {len(called.scores)} picks, {one.seconds:.1f} s"
+                f"{bad_px_text(one.notes)}",
+                flush=True,
+            )
     return noted
+
+
+def _scores_alone(picks: Picks) -> Picks:
+    """Return what is counted of a micrograph's candidates, in a quarter of the memory."""
+    nowhere = np.empty((0, 2))
+    return dataclasses.replace(picks, centres_px=nowhere, diameters_px=nowhere[:, 0])
 
 
 def _warn_of_polarity(
@@ -198,23 +256,23 @@ def _warn_of_polarity(
 def _tell_of_the_end(
     args: argparse.Namespace,
     candidates: Sequence[Picks],
-    all_called: Sequence[Picks],
+    n_called: Sequence[int],
     threshold: float,
     formats: Sequence[str],
 ) -> None:
-    """Print how many picks there are, and what of them is in no file."""
-    n_none = sum(not len(called.scores) for called in all_called)
+    """Print how many picks there are on each micrograph, and what of them is in no file."""
+    n_none = n_called.count(0)
     without = [name for name in formats if name in NEVER_EMPTY]
     if n_none and without:
         print(
             f"No {', '.join(without)} of {n_none:,} micrographs without a pick, since other "
             "programs fall over an empty file; summary.csv names them"
         )
-    n_picks = sum(len(called.scores) for called in all_called)
+    n_picks = sum(n_called)
     if args.box is not None:
-        n_called = sum(int((picks.scores >= threshold).sum()) for picks in candidates)
+        n_above = sum(int((picks.scores >= threshold).sum()) for picks in candidates)
         print(
-            f"Left out: {n_called - n_picks:,} of {n_called:,} picks, about which a box of "
+            f"Left out: {n_above - n_picks:,} of {n_above:,} picks, about which a box of "
             f"{args.box} px would cross an edge"
         )
     n_candidates = sum(len(picks.scores) for picks in candidates)
@@ -222,29 +280,6 @@ def _tell_of_the_end(
         f"Finished {args.output}: {n_picks:,} picks of {n_candidates:,} candidates on "
         f"{len(candidates):,} micrographs"
     )
-
-
-def pick_one(
-    args: argparse.Namespace, picker: Picker, diameter_px: float, path: Path, notes: Notes
-) -> tuple[ScoreMap, Picks]:
-    """Pick a micrograph as `pick` does, by its own diameter where its px have another size."""
-    own_px = args.own_px.get(path.name, diameter_px)
-    return pick(picker.for_diameter(own_px), path, own_px, notes)
-
-
-def to_write(args: argparse.Namespace, picks: Picks, threshold: float) -> Picks:
-    """Return the picks from the threshold up whose box, where one is asked for, crosses no edge."""
-    called = select(picks, picks.scores >= threshold)
-    return called if args.box is None else with_whole_box(called, args.box, args.output_frame)
-
-
-def write_one(
-    args: argparse.Namespace, picks: Picks, formats: Sequence[str], micrograph: Path | None
-) -> None:
-    """Write one micrograph's picks in formats, and drawn over the ``micrograph`` where given."""
-    write_formats(args, [picks], formats, one_file=False)
-    if micrograph is not None:
-        draw_picks(read_micrograph(micrograph), picks, output.overlay(args.output, picks.name))
 
 
 def write_formats(
@@ -278,6 +313,8 @@ def keep_best_threshold(
     left_out: gets micrographs that turn out to be beyond help.
     """
     picker, diameter_px = load(args)
+    if distributed.place()[1] > 1:
+        raise UserError("a threshold is chosen by one process: start the script without torchrun")
     with locked(thresholds.folder_to_lock(args.checkpoint)):
         remove_half_written(args.checkpoint.parent)
         names = list(paths)
@@ -285,13 +322,15 @@ def keep_best_threshold(
         if args.choose_threshold:
             truth = true_particles(args, args.choose_threshold, paths, sizes, diameter_px)
             names = [true.name for true in truth]
-        picks, noted = {}, {name: Notes() for name in names}
-        for name in names:
-            try:
-                picks[name] = pick_one(args, picker, diameter_px, paths[name], noted[name])[1]
-            except UnreadableImage as error:
-                give_up_on(name, error, left_out, args.strict)
-        warn_of_notes({name: noted[name] for name in picks})
+        picks, noted = {}, {}
+        results = picked(args, picker, diameter_px, {name: paths[name] for name in names})
+        with contextlib.closing(results):
+            for one in results:
+                if isinstance(one.picks, UnreadableImage):
+                    give_up_on(one.name, one.picks, left_out, args.strict)
+                else:
+                    picks[one.name], noted[one.name] = one.picks, one.notes
+        warn_of_notes(noted)
         require_some(picks, left_out)
         if args.choose_threshold:
             truth = [true for true in truth if true.name not in left_out]

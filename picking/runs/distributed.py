@@ -5,6 +5,7 @@ results of all: the numbers that one process would have. Only the first, rank 0,
 wait for it where they read what it wrote.
 """
 
+import datetime
 import os
 from typing import Any, TypeVar
 
@@ -20,10 +21,11 @@ from picking.runs.devices import select_device
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def start(name: str) -> tuple[torch.device, int, int]:
+def start(name: str, patience: datetime.timedelta | None = None) -> tuple[torch.device, int, int]:
     """Join the processes that torchrun started; return the device, the rank and the world size.
 
-    name: as for `select_device`. From here on an error is told of once, by the first to meet one.
+    name: as for `select_device`. patience: how long one waits for another; None: torch's minutes.
+    From here on an error is told of once, by the first to meet one.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         return select_device(name), *place()
@@ -38,7 +40,9 @@ def start(name: str) -> tuple[torch.device, int, int]:
     end_together(first_to_say)
     device = select_device(name)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size)
+    dist.init_process_group(
+        backend, store=store, rank=rank, world_size=world_size, timeout=patience
+    )
     return device, rank, world_size
 
 

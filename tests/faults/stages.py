@@ -123,6 +123,12 @@ def all_stages(inputs: Path, out: Path) -> dict[str, Stage]:
     stages["picking"] = Stage(
         pick_particles.main, [*picked, "--output", out / "picks", *each], True
     )
+    stages["picking, 2 workers"] = Stage(
+        pick_particles.main,
+        [*picked, "--output", out / "picks", *each, "--num-workers", 2],
+        True,
+        2,
+    )
     stages["picking, one file"] = Stage(
         pick_particles.main,
         [*picked, "--output", out / "picks", "--one-file", "--evaluate", inputs / "truth.json"],

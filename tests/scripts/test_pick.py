@@ -1,7 +1,9 @@
 """Picking: what comes out, going on, evaluating, the threshold."""
 
 import json
+import multiprocessing
 import os
+import re
 import shutil
 
 import numpy as np
@@ -9,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from picking.errors import InputWarning, UserError
+from picking.errors import InputWarning, LeftOut, UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
 from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
+from tests.fixtures import run_python
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
 from tests.fixtures.pickers import (
     Dark,
@@ -180,9 +183,9 @@ def test_on_a_grey_micrograph_nothing_is_picked_and_no_file_is_written_over_whic
 def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, monkeypatch):
     flags = ("--formats", "star", "coco", "--overlay", "--heatmap")
     pick(checkpoint, disks.folder, tmp_path / "whole", *flags)
-    from picking.detection import run
+    from picking.detection import picker as loop
 
-    pick_one, picked = run.pick, []
+    pick_one, picked = loop.pick, []
 
     def stopping(picker, path, *args):
         if len(picked) == 2:
@@ -191,13 +194,83 @@ def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, mon
         return pick_one(picker, path, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "pick", stopping)
+        patch.setattr(loop, "pick", stopping)
         with pytest.raises(KeyboardInterrupt):
             pick(checkpoint, disks.folder, tmp_path / "out", *flags)
     (tmp_path / "out/star/.c.star.99.tmp").write_text("half")
     printed = pick(checkpoint, disks.folder, tmp_path / "out", *flags, "--resume")
     assert "2 of 3 micrographs are done already" in printed
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+# Shared out
+
+SHARED = ("--formats", "star", "cs", "--overlay", "--heatmap")
+
+
+def test_workers_leave_the_same_files_and_go_on_where_a_run_ended(
+    checkpoint, disks, tmp_path, monkeypatch
+):
+    pick(checkpoint, disks.folder, tmp_path / "whole", *SHARED)
+    from picking.detection import output
+
+    save, flags = output.save_picks, (*SHARED, "--num-workers", 2)
+
+    def stopping(folder, picks, of_file):
+        if picks.name == "b.jpg":
+            raise KeyboardInterrupt
+        save(folder, picks, of_file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output, "save_picks", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            pick(checkpoint, disks.folder, tmp_path / "out", *flags)
+    assert not multiprocessing.active_children()
+    printed = pick(checkpoint, disks.folder, tmp_path / "out", *flags, "--resume")
+    assert "1 of 3 micrographs are done already" in printed
+    assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_a_worker_leaves_out_what_cannot_be_read_and_passes_on_what_must_end_the_run(
+    checkpoint, disks, tmp_path, monkeypatch
+):
+    images, flags = tmp_path / "images", ("--num-workers", 2)
+    shutil.copytree(disks.folder, images)
+    Image.new("L", (384, 320), 7).save(images / "b.jpg")
+    arguments = flags_for(checkpoint, images, tmp_path / "out")
+    with pytest.raises(LeftOut, match=r"1 of 3 micrographs were left out \(b\.jpg\)"):
+        call(*arguments, *flags)
+    assert sorted(path.name for path in (tmp_path / "out/star").iterdir()) == ["a.star", "c.star"]
+    monkeypatch.setattr(Dark, "forward", lambda network, x: x * np.nan)
+    for path in (tmp_path / "out/scored").iterdir():
+        path.unlink()
+    assert "a.jpg are not finite" in refused(*arguments, *flags, "--resume")
+
+
+def test_processes_of_torchrun_share_the_micrographs_and_leave_the_same_files(
+    checkpoint, disks, tmp_path
+):
+    (tmp_path / "script.py").write_text(
+        "import pytest, pick_particles\n"
+        "from picking.errors import run_script\n"
+        "from tests.fixtures.pickers import know\n"
+        "know(pytest.MonkeyPatch())\n"
+        "run_script(pick_particles.main)\n"
+    )
+    flags, truth = ("--formats", "star", "cs", "--overlay"), disks.folder / "truth.json"
+    for name, launcher in (
+        ("one", []),
+        ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]),
+    ):
+        arguments = flags_for(checkpoint, disks.folder, tmp_path / name)
+        done = run_python(
+            *launcher, tmp_path / "script.py", *arguments, *flags, "--evaluate", truth
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Finished") == done.stdout.count("Threshold") == 1
+        assert sorted(re.findall(r"/\d (\w\.jpg):", done.stdout)) == ["a.jpg", "b.jpg", "c.jpg"]
+    assert "1/2" in done.stdout and "3/3" not in done.stdout
+    assert files_of(tmp_path / "two") == files_of(tmp_path / "one")
 
 
 def test_micrographs_that_came_later_are_added(checkpoint, disks, tmp_path):
@@ -251,7 +324,7 @@ def no_inference(monkeypatch):
     def ask(*_):
         raise AssertionError("no network is needed")
 
-    return lambda: monkeypatch.setattr("picking.detection.run.pick", ask)
+    return lambda: monkeypatch.setattr("picking.detection.picker.pick", ask)
 
 
 def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothing_stale(
