@@ -300,12 +300,14 @@ def _score(
         scores, picks = pick(_picker(work, diameter_px), path, diameter_px, notes, image)
         if work.pictures is not None:
             folder, threshold, overlay, heatmap = work.pictures
-            for picture in (output.heatmap, output.overlay):  # of a file that was replaced
-                picture(folder, path.name).unlink(missing_ok=True)
             if overlay:
                 draw_overlay(folder, output.to_write(work, picks, threshold), path)
+            else:  # of a file that was replaced
+                output.overlay(folder, path.name).unlink(missing_ok=True)
             if heatmap:
                 write_heatmap(scores, output.heatmap(folder, path.name))
+            else:
+                output.heatmap(folder, path.name).unlink(missing_ok=True)
     except UnreadableImage as error:  # it was there when it was read
         return Picked(path.name, error, notes, of_file, seconds)
     return Picked(path.name, picks, notes, of_file, seconds + time.monotonic() - started)
