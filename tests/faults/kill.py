@@ -119,7 +119,7 @@ def watch(
 
         def torn_fsync(descriptor: int) -> None:
             name = Path(f"/proc/self/fd/{descriptor}").readlink().name
-            if name.endswith(".tmp") and count("torn"):
+            if os.getpid() == main and name.endswith(".tmp") and count("torn"):
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
                 die()
             fsync(descriptor)
