@@ -31,7 +31,7 @@ from picking.formats.picks import Picks
 from picking.inputs.paths import Paths
 from picking.metrics.calibration import Calibration
 from picking.micrographs.preparation import prepare
-from picking.micrographs.problems import CONSTANT, Notes, UnreadableImage
+from picking.micrographs.problems import Notes, UnreadableImage
 from picking.micrographs.reading import image_size, read_micrograph
 from picking.parallel import ahead, ordered_map
 from picking.runs import checkpoints
@@ -152,8 +152,6 @@ def read(picker: Picker, path: Path, diameter_px: float, notes: Notes) -> np.nda
     `UnreadableImage` when the file is no micrograph or without contrast.
     """
     grey = picker.input.scaled(path, notes)
-    if CONSTANT in notes:
-        raise UnreadableImage(f"{path} has no contrast, its px are all equal: write it again")
     grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
     return prepare(grey, diameter_px * np.array(grey.shape) / image_size(path))
 

@@ -22,9 +22,9 @@ from picking.micrographs.mrc import has_mrc_word, mrc_size, read_mrc
 from picking.micrographs.preparation import SCALING_FILTER, raw_to_uint8, scale_micrograph
 from picking.micrographs.problems import (
     BAD_PX,
-    CONSTANT,
     Notes,
     UnreadableImage,
+    require_contrast,
     too_large,
 )
 
@@ -70,7 +70,8 @@ def read_grey(path: Path, notes: Notes | None = None) -> np.ndarray:
     with _naming(path):
         pixels = np.flipud(read_mrc(path, notes)) if _is_mrc(path) else _read_pillow(path)
         if pixels.dtype == np.uint8 and not _is_mrc(path):
-            return _noted(pixels, notes)
+            require_contrast(path, pixels)
+            return pixels
         raw = pixels.astype(np.float32)
         n_bad = replace_bad_pixels(raw)
     if n_bad > MOST_BAD * raw.size:
@@ -79,14 +80,8 @@ def read_grey(path: Path, notes: Notes | None = None) -> np.ndarray:
         )
     if n_bad:
         notes[BAD_PX] = n_bad
-    return _noted(raw, notes)
-
-
-def _noted(image: np.ndarray, notes: Notes) -> np.ndarray:
-    """Return the image; note when all its px are equal."""
-    if image.min() == image.max():
-        notes[CONSTANT] = 1
-    return image
+    require_contrast(path, raw)
+    return raw
 
 
 def _read_pillow(path: Path) -> np.ndarray:
@@ -126,9 +121,10 @@ def read_scaled(path: Path, size_px: tuple[int, int], notes: Notes | None = None
             reduced = image.draft("L", size_px[::-1])  # None for all but JPEGs
             if reduced is not None:
                 # The box is the micrograph in reduced px, to which the last px may add a margin.
-                grey = image.convert("L").convert("F")
-                grey = grey.resize(size_px[::-1], SCALING_FILTER, box=reduced[1])
-                return _noted(np.asarray(grey), {} if notes is None else notes)
+                grey = image.convert("L")
+                require_contrast(path, np.asarray(grey))
+                grey = grey.convert("F").resize(size_px[::-1], SCALING_FILTER, box=reduced[1])
+                return np.asarray(grey)
     return scale_micrograph(read_grey(path, notes), size_px)
 
 

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -9,6 +8,7 @@ from picking.detection.network_input import PatchInput, TileInput, WindowInput
 from picking.detection.picker import for_scoring, load_picker, pick
 from picking.errors import UserError
 from picking.metrics.calibration import Calibration
+from tests.fixtures.images import grain
 from tests.fixtures.pickers import TILES, classifier_content, know, write_checkpoint
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def test_scores_that_are_not_finite_are_refused(tmp_path):
         def forward(self, x):
             return x * torch.nan
 
-    Image.fromarray(np.eye(64, dtype=np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(grain((64, 64))).save(tmp_path / "a.png")
     picker = load_picker(write_checkpoint(tmp_path / "some.pt"), CPU)._replace(network=Broken())
     with pytest.raises(UserError, match=r"a\.png are not finite"):
         pick(picker, tmp_path / "a.png", 20)

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import json
 import struct
 
 import numpy as np
@@ -162,9 +163,54 @@ def full(change):
     return mrc(raw, 2)
 
 
-def summary_names_it(folder, result):
-    assert "b.mrc" in (folder / "out/summary.csv").read_text()
-    assert not (folder / "out/star/b.star").exists()
+def names_it(name):
+    def check(folder, result):
+        assert name in (folder / "out/summary.csv").read_text()
+        assert not (folder / "out/star" / f"{name[0]}.star").exists()
+
+    return check
+
+
+summary_names_it = names_it("b.mrc")
+
+
+def skips(folder, result):
+    splits = json.loads((folder / "out/metadata.json").read_text())["splits"].values()
+    assert [name for one in splits for name in one["skipped_unreadable"]] == ["mic_003.mrc"]
+    assert sum(split["n_labeled"] for split in splits) == 3 * base.N_PICKED
+
+
+def bordered(width):
+    """The cut-out with zeros around it, so many px wide."""
+    raw = np.zeros_like(small())
+    raw[width:-width, width:-width] = small()[width:-width, width:-width]
+    return raw
+
+
+def clipped(low, high):
+    """The cut-out, smooth, with ``low`` to ``high`` deviations from its mean over the 8 bits."""
+    raw = gaussian_filter(small(), 2.0)
+    grey = (raw - raw.mean()) / raw.std()
+    return np.rint((grey - low) / (high - low) * 255).clip(0, 255).astype(np.uint8)
+
+
+SHOW_NOTHING = {
+    "7": ("b.mrc", mrc(np.full((200, 230), 7, np.float32), 2), "has no contrast"),
+    "7 but for rounding": ("b.mrc", mrc(7 + small() * np.float32(1e-9), 2), "has no contrast"),
+    "the left half is dead": ("b.mrc", mrc(f4(put(0, slice(None), slice(0, 115))), 2),
+                              "shows nothing on"),
+    "the upper half is white": ("b.png", encoded(np.where(
+        np.arange(200)[:, None] < 100, 255, RAW8).astype(np.uint8), "PNG"), "shows nothing on"),
+    "white": ("b.png", encoded(clipped(-7, -0.4), "PNG"), "is saturated"),
+    "black": ("b.tif", tiff(clipped(0.4, 7)), "is saturated"),
+    "white, of 16 bits": ("b.tif", tiff(((f4() - 88) * 9000).clip(0, 65535).astype(np.uint16)),
+                          "is saturated"),
+}  # fmt: skip
+IN_ORDER = {
+    "half a percent is clipped at each end": clipped(-2.6, 2.6),
+    "80 grey levels": as_bytes(90, 170).astype(np.uint8),
+}
+HALF_DEAD = full(put(0, slice(None), slice(0, 320)))
 
 
 CASES = [
@@ -184,8 +230,15 @@ CASES = [
          before=(LEFT_OUT,), check=summary_names_it),
     Case("K5 all are beyond help", LEFT_OUT, three(*[BEYOND["half of it NaN"]] * 3), (2, 3),
          (r"a\.mrc",)),
-    Case("K5 a constant micrograph", LEFT_OUT, three(GOOD, mrc(np.full((200, 230), 7, np.float32),
-         2), GOOD), (0, 3), (r"b\.mrc",), n=2 * n_small()),
+    *[Case(f"K5 one of two shows nothing: {what}", LEFT_OUT.replace("*.mrc", "*"), {
+           "one/a.mrc": GOOD, f"one/{name}": content}, 3, (rf"{name[0]}\.\w+ {says}",), n=n_small(),
+           check=names_it(name)) for what, (name, content, says) in SHOW_NOTHING.items()],
+    *[one("a.png", encoded(pixels, "PNG"), f"K5 {what}") for what, pixels in IN_ORDER.items()],
+    Case("K5 zeros are a border of 15 px", ONE, {"one/a.mrc": mrc(bordered(15), 2)}, 0, ("",)),
+    Case("K5 labels on a half-dead micrograph", CUT_FOR_REAL, with_bad_raw(HALF_DEAD), 2,
+         ("mic_003.mrc shows nothing on 50% of its area", "--skip-unreadable")),
+    Case("K5 labels on a half-dead micrograph, which is left out", f"{CUT_FOR_REAL} "
+         "--skip-unreadable", with_bad_raw(HALF_DEAD), 0, ("1 images .* left out",), check=skips),
     Case("K5 hot pixels in a 16-bit TIFF", ONE, {"one/a.tif": tiff(np.where(np.isin(
          np.arange(46000).reshape(200, 230), np.arange(99, 46000, 4001)), 65535, f4() * 10)
          .astype(np.uint16))}, 0, ("a.tif",), n=n_small()),

@@ -223,14 +223,13 @@ def test_a_value_that_is_not_finite_is_replaced_and_too_many_are_refused(tmp_pat
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_an_image_of_one_value_is_noted(tmp_path, suffix):
-    path, notes = tmp_path / f"a{suffix}", Notes()
+def test_an_image_of_one_value_is_refused(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
     flat = np.full((60, 80), 7, np.uint8)
     write(path, flat) if suffix == ".mrc" else Image.fromarray(flat).save(path)
-    for read in (read_micrograph, lambda path, notes: read_scaled(path, (30, 40), notes)):
-        notes = Notes()
-        read(path, notes)
-        assert notes == {"constant": 1}
+    for function in (read_micrograph, read_at_30_by_40):
+        with pytest.raises(UnreadableImage, match=rf"a\{suffix} has no contrast"):
+            function(path)
 
 
 def test_8_bit_images_keep_lone_px_that_would_be_bad_in_raw_counts(tmp_path):

@@ -29,6 +29,7 @@ from picking.stores.journal import Journal
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore
 from picking.stores.writer import write_split
 from tests.fixtures.data_sets import some_centres
+from tests.fixtures.images import grain
 from tests.fixtures.plans import record as record_of
 
 SIZE_PX = (480, 640)
@@ -55,10 +56,10 @@ def picks(name, centres_px):
 
 
 def image_files(folder, names):
-    """Write an image of each name, one grey level each, from 10 on; return the paths."""
+    """Write an image of each name, the n-th about grey level 20 n + 8; return the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     for n, name in enumerate(names):
-        Image.new("L", SIZE_PX[::-1], 10 + n).save(folder / name)
+        Image.fromarray(grain(SIZE_PX, 20 * n + 6)).save(folder / name)
     return [folder / name for name in names]
 
 
@@ -235,9 +236,9 @@ def test_a_micrograph_of_both_patterns_is_validations_alone(named_twice):
 
 
 def blobs(centres_px, size_px, sigma_px):
-    """Bright blobs, px k spanning [k, k + 1], on an even ground, uint8 (h, w)."""
+    """Bright blobs, px k spanning [k, k + 1], on the ground of a chessboard, uint8 (h, w)."""
     y, x = (np.arange(n) + 0.5 for n in size_px)
-    image = np.full(size_px, 60.0)
+    image = 59.0 + 2 * (np.indices(size_px).sum(axis=0) % 2)
     for cy, cx in centres_px:
         image += 150 * np.exp(-((y[:, None] - cy) ** 2 + (x - cx) ** 2) / (2 * sigma_px**2))
     return np.rint(image).clip(0, 255).astype(np.uint8)
@@ -311,7 +312,7 @@ def test_windows_say_where_they_are_near_any_pick_of_their_micrograph(tmp_path, 
     rng, size_px = np.random.default_rng(5), (331, 402)
     centres = rng.random((9, 2)) * size_px  # some at the very edge, where windows are mirrored
     image_files(tmp_path, ["a.png"])
-    Image.new("L", size_px[::-1]).save(tmp_path / "a.png")
+    Image.fromarray(grain(size_px)).save(tmp_path / "a.png")
     records, chosen = [record("a.png", centres, tmp_path)], settings(window_px=window_px)
     store, plans = store_of(tmp_path / "store", records, chosen, [size_px])
     (height, width), half = plans[0].scaled_px, window_px // 2

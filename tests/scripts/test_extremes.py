@@ -126,14 +126,26 @@ def test_images_that_are_all_grey_and_masks_that_are_all_empty_are_learned_from(
     assert (figures["test"]["ap"] is None) == (where == "masks")
 
 
-def test_grey_micrographs_are_cut_into_grey_patches(tmp_path):
-    write_data_set(tmp_path / "data", {"train": 2})
-    for path in (tmp_path / "data" / "train").glob("*.jpg"):
-        Image.new("L", (384, 320), 77).save(path)
-    result = preprocess(tmp_path / "data", tmp_path / "store")
-    assert result.status == 0
-    assert result.err.count("\n") == 1 and "2 micrographs (train_00.jpg, train_01" in result.err
-    assert set(np.unique(np.load(tmp_path / "store" / "train" / "patches.npy"))) == {77}
+@pytest.mark.parametrize("tasks", [("patches",), ("segmentation",), ("patches", "segmentation")])
+def test_a_micrograph_that_shows_nothing_is_named_and_left_out_when_asked(tmp_path, tasks):
+    write_data_set(tmp_path / "data", {"train": 3})
+    grey = Image.new("L", (384, 320), 77)
+    grey.save(tmp_path / "data/train/train_01.jpg")
+    stores = {"patches": tmp_path / "store", "segmentation": tmp_path / "images"}
+    flags = ("--tasks", *tasks, "--seg-output-dir", stores["segmentation"])
+    result = preprocess(tmp_path / "data", stores["patches"], *flags)
+    assert result.status == 2 and result.err.count("\n") == 1
+    assert "1 of 3 micrographs cannot be read" in result.err
+    assert "train_01.jpg has no contrast" in result.err and "--skip-unreadable" in result.err
+    done(tmp_path / "data", stores["patches"], *flags, "--skip-unreadable")
+    for task in tasks:
+        train = metadata_of(stores[task])["splits"]["train"]
+        assert train["skipped_unreadable"] == ["train_01.jpg"]
+        assert train.get("n_micrographs", train["n_images"]) == 2
+    for path in (tmp_path / "data/train").glob("*.jpg"):
+        grey.save(path)
+    result = preprocess(tmp_path / "data", tmp_path / "none", "--skip-unreadable")
+    assert result.status == 2 and "yields no patch" in result.err
 
 
 # Few and many

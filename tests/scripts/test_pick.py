@@ -18,6 +18,7 @@ from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures import run_python
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
+from tests.fixtures.images import grain
 from tests.fixtures.pickers import (
     Dark,
     assert_found,
@@ -160,9 +161,7 @@ def test_on_a_grey_micrograph_nothing_is_picked_and_no_file_is_written_over_whic
     checkpoint, tmp_path
 ):
     (tmp_path / "grey").mkdir()
-    grey = np.full((320, 384), 128, np.uint8)
-    grey[:, 200:] = 132  # of a single value it would be left out
-    Image.fromarray(grey).save(tmp_path / "grey" / "a.jpg")
+    Image.fromarray(grain((320, 384))).save(tmp_path / "grey" / "a.jpg", quality=95)
     flags = ("--formats", *FORMATS, "--overlay", "--heatmap", "--threshold", 0.9)
     printed = pick(checkpoint, tmp_path / "grey", tmp_path / "out", *flags)
     assert "No star, box, cbox of 1 micrographs without a pick" in printed
@@ -462,9 +461,7 @@ def test_a_micrograph_that_was_picked_in_vain_counts_though_no_file_names_it(
 ):
     images, out = tmp_path / "images", tmp_path / "out"
     shutil.copytree(disks.folder, images)
-    grey = np.full((320, 384), 200, np.uint8)
-    grey[:, 376:] = 204
-    Image.fromarray(grey).save(images / "b.jpg")
+    Image.fromarray(grain((320, 384))).save(images / "b.jpg", quality=95)
     truth = images / "truth.json"
     pick(checkpoint, images, out, "--evaluate", truth, *flags)
     ours = json.loads((out / "evaluation.json").read_text())

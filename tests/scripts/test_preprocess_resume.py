@@ -19,6 +19,7 @@ from picking import files
 from picking.errors import UserError
 from tests.fixtures import ROOT
 from tests.fixtures.data_sets import SIZE_PX, write_csv, write_data_set
+from tests.fixtures.images import grain
 from tests.fixtures.patch_stores import (
     PATCH_PX,
     changed_annotations,
@@ -111,7 +112,7 @@ def test_a_store_made_from_other_data_is_refused(own_data, tmp_path):
     done(own_data, tmp_path / "store")
     write_csv(own_data / "particle_coordinates" / "train_00.csv", [])  # not read: there is a JSON
     assert preprocess(own_data, tmp_path / "store").status == 0
-    Image.new("L", SIZE_PX[::-1]).save(own_data / "train" / "train_00.jpg")
+    Image.fromarray(grain(SIZE_PX)).save(own_data / "train" / "train_00.jpg")
     assert "(images_hash: " in preprocess(own_data, tmp_path / "store").err
     path = own_data / "annotations" / "instances_val.json"
     path.write_text(path.read_text().replace('"iscrowd": 1', '"iscrowd": 0'))

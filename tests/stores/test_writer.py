@@ -9,6 +9,7 @@ from PIL import Image
 from picking.preprocessing.cutting import patch_writer
 from picking.stores import writer
 from picking.stores.writer import write_split
+from tests.fixtures.images import grain
 from tests.fixtures.plans import PATCH_PX, cut, note_reads, plan, record, records_on_disk, rows_of
 
 
@@ -40,7 +41,7 @@ def test_unreadable_images_are_named_and_the_others_are_cut(tmp_path, images):
 
 def test_an_image_that_changes_its_size_meanwhile_is_not_cut(tmp_path, images):
     plans = plan(images)
-    Image.new("L", (400, 400)).save(images[1].path)
+    Image.fromarray(grain((400, 400))).save(images[1].path)
     assert "changed its size" in cut(tmp_path / "store", plans).unreadable["1.png"]
 
 
