@@ -24,7 +24,7 @@ from picking.detection.evaluate import evaluate_files
 from picking.errors import run_script
 from picking.formats.names import require_writable
 from picking.formats.relion.writing import require_listable
-from picking.inputs.diameters import asked_diameters, pixel_size_of, require_diameter_fits
+from picking.inputs.diameters import asked_diameters, find_pixel_sizes, require_diameter_fits
 from picking.inputs.micrograph_lists import given_micrographs
 from picking.micrographs.left_out import readable_sizes, tell
 
@@ -40,9 +40,9 @@ def main() -> None:
     sizes, left_out = readable_sizes(given, args.strict)  # without stacks and movies
     paths = {name: given[name] for name in sizes}
     listed = args.listed.pixel_sizes if args.listed else {}
+    args.pixel_sizes = find_pixel_sizes(args.pixel_size, paths, listed)
     # None without; and of the micrographs with px of another size
-    args.asked_px, args.own_px = asked_diameters(args.diameter, args.pixel_size, paths, listed)
-    args.pixel_size_of = pixel_size_of(args.pixel_size, paths, listed)
+    args.asked_px, args.own_px = asked_diameters(args.diameter, args.pixel_sizes, paths)
     if args.asked_px is not None:
         require_diameter_fits(args.asked_px, sizes, args.own_px)
     if args.picks:

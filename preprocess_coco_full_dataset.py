@@ -27,7 +27,7 @@ from picking import files
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
 from picking.formats.coco import CATEGORY, require_one_category
 from picking.inputs import annotations
-from picking.inputs.diameters import asked_diameters, pixel_size_of
+from picking.inputs.diameters import asked_diameters, find_pixel_sizes, require_boxes_fit
 from picking.inputs.micrograph_lists import given_micrographs
 from picking.inputs.placement import check_splits
 from picking.micrographs.problems import warn_of_notes
@@ -182,15 +182,16 @@ def read_annotations(args: argparse.Namespace) -> Splits:
         val_paths, val_listed = given_micrographs(
             args.val_micrographs or [], args.allow_partial, "--val-micrographs"
         )
-        sizes = {n: s for one in (listed, val_listed) if one for n, s in one.pixel_sizes.items()}
+        said = {n: s for one in (listed, val_listed) if one for n, s in one.pixel_sizes.items()}
         found = {**paths, **val_paths}
-        args.diameter_px, args.own_px = asked_diameters(
-            args.diameter, args.pixel_size, found, sizes
-        )
+        sizes = find_pixel_sizes(args.pixel_size, found, said)
+        args.diameter_px, args.own_px = asked_diameters(args.diameter, sizes, found)
+        # Of the micrographs on which particles are so wide; of no use where px just differ
+        args.diameter_at = None if sizes.differ and not args.own_px else sizes.usual
         splits = read_splits(
             paths, val_paths, args.labels, args.frame, args.diameter_px, args.seed,
             args.skip_unreadable, args.allow_partial, args.category, args.own_px,
-            pixel_size_of(args.pixel_size, found, sizes),
+            sizes.of,
         )  # fmt: skip
         check_expected(args.expected_particles, splits)
         return splits
@@ -262,6 +263,7 @@ def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> Sett
             expected_particles=args.expected_particles,
             seed=args.seed,
             own_px=args.own_px,
+            pixel_size_angstrom=args.diameter_at,
         )
     return PatchSettings(
         patch_size_px=args.patch_size,
@@ -298,6 +300,8 @@ def make_plans(
                 "with --splits"
             )
     if args.data_root:
+        for name, split in listed.items():
+            require_boxes_fit(*headers[name], split.source)
         check_splits(listed)
     margin_px = 0
     if args.annotated_margin != "auto":

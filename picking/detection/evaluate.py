@@ -35,7 +35,7 @@ def true_particles(
     """Return the true particles in the files that a flag names."""
     truth = read_truth(
         files, args.truth_frame, paths, sizes, diameter_px, args.allow_partial, args.category,
-        args.own_px, args.pixel_size_of,
+        args.own_px, args.pixel_sizes.of,
     )  # fmt: skip
     require_margin(truth, args.margin_px)
     return truth
@@ -47,10 +47,11 @@ def evaluate_files(args: argparse.Namespace, paths: Paths, sizes: Sizes) -> None
     files = find_coordinates(args.picks, args.allow_partial)
     known = {true.name: sizes.get(true.name, true.size_px) for true in truth}
     if args.asked_px is not None:
-        require_diameter_fits(args.asked_px, {n: size for n, size in known.items() if size})
+        there = {name: size for name, size in known.items() if size}
+        require_diameter_fits(args.asked_px, there, args.own_px)
     picks = read_picks(
         files, known, args.frame, True, allow_partial=args.allow_partial, category=args.category,
-        pixel_size_of=args.pixel_size_of,
+        pixel_size_of=args.pixel_sizes.of,
     )  # fmt: skip
     check_placement(picks, paths, files, args.frame, "--frame", args.asked_px)
     so = "all but the first of each are false picks"  # nothing is merged: pickers must not do that

@@ -26,6 +26,7 @@ class PatchInput:
     patch_size_px: int
     input_size_px: int
     diameter_px: float | None
+    pixel_size_angstrom: None = None
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
         """Return the grey of the micrograph as it is, (h, w); notes: as in reading."""
@@ -38,13 +39,14 @@ class WindowInput:
 
     side_px: of what the network sees at once. scale: px of that per px of the micrograph.
     diameter_px: of the particles there. disk: diameter of the labelled disk
-    around a pick, in particle diameters.
+    around a pick, in particle diameters. pixel_size_angstrom: of the micrographs there, if known.
     """
 
     side_px: int
     scale: float
     diameter_px: float
     disk: float
+    pixel_size_angstrom: float | None = None
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
         """Return the micrograph's grey at this scale, (h, w); notes: as in reading."""
@@ -69,6 +71,7 @@ class TileInput:
     resize: str
     disk: float
     diameter_px: None = None
+    pixel_size_angstrom: None = None
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
         """Return the micrograph's grey at the size of its tiles, (h, w); notes: as in reading."""
@@ -112,7 +115,8 @@ def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
             "way: train again"
         )
     sides_px = [said.get(key, 1) for key in ("patch_size_px", "side_px", "tiles")]
-    sizes = [said.get(key, 1.0) for key in ("scale", "diameter_px", "reach_px", "disk")]
+    lengths = ("scale", "diameter_px", "reach_px", "disk", "pixel_size_angstrom")
+    sizes = [said.get(key, 1.0) for key in lengths]
     if (
         min(sides_px) < 1
         or math.prod(sides_px) ** 2 > MOST_PX
@@ -128,4 +132,5 @@ def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
     if kinds is OF_PATCHES:
         return PatchInput(said["patch_size_px"], said["input_size_px"], said.get("diameter_px"))
     disk = 2 * said["reach_px"] / (said["scale"] * said["diameter_px"])
-    return WindowInput(said["input_size_px"], said["scale"], said["diameter_px"], disk)
+    learned_at = said.get("pixel_size_angstrom")
+    return WindowInput(said["input_size_px"], said["scale"], said["diameter_px"], disk, learned_at)

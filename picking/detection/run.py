@@ -41,7 +41,7 @@ from picking.files import locked, make_folder, remove_half_written
 from picking.formats.coordinates import NEVER_EMPTY, write_picks
 from picking.formats.picks import Picks
 from picking.formats.relion.writing import remove_relion, write_relion
-from picking.inputs.diameters import diameter_in_px
+from picking.inputs.diameters import learned_diameters, require_diameter_fits
 from picking.inputs.paths import Paths
 from picking.micrographs.left_out import Reasons, give_up_on, require_some
 from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
@@ -52,8 +52,11 @@ FEW_PICKS, FEW_OF_CANDIDATES = 3, 0.05
 PATIENCE = datetime.timedelta(days=7)  # of processes that are done with their share
 
 
-def load(args: argparse.Namespace) -> tuple[Picker, float]:
-    """Return the network and the diameter of particles in px, but for those of ``own_px``."""
+def load(args: argparse.Namespace, sizes: Sizes) -> tuple[Picker, float]:
+    """Return the network and the diameter of particles in px, but for those of ``args.own_px``.
+
+    Sets that where no diameter is asked for.
+    """
     device, _, _ = distributed.start(args.device, PATIENCE)
     if args.num_workers:
         if device.type != "cpu":
@@ -63,7 +66,11 @@ def load(args: argparse.Namespace) -> tuple[Picker, float]:
             )
         torch.set_num_threads(1)  # threads that are there already would not live on in a worker
     picker = load_picker(args.checkpoint, device)._replace(invert=args.invert)
-    diameter_px = args.asked_px or diameter_in_px(None, None, picker.input.diameter_px)
+    if args.asked_px is not None:
+        return picker, args.asked_px
+    learned = picker.input.diameter_px, picker.input.pixel_size_angstrom
+    diameter_px, args.own_px = learned_diameters(*learned, args.pixel_sizes, sizes)
+    require_diameter_fits(diameter_px, sizes, args.own_px)
     return picker, diameter_px
 
 
@@ -84,7 +91,7 @@ def pick_micrographs(
 
     left_out: gets those that turn out to be beyond help; only the first process has to tell.
     """
-    picker, diameter_px = load(args)
+    picker, diameter_px = load(args, sizes)
     distributed.require_same([*paths], "micrographs")
     is_first, truth = distributed.is_first(), None
     if args.evaluate and is_first:
@@ -312,7 +319,7 @@ def keep_best_threshold(
 
     left_out: gets micrographs that turn out to be beyond help.
     """
-    picker, diameter_px = load(args)
+    picker, diameter_px = load(args, sizes)
     if distributed.place()[1] > 1:
         raise UserError("a threshold is chosen by one process: start the script without torchrun")
     with locked(thresholds.folder_to_lock(args.checkpoint)):

@@ -121,6 +121,7 @@ class WindowSettings:
     seed: int
     # Diameters by name where px have another size
     own_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    pixel_size_angstrom: float | None = None  # of the others, where known
 
     @property
     def scale(self) -> float:
@@ -201,13 +202,17 @@ class WindowSettings:
     def description(self, content_hash: str) -> dict:
         """Return what metadata.json says of the whole store, beside counts.
 
-        ``windows`` says that what is not labelled is unknown, and how micrographs are scaled.
+        ``windows`` says that what is not labelled is unknown, and how micrographs are scaled; where
+        it is known, of which pixel size those are on which particles are ``diameter_px`` wide.
         """
+        windows = {"scale": self.scale, "diameter_px": self.diameter_px, "reach_px": REACH_PX}
+        if self.pixel_size_angstrom is not None:
+            windows["pixel_size_angstrom"] = self.pixel_size_angstrom
         return {
             "patch_size_px": self.window_px,
             "preparation": PREPARATION,
             "content_hash": content_hash,
-            "windows": {"scale": self.scale, "diameter_px": self.diameter_px, "reach_px": REACH_PX},
+            "windows": windows,
         }
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -68,7 +69,7 @@ def test_windows_are_scaled_by_the_diameter_of_these_micrographs_and_nothing_els
 
 
 def test_the_scores_of_picks_are_calibrated_and_nothing_else_is(tmp_path):
-    image = np.full((96, 96), 150, np.uint8)
+    image = grain((96, 96), 150)
     y, x = np.ogrid[:96, :96]
     for cy, cx, grey in ((30, 30, 60), (30, 66, 90), (66, 48, 120)):
         image[(y - cy) ** 2 + (x - cx) ** 2 < 100] = grey

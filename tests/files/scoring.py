@@ -76,9 +76,9 @@ CASES = [
     Case("K11 a threshold of a checkpoint is a probability", f"{PICKING} raw/mic_000.mrc "
          "--threshold 2", status=2, says=("threshold",)),
     *[Case(f"K11 a diameter of {d} in picking", f"{PICKING} raw/mic_000.mrc --diameter {d}",
-           status=2, says=("diameter",), never="npz") for d in ("1e9px", "641px", "0.01px")],
+           status=2, says=("diameter",), never="npz") for d in ("1e9px", "641px", "150px", "4px")],
     *[Case(f"K11 a diameter of {d} in scoring", f"{PICKS} picks.star --diameter {d}",
-           status=2, says=("diameter",)) for d in ("1e9px", "5000px")],
+           status=2, says=("diameter",)) for d in ("1e9px", "5000px", "150px", "4px")],
     # An empty STAR file is not written, since other programs fall over it
     Case("K11 an empty table that we wrote", EMPTY_AGAIN, status=0, says=("recall",),
          before=(OWN_EMPTY,), check=check_recall_zero),

@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 
 from picking.errors import InputWarning, UserError
-from picking.inputs.diameters import asked_diameter, read_length, require_diameter_fits
+from picking.inputs.diameters import (
+    asked_diameters,
+    find_pixel_sizes,
+    learned_diameters,
+    read_length,
+    require_boxes_fit,
+    require_diameter_fits,
+)
 from picking.micrographs.pixel_size import header_pixel_size
+from tests.fixtures.plans import record
 
 
 def write(folder, **pixel_sizes):
@@ -42,20 +50,30 @@ def test_what_is_no_length_with_a_unit_is_refused_in_words(text):
         read_length(text)
 
 
+def asked(diameter, given, paths, listed=None):
+    """What a script makes of --diameter and --pixel-size: px on most, and on the others by name."""
+    return asked_diameters(diameter, find_pixel_sizes(given, paths, listed or {}), paths)
+
+
+def learned(px, angstrom, paths, given=None, listed=None):
+    """What picking makes of the diameter in a checkpoint."""
+    return learned_diameters(px, angstrom, find_pixel_sizes(given, paths, listed or {}), paths)
+
+
 @pytest.mark.parametrize("pixel_size", [0.0, -1.77, float("inf"), float("nan")])
 def test_a_pixel_size_that_is_none_is_refused(tmp_path, pixel_size):
     for diameter in ("108px", "150A", None):
         with pytest.raises(UserError, match="--pixel-size is"):
-            asked_diameter(diameter, pixel_size, {})
+            asked(diameter, pixel_size, {})
 
 
 def test_the_pixel_size_of_the_headers_is_used_and_said(tmp_path, capsys):
     paths = write(tmp_path, a=1.77, b=1.77)
-    assert asked_diameter("177A", None, paths) == pytest.approx(100, rel=1e-12)
-    assert "1.77 Å (the headers of 2 MRC files)" in capsys.readouterr().out
-    assert asked_diameter("177A", 1.77, paths) == pytest.approx(100)
+    assert asked("177A", None, paths) == (pytest.approx(100, rel=1e-12), {})
+    assert "Pixel size: 1.77 Å (the headers of 2 MRC files)" in capsys.readouterr().out
+    assert asked("177A", 1.77, paths) == (pytest.approx(100), {})
     assert "1.77 Å (--pixel-size)" in capsys.readouterr().out
-    assert asked_diameter("108px", None, paths) == 108 and asked_diameter(None, None, paths) is None
+    assert asked("108px", None, paths) == (108, {}) and asked(None, None, paths) == (None, {})
     assert capsys.readouterr().out == ""
 
 
@@ -64,8 +82,8 @@ def test_a_header_that_does_not_know_the_pixel_size_is_refused_with_the_reason(t
     paths = write(tmp_path, a=angstrom)
     assert header_pixel_size(paths["a.mrc"]) is None
     with pytest.raises(UserError, match=r"give --pixel-size too.*exactly 1 stands for unknown"):
-        asked_diameter("177A", None, paths)
-    assert asked_diameter("177A", 1.77, paths) == pytest.approx(100)
+        asked("177A", None, paths)
+    assert asked("177A", 1.77, paths) == (pytest.approx(100), {})
 
 
 def test_files_without_a_header_for_it_have_no_pixel_size(tmp_path):
@@ -78,30 +96,93 @@ def test_files_without_a_header_for_it_have_no_pixel_size(tmp_path):
 @pytest.mark.parametrize("diameter", ["177A", "100px", None])
 def test_a_pixel_size_that_is_not_the_headers_is_warned_of_with_both(tmp_path, diameter):
     paths = write(tmp_path, a=1.77, b=1.77)
-    with pytest.warns(InputWarning, match=r"--pixel-size is 5\.31 Å.*1\.77 Å \(2 MRC") as caught:
-        asked_diameter(diameter, 5.31, paths)
+    words = r"--pixel-size is 5\.31 Å.*1\.77 Å \(the headers of 2 MRC"
+    with pytest.warns(InputWarning, match=words) as caught:
+        asked(diameter, 5.31, paths)
     assert len(caught) == 1
 
 
 def test_a_pixel_size_within_five_percent_is_no_news(tmp_path, recwarn):
-    assert asked_diameter("177A", 1.80, write(tmp_path, a=1.77)) == pytest.approx(177 / 1.8)
+    assert asked("177A", 1.80, write(tmp_path, a=1.77)) == (pytest.approx(177 / 1.8), {})
     assert not recwarn
 
 
-def test_micrographs_of_different_pixel_sizes_are_told(tmp_path):
+def test_each_micrograph_has_the_diameter_that_its_own_header_makes_of_it(tmp_path, capsys):
+    paths = write(tmp_path, a=0.885, b=1.77, c=1.77, d=1.75)
+    px, own_px = asked("177A", None, paths)  # of most
+    assert px == pytest.approx(100)
+    assert own_px == {"a.mrc": pytest.approx(200), "d.mrc": pytest.approx(177 / 1.75)}
+    assert capsys.readouterr().out == "Pixel size: 0.885 to 1.77 Å (the headers of 4 MRC files)\n"
+    px, own_px = asked("177A", None, paths, listed={"a.mrc": 0.885, "d.mrc": 1.77})
+    assert (px, own_px) == (pytest.approx(100), {"a.mrc": pytest.approx(200)})
+    assert "(the list of micrographs)" in capsys.readouterr().out
+
+
+def test_one_diameter_in_px_or_one_pixel_size_for_px_that_differ_is_warned_of(tmp_path):
     paths = write(tmp_path, a=1.77, b=0.885, c=1.77)
-    with pytest.raises(UserError, match=r"0\.885 Å in b\.mrc, 1\.77 Å in a\.mrc"):
-        asked_diameter("177A", None, paths)
-    for diameter, pixel_size in (("100px", None), ("177A", 1.77)):
-        with pytest.warns(InputWarning, match=r"0\.885 Å in b\.mrc, 1\.77 Å in a\.mrc"):
-            assert asked_diameter(diameter, pixel_size, paths) == pytest.approx(100)
+    with pytest.warns(InputWarning, match=r"0\.885 to 1\.77 Å .*give --diameter in Å"):
+        assert asked("100px", None, paths) == (100, {})
+    with pytest.warns(InputWarning, match=r"--pixel-size is 1\.77 .*0\.885 to 1\.77 Å"):
+        assert asked("177A", 1.77, paths) == (pytest.approx(100), {})
 
 
-@pytest.mark.parametrize("diameter_px", [3.9, 321, 1e9])
-def test_a_diameter_that_no_particle_on_the_micrographs_can_have_is_refused(diameter_px):
+def test_micrographs_of_which_some_do_not_say_their_pixel_size_are_refused_by_name(tmp_path):
+    paths = {"x.jpg": tmp_path / "x.jpg", **write(tmp_path, a=1.77, b=0, c=0.885)}
+    words = r"2 of 4 micrographs \(x\.jpg, b\.mrc\); .* 0\.885 to 1\.77 Å .*--pixel-size"
+    with pytest.raises(UserError, match=words):
+        asked("177A", None, paths)
+    with pytest.raises(UserError, match=words):
+        learned(100, 1.5, paths)
+    assert asked("177A", None, paths, {"x.jpg": 1.77, "b.mrc": 3.54})[1] == {
+        "b.mrc": pytest.approx(50), "c.mrc": pytest.approx(200)
+    }  # fmt: skip
+
+
+def test_what_a_network_learned_is_as_wide_as_the_pixel_size_makes_it_here(tmp_path, capsys):
+    paths = write(tmp_path, a=1.5, b=1.5, c=3)
+    assert learned(36, 3, paths) == (pytest.approx(72), {"c.mrc": pytest.approx(36)})
+    assert "1.5 to 3 Å (the headers of 3 MRC files); the network learned" in capsys.readouterr().out
+    del paths["c.mrc"]
+    assert learned(36, 3, paths, given=6) == (pytest.approx(18), {})
+    capsys.readouterr()
+    assert learned(36, 1.5, paths) == (36, {})
+    assert learned(36, 1.5, {"x.jpg": tmp_path / "x.jpg"}) == (36, {})  # nobody knows of these
+    assert learned(36, None, paths, given=6) == (36, {})  # nor of those learned from
+    assert capsys.readouterr().out == ""
+    with pytest.raises(UserError, match="--diameter is missing"):
+        learned(None, None, paths)
+
+
+def test_px_that_differ_are_warned_of_where_the_network_does_not_know_what_it_learned_at(tmp_path):
+    with pytest.warns(InputWarning, match=r"1\.5 to 3 Å .*give --diameter in Å"):
+        assert learned(36, None, write(tmp_path, a=1.5, b=3)) == (36, {})
+
+
+@pytest.mark.parametrize(
+    ("diameter_px", "words"),
+    [
+        (5.9, r"is 5\.9 px on a\.mrc, and below 6 px nothing"),
+        (4, r"is 4 px on a\.mrc"),
+        (107, r"is 107 px, but b\.mrc is 384 x 320 px, and should be 3 diameters wide"),
+        (300, r"is 300 px, but a\.mrc is 448 x 640 px, and should be 3 diameters"),
+        (1e9, r"but a\.mrc is 448 x 640"),
+    ],
+)
+def test_a_diameter_that_does_not_suit_the_micrographs_is_refused(diameter_px, words):
     sizes = {"a.mrc": (640, 448), "b.mrc": (320, 384)}
-    with pytest.raises(UserError, match="check --diameter") as error:
+    with pytest.raises(UserError, match=f"{words}.*: check --diameter, and --pixel-size"):
         require_diameter_fits(diameter_px, sizes)
-    assert ("b.mrc" in str(error.value) or "a.mrc" in str(error.value)) == (diameter_px > 4)
-    require_diameter_fits(4, sizes)
-    require_diameter_fits(320, sizes)
+    require_diameter_fits(6, sizes)
+    require_diameter_fits(320 / 3, sizes)
+    with pytest.raises(UserError, match=r"is 3 px on b\.mrc"):
+        require_diameter_fits(6, sizes, {"b.mrc": 3})
+
+
+def test_boxes_that_do_not_suit_their_micrograph_are_refused_by_their_source():
+    boxes = [record("a.jpg", [(9, 9)] * 3, diameter_px=px) for px in (6, 200, 341)]
+    require_boxes_fit(boxes, [(1024, 1024)] * 3, "some.json")
+    boxes.append(record("b.jpg", [(9, 9)] * 3, diameter_px=342))
+    with pytest.raises(UserError, match=r"342 px, but b\.jpg .*: check the boxes .* in some\.json"):
+        require_boxes_fit(boxes, [(1024, 1024)] * 4, "some.json")
+    unknown = record("c.jpg", [(9, 9)], diameter_px=np.nan)
+    require_boxes_fit([unknown], [(10, 10)], "some.json")

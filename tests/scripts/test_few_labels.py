@@ -220,7 +220,11 @@ def test_the_store_has_a_montage_and_its_windows_are_counted(data, tmp_path, mon
 def test_neither_workers_nor_the_unit_of_the_diameter_change_a_window(data, store, tmp_path):
     preprocess(data, tmp_path / "a", *EXPECTED, num_workers=2)
     preprocess(data, tmp_path / "b", *EXPECTED, diameter="54A", pixel_size=1.5)
-    assert content(tmp_path / "a") == content(tmp_path / "b") == content(store)
+    of_a, of_b, of_store = (content(folder) for folder in (tmp_path / "a", tmp_path / "b", store))
+    assert of_a == of_store
+    said = [json.loads(files.pop("metadata.json")) for files in (of_a, of_b)]
+    assert said[1]["windows"].pop("pixel_size_angstrom") == 1.5  # which is known of b alone
+    assert said[0] == said[1] and of_a == of_b
 
 
 def test_the_pixel_size_of_the_headers_makes_the_store_that_the_same_one_given_does(data, tmp_path):
@@ -272,7 +276,11 @@ def test_unreadable_micrographs_are_left_out_when_asked(data, tmp_path, name, he
         ({"frame": "mrc"}, "of 18 coordinates fit .* upside down.*'mrc': give --frame jpeg"),
         ({"diameter": None}, "--micrographs needs --diameter too"),
         ({"diameter": "54A"}, "54A is in Å: give --pixel-size"),
-        ({"diameter": "1e9px"}, "but m0.jpg is 480 x 400 px: check --diameter"),
+        (
+            {"diameter": "134px"},
+            "but m0.jpg is 480 x 400 px, and should be 3 diameters wide .*--di",
+        ),
+        ({"diameter": "4px"}, "is 4 px on m0.jpg, and below 6 px nothing .*: check --diameter"),
         ({"diameter": "36px", "pixel_size": -1}, "--pixel-size is -1"),
         ({"labels": "{root}/fractions.csv"}, "fractions.csv: .*m0.jpg.*fractions.*multiply"),
         ({"labels": "{root}/halves.csv"}, "halves.csv: .*times 2 .*binned by 2"),

@@ -219,6 +219,29 @@ def test_each_micrograph_is_picked_by_its_own_pixel_size(two_sizes, window_netwo
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("by", ["--diameter", "what the network learned"])
+def test_each_micrograph_is_picked_by_the_pixel_size_of_its_own_header(
+    two_sizes, checkpoint, window_network, by
+):
+    for name, psize in (("a", 3.0), ("b", 1.5)):
+        with mrcfile.open(two_sizes.folder / f"{name}.mrc", "r+") as mrc:
+            mrc.voxel_size = psize
+    flags = two_sizes.flags(window_network, star=two_sizes.folder / "[ab].mrc")
+    flags = ["60A" if flag == DIAMETER else flag for flag in flags]
+    if by != "--diameter":
+        wants = {"patch_size_px": 64, "scale": 1.0, "diameter_px": 20.0, "reach_px": 5.0}
+        write_checkpoint(checkpoint, **classifier_content("unet", **wants, pixel_size_angstrom=3.0))
+        flags = [flag for flag in flags if flag not in ("--diameter", "60A")]
+    assert "Pixel size: 1.5 to 3 Å (the headers of 2 MRC files)" in call(*flags, "--heatmap")
+    seen = [Image.open(two_sizes.out / f"heatmaps/{name}.mrc.png").size for name in "ab"]
+    assert seen[0] == seen[1]
+    for name, width in (("a", 20), ("b", 40)):
+        (found,) = read_picks([two_sizes.out / f"star/{name}.star"], two_sizes.sizes)
+        best = found.centres_px[np.argsort(-found.scores)[:18]]
+        distance = np.hypot(*(two_sizes.centres[f"{name}.mrc"][:, None] - best).transpose(2, 0, 1))
+        assert (distance.min(axis=1) < 0.3 * width).mean() > 0.8
+
+
 def test_the_truth_is_matched_within_half_of_each_micrographs_own_diameter(
     two_sizes, window_network
 ):
@@ -256,7 +279,7 @@ def test_px_of_several_sizes_have_no_one_diameter_in_px(two_sizes, window_networ
 
 
 def test_a_pixel_size_is_held_against_the_list_and_the_list_against_headers(project, checkpoint):
-    with pytest.warns(InputWarning, match=r"--pixel-size is 1 Å, but the list .* says 2 Å"):
+    with pytest.warns(InputWarning, match=r"--pixel-size is 1 Å, but .* 2 Å \(the list"):
         call(*project.flags(checkpoint, "--pixel-size", 1, "--diameter", f"{DIAMETER_PX}A"))
     project.star.write_text(list_text([(f"{JOB}/a.mrc", 1), (f"{JOB}/b.mrc", 1)], (4,)))
     project.out = project.root / "Other"

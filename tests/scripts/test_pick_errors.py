@@ -39,8 +39,8 @@ def mistake(checkpoint, disks, tmp_path):
         ({"diameter": "150A"}, "--pixel-size"),
         ({"diameter": "150"}, "--diameter is '150'"),
         ({"diameter": "0px"}, "--diameter is '0px'"),
-        ({"diameter": "1e9px"}, "but a.jpg is 384 x 320 px: check --diameter"),
-        ({"diameter": "2px"}, "--diameter"),
+        ({"diameter": "107px"}, "a.jpg is 384 x 320 px, and should be 3 diameters wide at least"),
+        ({"diameter": "4px"}, "is 4 px on a.jpg, and below 6 px nothing can be told"),
         ({"diameter": "150A", "pixel_size": "0"}, "--pixel-size is 0"),
         ({"diameter": None}, "--diameter is missing"),
         (NO_OUTPUT, "--output"),
@@ -88,6 +88,6 @@ def test_a_diameter_that_would_blow_up_the_micrograph_is_refused(checkpoint, dis
     write_checkpoint(checkpoint, **classifier_content("unet", **wants))
     message = refused(
         "--checkpoint", checkpoint, "--micrographs", disks.folder / "a.jpg", "--device", "cpu",
-        "--output", tmp_path / "out", "--diameter", "4px",
+        "--output", tmp_path / "out", "--diameter", "6px",
     )  # fmt: skip
     assert "a.jpg" in message and "check --diameter" in message

@@ -38,6 +38,18 @@ def scale_boxes(root):
             box["bbox"] = [4 * value for value in box["bbox"]]
 
 
+def box_sides(side_px):
+    """Give all boxes these sides, and move them into their image of 384 x 320 px."""
+
+    def change(root):
+        with changed_annotations(root, "train") as listed:
+            for box in listed["annotations"]:
+                x, y, *_ = box["bbox"]
+                box["bbox"] = [min(x, 384 - side_px), min(y, 320 - side_px), side_px, side_px]
+
+    return change
+
+
 # What is wrong with data sets has its tests in tests/formats: one of each kind stands here
 MISTAKES = {
     "no data root": (shutil.rmtree, (), "--data-root .*data is not a folder"),
@@ -46,6 +58,10 @@ MISTAKES = {
         lambda root: (root / "train/train_01.jpg").unlink(), (), "train_01.jpg"
     ),
     "boxes at another scale": (scale_boxes, (), r"train_0.* 384 x 320 px"),
+    "boxes as wide as the micrograph": (
+        box_sides(110), (), r"110 px, but train_00.jpg is 384 x 320 px, .*instances_train.json"
+    ),
+    "boxes of a few px": (box_sides(4), (), r"is 4 px on train_00.jpg, .*instances_train.json"),
     "a link out of the folder": (link_outside, (), "is a link out of"),
     "broken JSON": (
         lambda root: (root / "annotations/instances_val.json").write_text("{"), (), "val.json"
