@@ -4,7 +4,6 @@
     python -m benchmarks.picking segmentation --data-root $root --seeds 0 1 2
     python -m benchmarks.picking few-labels --data-root $root --picks 40 10 --shares 1 --seeds 0 1 2
     python -m benchmarks.picking topaz --data-root $root --picks 40 10 --seeds 0 1 2 --topaz topaz
-    python -m benchmarks.picking cost --data-root $root --checkpoints unet.pt few.pt --topaz topaz
     python -m benchmarks.picking agreement --data-root ../shared/data/empiar-10017 \
         --picks-of 'experiments/picking_benchmark/empiar-10017/segmentation_*/test/star/*.star' \
         --peer '../shared/data/empiar-10017/peer_picks/crYOLO/*.box'
@@ -20,21 +19,13 @@ where as many are picked as a micrograph of train has particles. The seed is tha
 labels are drawn by it too. A result that is there is read, not run again: several commands fill one
 table. CPU minutes are of training.
 
-cost: seconds and peak memory a micrograph of each way to pick, every one in a process of its own,
-one after another: our U-Nets in tiles as they were trained, and with the whole micrograph as one
-image. agreement: how many of our false picks on test lie within a quarter diameter of a false pick
+agreement: how many of our false picks on test lie within a quarter diameter of a false pick
 of another picker, and how many would by chance.
 """
 
 import argparse
 import math
-import os
-import shlex
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +35,6 @@ from scipy.spatial import cKDTree
 
 from benchmarks import picking_figure, topaz
 from benchmarks.common import (
-    ROOT,
     new_parser,
     overrides,
     print_header,
@@ -60,8 +50,7 @@ from picking.files import make_folder, read_json, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
 from picking.inputs.paths import find_coordinates
-from picking.micrographs.mrc import write_mrc
-from picking.micrographs.reading import image_size, read_micrograph
+from picking.micrographs.reading import image_size
 
 TILES_SEEN = 25 * 216  # by a U-Net: 25 epochs of the tiles of EMPIAR-10017
 HEADINGS = ("precision", "recall", "F1", "at 0.5", "at expected", "whole frame", "AP")
@@ -71,7 +60,7 @@ def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = new_parser(__doc__)
     add = parser.add_argument
-    parts = ("segmentation", "few-labels", "topaz", "cost", "agreement", "figure")
+    parts = ("segmentation", "few-labels", "topaz", "agreement", "figure")
     add("part", choices=parts)
     add("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
     add("--split", choices=("val", "test"), default="val", help="to report on")
@@ -89,7 +78,6 @@ def parse_args() -> argparse.Namespace:
     add("--expected-particles", type=float, help="few-labels; default: as train has on average")
     add("--set", nargs="+", default=[], help="config values of the training runs")
     add("--name", default="", help="tells runs with other --set apart")
-    add("--checkpoints", nargs="+", type=Path, default=[], help="cost")
     add("--picks-of", help="agreement: STAR files of ours, in folders by run")
     add("--peer", help="agreement: files of another picker")
     topaz.add_arguments(parser)
@@ -108,9 +96,6 @@ def main() -> None:
         return
     real = RealSet(args.data_root, args.annotated_margin)
     args.diameter = real.diameter_px
-    if args.part == "cost":
-        cost(args)
-        return
     if args.part == "agreement":
         agreement(args, real)
         return
@@ -322,60 +307,6 @@ def pick(
 
 
 # Beside F1
-
-
-def cost(args: argparse.Namespace) -> None:
-    """Print seconds, CPU seconds and peak memory of picking the test micrographs in each way."""
-    images = sorted((args.data_root / "test").glob("*.jpg"))
-    ways: dict[str, list[list[str]]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for path in args.checkpoints:
-            whole = Path(folder) / f"{len(ways)}.pt"
-            save_whole(path, whole, images[0])
-            for name, checkpoint in ((f"{path}, tiled", path), (f"{path}, whole", whole)):
-                ways[name] = [[
-                    sys.executable, "pick_particles.py", "--checkpoint", str(checkpoint),
-                    "--micrographs", *map(str, images), "--diameter", f"{args.diameter}px",
-                    "--threshold", "0.5", "--output", f"{folder}/{len(ways)}", "--device", "cpu",
-                ]]  # fmt: skip
-        if args.topaz:
-            topaz = shlex.split(args.topaz)
-            radius = round(args.diameter / 2 / 8)
-            raw = [f"{folder}/{image.stem}.mrc" for image in images]  # it takes no JPEGs
-            small = [f"{folder}/small/{image.stem}.mrc" for image in images]
-            for image, path in zip(images, raw, strict=True):
-                write_mrc(Path(path), read_micrograph(image), 1.77)
-            ways["topaz, 8 times smaller, resnet16_u64"] = [
-                [*topaz, "preprocess", "-s", "8", "-o", f"{folder}/small/", *raw],
-                [*topaz, "extract", "-m", "resnet16_u64", "-r", str(radius), "-x", "8", "-d", "-1",
-                 "-o", f"{folder}/topaz.txt", *small],
-            ]  # fmt: skip
-        print_header("way", "s a micrograph", "CPU s a micrograph", "peak MiB")
-        for name, commands in ways.items():
-            started, cpu, peak = time.monotonic(), 0.0, 0
-            for command in commands:
-                child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-                _, status, used = os.wait4(child.pid, 0)
-                if status:
-                    sys.exit(f"{shlex.join(command)} failed")
-                cpu, peak = cpu + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss)
-            seconds = (time.monotonic() - started) / len(images)
-            print_row(name, f"{seconds:.1f}", f"{cpu / len(images):.1f}", f"{peak / 1024:.0f}")
-
-
-def save_whole(path: Path, copy: Path, image: Path) -> None:
-    """Save a U-Net's checkpoint so that it scores a whole micrograph as one image."""
-    import torch
-
-    checkpoint = torch.load(path, weights_only=True)
-    if checkpoint["kind"] == "segmentation":
-        wants = checkpoint["input"]
-        wants |= {"side_px": wants["side_px"] * wants["tiles"], "tiles": 1}
-    else:
-        scaled = max(image_size(image)) * checkpoint["input"]["scale"]
-        whole_px = -(-math.ceil(scaled) // 64) * 64
-        checkpoint["config"]["data"]["input_size_px"] = whole_px
-    torch.save(checkpoint, copy)
 
 
 def agreement(args: argparse.Namespace, real: RealSet) -> None:

@@ -39,7 +39,7 @@ EPOCHS, STEPS = 5, 20  # of an epoch: 7 minutes of a core; ten of 1,000 are its 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the part `topaz` takes beside what is common to all."""
     add = parser.add_argument
-    add("--topaz", help="topaz, cost: the command that starts Topaz")
+    add("--topaz", help="topaz: the command that starts Topaz")
     add("--scales", nargs="+", type=int, help="topaz: how many times smaller; default: by diameter")
     add(
         "--radii",

@@ -1,38 +1,45 @@
 """The patch classifier: a torchvision ResNet with one channel in and one logit out."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor, nn
-from torchvision.models import ResNet, resnet18, resnet34, resnet50
-from torchvision.models.resnet import BasicBlock
 
 
-class _NarrowResNet18(ResNet):
-    """ResNet-18 with a quarter of the channels: 0.7 M parameters, for a CPU."""
+def _narrow_resnet18(weights: None) -> nn.Module:
+    """Return a ResNet-18 with a quarter of the channels: 0.7 M parameters, for a CPU."""
+    from torchvision.models import ResNet
+    from torchvision.models.resnet import BasicBlock
 
-    def __init__(self, weights: None):
-        super().__init__(BasicBlock, [2, 2, 2, 2])
-        self.fc = nn.Linear(128, 1)
+    class Narrow(ResNet):
+        def _make_layer(
+            self,
+            block: type[nn.Module],
+            planes: int,
+            blocks: int,
+            stride: int = 1,
+            dilate: bool = False,
+        ) -> nn.Sequential:
+            if planes == 64:  # the first level
+                self.inplanes = 16
+                self.bn1 = nn.BatchNorm2d(16)
+            return super()._make_layer(block, planes // 4, blocks, stride, dilate)
 
-    def _make_layer(
-        self,
-        block: type[nn.Module],
-        planes: int,
-        blocks: int,
-        stride: int = 1,
-        dilate: bool = False,
-    ) -> nn.Sequential:
-        if planes == 64:  # the first level
-            self.inplanes = 16
-            self.bn1 = nn.BatchNorm2d(16)
-        return super()._make_layer(block, planes // 4, blocks, stride, dilate)
+    network = Narrow(BasicBlock, [2, 2, 2, 2])
+    network.fc = nn.Linear(128, 1)
+    return network
 
 
-_BUILDERS = {
-    "resnet18": resnet18,
-    "resnet34": resnet34,
-    "resnet50": resnet50,
-    "resnet18_narrow": _NarrowResNet18,
-}
-BACKBONES = tuple(_BUILDERS)
+def _builder(backbone: str) -> Callable[..., Any]:
+    """Return what builds a backbone; torchvision takes seconds to import, and U-Nets need none."""
+    if backbone == "resnet18_narrow":
+        return _narrow_resnet18
+    from torchvision import models
+
+    return getattr(models, backbone)
+
+
+BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet18_narrow")
 
 
 class PUClassifier(nn.Module):
@@ -50,9 +57,9 @@ class PUClassifier(nn.Module):
 
     def __init__(self, backbone: str = "resnet18", dropout: float = 0.3):
         super().__init__()
-        if backbone not in _BUILDERS:
+        if backbone not in BACKBONES:
             raise ValueError(f"unknown backbone {backbone!r}: known are {', '.join(BACKBONES)}")
-        network = _BUILDERS[backbone](weights=None)
+        network = _builder(backbone)(weights=None)
         network.conv1 = nn.Conv2d(
             1, network.bn1.num_features, kernel_size=7, stride=2, padding=3, bias=False
         )

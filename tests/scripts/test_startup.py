@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.fixtures import ROOT
+from tests.fixtures import ROOT, run_python
 
 SLOW = {"torch", "torchvision", "matplotlib", "pandas", "scipy", "sklearn", "tensorboard"}
 RUN = """
@@ -45,3 +45,11 @@ def test_preprocessing_never_waits_for_torch(tmp_path):
     assert ended == 2  # no split there
     assert "picking.stores.patches" in packages
     assert "torch" not in packages
+
+
+def test_picking_with_a_u_net_never_waits_for_torchvision():
+    """Which imports half of torch besides: 3 s and 150 MB."""
+    ran = "import sys, picking.detection.run; from models import UNet; UNet(width=1, depth=1)"
+    done = run_python("-c", f"{ran}; print(*sys.modules)")
+    assert "torch" in done.stdout.split(), done.stderr
+    assert not {"torchvision", "torch._dynamo"} & {*done.stdout.split()}
