@@ -12,7 +12,7 @@ the largest peak of a process: the two are alike where memory does not grow. Top
 """
 
 import argparse
-import os
+import json
 import shlex
 import subprocess
 import sys
@@ -29,6 +29,15 @@ from picking.micrographs.mrc import write_mrc
 from picking.micrographs.reading import read_grey
 
 TOPAZ_PARTICLE_PX = 14
+# Starts a command and tells what it took. The kernel counts the memory of whoever starts a process
+# as its own, and this one has torch.
+LAUNCHER = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, used = os.wait4(child.pid, 0)
+print(f"\\n[{used.ru_utime + used.ru_stime}, {used.ru_maxrss}]", file=sys.stderr)
+sys.exit(status != 0)
+"""
 Commands = list[list[str]]
 
 
@@ -109,18 +118,17 @@ def topaz(args: argparse.Namespace, way: str, files: Sequence[Path], folder: Pat
 
 def cost(commands: Commands) -> Cost:
     """Run commands one after another; return what they take together."""
-    started, cpu, peak = time.monotonic(), 0.0, 0
+    started, cpu, peak = time.monotonic(), 0.0, 0.0
     for command in commands:
-        child = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", LAUNCHER, *command], cwd=ROOT, capture_output=True
         )
-        assert child.stderr is not None
-        said = child.stderr.read().decode(errors="replace")
-        _, status, used = os.wait4(child.pid, 0)
-        if status:
+        said = done.stderr.decode(errors="replace")
+        if done.returncode:
             raise UserError(f"{shlex.join(command[:4])} ... failed: {said[-500:]}")
-        cpu, peak = cpu + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss)
-    return Cost(time.monotonic() - started, cpu, peak / 1024)
+        used = json.loads(said.splitlines()[-1])
+        cpu, peak = cpu + used[0], max(peak, used[1] / 1024)
+    return Cost(time.monotonic() - started, cpu, peak)
 
 
 def as_mrcs(files: Sequence[Path], folder: Path) -> list[Path]:
