@@ -34,6 +34,11 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         action="store_true",
         help="particles are white here and dark where the network learned, or the reverse",
     )
+    add(
+        "--keep-junk",
+        action="store_true",
+        help="pick also where carbon, ice or aggregates are seen",
+    )
     add("--threshold", default="auto", help="lowest score; auto: the checkpoint's, or all")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
     add(

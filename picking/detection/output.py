@@ -36,7 +36,7 @@ from picking.inputs.paths import Paths
 from picking.micrographs.problems import UnreadableImage
 
 # The arguments that decide what is in scored/; all others only choose from it.
-DECIDING = ("checkpoint", "diameter_px", "invert", "picks")
+DECIDING = ("checkpoint", "diameter_px", "invert", "keep_junk", "picks")
 OLDER_LOWEST = 0.05  # Older versions kept no candidate below this score
 # What all micrographs make together
 OF_ALL = ("thresholds.csv", "summary.csv", "evaluation.json", "pr_curve.png")
@@ -174,8 +174,11 @@ def identity(micrograph: Path, own_px: float | None = None) -> tuple[str, ...]:
     return of_file if own_px is None else (*of_file, str(own_px))
 
 
-def save_picks(folder: Path, picks: Picks, of_file: tuple[str, ...]) -> None:
-    """Write centres, scores and diameters of a micrograph, and of which file they are."""
+def save_picks(folder: Path, picks: Picks, of_file: tuple[str, ...], n_in_junk: int = 0) -> None:
+    """Write centres, scores and diameters of a micrograph, and of which file they are.
+
+    n_in_junk: how many more there would be on carbon, ice and aggregates.
+    """
     make_folder(folder / "scored")
     arrays: dict[str, Any] = {
         "centres_px": picks.centres_px,
@@ -183,6 +186,7 @@ def save_picks(folder: Path, picks: Picks, of_file: tuple[str, ...]) -> None:
         "diameters_px": picks.diameters_px,
         "of_file": np.array(of_file),
         "lowest_score": np.array(0.0),
+        "n_in_junk": np.array(n_in_junk),
     }
     write_saved(scored(folder, picks.name), lambda file: np.savez(file, **arrays))
 
@@ -191,6 +195,11 @@ def load_picks(folder: Path, name: str, size_px: tuple[int, int]) -> Picks:
     """Return what `save_picks` wrote of the micrograph called ``name``."""
     saved = _read(scored(folder, name))
     return Picks(name, saved["centres_px"], saved["scores"], saved["diameters_px"], size_px)
+
+
+def n_in_junk(folder: Path, name: str) -> int:
+    """Return how many candidates `save_picks` was told to have been left out."""
+    return int(_read(scored(folder, name)).get("n_in_junk", 0))
 
 
 def _serves(path: Path, micrograph: Path, threshold: float, own_px: float | None) -> bool:
@@ -231,20 +240,28 @@ def to_write(args: argparse.Namespace, picks: Picks, threshold: float) -> Picks:
     return called if args.box is None else with_whole_box(called, args.box, args.output_frame)
 
 
-def write_summary(path: Path, picks: Iterable[Picks], left_out: Mapping[str, str]) -> None:
+def write_summary(
+    path: Path,
+    picks: Iterable[Picks],
+    left_out: Mapping[str, str],
+    in_junk: Mapping[str, int] = MappingProxyType({}),
+) -> None:
     """Write a CSV with a line for each micrograph: picks, median score, median diameter.
 
-    left_out: names of those without picks -> why, in the last column.
+    left_out: names of those without picks -> why, in a column of its own. in_junk: names -> how
+    many candidates were left out on carbon, ice and aggregates, in the last; may grow with picks.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["micrograph", "picks", "median_score", "median_diameter_px", "left_out"])
+    writer.writerow(
+        ["micrograph", "picks", "median_score", "median_diameter_px", "left_out", "in_junk"]
+    )
     for one in picks:
         medians = ["", ""]
         if len(one.scores):
             medians = [f"{np.median(v):.4g}" for v in (one.scores, one.diameters_px)]
-        writer.writerow([one.name, len(one.scores), *medians, ""])
-    writer.writerows([name, "", "", "", reason] for name, reason in left_out.items())
+        writer.writerow([one.name, len(one.scores), *medians, "", in_junk.get(one.name, 0)])
+    writer.writerows([name, "", "", "", reason, ""] for name, reason in left_out.items())
     write_atomically(path, text.getvalue())
 
 

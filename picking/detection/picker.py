@@ -27,11 +27,12 @@ from picking.detection.score_map import (
 from picking.errors import UserError, raise_if_stopped
 from picking.evaluation.report import draw_picks
 from picking.files import is_number, sha256
-from picking.formats.picks import Picks
+from picking.formats.picks import Picks, select
 from picking.inputs.paths import Paths
 from picking.metrics.calibration import Calibration
+from picking.micrographs.junk import in_junk, junk_mask
 from picking.micrographs.preparation import prepare
-from picking.micrographs.problems import Notes, UnreadableImage
+from picking.micrographs.problems import IN_JUNK, Notes, UnreadableImage
 from picking.micrographs.reading import image_size, read_micrograph
 from picking.parallel import ahead, ordered_map
 from picking.runs import checkpoints
@@ -46,7 +47,8 @@ class Picker(NamedTuple):
 
     checksum: SHA-256 of the checkpoint's file. thresholds: those that it holds, by key.
     invert: bright particles are to look as dark ones did in training, or the reverse. calibration:
-    what makes probabilities of the scores of candidates, where training found it.
+    what makes probabilities of the scores of candidates, where training found it. keep_junk: picks
+    may lie on carbon, ice or aggregates.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class Picker(NamedTuple):
     device: torch.device
     invert: bool = False
     calibration: Calibration | None = None
+    keep_junk: bool = False
 
     def for_diameter(self, diameter_px: float) -> "Picker":
         """Return the picker for micrographs on which particles are so wide.
@@ -145,15 +148,27 @@ def _calibration(checkpoint: dict[str, Any], path: Path) -> Calibration | None:
     return Calibration(**kept)
 
 
-def read(picker: Picker, path: Path, diameter_px: float, notes: Notes) -> np.ndarray:
-    """Return a micrograph as the network is to see it, uint8 (h, w).
+class Seen(NamedTuple):
+    """A micrograph as the network is to see it, uint8 (h, w), and its junk, bool of that shape.
+
+    junk: None where nothing is left out for it.
+    """
+
+    image: np.ndarray
+    junk: np.ndarray | None
+
+
+def read(picker: Picker, path: Path, diameter_px: float, notes: Notes) -> Seen:
+    """Return a micrograph as the network is to see it.
 
     diameter_px: of the particles. notes: gets what must be said of the file. Raises
     `UnreadableImage` when the file is no micrograph or without contrast.
     """
     grey = picker.input.scaled(path, notes)
     grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
-    return prepare(grey, diameter_px * np.array(grey.shape) / image_size(path))
+    scaled_px = diameter_px * np.array(grey.shape) / image_size(path)
+    junk = None if picker.keep_junk else junk_mask(grey, scaled_px)
+    return Seen(prepare(grey, scaled_px), junk)
 
 
 def pick(
@@ -161,31 +176,39 @@ def pick(
     path: Path,
     diameter_px: float,
     notes: Notes | None = None,
-    image: np.ndarray | None = None,
+    seen: Seen | None = None,
 ) -> tuple[ScoreMap, Picks]:
     """Return a micrograph's scores and its picks at any threshold worth looking at.
 
     The picks' scores are calibrated where the checkpoint says how; the map's are the network's own.
-    notes, and errors but for one: as of `read`. image: what that returned, if it was called before.
+    notes, and errors but for one: as of `read`; how many picks are left out since they lie in junk
+    is noted too. seen: what `read` returned, if it was called before.
     Raises `UserError` when the scores are not finite.
     """
     raise_if_stopped()
     wants, how = picker.input, (picker.precision, picker.device)
-    if image is None:
-        image = read(picker, path, diameter_px, {} if notes is None else notes)
+    notes = {} if notes is None else notes
+    if seen is None:
+        seen = read(picker, path, diameter_px, notes)
+    size_px = image_size(path)
     if isinstance(wants, PatchInput):
         sizes_px = wants.patch_size_px, wants.input_size_px
-        scores = classifier_map(picker.network, image, *sizes_px, *how)
+        scores = classifier_map(picker.network, seen.image, *sizes_px, *how)
     else:
-        scores = segmentation_map(picker.network, image, image_size(path), *how)
+        scores = segmentation_map(picker.network, seen.image, size_px, *how)
     if not np.isfinite(scores.logits).all():
         raise UserError(f"the scores of {path} are not finite: set training.precision=fp32")
     if isinstance(wants, PatchInput):
-        return scores, peaks.classifier_picks(scores, path.name, diameter_px)
-    threshold = picker.thresholds.get("threshold") or 0.5
-    picks = peaks.segmentation_picks(scores, path.name, diameter_px, wants.disk, threshold)
-    if picker.calibration is not None:
-        picks = dataclasses.replace(picks, scores=picker.calibration(picks.scores))
+        picks = peaks.classifier_picks(scores, path.name, diameter_px)
+    else:
+        threshold = picker.thresholds.get("threshold") or 0.5
+        picks = peaks.segmentation_picks(scores, path.name, diameter_px, wants.disk, threshold)
+        if picker.calibration is not None:
+            picks = dataclasses.replace(picks, scores=picker.calibration(picks.scores))
+    if seen.junk is not None and seen.junk.any():
+        spoilt = in_junk(seen.junk, picks.centres_px, size_px)
+        notes[IN_JUNK] = int(spoilt.sum())
+        picks = select(picks, ~spoilt)
     return scores, picks
 
 
@@ -241,8 +264,8 @@ def picked(
     jobs = [(path, args.own_px.get(name)) for name, path in paths.items()]
     work = argparse.Namespace(  # small, since each job takes it to its worker
         checkpoint=args.checkpoint, checksum=picker.checksum, device=picker.device,
-        invert=args.invert, diameter_px=diameter_px, pictures=pictures, box=args.box,
-        output_frame=args.output_frame,
+        invert=args.invert, keep_junk=args.keep_junk, diameter_px=diameter_px, pictures=pictures,
+        box=args.box, output_frame=args.output_frame,
     )  # fmt: skip
     if args.num_workers:
         alone = functools.partial(_pick_in_worker, work)
@@ -260,7 +283,8 @@ def _pick_in_worker(work: argparse.Namespace, job: tuple[Path, float | None]) ->
 def _picker(work: argparse.Namespace, own_px: float) -> Picker:
     """Return the network for particles of that diameter; a worker that is not forked loads it."""
     if work.checksum not in _pickers:
-        picker = load_picker(work.checkpoint, work.device)._replace(invert=work.invert)
+        picker = load_picker(work.checkpoint, work.device)
+        picker = picker._replace(invert=work.invert, keep_junk=work.keep_junk)
         if picker.checksum != work.checksum:
             raise UserError(f"checkpoint {work.checkpoint} was replaced meanwhile: start again")
         _pickers[work.checksum] = picker
@@ -272,13 +296,13 @@ def _read(work: argparse.Namespace, job: tuple[Path, float | None]) -> tuple[Any
     path, diameter_px = job[0], job[1] or work.diameter_px
     started, notes = time.monotonic(), Notes()
     of_file: tuple[str, ...] = ()
-    image: np.ndarray | UnreadableImage
+    seen: Seen | UnreadableImage
     try:
         of_file = output.identity(*job)
-        image = read(_picker(work, diameter_px), path, diameter_px, notes)
+        seen = read(_picker(work, diameter_px), path, diameter_px, notes)
     except UnreadableImage as error:
-        image = error
-    return path, diameter_px, of_file, notes, time.monotonic() - started, image
+        seen = error
+    return path, diameter_px, of_file, notes, time.monotonic() - started, seen
 
 
 def _score(
@@ -288,18 +312,18 @@ def _score(
     of_file: tuple[str, ...],
     notes: Notes,
     seconds: float,
-    image: np.ndarray | UnreadableImage,
+    seen: Seen | UnreadableImage,
 ) -> Picked:
     """Pick a micrograph that was read in so many seconds, and draw its pictures."""
     started = time.monotonic()
-    if isinstance(image, UnreadableImage):
-        return Picked(path.name, image, notes, of_file, seconds)
+    if isinstance(seen, UnreadableImage):
+        return Picked(path.name, seen, notes, of_file, seconds)
     try:
-        scores, picks = pick(_picker(work, diameter_px), path, diameter_px, notes, image)
+        scores, picks = pick(_picker(work, diameter_px), path, diameter_px, notes, seen)
         if work.pictures is not None:
             folder, threshold, overlay, heatmap = work.pictures
             if overlay:
-                draw_overlay(folder, output.to_write(work, picks, threshold), path)
+                draw_overlay(folder, output.to_write(work, picks, threshold), path, seen.junk)
             else:  # of a file that was replaced
                 output.overlay(folder, path.name).unlink(missing_ok=True)
             if heatmap:
@@ -311,6 +335,14 @@ def _score(
     return Picked(path.name, picks, notes, of_file, seconds + time.monotonic() - started)
 
 
-def draw_overlay(folder: Path, picks: Picks, micrograph: Path) -> None:
-    """Draw a micrograph's picks over it, into the folder of all picks."""
-    draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name))
+def draw_overlay(folder: Path, picks: Picks, micrograph: Path, junk: np.ndarray | None) -> None:
+    """Draw a micrograph's picks and its junk over it, into the folder of all picks."""
+    draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name), junk)
+
+
+def junk_on(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, path: Path
+) -> np.ndarray | None:
+    """Return where a micrograph's junk is, as in picking it; None where it is kept."""
+    own_px = args.own_px.get(path.name, diameter_px)
+    return None if picker.keep_junk else read(picker.for_diameter(own_px), path, own_px, {}).junk

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import datetime
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from picking.detection.picker import (
     Pictures,
     draw_overlay,
     fits_inverted,
+    junk_on,
     load_picker,
     picked,
 )
@@ -44,7 +46,7 @@ from picking.formats.relion.writing import remove_relion, write_relion
 from picking.inputs.diameters import learned_diameters, require_diameter_fits
 from picking.inputs.paths import Paths
 from picking.micrographs.left_out import Reasons, give_up_on, require_some
-from picking.micrographs.problems import Notes, UnreadableImage, bad_px_text, warn_of_notes
+from picking.micrographs.problems import IN_JUNK, Notes, UnreadableImage, notes_text, warn_of_notes
 from picking.runs import distributed
 
 # On a micrograph on average, or of the candidates; with fewer the polarity is in question
@@ -65,7 +67,8 @@ def load(args: argparse.Namespace, sizes: Sizes) -> tuple[Picker, float]:
                 "with a process for each GPU"
             )
         torch.set_num_threads(1)  # threads that are there already would not live on in a worker
-    picker = load_picker(args.checkpoint, device)._replace(invert=args.invert)
+    picker = load_picker(args.checkpoint, device)
+    picker = picker._replace(invert=args.invert, keep_junk=args.keep_junk)
     if args.asked_px is not None:
         return picker, args.asked_px
     learned = picker.input.diameter_px, picker.input.pixel_size_angstrom
@@ -130,6 +133,7 @@ def pick_micrographs(
         all_called: list[Picks] = []
         candidates: list[Picks] = []
         n_called = []
+        in_junk: dict[str, int] = {}
 
         def each_called() -> Iterator[Picks]:
             for name, path in paths.items():
@@ -137,14 +141,16 @@ def pick_micrographs(
                 called = output.to_write(args, picks, threshold)
                 write_formats(args, [called], output.lacking(args.output, name, formats), False)
                 if overlay and not output.overlay(args.output, name).exists():
-                    draw_overlay(args.output, called, path)
+                    junk = junk_on(args, picker, diameter_px, path)
+                    draw_overlay(args.output, called, path, junk)
                 candidates.append(picks if name in true_names else _scores_alone(picks))
                 n_called.append(len(called.scores))
+                in_junk[name] = output.n_in_junk(args.output, name)
                 if of_all or args.listed:
                     all_called.append(called)
                 yield called
 
-        output.write_summary(args.output / "summary.csv", each_called(), left_out)
+        output.write_summary(args.output / "summary.csv", each_called(), left_out, in_junk)
         write_formats(args, all_called, of_all, one_file=True)
         write_for_relion(args, all_called)
         if truth is None:
@@ -155,11 +161,13 @@ def pick_micrographs(
             outcomes, margin_px = match_all(candidates, truth, args.margin_px, diameter_px)
             report_quality(candidates, outcomes, margin_px, threshold, paths, args.output)
             if args.overlay:
-                draw_outcomes(outcomes, threshold, diameter_px, paths, args.output / "overlays")
+                folder = args.output / "overlays"
+                junk_of = partial(junk_on, args, picker, diameter_px)
+                draw_outcomes(outcomes, threshold, diameter_px, paths, folder, junk_of)
     n_candidates = sum(len(picks.scores) for picks in candidates)
     if noted and sum(n_called) < max(FEW_PICKS * len(paths), FEW_OF_CANDIDATES * n_candidates):
         _warn_of_polarity(args, picker, diameter_px, threshold, next(iter(paths.values())))
-    _tell_of_the_end(args, candidates, n_called, threshold, formats)
+    _tell_of_the_end(args, candidates, n_called, threshold, formats, sum(in_junk.values()))
 
 
 def _begin(
@@ -180,6 +188,7 @@ def _begin(
         "overlay": args.overlay,
         "heatmap": args.heatmap,
         **({"invert": True} if args.invert else {}),  # older folders do not say it
+        **({"keep_junk": True} if args.keep_junk else {}),
         "evaluate": args.evaluate,
         **({"box_px": args.box} if args.box else {}),
         **({"output_frame": args.output_frame} if args.output_frame else {}),
@@ -228,10 +237,10 @@ def _pick_each(
                 continue
             called = output.to_write(args, one.picks, threshold)
             write_formats(args, [called], formats, one_file=False)
-            output.save_picks(args.output, one.picks, one.of_file)
+            output.save_picks(args.output, one.picks, one.of_file, one.notes.get(IN_JUNK, 0))
             print(
                 f"{n}/{len(left)} {one.name}: {len(called.scores)} picks, {one.seconds:.1f} s"
-                f"{bad_px_text(one.notes)}",
+                f"{notes_text(one.notes)}",
                 flush=True,
             )
     return noted
@@ -266,6 +275,7 @@ def _tell_of_the_end(
     n_called: Sequence[int],
     threshold: float,
     formats: Sequence[str],
+    n_in_junk: int,
 ) -> None:
     """Print how many picks there are on each micrograph, and what of them is in no file."""
     n_none = n_called.count(0)
@@ -281,6 +291,11 @@ def _tell_of_the_end(
         print(
             f"Left out: {n_above - n_picks:,} of {n_above:,} picks, about which a box of "
             f"{args.box} px would cross an edge"
+        )
+    if n_in_junk:
+        print(
+            f"Left out: {n_in_junk:,} candidates on carbon, ice or aggregates; summary.csv says "
+            "where, --overlay shows it, --keep-junk picks there too"
         )
     n_candidates = sum(len(picks.scores) for picks in candidates)
     print(

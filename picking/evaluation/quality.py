@@ -276,10 +276,11 @@ def draw_outcomes(
     diameter_px: float | None,
     paths: Paths,
     folder: Path,
+    junk_of: Callable[[Path], np.ndarray | None] = lambda path: None,
 ) -> None:
     """Draw true, false and missed picks over each micrograph that is given, a PNG each.
 
-    diameter_px: as `match_all` had it.
+    diameter_px: as `match_all` had it. junk_of: returns where a micrograph's junk is.
     """
     make_folder(folder)
     for outcome in outcomes:
@@ -289,6 +290,7 @@ def draw_outcomes(
             # Matched anew without the picks below the threshold, which may hold other particles
             shown = _match(select(outcome.picks, called), outcome.truth, 0, diameter_px)
             try:
-                draw_outcome(read_micrograph(paths[name]), shown, folder / f"{name}.png")
+                path, junk = folder / f"{name}.png", junk_of(paths[name])
+                draw_outcome(read_micrograph(paths[name]), shown, path, junk)
             except UnreadableImage as error:
                 warn(f"no overlay: {error}")

@@ -20,6 +20,7 @@ LINE_PX = 2
 UNKNOWN_RADIUS_PX = 8  # of a circle where the diameter is not known
 # After Okabe and Ito: hues that colour-blind readers can tell apart, on grey too.
 COLOURS = {"true": "#56B4E9", "false": "#D55E00", "missed": "#F0E442"}
+JUNK_COLOUR, JUNK_OPACITY = "#CC79A7", 80  # of 255
 CURVE_COLOUR = "#0072B2"
 F1_LINES = (0.5, 0.6, 0.7, 0.8, 0.9)
 N_THRESHOLDS = 19
@@ -50,27 +51,29 @@ def draw_pr_curve(curve: PRCurve, path: Path) -> None:
     write_saved(path, lambda file: figure.savefig(file, format="png"))
 
 
-def draw_picks(image: np.ndarray, picks: Picks, path: Path) -> None:
+def draw_picks(image: np.ndarray, picks: Picks, path: Path, junk: np.ndarray | None = None) -> None:
     """Draw picks as circles of their diameter over the micrograph, uint8 (h, w), into a PNG.
 
-    Scores stand beside the circles.
+    Scores stand beside the circles. junk: where it is, bool at any scale, is tinted.
     """
     marks = [("true", picks, np.ones(len(picks.centres_px), dtype=bool))]
-    _draw_overlay(image, marks, f"{picks.name}: {len(picks.centres_px)} picks", path, True)
+    _draw_overlay(image, marks, f"{picks.name}: {len(picks.centres_px)} picks", path, True, junk)
 
 
-def draw_outcome(image: np.ndarray, outcome: Outcome, path: Path) -> None:
+def draw_outcome(
+    image: np.ndarray, outcome: Outcome, path: Path, junk: np.ndarray | None = None
+) -> None:
     """Draw true, false and missed picks in three colours over the micrograph, uint8 (h, w).
 
     Only what is inside the margin is drawn, since nothing else counts. For the picks above a
-    threshold give the outcome of those alone.
+    threshold give the outcome of those alone. junk: as `draw_picks` takes it.
     """
     hit = outcome.matched >= 0
     missed = np.ones(len(outcome.truth.centres_px), dtype=bool)
     missed[outcome.matched[hit]] = False
     marks = [("missed", outcome.truth, missed), ("false", outcome.picks, ~hit)]
     marks.append(("true", outcome.picks, hit))
-    _draw_overlay(image, marks, outcome.truth.name, path, False)
+    _draw_overlay(image, marks, outcome.truth.name, path, False, junk)
 
 
 def threshold_rows(
@@ -141,6 +144,7 @@ def _draw_overlay(
     title: str,
     path: Path,
     with_scores: bool,
+    junk: np.ndarray | None,
 ) -> None:
     """Draw circles of each kind, at the rows given, and say below how many there are."""
     height, width = image.shape
@@ -152,6 +156,11 @@ def _draw_overlay(
     strip_px = 26
     canvas = Image.new("RGB", (size[0], size[1] + strip_px))
     canvas.paste(shown, (0, 0))
+    has_junk = False
+    if junk is not None and junk.any():
+        has_junk = True
+        opacity = Image.fromarray(np.where(junk, JUNK_OPACITY, 0).astype(np.uint8))
+        canvas.paste(JUNK_COLOUR, (0, 0, *size), opacity.resize(size, Image.Resampling.NEAREST))
     draw = ImageDraw.Draw(canvas)
     for kind, picks, rows in marks:
         for i in np.flatnonzero(rows):
@@ -168,7 +177,9 @@ def _draw_overlay(
     draw.rectangle((0, size[1], size[0], size[1] + strip_px), fill="black")
     x_text = 8.0
     legend = [(f"{kind}: {int(rows.sum())}", COLOURS[kind]) for kind, _, rows in marks[::-1]]
-    for text, colour in [(in_picture(title), "white"), *(legend if len(marks) > 1 else [])]:
+    legend = legend if len(marks) > 1 else []
+    legend += [("junk: nothing is picked there", JUNK_COLOUR)] if has_junk else []
+    for text, colour in [(in_picture(title), "white"), *legend]:
         draw.text((x_text, size[1] + strip_px / 2), text, fill=colour, font=font, anchor="lm")
         x_text += draw.textlength(text, font=font) + 24
     write_saved(path, lambda file: canvas.save(file, "PNG"))

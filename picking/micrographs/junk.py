@@ -16,6 +16,8 @@ leaves out picks by the deviation about them; MicrographCleaner has a network fo
 import numpy as np
 from PIL import Image
 
+from picking.micrographs.preparation import PARTICLE_PX, scale_micrograph
+
 CELLS = 4  # to a diameter: islands are looked for on a grid
 MEAN_SIGMA, DEVIATION_SIGMA = 0.5, 0.75  # of the Gaussian that is local, in diameters
 # A shore is steep from so many times the usual slope up, and counts as no steeper than a cliff, so
@@ -26,17 +28,26 @@ QUANTILES = ((0.5, 1.0), (0.9, 1.9))  # of slopes, and its ratio to the median w
 LEAST_AREA = 5.0  # of an island, in squares of the diameter
 LEAST_SHORE = 6.0  # diameters; a shorter one, in a micrograph's corner, must be steeper
 N_LEVELS, LOWEST_LEVEL = 32, 0.3  # in deviations from the median, closer where there is more
+COARSEN_FROM_PX = 1.5 * PARTICLE_PX  # particles that are wider are made PARTICLE_PX wide first
 STILL = 0.1  # a line that differs from the next by less, in usual differences, is drawn out
 
 
-def junk_mask(image: np.ndarray, diameter_px: float) -> np.ndarray:
+def junk_mask(image: np.ndarray, diameter_px: float | np.ndarray) -> np.ndarray:
     """Return where junk is, bool (h, w).
 
     image: float or uint8 (h, w), of any scale and contrast, but with its background: before it is
-    flattened; particles and film are dark. diameter_px: of a particle there, 20 or so. Where the
-    image has no contrast nothing is junk. A frame that repeats the last px of the detector is.
+    flattened; particles and film are dark. diameter_px: of the particles there, along y and x where
+    these differ. Where the image has no contrast nothing is junk. A frame that repeats the last px
+    of the detector is.
     """
     from scipy.ndimage import binary_fill_holes, gaussian_filter
+
+    diameters_px = np.broadcast_to(diameter_px, 2)
+    if diameters_px.min() > COARSEN_FROM_PX:
+        coarse_px = np.rint(np.array(image.shape) * PARTICLE_PX / diameters_px).astype(int)
+        height, width = np.maximum(coarse_px, 2).tolist()
+        coarse = junk_mask(scale_micrograph(image, (height, width)), PARTICLE_PX)
+        return np.asarray(Image.fromarray(coarse).resize(image.shape[::-1]))
 
     values = image.astype(np.float32)
     values -= np.median(values)
@@ -46,7 +57,9 @@ def junk_mask(image: np.ndarray, diameter_px: float) -> np.ndarray:
     values /= spread
     within = _within_frame(values)
     inner = values[within]
-    height, width = (max(2, round(n * CELLS / diameter_px)) for n in inner.shape)
+    height, width = (
+        max(2, round(n * CELLS / d)) for n, d in zip(inner.shape, diameters_px, strict=True)
+    )
     size = (height, width)
     means, squares = _cells(inner, size), _cells(inner * inner, size)
     mean = gaussian_filter(means, MEAN_SIGMA * CELLS)
@@ -60,6 +73,28 @@ def junk_mask(image: np.ndarray, diameter_px: float) -> np.ndarray:
     mask = np.ones(image.shape, bool)
     mask[within] = np.asarray(grid.resize(inner.shape[::-1], Image.Resampling.BILINEAR)) > 127
     return mask
+
+
+def in_junk(mask: np.ndarray, centres_px: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
+    """Return which centres lie in junk, bool (n,).
+
+    mask: bool (h, w), at any scale; centres_px: (n, 2), (y, x) in px of a micrograph of size_px.
+    """
+    at = (centres_px * mask.shape / np.array(size_px)).astype(int)
+    return mask[tuple(np.clip(at, 0, np.array(mask.shape) - 1).T)]
+
+
+def without_regions_of(
+    mask: np.ndarray, centres_px: np.ndarray, size_px: tuple[int, int]
+) -> np.ndarray:
+    """Return the mask without the regions in which there is a centre; arguments: of `in_junk`."""
+    from scipy.ndimage import label
+
+    labels, n = label(mask)
+    at = (centres_px * mask.shape / np.array(size_px)).astype(int)
+    holds = np.zeros(n + 1, bool)
+    holds[labels[tuple(np.clip(at, 0, np.array(mask.shape) - 1).T)]] = True
+    return mask & ~holds[labels]
 
 
 def _within_frame(values: np.ndarray) -> tuple[slice, slice]:

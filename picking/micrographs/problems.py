@@ -12,6 +12,7 @@ MOST_PX = 178_956_970
 
 # What reading notes of a file: one of these keys -> how many.
 Notes = dict[str, int]
+IN_JUNK = "in_junk"  # candidates that were left out, said once at the end
 BAD_PX, TRAILING_BYTES, UNSIGNED = "bad_px", "trailing_bytes", "unsigned"
 SAID = {
     BAD_PX: "{n:,} bad px (not finite, dead or hot) were replaced by their surroundings in {where}",
@@ -78,9 +79,11 @@ def warn_of_notes(noted: Mapping[str, Notes]) -> None:
             warn(what.format(n=sum(noted[name][kind] for name in names), where=where))
 
 
-def bad_px_text(notes: Notes) -> str:
-    """Return what to add to a micrograph's line where bad px were replaced."""
-    return f" ({notes[BAD_PX]:,} bad px replaced)" if notes.get(BAD_PX) else ""
+def notes_text(notes: Notes) -> str:
+    """Return what to add to a micrograph's line: bad px replaced, candidates in junk left out."""
+    texts = {BAD_PX: "bad px replaced", IN_JUNK: "candidates in junk left out"}
+    said = ", ".join(f"{notes[key]:,} {what}" for key, what in texts.items() if notes.get(key))
+    return f" ({said})" if said else ""
 
 
 def examples(names: Sequence[str]) -> str:

@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from picking.inputs.annotations import Split
 from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_placement
+from picking.micrographs.junk import in_junk, junk_mask, without_regions_of
 from picking.micrographs.preparation import PARTICLE_PX, PREPARATION, prepare, scale_micrograph
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import image_size
@@ -44,6 +46,7 @@ POSITIVE_RADIUS = 0.25
 WINDOW_PX = 128
 REACH_PX = POSITIVE_RADIUS * PARTICLE_PX
 VAL_FRACTION = 0.2
+SPARES = 2  # for each window, to be cut in place of one that lies in junk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +54,13 @@ class WindowPlan(CutPlan):
     """The windows of one micrograph, in the order of their rows in the store.
 
     windows_px: float64 (n, 2), the centres of the windows anywhere, beside those about the picks.
-    scaled_px: (height, width) that the micrograph is scaled to before windows are cut.
+    spare_px: float64 (m, 2), those that are cut instead of windows that lie in junk, in this order;
+    without any, windows may lie in junk. scaled_px: (height, width) that the micrograph is scaled
+    to before windows are cut.
     """
 
     windows_px: np.ndarray
+    spare_px: np.ndarray
     scaled_px: tuple[int, int]
 
     kinds = ("labelled", "unknown")  # what a picture tells apart
@@ -87,8 +93,13 @@ class WindowPlan(CutPlan):
     def groups(self, noted: dict) -> list[Group]:  # noqa: D102
         return [
             Group(self.labelled_px, TAG_PARTICLE, True),
-            Group(self.windows_px, TAG_WINDOW, False),
+            Group(self.drawn_px(noted.get("windows")), TAG_WINDOW, False),
         ]
+
+    def drawn_px(self, chosen: Sequence[int] | None) -> np.ndarray:
+        """Return the windows that are cut, (n, 2); chosen: of windows and spares, as noted."""
+        every = np.concatenate([self.windows_px, self.spare_px])
+        return self.windows_px if chosen is None else every[list(chosen)]
 
     def identity(self) -> list[str | bytes]:  # noqa: D102
         return [
@@ -96,15 +107,41 @@ class WindowPlan(CutPlan):
             f"{REACH_PX}:{len(self.labelled_px)}:",
             self.labelled_px.tobytes(),
             self.windows_px.tobytes(),
+            self.spare_px.tobytes(),
         ]
 
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
-        """Return the windows and where they are near a pick, two of uint8 (n_rows, p, p)."""
+        """Return the windows and where they are near a pick, two of uint8 (n_rows, p, p).
+
+        The journal notes the fraction of the micrograph that is junk, which windows and spares were
+        taken for it, and how many picks lie where junk was seen.
+        """
         scale = np.array(self.scaled_px) / self.size_px
-        centres_px = np.concatenate([self.labelled_px, self.windows_px]) * scale
-        prepared = prepare(scale_micrograph(image, self.scaled_px), (PARTICLE_PX, PARTICLE_PX))
+        scaled = scale_micrograph(image, self.scaled_px)
+        noted = self.clear_of_junk(scaled) if len(self.spare_px) else {}
+        windows_px = self.drawn_px(noted.get("windows"))
+        centres_px = np.concatenate([self.labelled_px, windows_px]) * scale
+        prepared = prepare(scaled, (PARTICLE_PX, PARTICLE_PX))
         picked = _near(self.labelled_px * scale, REACH_PX, self.scaled_px)
-        return [cut_patches(one, centres_px, self.patch_size_px) for one in (prepared, picked)], {}
+        rows = [cut_patches(one, centres_px, self.patch_size_px) for one in (prepared, picked)]
+        return rows, noted
+
+    def clear_of_junk(self, scaled: np.ndarray) -> dict:
+        """Return what `draw` notes; a region with a pick in it is no junk, since users know."""
+        junk, noted = junk_mask(scaled, PARTICLE_PX), dict[str, Any]()
+        if n_picks := int(in_junk(junk, self.labelled_px, self.size_px).sum()):
+            noted["picks_in_junk"] = n_picks
+            junk = without_regions_of(junk, self.labelled_px, self.size_px)
+        if not junk.any():
+            return noted
+        every = np.concatenate([self.windows_px, self.spare_px])
+        clear = np.flatnonzero(~in_junk(junk, every, self.size_px))
+        if len(clear):  # as many as wanted, some twice where hardly any place is left
+            noted["windows"] = np.resize(
+                clear[: len(self.windows_px)], len(self.windows_px)
+            ).tolist()
+            noted["junk_fraction"] = round(float(junk.mean()), 4)
+        return noted
 
     def counts(self) -> dict:  # noqa: D102
         return {"n_particles": self.n_particles}
@@ -119,6 +156,7 @@ class WindowSettings:
     per_micrograph: int  # windows anywhere
     expected_particles: float | None  # on a micrograph
     seed: int
+    keep_junk: bool = False  # windows may lie in junk
     # Diameters by name where px have another size
     own_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
     pixel_size_angstrom: float | None = None  # of the others, where known
@@ -154,6 +192,8 @@ class WindowSettings:
                     "check --diameter"
                 )
             rng = stream(self.seed, "windows", split, record.name)
+            spare_rng = stream(self.seed, "spare-windows", split, record.name)
+            n_spare = 0 if self.keep_junk else SPARES * self.per_micrograph
             plans.append(
                 WindowPlan(
                     micrograph=record,
@@ -161,6 +201,7 @@ class WindowSettings:
                     patch_size_px=self.window_px,
                     labelled_px=record.centres_px[inside(record, size_px)],
                     windows_px=rng.random((self.per_micrograph, 2)) * np.array(size_px),
+                    spare_px=spare_rng.random((n_spare, 2)) * np.array(size_px),
                     scaled_px=(height, width),
                 )
             )
@@ -186,6 +227,7 @@ class WindowSettings:
     def summary(self, plans: Sequence[WindowPlan], noted: list[dict]) -> dict:
         """Return what these micrographs have in all, as metadata.json says it."""
         n_picks = [len(p.labelled_px) for p in plans]
+        n_in_junk = sum(entry.get("picks_in_junk", 0) for entry in noted)
         return {
             "n_images": len(plans),
             "n_patches": sum(p.n_rows for p in plans),
@@ -196,7 +238,9 @@ class WindowSettings:
                 [p.size_px for p in plans],
                 n_picks,
                 [self.diameter_on(p.micrograph.name) for p in plans],
+                [entry.get("junk_fraction", 0.0) for entry in noted] or None,
             ),
+            **({"n_picks_in_junk": n_in_junk} if n_in_junk else {}),
         }
 
     def description(self, content_hash: str) -> dict:
@@ -363,10 +407,12 @@ def place_priors(
     sizes_px: Sequence[tuple[int, int]],
     n_picks: Sequence[int],
     diameters_px: Sequence[float] | None = None,
+    junk_fractions: Sequence[float] | None = None,
 ) -> dict[str, float | None]:
     """Return the three priors for places instead of patches.
 
-    sizes_px, n_picks, diameters_px: of each micrograph; None: the settings' diameter.
+    sizes_px, n_picks, diameters_px, junk_fractions: of each micrograph; None: the settings'
+    diameter, and no junk, where no particle is expected and no window is cut.
     ``actual_prior`` is the fraction near a pick, ``pool_prior`` that near a particle,
     ``unlabeled_prior`` that near a particle among those near no pick; the last two are None without
     an expected number.
@@ -374,7 +420,8 @@ def place_priors(
     Raises `UserError` when so many particles would cover more than the micrographs.
     """
     diameters = settings.diameter_px if diameters_px is None else np.asarray(diameters_px)
-    disk = math.pi * (POSITIVE_RADIUS * diameters) ** 2 / np.prod(sizes_px, axis=1)
+    left = 1 - np.asarray(junk_fractions or 0.0)
+    disk = math.pi * (POSITIVE_RADIUS * diameters) ** 2 / (np.prod(sizes_px, axis=1) * left)
     actual = float(np.mean(np.asarray(n_picks) * disk))
     if settings.expected_particles is None:
         return {"actual_prior": actual, "pool_prior": None, "unlabeled_prior": None}

@@ -66,7 +66,7 @@ def parse_args(argv: Sequence[str], description: str | None) -> argparse.Namespa
     add("--frame", choices=("jpeg", "mrc"), help="y axis of the picks to learn from; default: mrc")
     add("--config", type=Path, default=FEW_LABELS, help=f"of training; default: {FEW_LABELS.name}")
     add("--relion_version", choices=VERSIONS, help="default: found out")
-    for name in ("invert", "strict", "allow_partial"):
+    for name in ("invert", "keep_junk", "strict", "allow_partial"):
         add(
             f"--{name}",
             nargs="?",
@@ -91,7 +91,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name in ("invert", "strict", "allow_partial"):
+    for name in ("invert", "keep_junk", "strict", "allow_partial"):
         value = getattr(args, name)
         if value.lower() not in YES:
             raise UserError(f"--{name} is '{value}': give yes or no")
@@ -136,7 +136,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def deciding(args: argparse.Namespace) -> dict[str, object]:
     """Return what must not change when a job is continued."""
-    names = ["checkpoint", "labels", "diameter", "pixel_size", "invert"]
+    names = ["checkpoint", "labels", "diameter", "pixel_size", "invert", "keep_junk"]
     if args.checkpoint is None:
         names += ["expected_particles", "config", "frame"]
     plain = {name: getattr(args, name) for name in names}

@@ -81,9 +81,10 @@ def test_a_damaged_manifest_is_named(tmp_path, content):
 
 def test_the_summary_has_a_line_for_each_micrograph_also_for_one_without_picks(tmp_path):
     some, none = some_picks("a,b.jpg"), some_picks("c.jpg", n=0)
-    write_summary(tmp_path / "summary.csv", [some, none], {"d.mrc": "d.mrc is cut short"})
+    left_out = {"d.mrc": "d.mrc is cut short"}
+    write_summary(tmp_path / "summary.csv", [some, none], left_out, {"a,b.jpg": 7})
     header, first, second, third = (tmp_path / "summary.csv").read_text().splitlines()
-    assert header == "micrograph,picks,median_score,median_diameter_px,left_out"
-    assert first == f'"a,b.jpg",3,{np.median(some.scores):.4g},20,'
-    assert second == "c.jpg,0,,,"
-    assert third == "d.mrc,,,,d.mrc is cut short"
+    assert header == "micrograph,picks,median_score,median_diameter_px,left_out,in_junk"
+    assert first == f'"a,b.jpg",3,{np.median(some.scores):.4g},20,,7'
+    assert second == "c.jpg,0,,,,0"
+    assert third == "d.mrc,,,,d.mrc is cut short,"

@@ -84,6 +84,20 @@ def test_picks_without_a_diameter_are_circled_all_the_same(tmp_path):
     assert colour("true") in colours_around(tmp_path / "o.png", 150, 150, 8)
 
 
+def test_junk_is_tinted_where_it_is_and_named_only_where_there_is_some(tmp_path):
+    image = np.full((300, 400), 128, np.uint8)
+    junk = np.zeros((150, 200), bool)  # at another scale
+    draw_picks(image, PICKS, tmp_path / "none.png", junk)
+    draw_picks(image, PICKS, tmp_path / "bare.png")
+    assert (tmp_path / "none.png").read_bytes() == (tmp_path / "bare.png").read_bytes()
+    junk[:, 150:] = True
+    draw_picks(image, PICKS, tmp_path / "some.png", junk)
+    bare, some = (np.asarray(Image.open(tmp_path / f"{x}.png")) for x in ("bare", "some"))
+    changed = (bare != some).any(axis=2)
+    assert changed[:300, 302:].mean() > 0.9 and not changed[:300, :298].any()
+    assert changed[300:].any()
+
+
 # The curve
 
 

@@ -17,7 +17,7 @@ from picking.formats.coordinates import FORMATS, read_picks
 from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures import run_python
-from tests.fixtures.data_sets import DIAMETER_PX, boxes, write_coco
+from tests.fixtures.data_sets import DIAMETER_PX, boxes, picture, some_centres, write_coco
 from tests.fixtures.images import grain
 from tests.fixtures.pickers import (
     Dark,
@@ -69,6 +69,30 @@ def test_a_classifier_picks_too_by_the_diameter_that_it_was_trained_on(checkpoin
     assert f"diameter {DIAMETER_PX} px" in call(*found, "--output", tmp_path / "out")
     picks = read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes)
     assert_found(picks, disks.centres)
+
+
+def test_nothing_is_picked_on_foil_and_it_is_told(checkpoint, disks, tmp_path):
+    rng, folder = np.random.default_rng(3), tmp_path / "some"
+    folder.mkdir()
+    grey = np.asarray(Image.open(disks.folder / "a.jpg")).astype(float)
+    foil = np.hypot(*np.indices(grey.shape)) < 150
+    spots = picture(rng, some_centres(rng, 12, grey.shape), grey.shape)
+    grey[foil] = spots[foil] - 90.0
+    Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(folder / "a.jpg", quality=95)
+    printed = pick(checkpoint, folder, tmp_path / "out", "--overlay", "--threshold", 0)
+    kept = pick(checkpoint, folder, tmp_path / "kept", "--keep-junk", "--threshold", 0)
+    sizes = {"a.jpg": grey.shape}
+    ours, all_of_them = (
+        read_picks([tmp_path / name / "star" / "a.star"], sizes)[0].centres_px
+        for name in ("out", "kept")
+    )
+    n_in_junk = len(all_of_them) - len(ours)
+    assert n_in_junk > 0 and f"({n_in_junk} candidates in junk left out)" in printed
+    assert f"Left out: {n_in_junk} candidates on carbon" in printed and "Left out" not in kept
+    assert np.hypot(*ours.T).min() > 140 and np.hypot(*all_of_them.T).min() < 100
+    assert (tmp_path / "out/summary.csv").read_text().strip().endswith(f",{n_in_junk}")
+    again = flags_for(checkpoint, folder, tmp_path / "out")
+    assert "keep_junk" in refused(*again, "--keep-junk", "--resume")
 
 
 def test_white_particles_are_picked_with_invert_and_without_it_that_is_said(
