@@ -110,7 +110,7 @@ CASES = [
          lambda folder: (folder / "own.pt").write_bytes((base.made() / "tiny.pt").read_bytes()),
          says=("chosen|threshold",)),
     Case("use --expected-particles beyond what there is", "pick --checkpoint own.pt --device cpu "
-         "--micrographs raw/mic_000.mrc --expected-particles 400",
+         "--micrographs raw/mic_000.mrc --expected-particles 700",
          lambda folder: (folder / "own.pt").write_bytes((base.made() / "tiny.pt").read_bytes()),
          (0, 2), ("candidates|expected",)),
 ]  # fmt: skip
