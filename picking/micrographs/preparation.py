@@ -1,9 +1,9 @@
 """From grey levels to what networks see: one way for all files, in training and in picking.
 
-A micrograph is scaled, its background flattened over some diameters of the particle, what is much
-finer than a particle smoothed away, and its grey standardised by its own median and deviation. So
-neither the detector's counts nor the thickness of the ice matters, and a part of a micrograph looks
-as it does in the whole. `read_grey` replaced bad pixels before.
+A micrograph is scaled, its background flattened over some diameters of the particle, raw counts
+smoothed a little, and grey standardised by the micrograph's own median and deviation. So neither
+the detector's counts nor the thickness of the ice matters, and a part of a micrograph looks as it
+does in the whole. `read_grey` replaced bad pixels before.
 """
 
 import math

@@ -51,7 +51,7 @@ class Knows(nn.Module):
         x = nn.functional.pad(x, [8] * 4, mode="reflect")
         for side in ((17, 1), (1, 17)):
             x = nn.functional.avg_pool2d(x, side, 1)
-        return -self.width * (x + 2)
+        return -self.width * (x + 1.4)
 
 
 @functools.cache
@@ -67,7 +67,7 @@ def counts(stem):
     raw = np.random.default_rng(9 + STEMS.index(stem)).normal(100, 10, SIZE_PX).astype(np.float32)
     y, x = np.ogrid[:HEIGHT, :WIDTH]
     for cy, cx in centres(stem):
-        raw[(y - cy) ** 2 + (x - cx) ** 2 < (DIAMETER_PX / 2) ** 2] -= 12
+        raw[(y - cy) ** 2 + (x - cx) ** 2 < (DIAMETER_PX / 2) ** 2] -= 20
     return raw
 
 

@@ -7,7 +7,6 @@ import struct
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from . import base
 from .base import own_raw
@@ -67,8 +66,8 @@ def mrc(
 
 
 def as_bytes(low=0, high=255):
-    """The cut-out, smooth as 8 bits are prepared, spread over grey levels from low to high."""
-    raw = gaussian_filter(small(), 2.0)
+    """The cut-out, spread over grey levels from low to high."""
+    raw = small()
     grey = (raw - raw.min()) / (raw.max() - raw.min())
     return np.rint(low + grey * (high - low))
 

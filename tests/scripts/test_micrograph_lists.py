@@ -9,6 +9,7 @@ import pytest
 import starfile
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 import preprocess_coco_full_dataset as preprocess
 from picking.errors import InputWarning, UserError
@@ -384,7 +385,8 @@ def test_particles_are_as_large_in_the_windows_of_every_micrograph(two_sizes, wi
     for split, of_split in made(two_sizes)["splits"].items():
         windows = np.load(two_sizes.root / "few" / split / "patches.npy")
         (one,) = of_split["micrographs"]
-        means[one["name"]] = windows[: one["n_particles"]].mean(axis=0)
+        mean = windows[: one["n_particles"]].mean(axis=0)
+        means[one["name"]] = gaussian_filter(mean, 1.5)  # there are few
     a, b = means["a.mrc"], means["b.mrc"]
     assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.9
 

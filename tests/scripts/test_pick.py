@@ -603,7 +603,7 @@ def test_an_expected_number_is_found_where_all_scores_are_faint(
     checkpoint, disks, tmp_path, monkeypatch
 ):
     sure = Dark.forward
-    monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 20)
+    monkeypatch.setattr(Dark, "forward", lambda network, x: sure(network, x) - 30)
     arguments = flags_for(checkpoint, disks.folder)
     call(*arguments, "--expected-particles", 12)
     assert kept_in(checkpoint)["threshold"] < 0.05

@@ -11,9 +11,10 @@ from scipy.spatial import cKDTree
 
 import preprocess_coco_full_dataset as script
 from picking.micrographs.mrc import write_mrc
+from picking.micrographs.preparation import prepare
 from picking.preprocessing.cutting import cut_patches
 from picking.stores.patches import TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, PatchStore
-from tests.fixtures.data_sets import N_PARTICLES, SIZE_PX, SPLITS
+from tests.fixtures.data_sets import DIAMETER_PX, N_PARTICLES, SIZE_PX, SPLITS
 from tests.fixtures.patch_stores import (
     PATCH_PX,
     changed_annotations,
@@ -71,7 +72,8 @@ def test_every_patch_is_the_crop_of_its_micrograph_at_its_centre(preprocessed, d
         store = PatchStore(preprocessed.output, split)
         assert store.patches.shape[1:] == (PATCH_PX, PATCH_PX)
         for i, name in enumerate(store.names):
-            image = np.asarray(Image.open(data_set.root / split / name))
+            grey = np.asarray(Image.open(data_set.root / split / name))
+            image = prepare(grey, (DIAMETER_PX, DIAMETER_PX))
             here = store.micrograph == i
             np.testing.assert_array_equal(
                 store.patches[here], cut_patches(image, store.centre[here], PATCH_PX)
@@ -228,7 +230,7 @@ def test_mrc_micrographs_give_patches_in_the_frame_of_the_annotation(own_data, t
     done(own_data, tmp_path / "store", "--splits", "train")
     store = PatchStore(tmp_path / "store", "train")
     middle = store.patches[:, 15:18, 15:18].mean(axis=(1, 2))
-    assert middle[store.label == 1].max() < 60 < 120 < middle[store.label == 0].min()
+    assert middle[store.label == 1].max() < 90 < 100 < middle[store.label == 0].min()
 
 
 @pytest.mark.filterwarnings("ignore:Data array contains NaN")
