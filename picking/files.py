@@ -216,6 +216,15 @@ def sha256(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_file(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file, which may be larger than the memory."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
 def require_room(folder: Path, n_bytes: int) -> None:
     """Raise `UserError` when the disk of ``folder``, which need not exist, has less free."""
     while not folder.exists():

@@ -25,7 +25,7 @@ from picking.files import (
     read_arrays,
     read_json,
     remove_half_written,
-    sha256,
+    sha256_of_file,
     write_atomically,
     write_json,
     write_saved,
@@ -167,10 +167,10 @@ def identity(micrograph: Path, own_px: float | None = None) -> tuple[str, ...]:
     own_px: particles' diameter there, where it is not that of the other micrographs; the last.
     """
     try:
-        status, content = micrograph.stat(), micrograph.read_bytes()
+        status, checksum = micrograph.stat(), sha256_of_file(micrograph)
     except OSError as error:
         raise UnreadableImage(f"{micrograph} cannot be read ({error}): check the path") from error
-    of_file = str(status.st_size), str(status.st_mtime_ns), sha256(content)
+    of_file = str(status.st_size), str(status.st_mtime_ns), checksum
     return of_file if own_px is None else (*of_file, str(own_px))
 
 
@@ -216,7 +216,7 @@ def _serves(path: Path, micrograph: Path, threshold: float, own_px: float | None
         status = micrograph.stat()
         if n_bytes != str(status.st_size):
             return False
-        return time_ns == str(status.st_mtime_ns) or checksum == sha256(micrograph.read_bytes())
+        return time_ns == str(status.st_mtime_ns) or checksum == sha256_of_file(micrograph)
     except OSError:  # gone meanwhile: whoever picks it will say so
         return False
 

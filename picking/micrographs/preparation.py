@@ -20,6 +20,7 @@ SCALING_FILTER = Image.Resampling.BICUBIC
 # Scaling down, px are averaged by whole numbers first, to no less than this times the size wanted:
 # a third of the time, and 0.2 grey levels off on average.
 REDUCING_GAP = 1.5
+STRIP_PX = 2**20
 
 # The background is what a Gaussian of this sigma leaves, in diameters of the particle; it is found
 # on an image where a particle is so wide
@@ -57,8 +58,23 @@ def scale_micrograph(grey: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:
     """
     if grey.shape == size_px:
         return grey
-    whole = Image.fromarray(grey.astype(np.float32, copy=False))
-    return np.asarray(whole.resize(size_px[::-1], SCALING_FILTER, reducing_gap=REDUCING_GAP))
+    factors = [max(1, int(n / m / REDUCING_GAP)) for n, m in zip(grey.shape, size_px, strict=True)]
+    reduced = Image.fromarray(_reduced(grey, *factors))
+    box = (0, 0, grey.shape[1] / factors[1], grey.shape[0] / factors[0])
+    return np.asarray(reduced.resize(size_px[::-1], SCALING_FILTER, box=box))
+
+
+def _reduced(grey: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Return the means of (h, w) over so many rows and columns, float32.
+
+    Strip by strip, since Pillow takes a copy of what it is given, and as floats that is large.
+    """
+    n_rows = max(1, STRIP_PX // (grey.shape[1] * rows)) * rows
+    strips = []
+    for top in range(0, len(grey), n_rows):
+        strip = Image.fromarray(np.ascontiguousarray(grey[top : top + n_rows], np.float32))
+        strips.append(np.asarray(strip.reduce((columns, rows))))
+    return np.concatenate(strips)
 
 
 def prepare(grey: np.ndarray, diameter_px: Diameters) -> np.ndarray:

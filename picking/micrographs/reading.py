@@ -72,7 +72,7 @@ def read_grey(path: Path, notes: Notes | None = None) -> np.ndarray:
         if pixels.dtype == np.uint8 and not _is_mrc(path):
             require_contrast(path, pixels)
             return pixels
-        raw = pixels.astype(np.float32)
+        raw = np.require(pixels, np.float32, "W")  # a copy, where these are no floats of our own
         n_bad = replace_bad_pixels(raw)
     if n_bad > MOST_BAD * raw.size:
         raise UnreadableImage(

@@ -162,6 +162,15 @@ def test_scaling_down_smooths_and_keeps_the_mean():
     assert scale_micrograph(noise, (400, 400)) is noise
 
 
+@pytest.mark.parametrize("size_px", [(40, 50), (133, 211), (200, 201), (401, 603)])
+@pytest.mark.parametrize("strip_px", [1, 10_000, 2**20])
+def test_a_micrograph_is_scaled_strip_by_strip_as_pillow_scales_it(size_px, strip_px, monkeypatch):
+    monkeypatch.setattr("picking.micrographs.preparation.STRIP_PX", strip_px)
+    grey = np.random.default_rng(1).normal(100, 30, (401, 603)).astype(np.float32)
+    whole = Image.fromarray(grey).resize(size_px[::-1], Image.Resampling.BICUBIC, reducing_gap=1.5)
+    np.testing.assert_array_equal(scale_micrograph(grey[::-1][::-1], size_px), np.asarray(whole))
+
+
 # Sizes from the header
 
 
