@@ -37,8 +37,8 @@ MIN_CELLS = 16
 # Windows to the side of a patch: they are a patch's side over this apart.
 WINDOWS_PER_PATCH = 8
 BATCH_WINDOWS = 512
-# Of a U-Net's input at once, which decides the memory
-STRIP_PX = 768**2
+# Of a U-Net's input at once, which decides the memory, but for the rows that a strip has more
+STRIP_PX = 2**19
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2, 3))  # axes of (B, 1, h, w), for each view
 
 
@@ -198,8 +198,9 @@ def segmentation_map(
     padded = torch.from_numpy(np.pad(scaled, beyond, mode="reflect"))
     image = to_float(padded.to(device).unsqueeze(0))
     height, width = padded.shape
-    n_rows = max(STRIP_PX // width, 4 * reach_px) - 2 * reach_px
-    n_rows = height if height * width <= STRIP_PX else n_rows // step_px * step_px
+    n_strips = -(-height * width // STRIP_PX)
+    n_rows = max(-(-height // n_strips), min(height, 2 * reach_px))
+    n_rows = -(-n_rows // step_px) * step_px
     logits = torch.zeros(padded.shape)
     for top in range(0, height, n_rows):
         first = max(0, top - reach_px)
