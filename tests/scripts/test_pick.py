@@ -239,10 +239,10 @@ def test_workers_leave_the_same_files_and_go_on_where_a_run_ended(
 
     save, flags = output.save_picks, (*SHARED, "--num-workers", 2)
 
-    def stopping(folder, picks, of_file):
+    def stopping(folder, picks, *of_file):
         if picks.name == "b.jpg":
             raise KeyboardInterrupt
-        save(folder, picks, of_file)
+        save(folder, picks, *of_file)
 
     with monkeypatch.context() as patch:
         patch.setattr(output, "save_picks", stopping)
