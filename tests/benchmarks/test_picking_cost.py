@@ -9,6 +9,7 @@ from PIL import Image
 from benchmarks import picking_cost
 from picking.errors import UserError
 
+ONE = np.arange(16, dtype=np.uint8).reshape(4, 4)
 TAKES_64_MIB = "x = bytearray(2**26); sum(range(10**6))"
 
 
@@ -26,9 +27,10 @@ def test_cpu_and_memory_are_those_of_the_processes_that_ran():
 
 def test_links_are_as_many_micrographs_as_asked_for(tmp_path):
     for grey in (7, 9):
-        Image.new("L", (4, 4), grey).save(tmp_path / f"{grey}.png")
+        Image.fromarray(ONE + np.uint8(grey)).save(tmp_path / f"{grey}.png")
     files = picking_cost.as_mrcs(sorted(tmp_path.glob("*.png")), tmp_path)
     links = picking_cost.linked(files, tmp_path / "links", 5)
     assert len({link.name for link in links}) == 5
     assert [link.resolve().name for link in links[:3]] == ["7.mrc", "9.mrc", "7.mrc"]
-    assert np.fromfile(links[1], np.float32, offset=1024).tolist() == [9.0] * 16
+    rows = np.fromfile(links[1], np.float32, offset=1024).reshape(4, 4)
+    assert (rows[::-1] == ONE + 9).all()
