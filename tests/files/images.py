@@ -7,7 +7,6 @@ import struct
 
 import numpy as np
 from PIL import Image
-from scipy.ndimage import gaussian_filter
 
 from . import base
 from .base import own_raw

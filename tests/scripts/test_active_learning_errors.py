@@ -140,7 +140,7 @@ def test_a_reading_worker_that_is_killed_stops_the_run_and_resume_goes_on(
 def test_a_network_that_calls_nothing_a_particle_is_warned_of(seg_store, tmp_path):
     overrides = [
         "active_learning.iterations=1", "loss.alpha=0", "loss.dice_weight=0",
-        "training.evaluate_every_epochs=40",
+        "training.evaluate_every_epochs=40", "loss.gamma=0", "optimizer.weight_decay=1",
     ]  # fmt: skip
     run = learn(seg_store, tmp_path, "--epochs", 40, overrides=overrides)
     assert "WARNING: nothing in the validation images" in (run / "training.log").read_text()

@@ -195,7 +195,7 @@ def test_on_a_grey_micrograph_nothing_is_picked_and_no_file_is_written_over_whic
         "coco/a.json", "csv/a.csv", "heatmaps/a.jpg.png", "manifest.json", "overlays/a.jpg.png",
         "particles.cs", "particles.csg", "scored/a.jpg.npz", "summary.csv", "thresholds.csv",
     }  # fmt: skip
-    assert (tmp_path / "out/summary.csv").read_text().splitlines()[1] == "a.jpg,0,,,"
+    assert (tmp_path / "out/summary.csv").read_text().splitlines()[1] == "a.jpg,0,,,,0"
     printed = pick(checkpoint, tmp_path / "grey", tmp_path / "out", *flags, "--resume")
     assert "1 of 1 micrographs are done already" in printed
 
@@ -239,10 +239,10 @@ def test_workers_leave_the_same_files_and_go_on_where_a_run_ended(
 
     save, flags = output.save_picks, (*SHARED, "--num-workers", 2)
 
-    def stopping(folder, picks, *of_file):
+    def stopping(folder, picks, *others):
         if picks.name == "b.jpg":
             raise KeyboardInterrupt
-        save(folder, picks, *of_file)
+        save(folder, picks, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr(output, "save_picks", stopping)
@@ -548,7 +548,10 @@ def test_the_chosen_threshold_lies_beside_the_checkpoint_and_is_used(checkpoint,
     assert (on["micrographs"], on["diameter_px"]) == (list(disks.sizes), 20)
     assert on["wanted_precision"] is None
     printed = pick(checkpoint, disks.folder, tmp_path / "out", "--evaluate", truth)
-    assert f"Threshold {kept['threshold']:.4f} (the checkpoint's, chosen for picking)" in printed
+    assert (
+        f"Threshold {kept['threshold']:.4f} (the checkpoint's, chosen for picking as the top"
+        in printed
+    )
     report = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert report["f1"] == pytest.approx(on["f1"]) == report["best"]["f1"]
 
@@ -590,7 +593,7 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     }  # fmt: skip
     assert load_checkpoint(checkpoint)["threshold"] == 0.4  # that of training stays
     printed = call(*arguments, "--output", tmp_path / "out")
-    assert "(the checkpoint's, chosen for picking)" in printed
+    assert "(the checkpoint's, chosen for picking as the top" in printed
     found = read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes)
     n_picks = sum(len(picks.centres_px) for picks in found)
     assert n_picks == max(1, round(3 * n_expected))

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from picking.micrographs.preparation import prepare
 from picking.preprocessing.cutting import cut_patches
 from picking.stores.patches import PatchStore
+from tests.fixtures.data_sets import DIAMETER_PX
 from tests.fixtures.patch_stores import (
     BOTH,
     PATCH_PX,
@@ -117,6 +119,7 @@ def test_a_skipped_image_that_set_the_margin_moves_the_negatives_of_every_split(
         store = PatchStore(tmp_path / "store", split)
         for i, name in enumerate(store.names):
             image = np.asarray(Image.open(own_data / split / name))
+            image = prepare(image, (DIAMETER_PX, DIAMETER_PX))
             here = store.micrograph == i
             np.testing.assert_array_equal(
                 store.patches[here], cut_patches(image, store.centre[here], PATCH_PX)
