@@ -140,7 +140,11 @@ CASES = [
     Case("further Å, and nobody knows the pixel size", f"{PIXELS} 48A", headers(0.0), 2,
          ("--pixel-size",)),
     Case("further Å, and the headers do not agree", f"{PIXELS} 48A", headers(2.0, 4.0), 0,
-         ("Pixel size: 2 to 4 Å",)),
+         (r"Pixel size: 2 to 4 Å \(the headers of 4 MRC files\)",), n=80),
+    Case("further Å, and a header does not know the pixel size", f"{PIXELS} 48A",
+         headers(2.0, 0.0), 2, (r"mic_00\d\.mrc", "--pixel-size")),
+    Case("further px, and the headers do not agree", f"{PIXELS} 24px", headers(2.0, 4.0), 0,
+         warns=("2 to 4 Å", "--diameter in Å"), n=80),
     Case("further a negative pixel size", f"{PIXELS} 48A --pixel-size -2", status=2,
          says=("pixel-size",)),
     # Diameters

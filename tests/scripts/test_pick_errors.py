@@ -83,6 +83,19 @@ def test_micrographs_whose_picks_would_be_one_file_are_refused(mistake, tmp_path
     assert "one/a.png" in mistake(micrographs=tmp_path / "*/a.png")
 
 
+@pytest.mark.parametrize(("known_px", "words"), [(107.0, "3 diameters wide"), (4.0, "4 px on a")])
+def test_a_diameter_that_only_the_network_knows_is_held_against_the_micrographs(
+    checkpoint, disks, tmp_path, known_px, words
+):
+    wants = {"patch_size_px": 64, "scale": 1.0, "diameter_px": known_px, "reach_px": 5.0}
+    write_checkpoint(checkpoint, **classifier_content("unet", **wants))
+    message = refused(
+        "--checkpoint", checkpoint, "--micrographs", disks.folder / "*.jpg", "--device", "cpu",
+        "--output", tmp_path / "out",
+    )  # fmt: skip
+    assert words in message and "check --diameter" in message and not (tmp_path / "out").exists()
+
+
 def test_a_diameter_that_would_blow_up_the_micrograph_is_refused(checkpoint, disks, tmp_path):
     wants = {"patch_size_px": 64, "scale": 100.0, "diameter_px": 20.0, "reach_px": 5.0}
     write_checkpoint(checkpoint, **classifier_content("unet", **wants))
