@@ -156,6 +156,7 @@ def save_best(
                 "resize": store.resize,
                 "disk": store.disk,
                 "preparation": PREPARATION,
+                "coarseness": store.coarseness,
             },
             "network": state.network.state_dict(),
             "threshold": val["best_f1_threshold"],

@@ -20,13 +20,15 @@ from picking.stores.masks import RESIZES, working_size
 class PatchInput:
     """Of a classifier: patches of the micrograph, scaled to what the network sees.
 
-    diameter_px: of the particles that it was trained on, where known.
+    diameter_px: of the particles that it was trained on, where known. coarseness: of the coarsest
+    micrograph of training, where known; see `picking.micrographs.junk.coarseness`.
     """
 
     patch_size_px: int
     input_size_px: int
     diameter_px: float | None
     pixel_size_angstrom: None = None
+    coarseness: float | None = None
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
         """Return the grey of the micrograph as it is, (h, w); notes: as in reading."""
@@ -40,6 +42,7 @@ class WindowInput:
     side_px: of what the network sees at once. scale: px of that per px of the micrograph.
     diameter_px: of the particles there. disk: diameter of the labelled disk
     around a pick, in particle diameters. pixel_size_angstrom: of the micrographs there, if known.
+    coarseness: as in `PatchInput`.
     """
 
     side_px: int
@@ -47,6 +50,7 @@ class WindowInput:
     diameter_px: float
     disk: float
     pixel_size_angstrom: float | None = None
+    coarseness: float | None = None
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
         """Return the micrograph's grey at this scale, (h, w); notes: as in reading."""
@@ -63,7 +67,8 @@ class WindowInput:
 class TileInput:
     """Of a U-Net that learned from masks: the micrograph as tiles, see picking/stores/masks.py.
 
-    disk: diameter of the disks in those masks, in diameters of the particle.
+    disk: diameter of the disks in those masks, in diameters of the particle. coarseness: as in
+    `PatchInput`.
     """
 
     side_px: int
@@ -72,6 +77,7 @@ class TileInput:
     disk: float
     diameter_px: None = None
     pixel_size_angstrom: None = None
+    coarseness: float | None = None
 
     def scaled(self, path: Path, notes: Notes | None = None) -> np.ndarray:
         """Return the micrograph's grey at the size of its tiles, (h, w); notes: as in reading."""
@@ -117,6 +123,8 @@ def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
     sides_px = [said.get(key, 1) for key in ("patch_size_px", "side_px", "tiles")]
     lengths = ("scale", "diameter_px", "reach_px", "disk", "pixel_size_angstrom")
     sizes = [said.get(key, 1.0) for key in lengths]
+    if said.get("coarseness") is not None:
+        sizes.append(said["coarseness"])
     if (
         min(sides_px) < 1
         or math.prod(sides_px) ** 2 > MOST_PX
@@ -127,10 +135,15 @@ def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
             f"checkpoint {source} is damaged (input: {reprlib.repr(said)}): use another, or train "
             "again"
         )
+    wants: NetworkInput
     if kinds is OF_TILES:
-        return TileInput(said["side_px"], said["tiles"], said["resize"], said["disk"])
-    if kinds is OF_PATCHES:
-        return PatchInput(said["patch_size_px"], said["input_size_px"], said.get("diameter_px"))
-    disk = 2 * said["reach_px"] / (said["scale"] * said["diameter_px"])
-    learned_at = said.get("pixel_size_angstrom")
-    return WindowInput(said["input_size_px"], said["scale"], said["diameter_px"], disk, learned_at)
+        wants = TileInput(said["side_px"], said["tiles"], said["resize"], said["disk"])
+    elif kinds is OF_PATCHES:
+        wants = PatchInput(said["patch_size_px"], said["input_size_px"], said.get("diameter_px"))
+    else:
+        disk = 2 * said["reach_px"] / (said["scale"] * said["diameter_px"])
+        learned_at = said.get("pixel_size_angstrom")
+        wants = WindowInput(
+            said["input_size_px"], said["scale"], said["diameter_px"], disk, learned_at
+        )
+    return dataclasses.replace(wants, coarseness=said.get("coarseness"))

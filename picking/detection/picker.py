@@ -30,7 +30,7 @@ from picking.files import is_number, sha256
 from picking.formats.picks import Picks, select
 from picking.inputs.paths import Paths
 from picking.metrics.calibration import Calibration
-from picking.micrographs.junk import in_junk, junk_mask
+from picking.micrographs.junk import MUCH_COARSER, coarseness, in_junk, junk_mask
 from picking.micrographs.preparation import prepare
 from picking.micrographs.problems import IN_JUNK, Notes, UnreadableImage
 from picking.micrographs.reading import image_size, read_micrograph
@@ -162,13 +162,29 @@ def read(picker: Picker, path: Path, diameter_px: float, notes: Notes) -> Seen:
     """Return a micrograph as the network is to see it.
 
     diameter_px: of the particles. notes: gets what must be said of the file. Raises
-    `UnreadableImage` when the file is no micrograph or without contrast.
+    `UnreadableImage` when the file is no micrograph, without contrast, or junk all over.
     """
     grey = picker.input.scaled(path, notes)
     grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
     scaled_px = diameter_px * np.array(grey.shape) / image_size(path)
     junk = None if picker.keep_junk else junk_mask(grey, scaled_px)
+    if not picker.keep_junk:
+        require_clean_parts(picker, path, coarseness(grey, scaled_px))
     return Seen(prepare(grey, scaled_px), junk)
+
+
+def require_clean_parts(picker: Picker, path: Path, coarse: float | None) -> None:
+    """Raise `UnreadableImage` where a micrograph is junk all over, as far as training tells.
+
+    coarse: how coarse it is.
+    """
+    usual = picker.input.coarseness
+    if coarse is not None and usual is not None and coarse > MUCH_COARSER * usual:
+        raise UnreadableImage(
+            f"{path} is junk all over, so it seems: against its fine noise, grey changes "
+            f"{coarse / usual:.1f} times as much over a part of a particle as on any micrograph of "
+            "training; look at it, and if it is none give --keep-junk"
+        )
 
 
 def pick(

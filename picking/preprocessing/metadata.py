@@ -6,6 +6,7 @@ from typing import Any
 from picking.errors import warn
 from picking.files import sha256
 from picking.inputs.annotations import Split
+from picking.micrographs.junk import coarsest
 from picking.micrographs.preparation import PREPARATION
 from picking.micrographs.problems import BAD_PX
 from picking.preprocessing.patch_plan import PatchSettings
@@ -158,7 +159,8 @@ def count_splits(
                 }
                 for plan in plans[name]
             ]
-    return {"splits": splits, "total": summary(list(plans))}
+    every = [entry for of_split in noted.values() for entry in of_split]
+    return {"splits": splits, "total": summary(list(plans)), "coarseness": coarsest(every)}
 
 
 def _dropped(plans: list[Any]) -> dict[str, int]:

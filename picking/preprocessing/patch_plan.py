@@ -11,6 +11,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.formats.picks import Micrograph, inside, typical_diameters
+from picking.micrographs.junk import coarseness
 from picking.micrographs.preparation import PREPARATION, prepare
 from picking.parallel import ordered_map
 from picking.preprocessing import negatives
@@ -83,7 +84,8 @@ class PatchPlan(CutPlan):
         return parts
 
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
-        """Return the patches, uint8 (n_rows, p, p), and where the outliers are."""
+        """Return the patches, uint8 (n_rows, p, p), and what the journal notes."""
+        noted = {"coarseness": coarseness(image, self.diameter_px)}
         image = prepare(image, (self.diameter_px, self.diameter_px))
         centres_px = np.concatenate([group.centres_px for group in self._planned()])
         patches = cut_patches(image, centres_px, self.patch_size_px)
@@ -93,7 +95,7 @@ class PatchPlan(CutPlan):
             chosen = _most_unusual(candidates, self.n_outliers)
             outliers_px = outliers_px[chosen]
             patches = np.concatenate([patches, candidates[chosen]])
-        return [patches], {"outliers_px": outliers_px[: self.n_outliers].tolist()}
+        return [patches], {**noted, "outliers_px": outliers_px[: self.n_outliers].tolist()}
 
     def counts(self) -> dict:  # noqa: D102
         return {

@@ -31,7 +31,7 @@ from picking.inputs.annotations import Split
 from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_placement
-from picking.micrographs.junk import in_junk, junk_mask, without_regions_of
+from picking.micrographs.junk import coarseness, in_junk, junk_mask, without_regions_of
 from picking.micrographs.preparation import PARTICLE_PX, PREPARATION, prepare, scale_micrograph
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import image_size
@@ -114,11 +114,14 @@ class WindowPlan(CutPlan):
         """Return the windows and where they are near a pick, two of uint8 (n_rows, p, p).
 
         The journal notes the fraction of the micrograph that is junk, which windows and spares were
-        taken for it, and how many picks lie where junk was seen.
+        taken for it, how many picks lie where junk was seen, and how coarse a micrograph with picks
+        is: of others nobody knows whether they are junk all over.
         """
         scale = np.array(self.scaled_px) / self.size_px
         scaled = scale_micrograph(image, self.scaled_px)
         noted = self.clear_of_junk(scaled) if len(self.spare_px) else {}
+        if len(self.labelled_px):
+            noted["coarseness"] = coarseness(scaled, PARTICLE_PX)
         windows_px = self.drawn_px(noted.get("windows"))
         centres_px = np.concatenate([self.labelled_px, windows_px]) * scale
         prepared = prepare(scaled, (PARTICLE_PX, PARTICLE_PX))

@@ -57,7 +57,11 @@ class Patches(_Rows):
     @property
     def wants(self) -> dict[str, Any]:
         """What picking must do to a micrograph to get such patches: goes into checkpoints."""
-        return {"patch_size_px": self.store.patch_size_px, "preparation": PREPARATION}
+        return {
+            "patch_size_px": self.store.patch_size_px,
+            "preparation": PREPARATION,
+            "coarseness": self.store.coarseness,
+        }
 
     def check(self, model: ModelConfig) -> None:
         """Raise `UserError` when the patches do not suit the network."""
@@ -158,6 +162,7 @@ class Windows(_Rows):
         return {
             "patch_size_px": self.store.patch_size_px,
             "preparation": PREPARATION,
+            "coarseness": self.store.coarseness,
             **self.store.windows,
         }
 

@@ -19,6 +19,7 @@ import numpy as np
 from picking.files import write_json
 from picking.formats.picks import Micrograph, inside, typical_diameters
 from picking.mask_values import BACKGROUND, IGNORE, PARTICLE
+from picking.micrographs.junk import coarseness, coarsest
 from picking.micrographs.preparation import PREPARATION, prepare, scale_micrograph
 from picking.stores.journal import Journal
 from picking.stores.writer import Plan, SplitWriter
@@ -162,6 +163,7 @@ class ImagePlan(Plan):
         """
         side_px = self.settings.side_px
         image = scale_micrograph(image, self.scaled_px)
+        coarse = coarseness(image, self.typical_px * self.scale)
         image = prepare(image, self.typical_px * self.scale)
         beyond = [(0, n * side_px - px) for n, px in zip(self.grid, self.scaled_px, strict=True)]
         images = _tiles(np.pad(image, beyond, mode="reflect"), side_px)
@@ -170,6 +172,7 @@ class ImagePlan(Plan):
             "image_checksums": [zlib.crc32(one.data) for one in images],
             "n_positive": int((masks == PARTICLE).sum()),
             "n_ignored": int((masks == IGNORE).sum()),
+            "coarseness": coarse,
         }
         return [images, masks], noted
 
@@ -261,6 +264,7 @@ def mask_writer(folder: Path, plans: Sequence[ImagePlan], journal: Journal) -> S
             "resize": settings.resize,
             "disk": settings.disk,
             "preparation": PREPARATION,
+            "coarseness": coarsest(journal.noted(folder.name)),
             "images": listed,
         }
         write_json(folder / "index.json", content)

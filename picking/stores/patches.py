@@ -36,6 +36,7 @@ class PatchStore:
         tag: uint8 (n,), see `TAG_NAMES`.
         windows: how windows about a few picks were made (`WINDOW_KEYS`); None of patches.
         picked: uint8 (n, p, p), a memory map: 1 near a pick; None of patches.
+        coarseness: of the coarsest micrograph that has particles, as `coarsest` has it.
         metadata: the whole `metadata.json`; counts: this split's part of it.
     """
 
@@ -48,6 +49,7 @@ class PatchStore:
         require_preparation(self.metadata.get("preparation"), f"patch store {folder}")
         self.counts = self.metadata["splits"][split]
         self.windows: Any = self.metadata.get("windows")
+        self.coarseness: Any = self.metadata.get("coarseness")
         self.picked: Any = None
         try:
             self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
@@ -76,6 +78,7 @@ class PatchStore:
             and all(isinstance(m["empiar_id"], str | None) for m in micrographs)
             and all(prior is None or is_number(prior) for prior in priors)
             and all(is_number(size) and size > 0 for size in sizes)
+            and (self.coarseness is None or is_number(self.coarseness))
             and n == self.counts["n_patches"]
         ):
             raise ValueError(f"metadata.json does not describe split {self.split}")

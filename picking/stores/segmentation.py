@@ -25,8 +25,8 @@ class SegmentationStore:
     Attributes: images and masks, uint8 (n, S, S), memory maps; names of the images, each its own;
     micrographs and ids, the micrograph and the EMPIAR id of each; n_particles int64 (n,), listed
     particles whose centre lies in the image; checksums int64 (n,), CRC-32 of the images' bytes;
-    content_hash; size_px, S; tiles, resize and disk, how a micrograph became images and masks
-    (picking/stores/masks.py).
+    content_hash; coarseness of the coarsest micrograph, as `coarsest` has it; size_px, S; tiles,
+    resize and disk, how a micrograph became images and masks (picking/stores/masks.py).
     Raises `UserError` when the split is missing, unfinished or damaged.
     """
 
@@ -42,6 +42,7 @@ class SegmentationStore:
             self.tiles: int = index["tiles"]
             self.disk: float = index["disk"]
             self.resize: str = index["resize"]
+            self.coarseness: float | None = index["coarseness"]
             listed = index["images"]
             self.names: list[str] = [image["name"] for image in listed]
             self.micrographs: list[str] = [image["micrograph"] for image in listed]
@@ -67,6 +68,7 @@ class SegmentationStore:
             and type(self.size_px) is type(self.tiles) is int
             and self.resize in RESIZES
             and is_number(self.disk)
+            and (self.coarseness is None or is_number(self.coarseness))
             and 0 < self.disk <= 1
             and (self.n_particles >= 0).all()
             and self.n_particles.shape == self.checksums.shape

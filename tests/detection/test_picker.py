@@ -40,6 +40,7 @@ def networks_that_know(monkeypatch):
         ({"input": {**TILES, "tiles": 10**6}}, "damaged"),
         ({"input": {**TILES, "resize": "fold"}}, "damaged"),
         ({"input": {**TILES, "disk": -1.0}}, "damaged"),
+        ({"input": {**TILES, "coarseness": "high"}}, "damaged"),
         ({"input": {**TILES, "preparation": "grey as it is"}}, "another way: train again"),
         (classifier_content(patch_size_px=32, preparation="none"), "another way: train again"),
         ({"input": {k: TILES[k] for k in TILES if k != "preparation"}}, "older version; train"),

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from picking.micrographs.junk import junk_mask
+from picking.micrographs.junk import MUCH_COARSER, coarseness, coarsest, junk_mask
+from picking.micrographs.preparation import scale_micrograph
+from picking.simulation import junk
 from picking.simulation.ctf import Optics
 from picking.simulation.micrograph import Simulated, simulate_micrograph
 from picking.simulation.proteins import PROTEINS
@@ -126,3 +128,40 @@ def test_film_over_more_than_half_is_not_taken_for_junk_nor_is_the_hole_in_it():
     mask = junk_mask(raw, image.diameter_px)
     assert mask.mean() < 0.25  # the edge between them
     assert not mask[(np.hypot(y - 200, x - 250) < 100)].any()
+
+
+# Junk all over
+
+
+@pytest.mark.parametrize("protein", [0, 1, 2])
+def test_crystals_all_over_are_much_coarser_than_any_micrograph_with_particles(
+    protein, monkeypatch
+):
+    usual = [simulated(kind, 7, protein) for kind in (None, "film", "ice", "aggregate")]
+    clean = [coarseness(image.raw, image.diameter_px) for image in usual]
+    monkeypatch.setattr(junk, "patch", lambda shape, *_: np.ones(shape, np.float32))
+    spoilt = simulated("ice", 7, protein)
+    assert max(clean) < 1.5 * min(clean)
+    assert coarseness(spoilt.raw, spoilt.diameter_px) > MUCH_COARSER * max(clean)
+
+
+def test_neither_contrast_nor_scale_matters_to_coarseness():
+    image = simulated(None, 3)
+    here = coarseness(image.raw, image.diameter_px)
+    assert coarseness(100 - 3 * image.raw, image.diameter_px) == pytest.approx(here, rel=1e-3)
+    enlarged = scale_micrograph(image.raw, (3 * SIZE_PX[0], 2 * SIZE_PX[1]))
+    there = coarseness(enlarged, image.diameter_px * np.array([3, 2]))
+    assert there == pytest.approx(here, rel=0.25)  # scaling twice costs some of the fine noise
+
+
+@pytest.mark.parametrize(
+    "image", [np.eye(15), np.ones((64, 64)), np.kron(np.eye(8), np.ones((8, 8)))]
+)
+def test_coarseness_is_unknown_of_a_tiny_image_and_without_fine_noise(image):
+    assert coarseness(image, 20) is None
+
+
+def test_the_coarsest_of_those_that_are_known():
+    noted = [{"coarseness": 0.4}, {"coarseness": None}, {}, {"coarseness": 0.7}]
+    assert coarsest(noted) == 0.7
+    assert coarsest([{}]) is None

@@ -366,15 +366,21 @@ def test_with_keep_junk_and_without_junk_windows_are_where_the_plan_has_them():
     for changes, image in (({"keep_junk": True}, foil()), ({}, clean)):
         one = plan([(100, 400)], **changes)
         _, noted = one.draw(image)
-        assert noted == {}
+        assert set(noted) == {"coarseness"}
         np.testing.assert_array_equal(one.groups(noted)[1].centres_px, one.windows_px)
 
 
 def test_a_region_with_a_pick_is_no_junk_and_it_is_told():
     one = plan([(100, 400), (240, 60)], per_micrograph=400)
     _, noted = one.draw(foil())
-    assert noted == {"picks_in_junk": 1}
+    assert noted["picks_in_junk"] == 1 and "windows" not in noted
     assert one.groups(noted)[1].centres_px[:, 1].min() < 20
+
+
+def test_only_where_there_are_picks_is_it_noted_how_coarse_a_micrograph_is():
+    clean = np.random.default_rng(0).normal(128, 9, SIZE_PX).astype(np.float32)
+    assert 0 < plan([(100, 400)]).draw(clean)[1]["coarseness"] < 1
+    assert plan([]).draw(clean)[1] == {}
 
 
 def test_the_priors_are_of_the_area_that_junk_leaves():

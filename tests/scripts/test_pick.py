@@ -14,12 +14,14 @@ from PIL import Image
 from picking.errors import InputWarning, LeftOut, UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
+from picking.micrographs.junk import coarseness
 from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
 from tests.fixtures import run_python
 from tests.fixtures.data_sets import DIAMETER_PX, boxes, picture, some_centres, write_coco
 from tests.fixtures.images import grain
 from tests.fixtures.pickers import (
+    TILES,
     Dark,
     assert_found,
     call,
@@ -93,6 +95,27 @@ def test_nothing_is_picked_on_foil_and_it_is_told(checkpoint, disks, tmp_path):
     assert (tmp_path / "out/summary.csv").read_text().strip().endswith(f",{n_in_junk}")
     again = flags_for(checkpoint, folder, tmp_path / "out")
     assert "keep_junk" in refused(*again, "--keep-junk", "--resume")
+
+
+def test_a_micrograph_that_is_junk_all_over_is_named_and_left_out(checkpoint, disks, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    shutil.copy(disks.folder / "a.jpg", folder)
+    rng = np.random.default_rng(4)
+    crystals = np.kron(rng.normal(128, 30, (32, 32)), np.ones((12, 12))) + rng.normal(
+        0, 2, (384, 384)
+    )
+    Image.fromarray(crystals.clip(0, 255).astype(np.uint8)).save(folder / "b.jpg", quality=95)
+    usual = coarseness(np.asarray(Image.open(folder / "a.jpg")), DIAMETER_PX)
+    write_checkpoint(checkpoint, input={**TILES, "coarseness": usual})
+    with pytest.raises(
+        LeftOut, match=r"1 of 2 micrographs were left out \(b\.jpg\).*junk all over"
+    ):
+        pick(checkpoint, folder, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out/star").iterdir()] == ["a.star"]
+    kept = pick(checkpoint, folder, tmp_path / "kept", "--keep-junk", "--threshold", 0)
+    assert "junk all over" not in kept
+    assert len(list((tmp_path / "kept/star").iterdir())) == 2
 
 
 def test_white_particles_are_picked_with_invert_and_without_it_that_is_said(
