@@ -11,6 +11,7 @@ from picking.active_learning.iterations import STEP_METRICS, folder_of, load_las
 from picking.config import ActiveConfig, PUConfig, SegmentationModelConfig, config_from_dict
 from picking.errors import UserError
 from picking.files import read_json
+from picking.micrographs.preparation import PREPARATION
 from picking.runs import distributed
 from picking.runs.checkpoints import load_checkpoint, load_weights, require_size, require_weights
 from picking.seeds import stream_seed
@@ -108,6 +109,12 @@ def read_initial_weights(
             "segmentation run, or of PU learning with model.backbone=unet"
         )
 
+    said = checkpoint.get("input")
+    if not isinstance(said, dict) or said.get("preparation") != PREPARATION:
+        raise UserError(
+            f"active_learning.initial_weights: {path} is of another version, which prepared "
+            "micrographs in another way: train it again"
+        )
     needed = {key: getattr(theirs, key) for key in ("width", "depth")}
     if getattr(theirs, "name", None) == "attention_unet":
         needed["name"] = "attention_unet"  # its gates have no place in a U-Net

@@ -1,6 +1,5 @@
 """--evaluate: read the truth, match it with the picks, print and write the metrics."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from picking.evaluation.report import (
 from picking.files import make_folder, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.names import TRUTH, few
-from picking.formats.picks import Picks, merge_duplicates, select
+from picking.formats.picks import Picks, known_as, merge_duplicates, select
 from picking.inputs.paths import Paths, find_coordinates
 from picking.inputs.placement import check_placement
 from picking.micrographs.problems import UnreadableImage
@@ -72,16 +71,8 @@ def read_truth(
     without = [name for name in paths if name not in {true.name for true in truth}]
     if without:
         print(f"Left out for want of truth: {len(without):,} micrographs (e.g. {few(without)})")
-    check_placement(truth, paths, files, frame, "--truth-frame", diameter_px)
+    check_placement(truth, paths, files, frame, "--truth-frame", diameter_px, own_px)
     return merge_duplicates(truth, few(map(str, files)), diameter_px)
-
-
-def known_as(picks: Picks, diameter_px: float) -> Picks:
-    """Return the picks with that diameter where they state none."""
-    stated = picks.diameters_px
-    return dataclasses.replace(
-        picks, diameters_px=np.where(np.isfinite(stated), stated, diameter_px)
-    )
 
 
 def require_margin(truth: Sequence[Picks], margin_px: int | None) -> None:

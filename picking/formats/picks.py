@@ -196,6 +196,14 @@ def _within_a_px(picks: Picks) -> bool:
     return at_origin or (several and np.ptp(picks.centres_px, axis=0).max() <= 1)
 
 
+def known_as(picks: Picks, diameter_px: float) -> Picks:
+    """Return the picks with that diameter where they state none."""
+    stated = picks.diameters_px
+    return dataclasses.replace(
+        picks, diameters_px=np.where(np.isfinite(stated), stated, diameter_px)
+    )
+
+
 def merge_duplicates(
     picks: Sequence[SomePicks],
     source: str,

@@ -7,8 +7,9 @@ deviation at random places are known. The same is done for other readings of the
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -58,16 +59,18 @@ def check_placement(
     frame: str | None,
     flag: str,
     diameter_px: float | None,
+    own_px: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Raise `UserError` or warn when coordinates do not fit the micrographs as they are read.
 
     files: that the picks were read from, in ``frame`` or, where that is None, in what their format
-    has. diameter_px: of the particles; None: what the picks state. The message names ``flag``.
+    has. diameter_px: of the particles; None: what the picks state. own_px: diameters by name on
+    micrographs whose px have another size. The message names ``flag``.
     """
     more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
     frame = frame or frame_of(files[0])
     cure = f"give {flag} {'jpeg' if frame == 'mrc' else 'mrc'}"
-    _check(picks, paths, f"{files[0]}{more}", frame, cure, diameter_px)
+    _check(picks, paths, f"{files[0]}{more}", frame, cure, diameter_px, own_px)
 
 
 def check_splits(splits: dict[str, Split]) -> None:
@@ -84,6 +87,7 @@ def _check(
     frame: str,
     cure: str,
     diameter_px: float | None,
+    own_px: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     require_px(picks, source)
     placed = [one for one in picks if one.name in paths and len(one.centres_px)]
@@ -92,9 +96,12 @@ def _check(
     if not placed:
         return
     width_px = diameter_px or diameter_in_px(None, None, _median_px(placed))
-    own_px = [diameter_px or _median_px([one]) or width_px for one in placed]
+    widths_px = [
+        own_px.get(one.name) or diameter_px or _median_px([one]) or width_px for one in placed
+    ]
     checked = [
-        _looked_at(one, paths[one.name], frame, px) for one, px in zip(placed, own_px, strict=True)
+        _looked_at(one, paths[one.name], frame, px)
+        for one, px in zip(placed, widths_px, strict=True)
     ]
     found = [one for one in checked if one is not None]
     if not found:
@@ -118,7 +125,7 @@ def _check(
         return
     astray = [
         (one.name, better.reading.words)
-        for one, px in zip(checked, own_px, strict=True)
+        for one, px in zip(checked, widths_px, strict=True)
         if one is not None and (better := _better_alone(one, frame, px))
     ]
     if astray:

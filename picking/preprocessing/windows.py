@@ -26,7 +26,7 @@ from picking.errors import UserError, warn
 from picking.files import sha256
 from picking.formats.coordinates import read_picks
 from picking.formats.names import LABELS
-from picking.formats.picks import Micrograph, Picks, inside, merge_duplicates
+from picking.formats.picks import Micrograph, Picks, inside, known_as, merge_duplicates
 from picking.inputs.annotations import Split
 from picking.inputs.diameters import require_diameter_fits
 from picking.inputs.paths import Paths, find_coordinates
@@ -316,7 +316,8 @@ def read_splits(
         files, sizes, frame, True, what=LABELS, ignored=unreadable, allow_partial=allow_partial,
         category=category, pixel_size_of=pixel_size_of,
     )  # fmt: skip
-    check_placement(picks, paths, files, frame, "--frame", diameter_px)
+    picks = [known_as(one, own_px[one.name]) if one.name in own_px else one for one in picks]
+    check_placement(picks, paths, files, frame, "--frame", diameter_px, own_px)
     source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
     picks = merge_duplicates(picks, source, diameter_px)
     return splits_of_picks(

@@ -42,7 +42,7 @@ class SegmentationStore:
             self.tiles: int = index["tiles"]
             self.disk: float = index["disk"]
             self.resize: str = index["resize"]
-            self.coarseness: float | None = index["coarseness"]
+            self.coarseness: float | None = index.get("coarseness")
             listed = index["images"]
             self.names: list[str] = [image["name"] for image in listed]
             self.micrographs: list[str] = [image["micrograph"] for image in listed]

@@ -9,6 +9,7 @@ from models import UNETS
 from picking.active_learning import initial_weights
 from picking.active_learning import train as training
 from picking.config import ActiveConfig, PUConfig, plain
+from picking.micrographs.preparation import PREPARATION
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from tests.fixtures.active_runs import (
     arguments,
@@ -18,6 +19,7 @@ from tests.fixtures.active_runs import (
     refused,
 )
 
+PREPARED = {"preparation": PREPARATION}
 ONE = ["active_learning.iterations=2", "training.epochs=1"]
 
 
@@ -36,14 +38,15 @@ def pu_checkpoint(path, width=4, depth=2, **changes):
     weights = network_of("unet", width, depth).state_dict()
     model = dataclasses.replace(PUConfig().model, backbone="unet", width=width, depth=depth)
     config = plain(dataclasses.replace(PUConfig(), model=model))
-    content = {"kind": "pu_classifier", "config": config, "network": weights}
+    content = {"kind": "pu_classifier", "config": config, "network": weights, "input": PREPARED}
     save_checkpoint(path, {**content, **changes})
     return path, weights
 
 
 def segmentation_checkpoint(path, name="attention_unet", **changes):
     weights = network_of(name).state_dict()
-    content = {"kind": "segmentation", "config": plain(small(name)), "network": weights}
+    config = plain(small(name))
+    content = {"kind": "segmentation", "config": config, "network": weights, "input": PREPARED}
     save_checkpoint(path, {**content, **changes})
     return path, weights
 
@@ -157,6 +160,12 @@ def test_an_iteration_goes_on_from_the_last_ones_best_weights_unless_told_otherw
             "is of another architecture",
         ),
         (lambda path: pu_checkpoint(path, network=None), (), "is damaged"),
+        (lambda path: pu_checkpoint(path, input=None), (), "in another way: train it again"),
+        (
+            lambda path: segmentation_checkpoint(path, input={"preparation": "grey as it is"}),
+            (),
+            "in another way: train it again",
+        ),
         (lambda path: pu_checkpoint(path, config=[]), (), "holds no configuration"),
         (lambda path: path.write_text("no weights"), (), "cannot be read"),
         (

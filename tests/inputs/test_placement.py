@@ -8,6 +8,7 @@ from PIL import Image
 
 from picking.errors import InputWarning, UserError
 from picking.formats.picks import Picks
+from picking.inputs import placement
 from picking.inputs.annotations import read_split
 from picking.inputs.placement import check_placement, check_splits
 from tests.fixtures.data_sets import (
@@ -34,7 +35,10 @@ def micrographs(tmp_path_factory):
     return {name: folder / name for name in NAMES}, centres
 
 
-def check(paths, centres, frame="jpeg", flag="--frame", diameter_px=DIAMETER_PX, size_px=SIZE_PX):
+def check(
+    paths, centres, frame="jpeg", flag="--frame", diameter_px=DIAMETER_PX, size_px=SIZE_PX,
+    own_px=None,
+):  # fmt: skip
     """Check centres (y, x) as the file has them, by name, in the frame that they are said to be."""
     picks = []
     for name, listed in centres.items():
@@ -42,7 +46,20 @@ def check(paths, centres, frame="jpeg", flag="--frame", diameter_px=DIAMETER_PX,
         at = np.stack([size_px[0] - y if frame == "mrc" else y, x], axis=1)
         picks.append(Picks(name, at, np.full(len(y), np.nan), np.full(len(y), np.nan), size_px))
     files = [paths[NAMES[0]].with_name("a.star" if frame == "mrc" else "a.csv")]
-    check_placement(picks, paths, files, None, flag, diameter_px)
+    check_placement(picks, paths, files, None, flag, diameter_px, own_px or {})
+
+
+def test_each_micrograph_is_looked_at_by_the_diameter_on_it(micrographs, monkeypatch):
+    paths, centres = micrographs
+    looked_at, look = {}, placement.contrast_ranks
+
+    def spy(path, diameter_px):
+        looked_at[path.name] = diameter_px
+        return look(path, diameter_px)
+
+    monkeypatch.setattr(placement, "contrast_ranks", spy)
+    check(paths, centres, own_px={NAMES[2]: 1.5 * DIAMETER_PX})
+    assert looked_at == dict.fromkeys(NAMES, DIAMETER_PX) | {NAMES[2]: 1.5 * DIAMETER_PX}
 
 
 def moved(centres, move, n=None):
