@@ -12,6 +12,11 @@ r"""Turn annotated micrographs into a patch store for PU learning, a segmentatio
     # what somebody picked by hand, and nothing known of the rest (picking/preprocessing/windows.py)
     python preprocess_coco_full_dataset.py --micrographs 'raw/*.mrc' --labels picks.star \
         --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
+    # ... and what is no particle, what is junk, and which micrographs are picked completely
+    python preprocess_coco_full_dataset.py ... --not-particles false_picks.star --junk masks/ \
+        --complete complete.txt
+    # all of that from the folder of the labelling page (picking/inputs/labels_folder.py)
+    python preprocess_coco_full_dataset.py --labels data/labels --output-dir data/few_labels
 
 The data root holds train/, val/ and test/ with micrographs, and annotations/instances_<split>.json
 or particle_coordinates/<stem>.csv. The same command continues a run that was interrupted, and
@@ -33,6 +38,7 @@ from picking.inputs.placement import check_splits
 from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
+from picking.preprocessing.few_picks import check_expected, mean_of_complete, read_splits
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
 from picking.preprocessing.metadata import (
     Plans,
@@ -47,7 +53,7 @@ from picking.preprocessing.metadata import (
 )
 from picking.preprocessing.montage import write_mask_montage, write_montage
 from picking.preprocessing.patch_plan import PatchSettings
-from picking.preprocessing.windows import WindowSettings, check_expected, read_splits
+from picking.preprocessing.windows import WindowSettings
 from picking.stores.journal import Journal, require_made_from
 from picking.stores.masks import MaskSettings, mask_writer
 from picking.stores.patches import read_metadata
@@ -181,7 +187,13 @@ def read_annotations(args: argparse.Namespace) -> Splits:
     Sets ``diameter_px`` and ``own_px`` of the arguments where the picks are one's own.
     """
     if args.micrographs:
-        paths, listed = given_micrographs(args.micrographs, args.allow_partial)
+        try:
+            paths, listed = given_micrographs(args.micrographs, args.allow_partial)
+        except UserError as error:
+            if not args.session:
+                raise
+            where = f"{args.session}, whose files are relative to the working folder"
+            raise UserError(f"{where}: {error}") from error
         val_paths, val_listed = given_micrographs(
             args.val_micrographs or [], args.allow_partial, "--val-micrographs"
         )
@@ -194,8 +206,10 @@ def read_annotations(args: argparse.Namespace) -> Splits:
         splits = read_splits(
             paths, val_paths, args.labels, args.frame, args.diameter_px, args.seed,
             args.skip_unreadable, args.allow_partial, args.category, args.own_px,
-            sizes.of,
+            sizes.of, args.beside,
         )  # fmt: skip
+        if args.expected_particles is None:
+            args.expected_particles = mean_of_complete(splits)
         check_expected(args.expected_particles, splits)
         return splits
     names = annotations.find_splits(args.data_root, args.splits)

@@ -55,11 +55,15 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossConfig:
-    """The nnPU risk with two priors, and FixMatch consistency; see picking/training/losses.py."""
+    """The PU or PNU risk with two priors, and FixMatch consistency; see picking/training/losses.py.
+
+    eta: the share of the PU risk where there are known negatives; auto: as `priors.eta_of` has it.
+    """
 
     prior: float | Literal["actual", "pool"] = ranged("pool", 0, 1, above=True)
     unlabeled_prior: float | Literal["data", "estimate"] = ranged("data", 0, 1)
     one_prior: bool = False
+    eta: float | Literal["auto"] = ranged("auto", 0, 1)
     surrogate: Literal["logistic", "sigmoid"] = "logistic"
     beta: float = ranged(0.0, 0)
     gamma: float = ranged(1.0, 0, 1)

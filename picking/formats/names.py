@@ -11,7 +11,8 @@ from picking.micrographs.reading import SUFFIXES
 # What cryoSPARC puts before a name, RELION before that of a stack; what they put behind.
 UID = re.compile(r"^\d+[_@]")
 TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?|_particles)?$")
-LABELS, PICKS, TRUTH = "labels", "picks", "true particles"  # what coordinates are, in messages
+# What coordinates are, in messages
+LABELS, PICKS, TRUTH, NEGATIVES = "labels", "picks", "true particles", "places without a particle"
 LONGEST_NAME = 255 - len(".npz")  # bytes, of what we put a suffix behind
 
 
@@ -85,7 +86,7 @@ def say_unknown(
     """Say how many coordinates are left out because nobody knows their micrographs.
 
     Args:
-        what: the coordinates are: `LABELS`, `PICKS` or `TRUTH`.
+        what: the coordinates are: `LABELS`, `PICKS`, `TRUTH` or `NEGATIVES`.
         n_unknown: coordinates by the name of a micrograph that is not known.
         n_all: coordinates, those of known micrographs among them.
         known: names of micrographs.
@@ -105,7 +106,7 @@ def say_unknown(
     )
     if n_left_out and n_left_out == n_all:
         raise UserError(f"no micrograph is in both: {message}: give files of the same micrographs")
-    if unserved or what == LABELS:
+    if unserved or what in (LABELS, NEGATIVES):
         leave_out(n_left_out, n_all, message, allow_partial)
     elif n_left_out:
         warn(message)

@@ -40,10 +40,17 @@ class Picks:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Micrograph(Picks):
-    """A micrograph of a data set: the particles on it, and what the data set knows besides."""
+    """A micrograph of a data set: the particles on it, and what the data set knows besides.
+
+    negatives_px: float64 (n, 2), (y, x) of places that somebody said are no particle. junk: a mask
+    of it (picking/inputs/junk_masks.py). complete: whether all its particles are picked.
+    """
 
     path: Path
     empiar_id: str | None = None
+    negatives_px: np.ndarray = dataclasses.field(default_factory=lambda: np.empty((0, 2)))
+    junk: Path | None = None
+    complete: bool = False
 
 
 SomePicks = TypeVar("SomePicks", bound=Picks)
@@ -209,11 +216,12 @@ def merge_duplicates(
     source: str,
     diameter_px: float | None = None,
     so: str = "each counts once",
+    what: str = "particles",
 ) -> list[SomePicks]:
     """Return the picks without those that are listed before within a tenth of a diameter.
 
-    How many there are is said, and what follows, ``so``. diameter_px: of those of which the file
-    says none; None: only the same place is a duplicate.
+    How many there are of ``what`` is said, and what follows, ``so``. diameter_px: of those of which
+    the file says none; None: only the same place is a duplicate.
     """
     merged, examples, n = [], [], 0
     for one in picks:
@@ -228,7 +236,7 @@ def merge_duplicates(
     if n:
         n_all = sum(len(one.centres_px) for one in picks)
         warn(
-            f"{source}: {n:,} of {n_all:,} particles are listed twice, within a tenth of a "
+            f"{source}: {n:,} of {n_all:,} {what} are listed twice, within a tenth of a "
             f"diameter (e.g. {'; '.join(examples[:3])}): {so}"
         )
     return merged

@@ -60,17 +60,19 @@ def check_placement(
     flag: str,
     diameter_px: float | None,
     own_px: Mapping[str, float] = MappingProxyType({}),
+    of_particles: bool = True,
 ) -> None:
     """Raise `UserError` or warn when coordinates do not fit the micrographs as they are read.
 
     files: that the picks were read from, in ``frame`` or, where that is None, in what their format
     has. diameter_px: of the particles; None: what the picks state. own_px: diameters by name on
-    micrographs whose px have another size. The message names ``flag``.
+    micrographs whose px have another size. The message names ``flag``. Places that are no particles
+    need not stand out, so without ``of_particles`` the other frame alone tells anything.
     """
     more = f" and {len(files) - 1:,} more" if len(files) > 1 else ""
     frame = frame or frame_of(files[0])
     cure = f"give {flag} {'jpeg' if frame == 'mrc' else 'mrc'}"
-    _check(picks, paths, f"{files[0]}{more}", frame, cure, diameter_px, own_px)
+    _check(picks, paths, f"{files[0]}{more}", frame, cure, diameter_px, own_px, of_particles)
 
 
 def check_splits(splits: dict[str, Split]) -> None:
@@ -88,6 +90,7 @@ def _check(
     cure: str,
     diameter_px: float | None,
     own_px: Mapping[str, float] = MappingProxyType({}),
+    of_particles: bool = True,
 ) -> None:
     require_px(picks, source)
     placed = [one for one in picks if one.name in paths and len(one.centres_px)]
@@ -108,6 +111,8 @@ def _check(
         return
     as_read, best = _fits(found, frame, width_px)
     n_picks = sum(len(one.centres_px) for one in found)
+    if not of_particles and (best is None or best.reading.kind != "frame"):
+        return
     if best is not None:
         does = f"coordinates fit the micrographs better when read {best.reading.words}"
         if best.reading.kind == "frame":

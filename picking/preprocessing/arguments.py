@@ -2,12 +2,20 @@
 
 import argparse
 import math
+from pathlib import Path
 
 from picking.errors import UserError
 from picking.formats.coco import may_be_coco
 from picking.formats.coordinates import KINDS
 from picking.inputs.annotations import SPLITS
 from picking.inputs.diameters import require_lengths
+from picking.inputs.labels_folder import (
+    LabelsFolder,
+    complete_names,
+    is_labels_folder,
+    read_labels_folder,
+)
+from picking.preprocessing.few_picks import Beside
 from picking.preprocessing.negatives import RULES
 from picking.preprocessing.windows import WINDOW_PX
 from picking.stores.masks import RESIZES
@@ -18,7 +26,8 @@ PATCH_SIZE_PX = 128
 OF_DATA_SETS = ("splits", "hide_ratio", "neg_per_pos", "neg_rule", "annotated_margin", "top_up",
                 "hard_negatives")  # fmt: skip
 OF_PICKS = ("labels", "frame", "windows_per_micrograph", "diameter", "pixel_size",
-            "expected_particles", "val_micrographs", "keep_junk")  # fmt: skip
+            "expected_particles", "val_micrographs", "keep_junk", "not_particles", "junk",
+            "complete")  # fmt: skip
 RANGES = {
     "patch_size": (8, math.inf), "hide_ratio": (0, 1), "neg_per_pos": (0, 100),
     "hard_negatives": (0, 1), "seg_size": (16, math.inf), "seg_disk": (0.1, 1),
@@ -109,12 +118,37 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="files, a quoted 'dir/*.mrc', or a list: micrographs_ctf.star, exposures.cs",
     )
-    add("--labels", nargs="+", metavar="FILE", help=f"picks: {KINDS}")
+    add(
+        "--labels",
+        nargs="+",
+        metavar="FILE",
+        help=f"picks: {KINDS}; or one folder of the labelling page, which says all else too",
+    )
+    add(
+        "--not-particles",
+        nargs="+",
+        metavar="FILE",
+        help="places that are no particle, such as false picks: files as for --labels",
+    )
+    add(
+        "--junk",
+        type=Path,
+        metavar="DIR",
+        help="masks of junk, where nothing is learned: <stem>.png for a micrograph, 8-bit, not 0 "
+        "on junk, of any scale, its top row at the top of the micrograph",
+    )
+    add(
+        "--complete",
+        type=Path,
+        metavar="FILE",
+        help="names of micrographs on which every particle is picked, one a line, or a CSV: what "
+        "is near no pick there is no particle",
+    )
     add(
         "--frame",
         choices=("jpeg", "mrc"),
-        help="y axis of the --labels files: jpeg = from the top, mrc = from the file's first row; "
-        "default: by format",
+        help="y axis of the --labels and --not-particles files: jpeg = from the top, mrc = from "
+        "the file's first row; default: by format",
     )
     add(
         "--unlabeled",
@@ -152,10 +186,14 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Check the arguments and set ``patch_size``, which follows from others.
+    """Check the arguments and set ``patch_size`` and ``beside``, which follow from others.
 
-    Raises `UserError` for the first that does not fit.
+    Where --labels is a folder of labels, what it says is put in place of what was not given. Raises
+    `UserError` for the first that does not fit.
     """
+    args.session, folder = None, None
+    if args.labels and is_labels_folder(args.labels) and not args.data_root:
+        folder = _take_from_folder(args)
     lacking = [flag for flag in ("--labels", "--diameter") if not getattr(args, flag[2:])]
     foreign = OF_DATA_SETS if args.micrographs else OF_PICKS
     idle = [name for name in foreign if getattr(args, name) != parser.get_default(name)]
@@ -199,8 +237,30 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         if value is not None and not low <= value <= high:
             choice = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise UserError(f"{_flag(name)} is {value}: choose {choice}")
-    if args.micrographs:
-        require_lengths(args.diameter, args.pixel_size)
+    if not args.micrographs:
+        return
+    require_lengths(args.diameter, args.pixel_size)
+    of_folder = folder.complete if folder else ()
+    args.beside = Beside(
+        not_particles=args.not_particles or (),
+        junk=args.junk,
+        complete=complete_names(args.complete) if args.complete else of_folder,
+        left_out=folder.left_out if folder else (),
+    )
+
+
+def _take_from_folder(args: argparse.Namespace) -> LabelsFolder:
+    """Read the folder of labels that --labels is; what it says is put where nothing was given."""
+    folder = read_labels_folder(Path(args.labels[0]))
+    args.labels = [str(folder.picks)]
+    if args.micrographs is None:
+        args.micrographs, args.session = list(folder.micrographs), folder.session
+    args.diameter = args.diameter or folder.diameter
+    args.pixel_size = folder.pixel_size if args.pixel_size is None else args.pixel_size
+    args.junk = args.junk or folder.junk
+    if args.not_particles is None and folder.not_particles:
+        args.not_particles = [str(folder.not_particles)]
+    return folder
 
 
 def _flag(name: str) -> str:

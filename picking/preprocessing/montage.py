@@ -12,9 +12,11 @@ from picking.micrographs.preparation import visible
 from picking.micrographs.reading import read_micrograph
 from picking.preprocessing.patch_plan import PatchPlan
 from picking.preprocessing.windows import WindowPlan
+from picking.stores.patches import TAG_NO_PARTICLE, TAG_WINDOW
 
 ROWS, COLUMNS = 2, 6
-COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728", "unknown": "#ff7f0e"}
+COLOURS = {"labelled": "#2ca02c", "hidden": "#1f77b4", "negative": "#d62728", "unknown": "#ff7f0e",
+           "no particle": "#d62728"}  # fmt: skip
 SHOWN_UNKNOWN = 50  # on the micrograph; all of them would hide it
 MAX_SHOWN_PX = 1024  # the whole micrograph is shown at most this large
 MASK_ROWS, MASK_COLUMNS = 2, 3
@@ -35,11 +37,14 @@ def write_montage(folder: Path, plans: Sequence[PatchPlan | WindowPlan], path: P
     patches = np.load(folder / "patches.npy", mmap_mode="r")
     with np.load(folder / "index.npz") as index:
         label, labeled = index["label"].astype(bool), index["labeled"]
-        micrograph, centre = index["micrograph"], index["centre"]
+        micrograph, centre, tag = index["micrograph"], index["centre"], index["tag"]
     rows_of = {
-        "labelled": labeled, "hidden": label & ~labeled, "negative": ~label, "unknown": ~labeled
+        "labelled": labeled, "hidden": label & ~labeled, "negative": ~label,
+        "unknown": tag == TAG_WINDOW, "no particle": tag == TAG_NO_PARTICLE,
     }  # fmt: skip
     kinds = {kind: rows_of[kind] for kind in plans[0].kinds}
+    if not kinds.get("no particle", label).any():
+        kinds.pop("no particle", None)
 
     figure = Figure(figsize=(16, 8), layout="constrained")
     axes = figure.subplot_mosaic([["whole", kind] for kind in kinds])

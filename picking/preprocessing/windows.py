@@ -10,42 +10,50 @@ picked, the fractions of places near a particle are known,
     of all places            N a,  a = π (POSITIVE_RADIUS · diameter)² / area
     of those near no pick    π_U = (N - n) a / (1 - n a).
 
-No place is called negative, since nobody knows where the other particles are.
+No place is called negative, since nobody knows where the other particles are; but where somebody
+said so. Places near a click on what is no particle are known negatives, as is all of a micrograph
+that is picked completely but for a ring around each pick, as far as a pick may be off. What was
+painted as junk is ignored. Each kind of these has its fraction of all places too, and then
+
+    π_U = (fraction near a particle - fraction near a pick) / fraction of which nothing is known,
+
+the first and the second being the same on a complete micrograph.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from picking.errors import UserError, warn
-from picking.files import sha256
-from picking.formats.coordinates import read_picks
-from picking.formats.names import LABELS
-from picking.formats.picks import Micrograph, Picks, inside, known_as, merge_duplicates
-from picking.inputs.annotations import Split
-from picking.inputs.diameters import require_diameter_fits
-from picking.inputs.paths import Paths, find_coordinates
-from picking.inputs.placement import check_placement
+from picking.errors import UserError
+from picking.formats.picks import Micrograph, inside
+from picking.inputs.junk_masks import read_junk_mask
 from picking.micrographs.junk import coarseness, in_junk, junk_mask, without_regions_of
 from picking.micrographs.preparation import PARTICLE_PX, PREPARATION, prepare, scale_micrograph
-from picking.micrographs.problems import UnreadableImage
-from picking.micrographs.reading import image_size
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
 from picking.seeds import stream
-from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW
+from picking.stores.patches import (
+    IGNORED,
+    NEAR_PICK,
+    NO_PARTICLE,
+    TAG_NO_PARTICLE,
+    TAG_PARTICLE,
+    TAG_WINDOW,
+    UNKNOWN,
+)
 
 # How far off a particle's centre a place still is positive, in diameters
 POSITIVE_RADIUS = 0.25
+# And from where on it surely is none: clicks scatter by some 0.05 diameters, and this is three
+# times as much beyond
+NEGATIVE_RADIUS = 0.4
 # A window as stored is twice as wide as what the network sees of it, so that its middle can lie
 # anywhere in a crop.
 WINDOW_PX = 128
-REACH_PX = POSITIVE_RADIUS * PARTICLE_PX
-VAL_FRACTION = 0.2
+REACH_PX, RING_PX = POSITIVE_RADIUS * PARTICLE_PX, NEGATIVE_RADIUS * PARTICLE_PX
 SPARES = 2  # for each window, to be cut in place of one that lies in junk
 
 
@@ -54,16 +62,19 @@ class WindowPlan(CutPlan):
     """The windows of one micrograph, in the order of their rows in the store.
 
     windows_px: float64 (n, 2), the centres of the windows anywhere, beside those about the picks.
-    spare_px: float64 (m, 2), those that are cut instead of windows that lie in junk, in this order;
-    without any, windows may lie in junk. scaled_px: (height, width) that the micrograph is scaled
-    to before windows are cut.
+    spare_px: float64 (m, 2), those that are cut instead of windows that lie in junk, in this order.
+    negatives_px: float64 (k, 2), places that are no particle. scaled_px: (height, width) that the
+    micrograph is scaled to before windows are cut. find_junk: look for junk; what was painted is
+    known in any case.
     """
 
     windows_px: np.ndarray
     spare_px: np.ndarray
+    negatives_px: np.ndarray
     scaled_px: tuple[int, int]
+    find_junk: bool
 
-    kinds = ("labelled", "unknown")  # what a picture tells apart
+    kinds = ("labelled", "no particle", "unknown")  # what a picture tells apart
 
     @property
     def scale(self) -> float:
@@ -72,7 +83,7 @@ class WindowPlan(CutPlan):
 
     @property
     def arrays(self) -> dict[str, tuple[int, int]]:
-        """The files of windows and of where they are near a pick."""
+        """The files of windows and of what is known of their places."""
         return dict.fromkeys(("patches.npy", "picked.npy"), (self.patch_size_px,) * 2)
 
     @property
@@ -88,12 +99,13 @@ class WindowPlan(CutPlan):
     @property
     def n_rows(self) -> int:
         """Windows of this micrograph."""
-        return len(self.labelled_px) + len(self.windows_px)
+        return len(self.labelled_px) + len(self.windows_px) + len(self.negatives_px)
 
     def groups(self, noted: dict) -> list[Group]:  # noqa: D102
         return [
             Group(self.labelled_px, TAG_PARTICLE, True),
             Group(self.drawn_px(noted.get("windows")), TAG_WINDOW, False),
+            Group(self.negatives_px, TAG_NO_PARTICLE, False),
         ]
 
     def drawn_px(self, chosen: Sequence[int] | None) -> np.ndarray:
@@ -102,52 +114,116 @@ class WindowPlan(CutPlan):
         return self.windows_px if chosen is None else every[list(chosen)]
 
     def identity(self) -> list[str | bytes]:  # noqa: D102
+        one = self.micrograph
+        beside: list[str | bytes] = []  # of what else there is: without, stores stay what they were
+        if self.says_more:
+            beside += [f"{RING_PX}:{one.complete}:{len(self.negatives_px)}:"]
+            beside += [self.negatives_px.tobytes()]
+        if one.junk is not None:
+            beside += [one.junk.read_bytes()]
         return [
-            f"{self.micrograph.name}:{self.size_px}:{self.patch_size_px}:{self.scaled_px}:",
+            f"{one.name}:{self.size_px}:{self.patch_size_px}:{self.scaled_px}:",
             f"{REACH_PX}:{len(self.labelled_px)}:",
             self.labelled_px.tobytes(),
             self.windows_px.tobytes(),
             self.spare_px.tobytes(),
+            *beside,
         ]
 
+    @property
+    def says_more(self) -> bool:
+        """Whether more is known of the micrograph than picks."""
+        one = self.micrograph
+        return bool(len(self.negatives_px)) or one.complete or one.junk is not None
+
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
-        """Return the windows and where they are near a pick, two of uint8 (n_rows, p, p).
+        """Return the windows and what is known of their places, two of uint8 (n_rows, p, p).
 
         The journal notes the fraction of the micrograph that is junk, which windows and spares were
-        taken for it, how many picks lie where junk was seen, and how coarse a micrograph with picks
-        is: of others nobody knows whether they are junk all over.
+        taken for it, how many picks lie where junk was seen, how coarse a micrograph with picks is
+        (of others nobody knows whether they are junk all over), and of what is not junk the
+        fractions of known negatives and of what is ignored.
         """
         scale = np.array(self.scaled_px) / self.size_px
         scaled = scale_micrograph(image, self.scaled_px)
-        noted = self.clear_of_junk(scaled) if len(self.spare_px) else {}
+        painted = self.painted()
+        junk, noted = self.clear_of_junk(scaled, painted) if len(self.spare_px) else (None, {})
         if len(self.labelled_px):
             noted["coarseness"] = coarseness(scaled, PARTICLE_PX)
-        windows_px = self.drawn_px(noted.get("windows"))
-        centres_px = np.concatenate([self.labelled_px, windows_px]) * scale
         prepared = prepare(scaled, (PARTICLE_PX, PARTICLE_PX))
-        picked = _near(self.labelled_px * scale, REACH_PX, self.scaled_px)
-        rows = [cut_patches(one, centres_px, self.patch_size_px) for one in (prepared, picked)]
+        known, about_negatives = self.known_places(painted)
+        if self.says_more:
+            noted |= _fractions(known, junk)
+        rows = []
+        for first, last in ((prepared, prepared), (known, about_negatives)):
+            centres_px = np.concatenate([self.labelled_px, self.drawn_px(noted.get("windows"))])
+            cut = cut_patches(first, centres_px * scale, self.patch_size_px)
+            if len(self.negatives_px):
+                more = cut_patches(last, self.negatives_px * scale, self.patch_size_px)
+                cut = np.concatenate([cut, more])
+            rows.append(cut)
         return rows, noted
 
-    def clear_of_junk(self, scaled: np.ndarray) -> dict:
-        """Return what `draw` notes; a region with a pick in it is no junk, since users know."""
-        junk, noted = junk_mask(scaled, PARTICLE_PX), dict[str, Any]()
-        if n_picks := int(in_junk(junk, self.labelled_px, self.size_px).sum()):
-            noted["picks_in_junk"] = n_picks
-            junk = without_regions_of(junk, self.labelled_px, self.size_px)
-        if not junk.any():
-            return noted
+    def painted(self) -> np.ndarray | None:
+        """Return where junk was painted, bool of ``scaled_px``; None where nobody did."""
+        if self.micrograph.junk is None:
+            return None
+        mask = Image.fromarray(read_junk_mask(self.micrograph.junk).astype(np.uint8) * 255)
+        return np.asarray(mask.resize(self.scaled_px[::-1], Image.Resampling.BOX)) > 127
+
+    def known_places(self, painted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return what is known of each place, and what windows about negatives know of it.
+
+        painted: as `painted` has it. Both are uint8 of ``scaled_px``. The latter have no other
+        negatives than those that were clicked, which would be lost among all the places of a
+        complete micrograph.
+        """
+        scale = np.array(self.scaled_px) / self.size_px
+        picked = _near(self.labelled_px * scale, REACH_PX, self.scaled_px)
+        if not self.says_more:
+            return picked, picked
+        known = np.full(self.scaled_px, UNKNOWN, np.uint8)
+        if self.micrograph.complete:
+            ring = _near(self.labelled_px * scale, RING_PX, self.scaled_px)
+            known = np.where(ring == 1, IGNORED, NO_PARTICLE).astype(np.uint8)
+        if painted is not None:
+            known[painted] = IGNORED
+        clicked = _near(self.negatives_px * scale, REACH_PX, self.scaled_px) == 1
+        known[clicked] = NO_PARTICLE
+        known[picked == 1] = NEAR_PICK
+        about_negatives = np.where((known == NO_PARTICLE) & ~clicked, IGNORED, known)
+        return known, about_negatives.astype(np.uint8)
+
+    def clear_of_junk(
+        self, scaled: np.ndarray, painted: np.ndarray | None
+    ) -> tuple[np.ndarray | None, dict]:
+        """Return where windows were kept from, bool (h, w) or None, and what `draw` notes of it.
+
+        A region that was found with a pick in it is no junk, since users know.
+        """
+        junk, noted = np.zeros(scaled.shape, bool), dict[str, Any]()
+        if self.find_junk:
+            junk = junk_mask(scaled, PARTICLE_PX)
+            if n_picks := int(in_junk(junk, self.labelled_px, self.size_px).sum()):
+                noted["picks_in_junk"] = n_picks
+                junk = without_regions_of(junk, self.labelled_px, self.size_px)
         every = np.concatenate([self.windows_px, self.spare_px])
-        clear = np.flatnonzero(~in_junk(junk, every, self.size_px))
-        if len(clear):  # as many as wanted, some twice where hardly any place is left
-            noted["windows"] = np.resize(
-                clear[: len(self.windows_px)], len(self.windows_px)
-            ).tolist()
-            noted["junk_fraction"] = round(float(junk.mean()), 4)
-        return noted
+        # Where that leaves nothing, what was painted alone
+        tried = [junk] if painted is None else [junk | painted, painted]
+        for mask in tried:
+            clear = np.flatnonzero(~in_junk(mask, every, self.size_px))
+            if mask.any() and len(clear):
+                # As many as wanted, some twice where hardly any place is left
+                n = len(self.windows_px)
+                noted["windows"] = np.resize(clear[:n], n).tolist()
+                noted["junk_fraction"] = round(float(mask.mean()), 4)
+                return mask, noted
+        return None, noted
 
     def counts(self) -> dict:  # noqa: D102
-        return {"n_particles": self.n_particles}
+        complete = {"complete": True} if self.micrograph.complete else {}
+        negatives = {"n_not_particles": len(self.negatives_px)} if len(self.negatives_px) else {}
+        return {"n_particles": self.n_particles, **negatives, **complete}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +272,10 @@ class WindowSettings:
                 )
             rng = stream(self.seed, "windows", split, record.name)
             spare_rng = stream(self.seed, "spare-windows", split, record.name)
-            n_spare = 0 if self.keep_junk else SPARES * self.per_micrograph
+            looks_for_junk = record.junk is not None or not self.keep_junk
+            n_spare = SPARES * self.per_micrograph if looks_for_junk else 0
+            negatives_px = record.negatives_px
+            within = ((negatives_px >= 0) & (negatives_px < np.array(size_px))).all(axis=1)
             plans.append(
                 WindowPlan(
                     micrograph=record,
@@ -205,7 +284,9 @@ class WindowSettings:
                     labelled_px=record.centres_px[inside(record, size_px)],
                     windows_px=rng.random((self.per_micrograph, 2)) * np.array(size_px),
                     spare_px=spare_rng.random((n_spare, 2)) * np.array(size_px),
+                    negatives_px=negatives_px[within],
                     scaled_px=(height, width),
+                    find_junk=not self.keep_junk,
                 )
             )
         return plans
@@ -218,7 +299,7 @@ class WindowSettings:
         known = "left to training to estimate"
         if self.expected_particles is not None:
             known = f"{pool:.4f}; of those near no pick: {unlabeled:.4f}"
-        return [
+        lines = [
             f"Windows of {split} split",
             f"Total images: {len(plans)}, {n_picked} of them with picks",
             f"  Scale: {self.scale:.4f}; a particle becomes {PARTICLE_PX} px wide",
@@ -226,11 +307,27 @@ class WindowSettings:
             f"  Unlabeled windows, anywhere: {counts['n_unlabeled']:,}",
             f"  Fraction of positives among their places: {known}",
         ]
+        if n := counts.get("n_not_particles"):
+            lines.append(f"  Places without a particle: {n:,}, a window about each")
+        complete = [p for p in plans if p.micrograph.complete]
+        if complete:
+            n_empty = sum(not len(p.labelled_px) for p in complete)
+            empty = f", {n_empty:,} of them without a pick" if n_empty else ""
+            lines.append(f"  Picked completely: {len(complete):,}{empty}")
+        if n := sum(p.micrograph.junk is not None for p in plans):
+            lines.append(f"  With painted junk: {n:,}")
+        return lines
 
     def summary(self, plans: Sequence[WindowPlan], noted: list[dict]) -> dict:
         """Return what these micrographs have in all, as metadata.json says it."""
         n_picks = [len(p.labelled_px) for p in plans]
         n_in_junk = sum(entry.get("picks_in_junk", 0) for entry in noted)
+        n_negative = sum(len(p.negatives_px) for p in plans)
+        n_complete = sum(p.micrograph.complete for p in plans)
+        # Before anything is drawn, what follows from clicks and paint
+        known = noted or [
+            _fractions(p.known_places(p.painted())[0]) if p.says_more else {} for p in plans
+        ]
         return {
             "n_images": len(plans),
             "n_patches": sum(p.n_rows for p in plans),
@@ -242,8 +339,13 @@ class WindowSettings:
                 n_picks,
                 [self.diameter_on(p.micrograph.name) for p in plans],
                 [entry.get("junk_fraction", 0.0) for entry in noted] or None,
+                [entry.get("negative_fraction", 0.0) for entry in known],
+                [entry.get("ignored_fraction", 0.0) for entry in known],
+                [p.micrograph.complete for p in plans],
             ),
             **({"n_picks_in_junk": n_in_junk} if n_in_junk else {}),
+            **({"n_not_particles": n_negative} if n_negative else {}),
+            **({"n_complete": n_complete} if n_complete else {}),
         }
 
     def description(self, content_hash: str) -> dict:
@@ -263,172 +365,59 @@ class WindowSettings:
         }
 
 
-def read_splits(
-    micrographs: Paths,
-    val_micrographs: Paths,
-    labels: Sequence[str],
-    frame: str | None,
-    diameter_px: float,
-    seed: int,
-    skip_unreadable: bool,
-    allow_partial: bool = False,
-    category: str | None = None,
-    own_px: Mapping[str, float] = MappingProxyType({}),
-    pixel_size_of: Callable[[str], float | None] = lambda name: None,
-) -> dict[str, Split]:
-    """Return train and val: the micrographs with the picks on them.
-
-    Args:
-        micrographs: all, or those of train.
-        val_micrographs: those that are val's; without any, some of the picked ones are drawn.
-        labels: patterns of files of picks.
-        frame: of the picks, jpeg or mrc; None: what their format has.
-        diameter_px: of the particles.
-        seed: of what is drawn.
-        skip_unreadable: micrographs that cannot be read stay in, without picks.
-        allow_partial: more than a tenth of the picks may be of no use.
-        category: of COCO's boxes; None: see `picking.formats.coco.read_coco`.
-        own_px: diameters by name on micrographs whose px have another size.
-        pixel_size_of: as `read_picks` takes it.
-
-    Raises `UserError` when most picks fit the micrographs upside down, and as `splits_of_picks`
-    does.
-    """
-    paths, val_names = micrographs, None
-    if val_micrographs:
-        by_stem = {path.stem: path for path in paths.values()}
-        for path in val_micrographs.values():
-            other = by_stem.get(path.stem, path)
-            if other.resolve() != path.resolve():
-                raise UserError(f"{other} and {path} have one name: rename one of them")
-        paths, val_names = {**paths, **val_micrographs}, list(val_micrographs)
-    files, sizes = find_coordinates(labels, allow_partial), {}
-    unreadable = []
-    for name, path in paths.items():
-        try:
-            sizes[name] = image_size(path)
-        except UnreadableImage:
-            if not skip_unreadable:
-                raise
-            unreadable.append(name)
-    require_diameter_fits(diameter_px, sizes, own_px)
-    picks = read_picks(
-        files, sizes, frame, True, what=LABELS, ignored=unreadable, allow_partial=allow_partial,
-        category=category, pixel_size_of=pixel_size_of,
-    )  # fmt: skip
-    picks = [known_as(one, own_px[one.name]) if one.name in own_px else one for one in picks]
-    check_placement(picks, paths, files, frame, "--frame", diameter_px, own_px)
-    source = ", ".join(path.name for path in files[:3]) + ", ..." * (len(files) > 3)
-    picks = merge_duplicates(picks, source, diameter_px)
-    return splits_of_picks(
-        list(paths.values()), picks, diameter_px, val_names, source, seed, own_px
-    )
-
-
-def check_expected(expected: float | None, splits: Mapping[str, Split]) -> None:
-    """Hold the expected number of particles on a micrograph against the picks.
-
-    Raises `UserError` when there are more on average; warns when some micrograph has more.
-    """
-    counts = [(len(m.centres_px), m.name) for split in splits.values() for m in split.micrographs]
-    if expected is None or max(counts)[0] <= expected:
-        return
-    mean = sum(n for n, _ in counts) / len(counts)
-    if mean > expected:
-        raise UserError(
-            f"--expected-particles is {expected:g}, but there are {mean:.1f} picks on a micrograph "
-            "on average: give the number of all particles on one micrograph, about"
-        )
-    more = sorted(((n, name) for n, name in counts if n > expected), reverse=True)
-    warn(
-        f"--expected-particles is {expected:g}, but {len(more)} of {len(counts)} micrographs have "
-        f"more picks (e.g. {', '.join(f'{n} on {name}' for n, name in more[:3])}): give a larger "
-        "number unless these are unlike the others"
-    )
-
-
-def splits_of_picks(
-    paths: Sequence[Path],
-    picks: Sequence[Picks],
-    diameter_px: float,
-    val_names: Sequence[str] | None,
-    source: str,
-    seed: int,
-    own_px: Mapping[str, float] = MappingProxyType({}),
-) -> dict[str, Split]:
-    """Return the splits train and val: micrographs with their picks, or with none.
-
-    Of the micrographs with picks `VAL_FRACTION`, at least one, are drawn for val, unless
-    ``val_names`` tells which are val's. All others, also those without picks, are train's.
-
-    Raises `UserError` when a split would have no pick.
-    """
-    by_name = {p.name: p for p in picks if len(p.centres_px)}
-    if val_names is None:
-        picked = sorted(by_name)
-        if len(picked) < 2:
-            raise UserError(
-                f"picks lie on {len(picked)} micrograph{'s'[: len(picked) != 1]}, but two are "
-                "needed, one of them to choose the checkpoint on: pick some particles on another"
-            )
-        n_val = max(1, round(VAL_FRACTION * len(picked)))
-        val_names = list(stream(seed, "val-micrographs").permutation(picked)[:n_val])
-    splits = {}
-    for name in ("train", "val"):
-        members = [path for path in paths if (path.name in val_names) == (name == "val")]
-        records = tuple(
-            _record(path, by_name.get(path.name), own_px.get(path.name, diameter_px))
-            for path in sorted(members, key=lambda path: path.name)
-            if name == "train" or path.name in by_name
-        )
-        if not any(len(record.centres_px) for record in records):
-            raise UserError(
-                f"there is no pick on the {len(members)} micrographs of split '{name}': "
-                "pick some there, or name others with --val-micrographs"
-            )
-        parts: list[str | bytes] = []
-        for record in records:
-            parts += [f"{record.name}:{len(record.centres_px)}:", record.centres_px.tobytes()]
-        splits[name] = Split(
-            name=name,
-            micrographs=records,
-            source=source,
-            annotations_hash=sha256(*parts),
-            images_hash=sha256(*(f"{r.name}:{r.path.stat().st_size};" for r in records)),
-        )
-    return splits
-
-
-def _record(path: Path, picks: Picks | None, diameter_px: float) -> Micrograph:
-    centres = np.empty((0, 2)) if picks is None else picks.centres_px
-    diameters = np.full(len(centres), diameter_px)
-    unknown = np.full(len(centres), np.nan)
-    return Micrograph(path.name, centres, unknown, diameters, None, path=path)
-
-
 def place_priors(
     settings: WindowSettings,
     sizes_px: Sequence[tuple[int, int]],
     n_picks: Sequence[int],
     diameters_px: Sequence[float] | None = None,
     junk_fractions: Sequence[float] | None = None,
+    negative_fractions: Sequence[float] | float = 0.0,
+    ignored_fractions: Sequence[float] | float = 0.0,
+    complete: Sequence[bool] | bool = False,
 ) -> dict[str, float | None]:
     """Return the three priors for places instead of patches.
 
-    sizes_px, n_picks, diameters_px, junk_fractions: of each micrograph; None: the settings'
-    diameter, and no junk, where no particle is expected and no window is cut.
+    With n picks on a micrograph, N particles expected and a the fraction of its places near one of
+    them, v of known negatives and w of what is ignored, and means over micrographs::
+
+        actual = mean(n a)
+        pool = mean(max(n, N) a)                    n a where the micrograph is complete
+        unknown = mean(1 - n a - v - w)             0 where it is complete
+        unlabeled = (pool - actual) / unknown
+
     ``actual_prior`` is the fraction near a pick, ``pool_prior`` that near a particle,
-    ``unlabeled_prior`` that near a particle among those near no pick; the last two are None without
-    an expected number.
+    ``unlabeled_prior`` that near a particle among those of which nothing is known; the last two are
+    None without an expected number, unless all micrographs are complete. Where there are negatives,
+    ``negative_share`` and ``unknown_share`` are mean(v) and unknown.
+
+    Args:
+        settings: with N and the diameter.
+        sizes_px: (height, width) of each micrograph.
+        n_picks: n of each.
+        diameters_px: of the particles on each; None: the settings'.
+        junk_fractions: of each, where no particle is expected and no window is cut; the others are
+            fractions of what that leaves; None: no junk.
+        negative_fractions: v of each.
+        ignored_fractions: w of each.
+        complete: of each, whether all its particles are picked.
 
     Raises `UserError` when so many particles would cover more than the micrographs.
     """
     diameters = settings.diameter_px if diameters_px is None else np.asarray(diameters_px)
     left = 1 - np.asarray(junk_fractions or 0.0)
     disk = math.pi * (POSITIVE_RADIUS * diameters) ** 2 / (np.prod(sizes_px, axis=1) * left)
-    actual = float(np.mean(np.asarray(n_picks) * disk))
+    picked, done = np.asarray(n_picks) * disk, np.broadcast_to(complete, len(sizes_px))
+    actual = float(np.mean(picked))
+    known = np.asarray(negative_fractions) + np.asarray(ignored_fractions)
+    unknown = 1 - actual - float(np.mean(np.where(done, 1 - picked, known)))
+    shares: dict[str, float | None] = {}
+    if np.any(negative_fractions):
+        negative = float(np.mean(negative_fractions))
+        shares = {"negative_share": negative, "unknown_share": max(unknown, 0.0)}
+    if done.all():
+        return {"actual_prior": actual, "pool_prior": actual, "unlabeled_prior": 0.0, **shares}
     if settings.expected_particles is None:
-        return {"actual_prior": actual, "pool_prior": None, "unlabeled_prior": None}
+        return {"actual_prior": actual, "pool_prior": None, "unlabeled_prior": None, **shares}
     covered = settings.expected_particles * disk.mean()
     if not 0 < covered < 0.5:
         raise UserError(
@@ -436,9 +425,29 @@ def place_priors(
             f"px would be centred within {covered:.0%} of a micrograph: give the number on one "
             "micrograph, about"
         )
-    pool = float(np.mean(np.maximum(n_picks, settings.expected_particles) * disk))
-    unlabeled = (pool - actual) / (1 - actual)
-    return {"actual_prior": actual, "pool_prior": pool, "unlabeled_prior": unlabeled}
+    expected = np.where(done, n_picks, np.maximum(n_picks, settings.expected_particles))
+    pool = float(np.mean(expected * disk))
+    if not pool - actual < unknown:
+        raise UserError(
+            f"what is known leaves {max(unknown, 0):.1%} of the places, too few for what is left "
+            f"of --expected-particles {settings.expected_particles:g}: give a smaller number, or "
+            "take junk away where it was painted over particles"
+        )
+    unlabeled = (pool - actual) / unknown
+    return {"actual_prior": actual, "pool_prior": pool, "unlabeled_prior": unlabeled, **shares}
+
+
+def _fractions(known: np.ndarray, junk: np.ndarray | None = None) -> dict[str, float]:
+    """Return the fractions of known negatives and of what is ignored, outside of junk.
+
+    known: uint8 (h, w) of what is known of each place; junk: bool (h, w).
+    """
+    outside = known[~junk] if junk is not None else known
+    fractions: dict[str, float] = {}
+    for name, code in (("negative_fraction", NO_PARTICLE), ("ignored_fraction", IGNORED)):
+        fraction = round(float((outside == code).mean()), 6) if outside.size else 0.0
+        fractions |= {name: fraction} if fraction else {}
+    return fractions
 
 
 def _near(centres_px: np.ndarray, reach_px: float, size_px: tuple[int, int]) -> np.ndarray:

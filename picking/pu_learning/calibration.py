@@ -51,7 +51,7 @@ def calibrate(
         return found.centres_px - (store.patch_size_px // 2 + 0.5), found.scores
 
     # 1. All candidates in windows at random, but near the rim
-    unlabeled = np.flatnonzero(~store.labeled)
+    unlabeled = np.flatnonzero(~store.labeled & ~store.about_negative)
     drawn = stream(seed, "calibration").permutation(unlabeled)[:N_WINDOWS]
     of_all = []
     for row in drawn.tolist():

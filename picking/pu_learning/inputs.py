@@ -2,7 +2,7 @@
 
 `open_input` decides which of the two a store holds. Nothing else asks: both classes have the same
 methods, so that training, priors, log and checkpoints are written once. P are the labelled rows of
-a batch, which come first, U the others; z are logits, (n,).
+a batch, which come first, N those about known negatives, U the others; z are logits, (n,).
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from picking.micrographs.preparation import PREPARATION
 from picking.pu_learning.calibration import calibrate
 from picking.runs import distributed
 from picking.seeds import stream
-from picking.stores.patches import PatchStore
+from picking.stores.patches import NEAR_PICK, NO_PARTICLE, UNKNOWN, PatchStore
 from picking.training.augment import strong_view, to_float, weak_view, window_views
 from picking.training.scoring import autocast
 
@@ -76,11 +76,11 @@ class Patches(_Rows):
             )
 
     def views(
-        self, patches: Tensor, n_p: int, generator: torch.Generator
+        self, patches: Tensor, n_p: int, n_n: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return weak views of a batch, strong views of its U, and what `split` needs: nothing.
 
-        patches: uint8 (B, p, p), ``n_p`` of P. Returns float32 (B, 1, s, s) and
+        patches: uint8 (B, p, p), ``n_p`` of P and none of N. Returns float32 (B, 1, s, s) and
         (B - n_p, 1, s, s), on the generator's device.
         """
         seen = self._shrunk(patches, generator.device)
@@ -90,14 +90,16 @@ class Patches(_Rows):
     def weak_views(
         self, patches: Any, n_p: int, generator: torch.Generator
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the weak views of `views`, and what `split` needs."""
+        """Return the weak views of `views`, of P and U, and what `split` needs."""
         return weak_view(self._shrunk(patches, generator.device), generator, self.augmentation), ()
 
-    def split(self, z_p: Tensor, z_u: Tensor, near: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the logits of what is labelled and of what is not, given those of P and U."""
-        return z_p, z_u
+    def split(
+        self, z_p: Tensor, z_n: Tensor, z_u: Tensor, known: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the logits of the labelled, the unlabeled and the negatives, and their weights."""
+        return z_p, z_u, z_n, torch.ones_like(z_n)
 
-    def unlabeled(self, z_u: Tensor, near: Sequence[Tensor]) -> Tensor:
+    def unlabeled(self, z_u: Tensor, known: Sequence[Tensor]) -> Tensor:
         """Return the logits of the unlabeled, weak or strong: of patches, all."""
         return z_u
 
@@ -138,9 +140,10 @@ class Patches(_Rows):
 class Windows(_Rows):
     """Windows about a few picks and of anywhere; a U-Net has a logit for every place of a crop.
 
-    Places near a pick are labelled, in any window; the class of the others is not known. See
-    picking/preprocessing/windows.py. A window is at least twice as wide as ``side_px``, the crop
-    that the network sees. P are the windows about picks.
+    Places near a pick are labelled, in any window; the class of the others is not known, unless
+    somebody said that they are no particle. See picking/preprocessing/windows.py. A window is at
+    least twice as wide as ``side_px``, the crop that the network sees. P are the windows about
+    picks, N those about what is no particle.
     """
 
     truth_known: ClassVar[bool] = False
@@ -153,7 +156,10 @@ class Windows(_Rows):
     )
 
     def __getitem__(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return copies of these rows' windows and places near a pick, two of uint8 (n, S, S)."""
+        """Return copies of these rows' windows and what is known of their places.
+
+        Two of uint8 (n, S, S).
+        """
         return self.store[rows], np.array(self.store.picked[rows])
 
     @property
@@ -185,40 +191,52 @@ class Windows(_Rows):
             )
 
     def views(
-        self, batch: Sequence[Tensor], n_p: int, generator: torch.Generator
+        self, batch: Sequence[Tensor], n_p: int, n_n: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Return weak views of a batch, strong views of its U, and what `split` needs.
 
-        batch: windows and places near a pick, two of uint8 (B, S, S), ``n_p`` of P.
-        Returns float32 (B, 1, s, s) and (B - n_p, 1, s, s), place for place the same; and where P
-        and U are near a pick, bool (n_p, s, s) and (B - n_p, s, s).
+        batch: windows and what is known of their places, two of uint8 (B, S, S), ``n_p`` of P and
+        ``n_n`` of N. Returns float32 (B, 1, s, s) and (B - n_p - n_n, 1, s, s), place for place the
+        same; and what is known of the places of P, N and U, three of uint8 (n, s, s).
         """
-        windows, picked = (
+        windows, known = (
             torch.as_tensor(part).to(generator.device, non_blocking=True) for part in batch
         )
-        weak, strong, near = window_views(
-            windows, picked, n_p, self.side_px, self.store.windows["reach_px"], generator,
+        weak, strong, places = window_views(
+            windows, known, n_p + n_n, self.side_px, self.store.windows["reach_px"], generator,
             self.augmentation,
         )  # fmt: skip
-        return weak, strong, (near[:n_p], near[n_p:])
+        return weak, strong, tuple(places.split([n_p, n_n, len(strong)]))
 
     def weak_views(
         self, batch: Any, n_p: int, generator: torch.Generator
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the weak views of `views`, and what `split` needs."""
-        weak, _, near = self.views(batch, n_p, generator)
-        return weak, near
+        """Return the weak views of `views`, of P and U, and what `split` needs."""
+        weak, _, known = self.views(batch, n_p, 0, generator)
+        return weak, known
 
-    def split(self, z_p: Tensor, z_u: Tensor, near: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the logits of places near a pick, and of the places of U near none.
+    def split(
+        self, z_p: Tensor, z_n: Tensor, z_u: Tensor, known: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the logits of the labelled, the unlabeled and the negatives, and their weights.
 
-        near: of P and of U, bool (n,).
+        known: of the places of P, N and U, uint8 (n,). Labelled are the places near a pick, and
+        unlabeled those of U of which nothing is known. Negatives are the known ones of N, which
+        were clicked, and of U. Where there are both, those of U weigh no more in all than those of
+        N, which are few beside the places of a complete micrograph.
         """
-        return torch.cat([z_p[near[0]], z_u[near[1]]]), self.unlabeled(z_u, near)
+        of_p, of_n, of_u = known
+        labelled = torch.cat(
+            [z[of == NEAR_PICK] for z, of in ((z_p, of_p), (z_n, of_n), (z_u, of_u))]
+        )
+        clicked, others = z_n[of_n == NO_PARTICLE], z_u[of_u == NO_PARTICLE]
+        weight = min(1.0, len(clicked) / len(others)) if len(clicked) and len(others) else 1.0
+        weights = torch.cat([torch.ones_like(clicked), torch.full_like(others, weight)])
+        return labelled, self.unlabeled(z_u, known), torch.cat([clicked, others]), weights
 
-    def unlabeled(self, z_u: Tensor, near: Sequence[Tensor]) -> Tensor:
-        """Return the logits, weak or strong, of the places of U that are near no pick."""
-        return z_u[~near[1]]
+    def unlabeled(self, z_u: Tensor, known: Sequence[Tensor]) -> Tensor:
+        """Return the logits, weak or strong, of the places of U of which nothing is known."""
+        return z_u[known[2] == UNKNOWN]
 
     def logits(self, network: nn.Module, windows: np.ndarray, device: torch.device) -> Tensor:
         """Return the logits (B,) of the middles, px [S // 2, S // 2], of windows uint8 (B, S, S).
@@ -233,7 +251,7 @@ class Windows(_Rows):
     def held_out(
         self, network: nn.Module, rows: np.ndarray, settings: TrainingConfig, device: torch.device
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores of places near a pick and of places near none, one of each window.
+        """Return scores of places near a pick and of unknown ones, one of each window.
 
         Positives among the unlabeled lie anywhere near a particle; the labelled must too, so each
         of them is scored at a random place near its pick. Processes score a part each and get all.
@@ -254,9 +272,9 @@ class Windows(_Rows):
             scores[part] = torch.sigmoid(self.logits(network, windows, device).double())
         distributed.add_up(scores)
         middle = self.store.patch_size_px // 2
-        near_none = self.store.picked[rows, middle, middle] == 0
+        unknown = self.store.picked[rows, middle, middle] == UNKNOWN
         probability = scores.cpu().numpy()
-        return probability[labeled], probability[~labeled & near_none]
+        return probability[labeled], probability[~labeled & unknown]
 
     def threshold(self, probability: np.ndarray) -> float:
         """Return 0.5: the best one against labels is no use where most are not labelled."""

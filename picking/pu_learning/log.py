@@ -47,13 +47,21 @@ logger = logging.getLogger(__name__)
 
 
 def step_metrics(
-    risk: Tensor, consistency: Tensor, mask: Tensor, q: Tensor, clipped: Tensor, z_u: Tensor
+    risk: Tensor,
+    consistency: Tensor,
+    mask: Tensor,
+    q: Tensor,
+    clipped: Tensor,
+    z_u: Tensor,
+    z_n: Tensor,
 ) -> Tensor:
     """Return a step's `STEP_METRICS`, float64, without waiting for the device.
 
-    risk, consistency and clipped are scalars; mask, q and z_u are (n,), of the unlabeled.
+    risk, consistency and clipped are scalars; mask, q and z_u are (n,), of the unlabeled; z_n is
+    (m,), of the known negatives.
     """
     pseudo_positive, z_u = q >= 0.5, z_u.detach()
+    spread = z_u if z_u.numel() else z_n.detach()
     metrics = {
         "pu_loss": risk,
         "consistency_loss": consistency.detach(),
@@ -63,7 +71,7 @@ def step_metrics(
         "sum_of_q": q.sum(),
         "n_clipped": clipped,
         "n_called_positive": (z_u >= 0).sum(),
-        "logit_std": z_u.std(unbiased=False),
+        "logit_std": spread.std(unbiased=False),
         "n_unlabeled": torch.full_like(risk, z_u.numel()),
         "n_steps": torch.ones_like(risk),
     }
@@ -71,7 +79,7 @@ def step_metrics(
 
 
 def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
-    """Return the epoch's training metrics from the sums of `STEP_METRICS`."""
+    """Return the epoch's training metrics from the sums of `STEP_METRICS`; None: of nothing."""
     t = dict(zip(STEP_METRICS, totals, strict=True))
     n_steps = t["n_steps"]
     n_unlabeled = t["n_unlabeled"]
@@ -84,13 +92,13 @@ def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
         "train_loss": (t["pu_loss"] + t["consistency_loss"]) / n_steps,
         "pu_loss": t["pu_loss"] / n_steps,
         "consistency_loss": t["consistency_loss"] / n_steps,
-        "mask_rate": t["n_masked"] / n_unlabeled,
+        "mask_rate": fraction(t["n_masked"], n_unlabeled),
         "mask_rate_positive": fraction(t["n_masked_positive"], t["n_pseudo_positive"]),
         "mask_rate_negative": fraction(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
         "pseudo_positive_share": fraction(t["n_masked_positive"], t["n_masked"]),
-        "mean_probability": t["sum_of_q"] / n_unlabeled,
+        "mean_probability": fraction(t["sum_of_q"], n_unlabeled),
         "clipped_step_share": t["n_clipped"] / n_steps,
-        "predicted_positive_share": t["n_called_positive"] / n_unlabeled,
+        "predicted_positive_share": fraction(t["n_called_positive"], n_unlabeled),
         "logit_std": t["logit_std"] / n_steps,
     }
 
@@ -100,19 +108,21 @@ def log_start(
     sampler: PUBatchSampler,
     priors: Priors,
     replaced_prior: float | None,
+    eta: float,
     device: Any,
     n_steps: int,
 ) -> None:
     """Log what the run does and with what.
 
-    replaced_prior: the number that loss.prior was before --use-data-prior.
+    replaced_prior: the number that loss.prior was before --use-data-prior. eta: of the PNU risk.
     """
-    chosen = config.loss
+    chosen, n_negative = config.loss, sampler.n_neg_per_batch
     logger.info(
         f"Device: {device}, {sampler.world_size} process(es)\n"
         f"Patches: {len(sampler.positive):,} labelled positives, {len(sampler.unlabeled):,} "
-        f"unlabeled; {sampler.n_pos_per_batch} + {sampler.n_unl_per_batch} in every batch\n"
-        f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)\n"
+        f"unlabeled; {sampler.n_pos_per_batch} + {sampler.n_unl_per_batch} in every batch"
+        + (f", and {n_negative} of {len(sampler.negative):,} negatives\n" if n_negative else "\n")
+        + f"Steps: {n_steps:,}, {len(sampler):,} an epoch (a pass over the unlabeled)\n"
         f"Prior (π_T): {priors.prior:.4f} from {priors.prior_source} (loss.prior: {chosen.prior})"
     )
     if replaced_prior is not None:
@@ -124,6 +134,10 @@ def log_start(
         f"Prior of the unlabeled (π_U): {priors.unlabeled_prior:.4f} from "
         f"{priors.unlabeled_prior_source} (loss.unlabeled_prior: {chosen.unlabeled_prior})"
     )
+    if eta < 1:
+        logger.info(
+            f"Weight of the known negatives (1 - η): {1 - eta:.4f} (loss.eta: {chosen.eta})"
+        )
     if chosen.one_prior:
         logger.info(
             "WARNING: loss.one_prior uses one prior for both; where the unlabeled set has another "
@@ -184,7 +198,7 @@ def warning_signs(
     clipped = [metrics["clipped_step_share"] for metrics in recent[-3:]]
     signs = [
         (
-            ramped and mask_rate < 0.20,
+            ramped and mask_rate is not None and mask_rate < 0.20,
             f"mask rate {_percent(mask_rate)} is under 20%: few pseudo-labels count; lower "
             "loss.consistency_threshold",
         ),
@@ -208,7 +222,7 @@ def warning_signs(
         lowest_f1 = trivial_f1(val["ap_base_rate"])
         signs += [
             (
-                ramped and mask_rate > 0.95,
+                ramped and mask_rate is not None and mask_rate > 0.95,
                 f"mask rate {_percent(mask_rate)} is over 95%: wrong pseudo-labels count too; "
                 "raise loss.consistency_threshold",
             ),

@@ -1,4 +1,4 @@
-"""The two priors of the risk: from config, store or an estimate, by a classifier and best bins."""
+"""The two priors of the risk, from config, store or an estimate, and the weight of negatives."""
 
 import dataclasses
 import math
@@ -15,6 +15,7 @@ from picking.pu_learning.inputs import Input
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.runs import distributed
 from picking.seeds import stream, stream_seed
+from picking.stores.patches import PatchStore
 from picking.training.networks import build_network
 
 
@@ -53,7 +54,8 @@ def resolve_priors(config: PUConfig, data: Input, device: torch.device) -> Prior
         unlabeled, source = estimate_unlabeled_prior(network, config, data, device), "estimate"
     if prior is None:  # pool: the labelled, and the positives among the others
         actual = counts["actual_prior"] or 0.0
-        prior, prior_source = actual + (1 - actual) * unlabeled, source
+        unknown = counts.get("unknown_share", 1 - actual)
+        prior, prior_source = actual + unknown * unlabeled, source
     if not 0 < prior < 1 or not 0 <= unlabeled < 1:
         raise UserError(
             f"the priors are {prior} ({prior_source}) and {unlabeled} among the unlabeled "
@@ -61,6 +63,29 @@ def resolve_priors(config: PUConfig, data: Input, device: torch.device) -> Prior
             "positives in the store, or loss.prior needs a number"
         )
     return Priors(prior, prior_source, unlabeled, source)
+
+
+def eta_of(config: PUConfig, priors: Priors, store: PatchStore) -> float:
+    """Return η, the share of R_PU in the PNU risk: a number of the config, or from what is known.
+
+    With v the fraction of places that are known negatives, u that of unknown ones and π_U of these
+    positive, `auto` weighs the two estimates of the risk of negatives by their numbers of these::
+
+        1 - η = v / (v + u (1 - π_U))            at least π_T where negatives were clicked
+
+    As if both were one sample, it is the weight of least variance where the known ones are a sample
+    of all, as on complete micrographs. Clicks are few, some thousandth of all places, but were
+    chosen where the network errs: of the false picks that they stand for there are about as many as
+    of particles, so they weigh as the labelled positives do, (1 - η) E_N beside π_T E_P.
+    """
+    negative, were_clicked = store.counts.get("negative_share", 0.0), store.about_negative.any()
+    if not (negative or were_clicked):
+        return 1.0
+    if isinstance(config.loss.eta, float):
+        return config.loss.eta
+    unknown = store.counts.get("unknown_share", 1.0) * (1 - priors.unlabeled_prior)
+    weight = negative / (negative + unknown) if negative else 0.0
+    return 1 - max(weight, priors.prior if were_clicked else 0.0)
 
 
 def estimate_unlabeled_prior(
@@ -74,11 +99,13 @@ def estimate_unlabeled_prior(
     """
     seed, store = config.training.seed, data.store
     rng = stream(seed, "estimate", "halves")
+    # Where everything is known there is nothing to estimate from
+    used = store.labeled | ~(store.about_negative | store.complete[store.micrograph])
     picked = np.unique(store.micrograph[store.labeled])
     # Half of those with labels and half of the others
     shuffled = [rng.permutation(m) for m in (picked, np.setdiff1d(store.micrograph, picked))]
     fitted = np.isin(store.micrograph, np.concatenate([m[: len(m) // 2] for m in shuffled]))
-    fit_rows, held_rows = np.flatnonzero(fitted), np.flatnonzero(~fitted)
+    fit_rows, held_rows = np.flatnonzero(fitted & used), np.flatnonzero(~fitted & used)
     for rows in (fit_rows, held_rows):
         if store.labeled[rows].all() or not store.labeled[rows].any():
             raise UserError(
@@ -98,10 +125,10 @@ def estimate_unlabeled_prior(
             sampler.set_epoch(step // len(sampler))
             batches = iter(sampler)
         batch, n_p = data[fit_rows[next(batches)]], sampler.n_pos_per_batch
-        weak, near = data.weak_views(batch, n_p, generator)
+        weak, known = data.weak_views(batch, n_p, generator)
         z = network(weak)
-        z_p, z_u = data.split(
-            z[:n_p].flatten(), z[n_p:].flatten(), [part.flatten() for part in near]
+        z_p, z_u, _, _ = data.split(
+            z[:n_p].flatten(), z.new_empty(0), z[n_p:].flatten(), [part.flatten() for part in known]
         )
         loss = F.softplus(-z_p).mean() + F.softplus(z_u).mean()
         optimizer.zero_grad(set_to_none=True)

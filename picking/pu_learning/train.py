@@ -1,4 +1,4 @@
-"""A run of PU learning: nnPU risk and FixMatch consistency; the method is `train_one_epoch`."""
+"""A run of PU learning: PU or PNU risk and FixMatch; the method is `train_one_epoch`."""
 
 import argparse
 import contextlib
@@ -21,7 +21,7 @@ from picking.metrics import classification
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, evaluate_split, open_input, score
-from picking.pu_learning.priors import resolve_priors
+from picking.pu_learning.priors import eta_of, resolve_priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import State, keep_calibration, load_best, update_average
 from picking.pu_learning.tensorboard import write_epoch, write_hyperparameters
@@ -39,7 +39,7 @@ from picking.training.losses import (
     align_distribution,
     fixmatch_consistency,
     negative_risk,
-    nnpu_risk,
+    pnu_risk,
     weak_probability,
 )
 from picking.training.networks import build_network
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> None:
         seed=config.training.seed,
         rank=rank,
         world_size=world_size,
+        negative=train_data.store.about_negative,
     )
 
     with contextlib.ExitStack() as stack:
@@ -95,7 +96,8 @@ def run(args: argparse.Namespace) -> None:
         else:
             state.priors = resolve_priors(config, train_data, device)
         _, n_steps = length_of_run(config, len(sampler))
-        log.log_start(config, sampler, state.priors, replaced_prior, device, n_steps)
+        eta = eta_of(config, state.priors, train_data.store)
+        log.log_start(config, sampler, state.priors, replaced_prior, eta, device, n_steps)
         if train_data.note:
             logger.info(train_data.note)
         board = stack.enter_context(open_board(folder, state.progress.epoch))
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> None:
         # 4. Epochs
         loader = batch_loader(train_data, sampler, args.num_workers, device)
         with reading_workers():
-            train(config, state, loader, sampler, val_data, folder, board)
+            train(config, state, loader, sampler, val_data, folder, board, eta)
 
         # 5. The best checkpoint, on validation and, once, on test
         distributed.wait_for_all()
@@ -184,11 +186,13 @@ def train(
     val_data: Input,
     folder: Path,
     board: SummaryWriter | None,
+    eta: float,
 ) -> None:
     """Run the epochs that are left; leaves best_model.pt and last.pt in the run folder.
 
     state: where the run stands. loader: batches of the ``sampler``. val_data: what chooses the best
-    weights. folder: of the run. board: TensorBoard's writer, None but in the first process.
+    weights. folder: of the run. board: TensorBoard's writer, None but in the first process. eta: of
+    the PNU risk.
     """
     progress, settings, val_store = state.progress, config.training, val_data.store
     n_epochs, n_steps = length_of_run(config, len(sampler))
@@ -202,7 +206,7 @@ def train(
         raise_if_stopped()
         sampler.set_epoch(progress.epoch, progress.batch)
         with loop.saving_on_stop(state, lambda: state.save(last)):
-            train_one_epoch(config, state, model, loader, sampler, n_steps, last)
+            train_one_epoch(config, state, model, loader, sampler, n_steps, last, eta)
             distributed.take_buffers_of_first(evaluated)
             probability = score(evaluated, val_data, settings, state.totals.device)
         trained = log.epoch_metrics(state.totals.tolist())
@@ -241,15 +245,18 @@ def train_one_epoch(
     sampler: PUBatchSampler,
     n_steps: int,
     last: Path,
+    eta: float,
 ) -> None:
     """Take the steps that are left of an epoch; add up `STEP_METRICS` in state.totals.
 
     state: where the run stands. model: calls state.network, compiled or shared. loader: batches of
-    the ``sampler``, P first. n_steps: of the run. last: where the state is saved amid the epoch.
+    the ``sampler``, P first, then N, then U. n_steps: of the run. last: where the state is saved
+    amid the epoch. eta: of the PNU risk.
     """
     settings, loss, priors = config.training, config.loss, state.priors
     data, device = cast(Input, loader.dataset), state.totals.device
-    weight, n_p = consistency_weight(config, state.progress.epoch), sampler.n_pos_per_process
+    weight = consistency_weight(config, state.progress.epoch)
+    n_p, n_n = sampler.n_pos_per_process, sampler.n_neg_per_process
     model.train()
 
     title = f"Epoch {state.progress.epoch + 1}"
@@ -259,24 +266,26 @@ def train_one_epoch(
         generator = loop.generator(device, settings.seed, "views", step, sampler.rank)
         loop.set_rate(state.optimizer, learning_rate(config, step, n_steps))
 
-        # One forward on [P weak, U weak, U strong], so that batch norm sees one distribution
-        weak, strong, near = data.views(batch, n_p, generator)
+        # One forward on [P weak, N weak, U weak, U strong]: batch norm sees one distribution
+        weak, strong, known = data.views(batch, n_p, n_n, generator)
         with autocast(settings.precision, device):
             z = model(torch.cat([weak, strong]))
-        # Of windows, `places` says which are labelled; all parts are of the global batch
-        parts = (*z.float().split([n_p, len(strong), len(strong)]), *near)
-        z_p, z_u, z_s, *places = (distributed.from_all(part.flatten()) for part in parts)
-        z_p, z_u = data.split(z_p, z_u, places)
+        # Of windows, `places` says what is known of each; all parts are of the global batch
+        parts = (*z.float().split([n_p, n_n, len(strong), len(strong)]), *known)
+        z_p, z_n, z_u, z_s, *places = (distributed.from_all(part.flatten()) for part in parts)
+        z_p, z_u, z_n, weights_n = data.split(z_p, z_n, z_u, places)
 
-        # nnPU: `objective` is differentiated, `risk` is reported
+        # PNU, or nnPU where there are no negatives: `objective` is differentiated, `risk` reported
         prior, prior_u = priors.prior, priors.unlabeled_prior
-        objective, risk = nnpu_risk(z_p, z_u, prior, prior_u, loss.surrogate, loss.beta, loss.gamma)
+        objective, risk = pnu_risk(
+            z_p, z_u, z_n, prior, prior_u, eta, loss.surrogate, loss.beta, loss.gamma, weights_n
+        )
         r_minus = negative_risk(z_p.detach(), z_u.detach(), prior_u, loss.surrogate)
 
         # FixMatch: pseudo-labels from the weak views, by the average if that teaches
         z_t = z_u
         if settings.ema_teacher:
-            z_t = data.unlabeled(teacher_logits(config, state, weak[n_p:]), places)
+            z_t = data.unlabeled(teacher_logits(config, state, weak[n_p + n_n :]), places)
         q, threshold = pseudo_labels(config, state, z_t)
         z_s = data.unlabeled(z_s, places)
         consistency, mask = fixmatch_consistency(z_u, z_s, threshold, pseudo_probability=q)
@@ -284,7 +293,8 @@ def train_one_epoch(
 
         loop.take_step(state, objective + consistency, config.optimizer.grad_clip)
         update_average(state, settings.ema_decay or 0.999, step)
-        state.totals += log.step_metrics(risk, consistency, mask, q, r_minus < -loss.beta, z_u)
+        clipped = r_minus < -loss.beta
+        state.totals += log.step_metrics(risk, consistency, mask, q, clipped, z_u, z_n)
         state.save_every(settings.checkpoint_every_steps, last)
 
 
@@ -308,6 +318,8 @@ def pseudo_labels(config: PUConfig, state: State, z_t: Tensor) -> tuple[Tensor, 
     running means in state.adaptive.
     """
     q, threshold = weak_probability(z_t), config.loss.consistency_threshold
+    if not len(q):  # everything in the batch is known
+        return q, threshold
     if config.loss.distribution_alignment:
         state.adaptive[2].lerp_(q.mean(), 0.001)
         q = align_distribution(q, state.adaptive[2], state.priors.unlabeled_prior)

@@ -10,10 +10,15 @@ from picking.files import DAMAGED_ARRAY, is_number, open_array, read_arrays, rea
 from picking.micrographs.preparation import PREPARATION
 
 # What a row of the store is (index.npz, `tag`).
-TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_WINDOW = range(5)
+TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_WINDOW, TAG_NO_PARTICLE = range(6)
+# What is known of a place of a window (picked.npy): nothing, it is near a pick, it is no particle;
+# or it is in no term of the risk, as junk that somebody painted
+UNKNOWN, NEAR_PICK, NO_PARTICLE, IGNORED = range(4)
 WINDOW_KEYS = ("scale", "diameter_px", "reach_px")  # of windows in metadata.json
 PRIOR_KEYS = ("actual_prior", "pool_prior", "unlabeled_prior")
-TAG_NAMES = ("particle", "negative", "off-centre negative", "outlier negative", "unknown window")
+SHARE_KEYS = ("negative_share", "unknown_share")  # of places, where some are known negatives
+TAG_NAMES = ("particle", "negative", "off-centre negative", "outlier negative", "unknown window",
+             "window about what is no particle")  # fmt: skip
 # What index.npz holds of n patches: name -> type and shape of what belongs to one.
 INDEX: dict[str, tuple[type, tuple[int, ...]]] = {
     "label": (np.uint8, ()),
@@ -31,11 +36,14 @@ class PatchStore:
         patches: uint8 (n, p, p), a memory map.
         label: uint8 (n,), the true class; of windows 1 for the labelled, 0 for all else.
         labeled: bool (n,).
+        about_negative: bool (n,), windows about what somebody said is no particle.
+        complete: bool (m,) of ``names``, micrographs on which every particle is picked.
         micrograph: int32 (n,), into ``names``.
         centre: float32 (n, 2), (y, x) in px.
         tag: uint8 (n,), see `TAG_NAMES`.
         windows: how windows about a few picks were made (`WINDOW_KEYS`); None of patches.
-        picked: uint8 (n, p, p), a memory map: 1 near a pick; None of patches.
+        picked: uint8 (n, p, p), a memory map: `UNKNOWN`, `NEAR_PICK`, `NO_PARTICLE` or `IGNORED`;
+            None of patches.
         coarseness: of the coarsest micrograph that has particles, as `coarsest` has it.
         metadata: the whole `metadata.json`; counts: this split's part of it.
     """
@@ -54,6 +62,8 @@ class PatchStore:
         try:
             self.names: list[str] = [m["name"] for m in self.counts["micrographs"]]
             self.ids: list[str | None] = [m["empiar_id"] for m in self.counts["micrographs"]]
+            complete = [m.get("complete", False) is True for m in self.counts["micrographs"]]
+            self.complete: np.ndarray = np.array(complete, bool)
             self.patches = open_array(folder / split / "patches.npy")
             if self.windows is not None:
                 self.picked = open_array(folder / split / "picked.npy")
@@ -66,12 +76,13 @@ class PatchStore:
             ) from error
         self.label, self.labeled, self.tag = index["label"], index["labeled"], index["tag"]
         self.micrograph, self.centre = index["micrograph"], index["centre"]
+        self.about_negative: np.ndarray = self.tag == TAG_NO_PARTICLE
 
     def _check(self, index: dict[str, np.ndarray]) -> None:
         """Raise one of `DAMAGED_ARRAY` unless patches, index and metadata.json fit together."""
         micrographs, n, side = self.counts["micrographs"], len(index["label"]), self.patch_size_px
         sizes = [self.windows[key] for key in WINDOW_KEYS] if self.windows is not None else []
-        priors = [self.counts.get(key) for key in PRIOR_KEYS]
+        priors = [self.counts.get(key) for key in (*PRIOR_KEYS, *SHARE_KEYS)]
         if not (
             isinstance(self.metadata["content_hash"], str)
             and all(isinstance(name, str) for name in self.names)

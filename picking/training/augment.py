@@ -60,43 +60,44 @@ def strong_view(
 
 def window_views(
     windows: torch.Tensor,
-    picked: torch.Tensor,
-    n_picks: int,
+    known: torch.Tensor,
+    n_clicks: int,
     side_px: int,
     reach_px: float,
     generator: torch.Generator,
     config: AugmentationConfig,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return weak views of windows, and strong views of those that are not about a pick.
+    """Return weak views of windows, and strong views of those that are not about a click.
 
-    The weak view is a random crop, flipped, turned by any angle and scaled a little. A pick ends up
-    anywhere in its crop, as long as the whole disk of ``reach_px`` about it is inside, so that the
-    network cannot learn where in a crop to expect one. The strong view is the weak one, distorted.
-    From a few dozen picks a network soon knows each by heart: turns and scales make more of them.
+    The weak view is a random crop, flipped, turned by any angle and scaled a little. What was
+    clicked, a particle or what is none, ends up anywhere in its crop, as long as the whole disk of
+    ``reach_px`` about it is inside, so that the network cannot learn where in a crop to expect one.
+    The strong view is the weak one, distorted. From a few dozen picks a network soon knows each by
+    heart: turns and scales make more of them.
 
     Args:
-        windows: (B, S, S) uint8, with S at least 2 s. Each of the first ``n_picks`` has a pick in
+        windows: (B, S, S) uint8, with S at least 2 s. Each of the first ``n_clicks`` has a click in
             its middle, pixel [S // 2, S // 2].
-        picked: (B, S, S) uint8, 1 at pixels near any pick.
-        n_picks: how many windows are about a pick.
+        known: (B, S, S) uint8, what is known of each pixel (picking/stores/patches.py).
+        n_clicks: how many windows are about a click.
         side_px: s, the side of a crop.
-        reach_px: the distance from a pick that counts as near.
+        reach_px: the distance from a click that counts as near.
         generator: on the windows' device.
         config: the strengths; what a turn brings in from outside is mirrored.
 
     Returns:
-        The weak views, (B, 1, s, s) float32; the strong views of all but the first ``n_picks``,
-        (B - n_picks, 1, s, s), which show the same place at the same pixel; and bool (B, s, s),
-        True at pixels of the crops that are near a pick.
+        The weak views, (B, 1, s, s) float32; the strong views of all but the first ``n_clicks``,
+        (B - n_clicks, 1, s, s), which show the same place at the same pixel; and uint8 (B, s, s),
+        what is known of each pixel of the crops.
     """
     n, size_px, _ = windows.shape
     device, reach, half = windows.device, math.ceil(reach_px), (side_px - 1) / 2
-    # A px of the window and where it comes to lie in the crop: the pick, or the crop's middle
+    # A px of the window and where it comes to lie in the crop: the click, or the crop's middle
     shown = half + torch.randint(size_px - side_px + 1, (n, 2), generator=generator, device=device)
-    shown[:n_picks] = size_px // 2
+    shown[:n_clicks] = size_px // 2
     at = torch.full((n, 2), half, device=device)
-    at[:n_picks] = torch.randint(
-        reach, side_px - reach, (n_picks, 2), generator=generator, device=device
+    at[:n_clicks] = torch.randint(
+        reach, side_px - reach, (n_clicks, 2), generator=generator, device=device
     ).float()
 
     offset = torch.arange(side_px, device=device) - at.unsqueeze(2)  # along y and along x
@@ -104,14 +105,14 @@ def window_views(
     place = down.unsqueeze(3) * offset[:, :1, :, None] + across.unsqueeze(3) * offset[:, 1:, None]
     place = (place + shown[:, :, None, None] + 0.5) * (2 / size_px) - 1
     grid = place.flip(1).permute(0, 2, 3, 1)
-    crops, near = (
+    crops, places = (
         F.grid_sample(
             whole.unsqueeze(1).float(), grid, mode, padding_mode="reflection", align_corners=False
         ).squeeze(1)
-        for whole, mode in ((windows, "bicubic"), (picked, "nearest"))
+        for whole, mode in ((windows, "bicubic"), (known, "nearest"))
     )
     weak = to_float(crops)
-    return weak, _distort(weak[n_picks:], generator, config), near == 1
+    return weak, _distort(weak[n_clicks:], generator, config), places.to(torch.uint8)
 
 
 def _turns(

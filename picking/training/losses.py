@@ -1,8 +1,8 @@
-"""Losses as pure functions: non-negative PU risk, FixMatch consistency, focal and Dice loss.
+"""Losses as pure functions: PU and PNU risk, FixMatch consistency, focal and Dice loss.
 
-Symbols: z logit (positive means particle), σ sigmoid, l(z) the loss of a positive at z, E_P and E_U
-means over the labelled positives and the unlabeled patches of a batch. Logits of half precision are
-converted to float32 first, and nothing waits for the GPU.
+Symbols: z logit (positive means particle), σ sigmoid, l(z) the loss of a positive at z, E_P, E_U
+and E_N means over the labelled positives, the unlabeled and the known negatives of a batch. Logits
+of half precision are converted to float32 first, and nothing waits for the GPU.
 """
 
 from collections.abc import Callable
@@ -111,6 +111,77 @@ def nnpu_risk(
     return objective, risk.detach()
 
 
+def pnu_risk(
+    z_positive: Tensor,
+    z_unlabeled: Tensor,
+    z_negative: Tensor,
+    prior: float,
+    unlabeled_prior: float,
+    eta: float,
+    loss: str = "logistic",
+    beta: float = 0.0,
+    gamma: float = 1.0,
+    negative_weights: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return the objective to differentiate and the risk to report, with known negatives too.
+
+    With π_T = ``prior`` and η = ``eta``, R_PU being the risk of `nnpu_risk` with its two priors::
+
+        R_PN  = π_T E_P[l(z)] + (1 - π_T) E_N[l(-z)]
+        R_PNU = (1 - η) R_PN + η R_PU
+
+        objective = (1 - η) R_PN + η (objective of nnpu_risk)
+        risk      = (1 - η) R_PN + η (risk of nnpu_risk)
+
+    A clipped step is so for the part of R_PU alone: R_PN has nothing in it that could overfit below
+    0. Both parts estimate the same risk where the negatives are a sample of all negatives, as on a
+    micrograph that is picked completely; then η decides about their noise alone. Negatives that
+    were chosen, as clicks on the worst false picks are, weigh more so than they would by their
+    number. A batch without negatives has R_PU alone, exactly as `nnpu_risk` has it, and one without
+    unlabeled R_PN alone, whatever η is.
+
+    Args:
+        z_positive: (n_P,) logits of labelled positives.
+        z_unlabeled: (n_U,) logits of unlabeled places or patches.
+        z_negative: (n_N,) logits of known negatives.
+        prior: π_T, the fraction of positives where the classifier will be used.
+        unlabeled_prior: π_U, the fraction of positives among the unlabeled.
+        eta: η in [0, 1], the share of R_PU.
+        loss: l, one of `SURROGATES`.
+        beta: β >= 0, as in `nnpu_risk`.
+        gamma: γ in [0, 1], as in `nnpu_risk`.
+        negative_weights: (n_N,) weights >= 0 of the negatives in E_N; None: all the same.
+
+    Returns:
+        Two scalars: the objective, and the risk, which has no gradient.
+
+    Raises:
+        ValueError: for η out of range, for neither negatives nor unlabeled, and as `nnpu_risk`.
+
+    Source: Sakai, du Plessis, Niu and Sugiyama, Semi-supervised classification based on
+    classification from positive and unlabeled data, ICML 2017: PNU learning with η >= 0 there, and
+    the non-negative R_PU of Kiryo et al. 2017 in place of the unbiased one. η < 0 there puts
+    negatives and unlabeled (NU) in place of R_PU, for few positives and many negatives, which
+    nobody who picks has.
+    """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta {eta} must lie in [0, 1]")
+    if not z_negative.numel():
+        return nnpu_risk(z_positive, z_unlabeled, prior, unlabeled_prior, loss, beta, gamma)
+    if not 0 < prior < 1 or not z_positive.numel():
+        raise ValueError(f"prior {prior} must lie in (0, 1), and {z_positive.numel()} positives")
+    of_negative = surrogate(-z_negative, loss)
+    if negative_weights is None:
+        e_negative = of_negative.mean()
+    else:
+        e_negative = (negative_weights * of_negative).sum() / negative_weights.sum()
+    r_pn = prior * surrogate(z_positive, loss).mean() + (1 - prior) * e_negative
+    if not z_unlabeled.numel():
+        return r_pn, r_pn.detach()
+    objective, risk = nnpu_risk(z_positive, z_unlabeled, prior, unlabeled_prior, loss, beta, gamma)
+    return (1 - eta) * r_pn + eta * objective, (1 - eta) * r_pn.detach() + eta * risk
+
+
 def fixmatch_consistency(
     z_weak: Tensor,
     z_strong: Tensor,
@@ -133,13 +204,13 @@ def fixmatch_consistency(
         pseudo_probability: (B,) probabilities to use instead of q, as from `align_distribution`.
 
     Returns:
-        A scalar, and m as (B,) booleans.
+        A scalar, 0 without a sample, and m as (B,) booleans.
 
     Source: Sohn et al., FixMatch, NeurIPS 2020, equation 4, in its binary form.
     """
     q = weak_probability(z_weak) if pseudo_probability is None else pseudo_probability.detach()
     each, mask = _pseudo_labelled(q, z_strong, threshold)
-    return each.mean(), mask
+    return (each.mean() if each.numel() else each.sum()), mask
 
 
 def pixel_consistency(

@@ -17,14 +17,13 @@ from picking.inputs.annotations import Split
 from picking.inputs.paths import find_micrographs
 from picking.micrographs.preparation import PREPARATION, prepare, scale_micrograph
 from picking.preprocessing.cutting import cut_patches, patch_writer
+from picking.preprocessing.few_picks import read_splits, splits_of_picks
 from picking.preprocessing.metadata import count_splits
 from picking.preprocessing.windows import (
     PARTICLE_PX,
     POSITIVE_RADIUS,
     WindowSettings,
     place_priors,
-    read_splits,
-    splits_of_picks,
 )
 from picking.stores.journal import Journal
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore

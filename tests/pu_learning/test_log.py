@@ -177,6 +177,7 @@ def test_the_metrics_of_a_step_count_the_unlabeled():
         q=torch.tensor([0.5, 0.05, 0.95, 0.6]),
         clipped=torch.tensor(True),
         z_u=torch.tensor([0.0, -1.0, 1.0, 4.0]),
+        z_n=torch.tensor([50.0, -50.0]),
     )
     assert metrics.dtype == torch.float64
     assert dict(zip(log.STEP_METRICS, metrics.tolist(), strict=True)) == {
@@ -192,6 +193,27 @@ def test_the_metrics_of_a_step_count_the_unlabeled():
         "n_unlabeled": 4,
         "n_steps": 1,
     }
+
+
+def test_where_nothing_is_unlabeled_its_metrics_are_of_nothing_and_no_sign_is_seen_in_them():
+    nothing = torch.zeros(0)
+    metrics = log.step_metrics(
+        risk=torch.tensor(0.5),
+        consistency=torch.tensor(0.0),
+        mask=nothing.bool(),
+        q=nothing,
+        clipped=torch.tensor(False),
+        z_u=nothing,
+        z_n=torch.tensor([-2.0, -4.0]),
+    )
+    epoch = log.epoch_metrics(metrics.tolist())
+    assert (epoch["train_loss"], epoch["logit_std"]) == (0.5, 1.0)
+    for name in ("mask_rate", "mean_probability", "predicted_positive_share"):
+        assert epoch[name] is None
+    val = {"auc": 0.9, "predicted_positive_share": 0.1, "n_positive": 9, "n_negative": 90}
+    recent = [{**epoch, "epoch": 3, "val": val}]
+    progress = Progress(best=(0.9,), best_epoch=3)
+    assert log.warning_signs(recent, progress, PUConfig(), 0.0, truth_known=False) == []
 
 
 def test_the_metrics_of_an_epoch_are_means_over_its_steps_or_its_patches():

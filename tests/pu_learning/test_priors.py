@@ -6,7 +6,7 @@ import torch
 
 from picking.errors import UserError
 from picking.pu_learning.inputs import Patches, open_input
-from picking.pu_learning.priors import best_bin_estimate, resolve_priors
+from picking.pu_learning.priors import Priors, best_bin_estimate, eta_of, resolve_priors
 from tests.fixtures.pu_runs import config_with, tiny_network
 
 # The estimate from scores
@@ -103,6 +103,7 @@ class Separable:
         self.labeled = np.arange(n) < n_labeled
         self.names = ["a", "b", "c", "d"]
         self.micrograph = rng.permutation(n) % 4
+        self.about_negative, self.complete = np.zeros(n, bool), np.zeros(4, bool)
 
     def __len__(self):
         return len(self.patches)
@@ -132,3 +133,50 @@ def test_an_estimate_from_one_micrograph_is_refused(tmp_path):
     config = config_with(tmp_path, "loss.unlabeled_prior=estimate")
     with pytest.raises(UserError, match="in both halves of the 1 training micrographs"):
         resolved(config, data.as_input(config))
+
+
+def test_the_estimate_is_from_nothing_that_is_known_to_be_negative(tmp_path):
+    config = config_with(tmp_path, "loss.unlabeled_prior=estimate", "loss.estimate_steps=40")
+    config = dataclasses.replace(
+        config, training=dataclasses.replace(config.training, batch_size=40)
+    )
+    data = Separable(400, 200, 600)
+    data.about_negative[-400:] = True  # of 800 that are not labelled
+    found = resolved(config, data.as_input(config))
+    assert found.unlabeled_prior == pytest.approx(200 / 400, abs=0.09)
+    data.complete[:] = True
+    with pytest.raises(UserError, match="needs labelled and unlabeled patches in both halves"):
+        resolved(config, data.as_input(config))
+
+
+def test_the_positives_among_the_unknown_places_alone_are_added_to_the_labelled(tmp_path):
+    config = config_with(tmp_path, "loss.unlabeled_prior=0.2")
+    data = Separable(20, 10, 30)
+    data.counts = {"actual_prior": 0.1, "pool_prior": None, "unlabeled_prior": None}
+    assert resolved(config, data.as_input(config)).prior == pytest.approx(0.1 + 0.9 * 0.2)
+    data.counts["unknown_share"] = 0.5  # and 0.4 are known negatives
+    assert resolved(config, data.as_input(config)).prior == pytest.approx(0.1 + 0.5 * 0.2)
+
+
+# The weight of known negatives
+
+
+def test_without_known_negatives_the_risk_is_of_positives_and_unlabeled_whatever_eta_is(tmp_path):
+    data, priors = Separable(20, 10, 30), Priors(0.3, "data", 0.2, "data")
+    for eta in ("auto", 0.5):
+        assert eta_of(config_with(tmp_path, f"loss.eta={eta}"), priors, data) == 1
+
+
+def test_known_negatives_weigh_by_their_number_and_clicked_ones_as_the_labelled_do(tmp_path):
+    data, priors = Separable(20, 10, 30), Priors(0.3, "data", 0.2, "data")
+    config = config_with(tmp_path)
+    # Of the negatives 0.4 places are known and 0.5 (1 - 0.2) are not
+    data.counts |= {"negative_share": 0.4, "unknown_share": 0.5}
+    assert 1 - eta_of(config, priors, data) == pytest.approx(0.5)
+    data.about_negative[-1] = True
+    assert 1 - eta_of(config, priors, data) == pytest.approx(0.5)
+    data.counts |= {"negative_share": 0.001, "unknown_share": 0.9}
+    assert 1 - eta_of(config, priors, data) == pytest.approx(0.3)
+    data.counts |= {"negative_share": 0.9, "unknown_share": 0.0}  # all micrographs are complete
+    assert eta_of(config, priors, data) == 0
+    assert eta_of(config_with(tmp_path, "loss.eta=0.8"), priors, data) == 0.8

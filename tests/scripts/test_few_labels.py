@@ -351,7 +351,7 @@ def test_places_near_a_pick_are_labelled_in_whatever_window_they_lie(store, tmp_
 
         return note
 
-    for name in ("nnpu_risk", "fixmatch_consistency"):
+    for name in ("pnu_risk", "fixmatch_consistency"):
         monkeypatch.setattr(pu_training, name, noting(name))
     still = ["augmentation.rotation_degrees=0", "augmentation.scale=0"]
     train(store, tmp_path, overrides=["training.max_steps=10", *still])

@@ -175,8 +175,8 @@ def stop(capsys, store, folder, name, n, number):
 @pytest.mark.parametrize(
     ("name", "n", "number", "after"),
     [
-        ("nnpu_risk", 3, signal.SIGTERM, "0 epochs, step 3"),  # amid a step, which is then taken
-        ("nnpu_risk", 8, signal.SIGINT, "1 epochs, step 8"),
+        ("pnu_risk", 3, signal.SIGTERM, "0 epochs, step 3"),  # amid a step, which is then taken
+        ("pnu_risk", 8, signal.SIGINT, "1 epochs, step 8"),
         ("score", 2, signal.SIGTERM, "1 epochs, step 10"),  # trained, not yet validated
         ("score", 3, signal.SIGINT, "2 epochs, step 15"),  # no step is left
     ],
@@ -205,13 +205,13 @@ def test_a_signal_amid_the_figures_of_an_epoch_waits_until_they_are_kept(
 
 
 def test_what_is_not_finite_is_not_saved_on_a_signal(store, tmp_path, capsys, monkeypatch):
-    risk, n_calls = training.nnpu_risk, []
+    risk, n_calls = training.pnu_risk, []
 
     def infinite(*args):
         n_calls.append(1)
         return tuple(part * (math.inf if len(n_calls) == 3 else 1) for part in risk(*args))
 
-    monkeypatch.setattr(training, "nnpu_risk", infinite)
+    monkeypatch.setattr(training, "pnu_risk", infinite)
     assert stop(capsys, store, tmp_path, "negative_risk", 3, signal.SIGTERM).status == 143
     last = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
     assert last["progress"]["step"] == 2
