@@ -132,3 +132,59 @@ def test_a_data_loader_takes_it_as_its_batch_sampler():
     loader = torch.utils.data.DataLoader(data, batch_sampler=PUBatchSampler(labeled, 10))
     batches = [batch.tolist() for (batch,) in loader]
     assert batches == [[True] * 2 + [False] * 8] * 5 and len(loader) == 5
+
+
+# Known negatives
+
+
+def with_negatives(n_positive, n_unlabeled, n_negative, *arguments, **named):
+    """A sampler, and which rows are labelled and which are negatives."""
+    kinds = np.random.default_rng(0).permutation(
+        np.repeat([0, 1, 2], [n_positive, n_unlabeled, n_negative])
+    )
+    labeled, negative = kinds == 0, kinds == 2
+    return PUBatchSampler(labeled, *arguments, negative=negative, **named), labeled, negative
+
+
+@pytest.mark.parametrize(
+    ("n_negative", "n_neg"), [(0, 0), (1, 1), (20, 3), (40, 6), (41, 6), (500, 6)]
+)
+def test_a_negative_is_seen_as_often_as_a_positive_but_no_more_than_these_a_batch(
+    n_negative, n_neg
+):
+    sampler, labeled, negative = with_negatives(40, 100, n_negative, 22, (3, 8))
+    assert sampler.n_neg_per_batch == sampler.n_neg_per_process == n_neg
+    for batch in epochs(sampler, 0, 1):
+        assert len(batch) == 22 + n_neg
+        assert labeled[batch[:6]].all() and negative[batch[6 : 6 + n_neg]].all()
+        assert not (labeled | negative)[batch[6 + n_neg :]].any()
+
+
+def test_negatives_leave_the_positives_and_unlabeled_of_every_batch_as_they_were():
+    sampler, labeled, negative = with_negatives(9, 50, 4, 10)
+    others = np.flatnonzero(~negative)
+    alone = epochs(PUBatchSampler(labeled[others], 10), 0, 1, 2)
+    for batch, wanted in zip(epochs(sampler, 0, 1, 2), alone, strict=True):
+        kept = batch[~negative[batch]]
+        np.testing.assert_array_equal(kept, others[wanted])
+
+
+def test_all_negatives_are_used_before_any_repeats_and_a_resumed_epoch_goes_on_with_them():
+    sampler, _, negative = with_negatives(9, 50, 7, 20)
+    batches = epochs(sampler, 0, 1, 2)
+    drawn = np.concatenate([batch[negative[batch]] for batch in batches])
+    assert len(drawn) > 14
+    for start in range(0, len(drawn) - 6, 7):
+        assert sorted(drawn[start : start + 7]) == np.flatnonzero(negative).tolist()
+    sampler.set_epoch(1, 2)
+    for batch, wanted in zip(sampler, batches[len(sampler) + 2 :], strict=False):
+        np.testing.assert_array_equal(batch, wanted)
+
+
+def test_processes_share_the_negatives_of_a_batch_equally():
+    parts = [with_negatives(12, 60, 5, 20, (1, 4), rank=rank, world_size=2)[0] for rank in (0, 1)]
+    _, labeled, negative = with_negatives(12, 60, 5, 20)
+    for batch in zip(*parts, strict=True):
+        assert [negative[one].sum() for one in batch] == [1, 1]
+        assert [labeled[one].sum() for one in batch] == [2, 2]
+        assert all(negative[one[2]] for one in batch)

@@ -46,7 +46,7 @@ import torch
 from torch import nn
 from picking.runs import distributed
 from picking.training.losses import (
-    SEGMENTATION_PRESETS, fixmatch_consistency, focal_dice, nnpu_risk, pixel_consistency
+    SEGMENTATION_PRESETS, fixmatch_consistency, focal_dice, nnpu_risk, pixel_consistency, pnu_risk
 )
 
 torch.set_num_threads(1)
@@ -69,6 +69,14 @@ for name, prior_u in (("ordinary", 0.1), ("clipped", 0.95)):
     network.zero_grad()
     ((objective + consistency) * world_size).backward()
     found[name] = [p.grad.clone() for p in network.parameters()], risk, mask.sum()
+
+parts = [part(x) for x in (x_p, x_u, x_s)]
+z = model(torch.cat(parts)).squeeze(1).split([len(part) for part in parts])
+z_p, z_u, z_n = (distributed.from_all(part) for part in z)
+objective, risk = pnu_risk(z_p, z_u, z_n, 0.47, 0.1, 0.6)
+network.zero_grad()
+(objective * world_size).backward()
+found["negatives"] = [p.grad.clone() for p in network.parameters()], risk, torch.tensor(1)
 
 # Particles and ignored pixels are shared out unequally, so that no mean of means would do
 network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Conv2d(3, 1, 3, padding=2)).double()
@@ -114,7 +122,7 @@ def test_two_processes_have_exactly_the_losses_and_gradients_of_one(tmp_path, mo
     for rank in range(2):
         shared = torch.load(tmp_path / f"two{rank}")
         assert shared["buffer"].item() == 1
-        for name in ("ordinary", "clipped", "default", "reference", "pixels"):
+        for name in ("ordinary", "clipped", "negatives", "default", "reference", "pixels"):
             gradients, loss, n_masked = alone[name]
             assert max(g.abs().max() for g in gradients) > 0.01
             torch.testing.assert_close(shared[name][0], gradients, rtol=1e-12, atol=1e-14)

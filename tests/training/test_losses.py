@@ -15,6 +15,7 @@ from picking.training.losses import (
     focal_dice,
     negative_risk,
     nnpu_risk,
+    pnu_risk,
     surrogate,
     weak_probability,
 )
@@ -120,6 +121,101 @@ def test_half_precision_logits_are_computed_with_in_float32(dtype):
         assert objective.item() == pytest.approx(expected, abs=1e-6)
     consistency, _ = fixmatch_consistency(z_u, z_u, 0.0)
     assert consistency.dtype == torch.float32
+
+
+# Known negatives besides
+
+NEGATIVE = [0.7, -2.0, 1.5, -0.4]
+WEIGHTS = [1.0, 1.0, 0.25, 0.0]
+
+
+def pnu_numpy(z_p, z_u, z_n, prior, unlabeled_prior, eta, loss, beta, gamma, weights):
+    """Objective and risk by the formulas of Sakai et al., with the PU part of Kiryo et al."""
+    w = np.ones(len(z_n)) if weights is None else np.asarray(weights, float)
+    l_p, l_n = l_numpy(np.asarray(z_p, float), loss), l_numpy(-np.asarray(z_n, float), loss)
+    r_pn = prior * sum(l_p) / len(l_p) + (1 - prior) * sum(w * l_n) / sum(w)
+    parts = nnpu_numpy(z_p, z_u, prior, unlabeled_prior, loss, beta, gamma)
+    return tuple((1 - eta) * r_pn + eta * part for part in parts)
+
+
+@pytest.mark.parametrize("loss", ["logistic", "sigmoid"])
+@pytest.mark.parametrize("logits", [ORDINARY, OVERFITTED])
+@pytest.mark.parametrize("eta", [0.0, 0.3, 0.95, 1.0])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+def test_a_step_with_negatives_equals_an_independent_computation(logits, loss, eta, weights):
+    given = [np.array(z) for z in (*logits, NEGATIVE)]
+    rest = (0.3, 0.231, eta, loss, 0.02, 0.7)
+    w = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+    z = [torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in given]
+    objective, risk = pnu_risk(*z, *rest, w)
+    assert not risk.requires_grad
+    objective.backward()
+    assert (objective.item(), risk.item()) == pytest.approx(
+        pnu_numpy(*given, *rest, weights), abs=1e-12
+    )
+    for n, one in enumerate(z):
+
+        def value(changed, n=n):
+            return pnu_numpy(*given[:n], changed, *given[n + 1 :], *rest, weights)[0]
+
+        np.testing.assert_allclose(one.grad, numeric_gradient(value, given[n]), atol=1e-8)
+
+
+@pytest.mark.parametrize("logits", [ORDINARY, OVERFITTED])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_without_negatives_a_step_is_that_of_nnpu_to_the_last_bit(logits, dtype):
+    def step(risk, *arguments):
+        z = [torch.tensor(one, dtype=dtype, requires_grad=True) for one in logits]
+        none = [torch.zeros(0, dtype=dtype)] if risk is pnu_risk else []
+        found = risk(*z, *none, *arguments)
+        found[0].backward()
+        return [*found, *(one.grad for one in z)]
+
+    wanted = step(nnpu_risk, 0.47, 0.231)
+    for eta in (0.0, 0.3, 1.0):
+        for one, other in zip(step(pnu_risk, 0.47, 0.231, eta), wanted, strict=True):
+            assert torch.equal(one, other)
+
+
+def test_without_unlabeled_a_step_is_that_of_positives_and_negatives():
+    z_p, z_n = torch.tensor(ORDINARY[0]).double(), torch.tensor(NEGATIVE).double()
+    wanted = 0.3 * l_numpy(z_p.numpy(), "logistic").mean()
+    wanted += 0.7 * l_numpy(-z_n.numpy(), "logistic").mean()
+    for eta in (0.0, 0.9, 1.0):
+        found = pnu_risk(z_p, z_p[:0], z_n, 0.3, 0.0, eta)
+        assert found[0].item() == found[1].item() == pytest.approx(wanted, abs=1e-12)
+
+
+def test_both_parts_estimate_one_risk_where_the_negatives_are_a_sample_of_all():
+    rng, n, prior, unlabeled_prior = np.random.default_rng(0), 400_000, 0.2, 0.05
+    positive, negative = (torch.from_numpy(rng.normal(at, 1, n)) for at in (1.0, -1.0))
+    is_positive = torch.from_numpy(rng.random(n) < unlabeled_prior)
+    unlabeled = torch.where(is_positive, positive.flip(0), negative.flip(0))
+    risks = [
+        pnu_risk(positive, unlabeled, negative, prior, unlabeled_prior, eta)[1].item()
+        for eta in (0.0, 0.5, 1.0)
+    ]
+    assert risks == pytest.approx([risks[0]] * 3, abs=4e-3)
+    # Were known negatives left among the unlabeled, whose prior is that of the others, not so
+    mixed = torch.cat([unlabeled, negative])
+    assert abs(pnu_risk(positive, mixed, negative, prior, 0.05, 1.0)[1] - risks[0]) > 8e-3
+
+
+def test_an_impossible_eta_or_a_side_without_patches_is_refused():
+    z = torch.zeros(2)
+    for eta in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="eta"):
+            pnu_risk(z, z, z, 0.5, 0.3, eta)
+    with pytest.raises(ValueError, match="0 positives"):
+        pnu_risk(z[:0], z, z, 0.5, 0.3, 0.5)
+    with pytest.raises(ValueError, match="0 unlabeled"):
+        pnu_risk(z, z[:0], z[:0], 0.5, 0.3, 0.5)
+
+
+def test_the_consistency_of_nothing_is_nothing():
+    loss, mask = fixmatch_consistency(torch.zeros(0), torch.zeros(0, requires_grad=True), 0.9)
+    loss.backward()
+    assert loss.item() == 0 and not len(mask)
 
 
 def test_huge_logits_keep_the_logistic_risk_finite():
