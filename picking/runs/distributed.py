@@ -116,7 +116,7 @@ def from_all(values: Tensor) -> Tensor:
     Gradients flow into this process's own part. Every process then computes the same loss of the
     global batch; since DistributedDataParallel averages gradients, scale it by the world size.
     """
-    if not dist.is_initialized():
+    if not dist.is_initialized() or not len(values):  # of one shape everywhere
         return values
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, values.detach().contiguous())

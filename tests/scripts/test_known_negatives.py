@@ -17,6 +17,7 @@ from picking.errors import InputWarning, UserError
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Picks
 from picking.micrographs.preparation import PARTICLE_PX, prepare, scale_micrograph
+from picking.preprocessing.montage import write_montage
 from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import IGNORED, NO_PARTICLE, UNKNOWN, PatchStore
 from picking.training.augment import to_float
@@ -138,6 +139,20 @@ def test_negatives_of_every_format_and_frame_make_the_same_windows(data, tmp_pat
         middles = store[np.flatnonzero(store.about_negative)][:, 30:35, 30:35].mean(axis=(1, 2))
         picked = store[np.flatnonzero(store.labeled)][:, 30:35, 30:35].mean(axis=(1, 2))
         assert middles.min() > picked.max()  # decoys are bright in the middle
+
+
+def test_the_montage_shows_what_is_no_particle_where_there_is_some(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "write_montage", write_montage)
+    red = []
+    for name, flags in (
+        ("plain", {}),
+        ("clicked", {"not_particles": data.root / "none/picks.star"}),
+    ):
+        preprocess(data, tmp_path / name, **flags)
+        picture = Image.open(tmp_path / name / "montage_train.png").convert("RGB")
+        away = np.abs(np.asarray(picture).astype(int) - (0xD6, 0x27, 0x28)).max(axis=2)
+        red.append((away < 20).sum())
+    assert red[0] == 0 and red[1] > 100
 
 
 def test_a_store_of_picks_alone_is_made_anew_once_there_is_more(data, tmp_path):
