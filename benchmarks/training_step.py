@@ -349,7 +349,7 @@ def pu_loop(config: PUConfig, args: argparse.Namespace, folder: Path) -> Loop:
 
     def epoch(model: nn.Module, loader: Any) -> None:
         sampler.set_epoch(now.progress.epoch)
-        pu_training.train_one_epoch(config, now, model, loader, sampler, ENDLESS, last)
+        pu_training.train_one_epoch(config, now, model, loader, sampler, ENDLESS, last, 1.0)
         loop.end_epoch(now)
 
     side_px = config.data.input_size_px

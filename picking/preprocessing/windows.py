@@ -10,14 +10,14 @@ picked, the fractions of places near a particle are known,
     of all places            N a,  a = π (POSITIVE_RADIUS · diameter)² / area
     of those near no pick    π_U = (N - n) a / (1 - n a).
 
-No place is called negative, since nobody knows where the other particles are; but where somebody
-said so. Places near a click on what is no particle are known negatives, as is all of a micrograph
-that is picked completely but for a ring around each pick, as far as a pick may be off. What was
-painted as junk is ignored. Each kind of these has its fraction of all places too, and then
+No place is called negative, since nobody knows where the other particles are, unless somebody says
+so. Places near a click on what is no particle are known negatives. So is all of a micrograph that
+is picked completely, but for the disk about each pick and a ring around it, as far as a pick may be
+off. What was painted as junk is ignored, as the ring is. Then
 
     π_U = (fraction near a particle - fraction near a pick) / fraction of which nothing is known,
 
-the first and the second being the same on a complete micrograph.
+see `place_priors`.
 """
 
 import dataclasses
