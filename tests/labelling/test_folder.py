@@ -25,7 +25,9 @@ DIAMETERS = dict.fromkeys(SIZES, 30.0)
 
 def opened(folder, **more):
     folder.mkdir(exist_ok=True)
-    return LabelsFolder(folder, SIZES, DIAMETERS, **more)
+    labels = LabelsFolder(folder, SIZES, DIAMETERS, **more)
+    labels.begin()
+    return labels
 
 
 def act(labels, do, own, name="a.mrc", **more):
@@ -239,8 +241,8 @@ with held(folder):
             first.stdin.write(b"theirs\n")
             first.stdin.flush()
             assert first.stdout.readline() == b"done\n"
-            (event, name) = second.follow()[-1]
-            assert (event["id"], name) == ("theirs", "a.mrc")
+            done = second.follow()[-1]
+            assert (done.event["id"], done.name) == ("theirs", "a.mrc")
             assert second.history.of("a.mrc").places_px(True) == [(10, 20)]
     finally:
         first.stdin.close()
@@ -259,7 +261,7 @@ def test_a_reader_waits_for_the_rest_of_a_line(tmp_path):
         file.flush()
         assert reader.follow() == []
         file.write(line[20:])
-    assert [event["id"] for event, _ in reader.follow()] == ["q"]
+    assert [done.event["id"] for done in reader.follow()] == ["q"]
     assert reader.history.of("a.mrc").state == "complete"
 
 

@@ -10,7 +10,7 @@ An action is a JSON object: ``id``, made by whoever acts and never used twice, `
     junk                       path, radius, erase   circles along a path; erase takes it away
     complete, not_complete     every particle is marked, or no longer
     leave_out, take_back       the micrograph is not to be used, or is again
-    undo, redo                 of                    an action, by its id
+    undo, redo                 of                    an action, by its id; null: the last one
 
 Coordinates are (y, x) in px of the micrograph, origin top left, y down. An added mark has the id of
 its action; those of accept and reject have it with .0, .1, ... behind.
@@ -118,7 +118,8 @@ def checked(action: Any, sizes_px: Mapping[str, tuple[int, int]]) -> dict[str, A
         raise UserError(f"there is no action '{do}': those are {', '.join(KINDS)}")
     result: dict[str, Any] = {"id": _checked_id(own, "id"), "do": do}
     if do in OF_ACTIONS:
-        return {**result, "of": _checked_id(action.get("of"), "of")}
+        of = action.get("of")
+        return {**result, "of": None if of is None else _checked_id(of, "of")}
     name = action.get("micrograph")
     if not isinstance(name, str) or name not in sizes_px:
         raise UserError(f"{do}: '{name}' is none of the micrographs")

@@ -31,7 +31,8 @@ def junk_file(folder: Path, name: str) -> Path:
 
 
 def tables(
-    history: History,
+    labels: Mapping[str, Labels],
+    sizes_px: Mapping[str, tuple[int, int]],
     names: Iterable[str],
     diameters_px: Mapping[str, float],
     listed: Mapping[str, str],
@@ -42,7 +43,8 @@ def tables(
     is in the table alone.
 
     Args:
-        history: the labels.
+        labels: of the micrographs that were acted on, by name.
+        sizes_px: (height, width) of these.
         names: of all micrographs.
         diameters_px: of the particles, by name.
         listed: the names that STAR files have for micrographs; else the MRC's file name.
@@ -50,14 +52,14 @@ def tables(
     texts: dict[str, str | None] = {}
     for file, of_particles in ((PICKS, True), (NEGATIVES, False)):
         picks = []
-        for name, labels in history.labels.items():
-            places = labels.places_px(of_particles)
-            if places and not labels.left_out:
-                size_px = history.sizes_px[name]
-                picks.append(_picks(name, places, size_px, diameters_px.get(name, np.nan)))
+        for name, one in labels.items():
+            places = one.places_px(of_particles)
+            if places and not one.left_out:
+                diameter_px = diameters_px.get(name, np.nan)
+                picks.append(_picks(name, places, sizes_px[name], diameter_px))
         shown = [listed.get(p.name, f"{stem(p.name)}.mrc") for p in picks]
         texts[file] = star_text([flip_y(p) for p in picks], shown) if picks else None
-    texts[TABLE] = _table(history, names)
+    texts[TABLE] = _table(labels, names)
     return texts
 
 
@@ -117,12 +119,12 @@ def _picks(
     return Picks(name, np.array(places), np.full(n, np.nan), np.full(n, diameter_px), size_px)
 
 
-def _table(history: History, names: Iterable[str]) -> str:
+def _table(labels: Mapping[str, Labels], names: Iterable[str]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for name in dict.fromkeys([*names, *history.labels]):
-        writer.writerow([name, *counts(history.of(name))])
+    for name in dict.fromkeys([*names, *labels]):
+        writer.writerow([name, *counts(labels.get(name, Labels()))])
     return text.getvalue()
 
 

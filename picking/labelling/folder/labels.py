@@ -1,16 +1,17 @@
 """A folder of labels at work: actions go in, what they leave is there, and files follow."""
 
 import contextlib
+import dataclasses
 import datetime
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from picking.errors import UserError
-from picking.files import locked, remove_half_written
-from picking.labelling.folder.actions import checked
+from picking.files import locked, make_folder, remove_half_written
+from picking.labelling.folder.actions import OF_ACTIONS, checked
 from picking.labelling.folder.derived import (
     junk_file,
     stale_junk,
@@ -20,6 +21,15 @@ from picking.labelling.folder.derived import (
 )
 from picking.labelling.folder.events import EventLog
 from picking.labelling.folder.history import History
+
+
+class Done(NamedTuple):
+    """An event, the micrograph whose labels it may have changed, and its number among all."""
+
+    event: dict[str, Any]
+    name: str | None
+    n: int
+
 
 READ_ONLY = "the labels are in use by {}: here they can only be looked at"
 
@@ -48,20 +58,27 @@ class LabelsFolder:
         self._changed: set[str] = set()
         self._junk_changed: set[str] = set()
         self.follow()
-        if used_by is None:
-            self._log.mend()
-            remove_half_written(folder, folder / "junk")
-            self._changed.update(sizes_px)
-            self._junk_changed.update(stale_junk(folder, self.history))
-            self.write_changed()
 
-    def follow(self) -> list[tuple[dict[str, Any], str | None]]:
-        """Take in what another process added; return each event and the micrograph it changed."""
+    def begin(self) -> None:
+        """Mend what a process that was killed left, and write what it did not come to.
+
+        Call once nothing speaks against these labels being of these micrographs.
+        """
+        if self.used_by is not None:
+            return
+        self._log.mend()
+        remove_half_written(self.folder, self.folder / "junk")
+        self._changed.update(self.sizes_px)
+        self._junk_changed.update(stale_junk(self.folder, self.history))
+        self.write_changed()
+
+    def follow(self) -> list[Done]:
+        """Take in what another process added, and return it."""
         with self._lock:
             return self._take(self._log.read_new())
 
-    def act(self, action: Any) -> tuple[dict[str, Any], str | None] | None:
-        """Do what an action says, once the disk has it; return the event and what it changed.
+    def act(self, action: Any) -> Done | None:
+        """Do what an action says, once the disk has it; return what was done.
 
         None for one that was done already: it came twice because its answer was lost. Raises
         `UserError` where it is none or the folder is read-only, and `OSError` of a full disk, and
@@ -76,6 +93,11 @@ class LabelsFolder:
             self._take(self._log.read_new())
             if event["id"] in self.history:
                 return None
+            if event["do"] in OF_ACTIONS and event["of"] is None:
+                of = self.history.can_undo if event["do"] == "undo" else self.history.can_redo
+                if of is None:
+                    raise UserError(f"there is nothing to {event['do']}")
+                event["of"] = of
             events = [event]
             name = event.get("micrograph")
             if name is not None and name not in self.history.sizes_px:
@@ -85,7 +107,7 @@ class LabelsFolder:
             self._log.append(events)
             return self._take(events)[-1]
 
-    def _take(self, events: list[dict[str, Any]]) -> list[tuple[dict[str, Any], str | None]]:
+    def _take(self, events: list[dict[str, Any]]) -> list[Done]:
         taken = []
         for event in events:
             try:
@@ -98,7 +120,7 @@ class LabelsFolder:
                 self._changed.add(name)
                 if event["do"] in ("junk", "undo", "redo"):
                     self._junk_changed.add(name)
-            taken.append((event, name))
+            taken.append(Done(event, name, self.history.n))
         return taken
 
     def write_changed(self) -> None:
@@ -106,27 +128,37 @@ class LabelsFolder:
         if self.used_by is not None:
             return
         with self._writing:
-            with self._lock:  # what is written must hold still, but nobody waits for the disk
+            with self._lock:
+                if not self._changed and not self._junk_changed:
+                    return
+                # What is written must hold still, and nobody is to wait for the disk
                 changed, self._changed = self._changed, set()
-                junk = {name: list(self.history.of(name).junk) for name in self._junk_changed}
-                self._junk_changed.clear()
-                arguments = self.history, self.sizes_px, self._diameters_px, self._listed
-                texts = tables(*arguments) if changed else {}
+                junk, self._junk_changed = self._junk_changed, set()
+                labels = {
+                    name: dataclasses.replace(one, marks=dict(one.marks), junk=list(one.junk))
+                    for name, one in self.history.labels.items()
+                }
+                acted_on_px = dict(self.history.sizes_px)
             try:
+                texts: dict[str, str | None] = {}
+                if changed:
+                    of_all = self.sizes_px, self._diameters_px, self._listed
+                    texts = tables(labels, acted_on_px, *of_all)
                 write_tables(self.folder, texts)
-                for name, strokes in junk.items():
-                    size_px = self.history.sizes_px[name]
-                    write_junk(junk_file(self.folder, name), strokes, size_px)
+                for name in junk:
+                    path = junk_file(self.folder, name)
+                    write_junk(path, labels[name].junk, acted_on_px[name])
             except OSError:
                 with self._lock:
                     self._changed |= changed
-                    self._junk_changed.update(junk)
+                    self._junk_changed |= junk
                 raise
 
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[str | None]:
     """Hold a folder of labels; yield None, or who holds it already, and then it is read-only."""
+    make_folder(folder)
     with contextlib.ExitStack() as stack:
         used_by = None
         try:

@@ -1,0 +1,62 @@
+r"""Label particles in the browser: micrographs -> a page to click on -> labels to learn from.
+
+    python label_particles.py --micrographs 'raw/*.mrc' --diameter 150A --pixel-size 1.77 \
+        --output data/labels
+    # later: the folder knows its micrographs
+    python label_particles.py --output data/labels
+    # on a cluster's login node, with its page on your own machine: it prints the ssh command
+
+It prints an address to open. Every click is on the disk at once, in events.jsonl; picks.star,
+not_particles.star, junk/<micrograph>.png and micrographs.csv follow from these and are what the
+other scripts read.
+"""
+
+import argparse
+from pathlib import Path
+
+from picking.errors import ALLOW_PARTIAL, UserError, run_script
+
+
+def parse_args() -> argparse.Namespace:
+    """Return the checked command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--output", type=Path, required=True, help="the folder of labels, a new one or an old one")
+    add(
+        "--micrographs",
+        nargs="+",
+        metavar="FILE",
+        help="files, a quoted 'dir/*.mrc', or a list: micrographs_ctf.star, exposures.cs; default: "
+        "those that the folder is of",
+    )
+    add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
+    add("--pixel-size", type=float, metavar="Å", help="of the micrographs; default: their headers'")
+    add("--port", type=int, default=8765, help="default: 8765")
+    add(
+        "--host",
+        default="127.0.0.1",
+        help="what to listen on; default: 127.0.0.1, which other machines reach by ssh -L alone",
+    )
+    add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
+    args = parser.parse_args()
+    if not 0 <= args.port <= 65535:
+        raise UserError(f"--port is {args.port}: choose one from 1024 to 65535")
+    return args
+
+
+def main() -> None:
+    """Open the folder of labels and serve its page until Ctrl-C."""
+    args = parse_args()
+    from picking.labelling.start import opened
+    from picking.labelling.web.serve import listening_socket, serve
+
+    with listening_socket(args.host, args.port) as listening, opened(args) as work:
+        n_picks = sum(work.row(name)["picks"] for name in work.names)
+        print(f"{args.output}: {len(work.names):,} micrographs, {n_picks:,} picks")
+        serve(work, args.host, listening)
+
+
+if __name__ == "__main__":
+    run_script(main)
