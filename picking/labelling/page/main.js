@@ -33,7 +33,7 @@ const connection = new Connection('labelling', {
   pushed,
   answered: () => relabel(),
   refused: (why) => say(`Not done: ${why}`, 8000),
-  status: (text) => banner(text),
+  status: (text) => { trouble = text; showBanner(); },
 });
 
 // What is open
@@ -42,13 +42,14 @@ async function refresh() {
   try {
     session = await getJson('/session');
   } catch (error) {
-    banner(error.message);
+    say(error.message, 60_000);
     return;
   }
   ends = session;
   document.title = `${session.folder} – labelling`;
   strip.fill(session.micrographs);
   progress();
+  showBanner();
   if (place === null && wanted === null) {
     const kept = session.micrographs.findIndex((row) => row.name === remembered());
     const first = kept >= 0 ? kept : (await getJson('/next').catch(() => null))?.micrograph ?? 0;
@@ -198,18 +199,24 @@ function progress() {
   $('progress').textContent = parts.join(' · ');
 }
 
+let said = null; // for some seconds
+let trouble = null; // with the line to the server, or with its disk
 let saying = null;
+
 function say(text, ms) {
   clearTimeout(saying);
-  banner(text);
-  saying = setTimeout(() => banner(null), ms);
+  said = text;
+  saying = setTimeout(() => { said = null; showBanner(); }, ms);
+  showBanner();
 }
 
-function banner(text) {
-  const shownText = text ?? (session?.used_by
-    ? `Read-only: the labels are in use by ${session.used_by}. What is done there shows here.` : null);
-  $('banner').hidden = !shownText;
-  $('banner').textContent = shownText ?? '';
+function showBanner() {
+  const who = session?.used_by;
+  const readOnly = who
+    ? `Read-only: the labels are in use by ${who}. What is done there shows here.` : null;
+  const text = said ?? trouble ?? readOnly;
+  $('banner').hidden = !text;
+  $('banner').textContent = text ?? '';
 }
 
 // Tools and view
