@@ -97,7 +97,10 @@ async function openMicrograph(chosen, isAgain = false) {
   }
   relabel();
   document.body.dataset.opened = String(chosen);
-  document.body.dataset.openedMs = (performance.now() - start).toFixed(0);
+  delete document.body.dataset.shownMs;
+  viewer.whenSharp = () => {
+    document.body.dataset.shownMs = (performance.now() - start).toFixed(0);
+  };
   await proposeNext();
 }
 
@@ -131,7 +134,7 @@ function relabel() {
   $('undo').disabled = !can || !undoable;
   $('redo').disabled = !can || !ends.redo;
   for (const id of ['complete', 'leave-out', 'tool-junk', 'tool-erase']) $(id).disabled = !can;
-  viewer.redraw();
+  viewer.redraw(false);
 }
 
 function openName() {
@@ -236,7 +239,7 @@ function chooseTool(name) {
   $('brush-row').hidden = name === 'pick';
   scene.hovered = null;
   scene.brush = name === 'pick' ? null : brush();
-  viewer.redraw();
+  viewer.redraw(false);
 }
 
 function brush() {
@@ -326,7 +329,7 @@ listen($('overlay'), {
   brush,
   isReadOnly,
   act,
-  redraw: () => viewer.redraw(),
+  redraw: () => viewer.redraw(false),
   boxed: () => {},
   proposalAt: () => null,
   grid: () => {
@@ -339,6 +342,7 @@ filterView();
 connection.connect();
 // For the console and for tests: where a place of the micrograph is in the window
 globalThis.labelling = {
+  act,
   toWindow: (y, x) => {
     const box = viewer.canvas.getBoundingClientRect();
     const point = viewer.toScreen({ y, x });

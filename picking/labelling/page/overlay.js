@@ -2,11 +2,19 @@
 
 const STYLE = getComputedStyle(document.documentElement);
 const COLOURS = Object.fromEntries(
-  ['particle', 'negative', 'junk', 'proposal', 'accent'].map((name) => [
+  ['particle', 'negative', 'junk', 'accent'].map((name) => [
     name,
     STYLE.getPropertyValue(`--${name}`).trim(),
   ]),
 );
+const STEPS = 5; // of a proposal's colour, from low scores to high ones
+const LARGEST_PICTURE_PX = 80; // radius, in px of the screen
+
+function colourOf(kind) {
+  if (kind === 'hovered') return '#fff';
+  const [name, step] = kind.split(' ');
+  return step === undefined ? COLOURS[name] : `hsl(${20 + 9 * step} 100% ${50 + 5 * step}%)`;
+}
 
 export class Overlay {
   constructor(canvas, viewer) {
@@ -14,6 +22,7 @@ export class Overlay {
     this.context = canvas.getContext('2d');
     this.junk = document.createElement('canvas');
     this.viewer = viewer;
+    this.pictures = new Map();
   }
 
   /** scene: labels, diameter, proposals, dragged, hovered, pointer, brush, stroke, box, visible. */
@@ -27,6 +36,7 @@ export class Overlay {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, canvas.width, canvas.height);
     if (!viewer.micrograph) return;
+    if (this.ratio !== viewer.ratio) this.pictures.clear();
     this.ratio = viewer.ratio;
     if (scene.visible) {
       this.drawJunk(scene);
@@ -49,83 +59,77 @@ export class Overlay {
   toMicrograph(context) {
     const scale = this.viewer.scale * this.ratio;
     context.setTransform(scale, 0, 0, scale, -this.viewer.left * scale, -this.viewer.top * scale);
-    return scale;
   }
 
   drawMarks({ labels, diameter, dragged, hovered }) {
-    const { context } = this;
-    const scale = this.toMicrograph(context);
-    const radius = diameter / 2;
-    const px = this.ratio / scale; // a css px
-    const seen = (m) => this.isSeen(m, radius);
-    const particles = [];
-    const negatives = [];
     for (const [id, known] of labels.marks) {
       const mark = dragged?.id === id ? { ...known, ...dragged.to } : known;
-      if (seen(mark)) (mark.particle ? particles : negatives).push(mark);
+      const kind = hovered === id ? 'hovered' : mark.particle ? 'particle' : 'negative';
+      this.drawAt(mark, diameter / 2, kind);
     }
-    const circles = (marks) => {
-      const path = new Path2D();
-      for (const { y, x } of marks) {
-        path.moveTo(x + radius, y);
-        path.arc(x, y, radius, 0, 2 * Math.PI);
-      }
-      return path;
-    };
-    const dots = new Path2D();
-    for (const { y, x } of particles) dots.rect(x - px, y - px, 2 * px, 2 * px);
-    const crosses = circles(negatives);
-    const arm = radius * Math.SQRT1_2;
-    for (const { y, x } of negatives) {
-      crosses.moveTo(x - arm, y - arm);
-      crosses.lineTo(x + arm, y + arm);
-    }
-    const rings = circles(particles);
-    for (const [path, colour] of [[rings, COLOURS.particle], [crosses, COLOURS.negative]]) {
-      this.haloed(path, colour, px);
-    }
-    context.fillStyle = COLOURS.particle;
-    context.fill(dots);
-    const mark = hovered && labels.marks.get(hovered);
-    if (mark) {
-      context.lineWidth = 3.5 * px;
-      context.strokeStyle = '#fff';
-      context.stroke(circles([dragged?.id === hovered ? { ...mark, ...dragged.to } : mark]));
-    }
-  }
-
-  /** Stroke over a dark line, to be seen on bright and on dark ground. */
-  haloed(path, colour, px) {
-    const { context } = this;
-    context.lineWidth = 4 * px;
-    context.strokeStyle = '#0008';
-    context.stroke(path);
-    context.lineWidth = 2 * px;
-    context.strokeStyle = colour;
-    context.stroke(path);
   }
 
   drawProposals({ proposals, diameter }) {
-    if (!proposals?.length) return;
-    const { context } = this;
-    const scale = this.toMicrograph(context);
-    const radius = 0.46 * diameter;
-    const px = this.ratio / scale;
-    context.setLineDash([5 * px, 4 * px]);
-    context.lineWidth = 2 * px;
-    // Five colours from low to high, each one path
-    const steps = Array.from({ length: 5 }, () => new Path2D());
-    for (const proposal of proposals) {
-      if (!this.isSeen(proposal, radius)) continue;
-      const path = steps[Math.min(4, Math.floor(proposal.rank * 5))];
-      path.moveTo(proposal.x + radius, proposal.y);
-      path.arc(proposal.x, proposal.y, radius, 0, 2 * Math.PI);
+    for (const proposal of proposals ?? []) {
+      const step = Math.min(STEPS - 1, Math.floor(proposal.rank * STEPS));
+      this.drawAt(proposal, 0.46 * diameter, `proposal ${step}`);
     }
-    steps.forEach((path, step) => {
-      context.strokeStyle = `hsl(${20 + 10 * step} 100% ${48 + 5 * step}%)`;
-      context.stroke(path);
-    });
+  }
+
+  /** Draw a circle: a picture of one while it is small, which is many times as fast as a path. */
+  drawAt(place, radius, kind) {
+    if (!this.isSeen(place, radius)) return;
+    const { context, viewer, ratio } = this;
+    const scale = viewer.scale * ratio;
+    const x = (place.x - viewer.left) * scale;
+    const y = (place.y - viewer.top) * scale;
+    const r = radius * scale;
+    if (r > LARGEST_PICTURE_PX) {
+      context.setTransform(1, 0, 0, 1, x, y);
+      this.paint(context, r, kind);
+      context.setTransform(1, 0, 0, 1, 0, 0);
+      return;
+    }
+    const picture = this.picture(r, kind);
+    context.drawImage(picture, Math.round(x - picture.width / 2), Math.round(y - picture.width / 2));
+  }
+
+  picture(r, kind) {
+    const key = `${kind} ${r.toFixed(1)}`;
+    if (!this.pictures.has(key)) {
+      if (this.pictures.size > 100) this.pictures.clear();
+      const picture = document.createElement('canvas');
+      picture.width = 2 * Math.ceil(r + 3 * this.ratio);
+      picture.height = picture.width;
+      const context = picture.getContext('2d');
+      context.translate(picture.width / 2, picture.width / 2);
+      this.paint(context, r, kind);
+      this.pictures.set(key, picture);
+    }
+    return this.pictures.get(key);
+  }
+
+  /** Paint a circle about the origin over a dark one, to be seen on bright and on dark ground. */
+  paint(context, r, kind) {
+    const px = this.ratio;
+    const path = new Path2D();
+    path.arc(0, 0, r, 0, 2 * Math.PI);
+    if (kind === 'negative') {
+      path.moveTo(-r * Math.SQRT1_2, -r * Math.SQRT1_2);
+      path.lineTo(r * Math.SQRT1_2, r * Math.SQRT1_2);
+    }
+    context.lineWidth = 4 * px;
+    context.strokeStyle = '#0008';
+    context.stroke(path);
+    context.lineWidth = (kind === 'hovered' ? 3 : 2) * px;
+    context.strokeStyle = colourOf(kind);
+    if (kind.startsWith('proposal')) context.setLineDash([5 * px, 4 * px]);
+    context.stroke(path);
     context.setLineDash([]);
+    if (kind === 'particle') {
+      context.fillStyle = COLOURS.particle;
+      context.fillRect(-px, -px, 2 * px, 2 * px);
+    }
   }
 
   isSeen({ y, x }, margin) {

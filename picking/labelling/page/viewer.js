@@ -9,6 +9,7 @@ export class Viewer {
     this.canvas = canvas;
     this.context = canvas.getContext('2d', { alpha: false });
     this.drawn = drawn;
+    this.whenSharp = null; // called once when no tile of the view is missing any more
     this.tiles = new Map(); // address -> image, those used last at the end
     this.micrograph = null;
     this.scale = 1; // css px of a px of the micrograph
@@ -101,12 +102,15 @@ export class Viewer {
     this.redraw();
   }
 
-  redraw() {
+  /** Draw anew with the next frame: the micrograph too, or only what lies over it. */
+  redraw(isImageToo = true) {
+    this.isStale ||= isImageToo;
     if (this.isWaiting) return;
     this.isWaiting = true;
     requestAnimationFrame(() => {
       this.isWaiting = false;
-      this.draw();
+      if (this.isStale) this.draw();
+      this.isStale = false;
       this.drawn();
     });
   }
@@ -116,11 +120,13 @@ export class Viewer {
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.fillStyle = filter.invert ? '#fff' : '#000';
     context.fillRect(0, 0, canvas.width, canvas.height);
-    const parts = [`contrast(${filter.contrast})`, `brightness(${filter.brightness})`];
+    const parts = [];
+    if (filter.contrast !== 1) parts.push(`contrast(${filter.contrast})`);
+    if (filter.brightness !== 1) parts.push(`brightness(${filter.brightness})`);
     if (filter.invert) parts.push('invert(1)');
     const blur = filter.smooth * this.scale;
     if (blur >= 0.3) parts.push(`blur(${blur.toFixed(2)}px)`);
-    const css = parts.join(' ');
+    const css = parts.join(' ') || 'none';
     if (canvas.style.filter !== css) canvas.style.filter = css;
     if (!this.micrograph) return;
     const scale = this.scale * this.ratio;
@@ -132,10 +138,15 @@ export class Viewer {
     const first = (start) => Math.max(0, Math.floor(start / side));
     const bottom = Math.min(height, this.top + canvas.height / scale);
     const right = Math.min(width, this.left + canvas.width / scale);
+    this.isSharp = true;
     for (let row = first(this.top); row * side < bottom; row += 1) {
       for (let column = first(this.left); column * side < right; column += 1) {
         this.drawTile(level, row, column, scale, [height, width]);
       }
+    }
+    if (this.isSharp && this.whenSharp) {
+      this.whenSharp();
+      this.whenSharp = null;
     }
   }
 
@@ -153,7 +164,10 @@ export class Viewer {
     const y1 = Math.round((bottom - this.top) * scale);
     for (let up = 0; level + up < this.micrograph.n_levels; up += 1) {
       const image = this.tile(level + up, row >> up, column >> up, up === 0);
-      if (!image) continue;
+      if (!image) {
+        this.isSharp = false;
+        continue;
+      }
       const unit = 2 ** (level + up);
       const tileTop = (row >> up) * this.tilePx * unit;
       const tileLeft = (column >> up) * this.tilePx * unit;
