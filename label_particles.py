@@ -5,6 +5,11 @@ r"""Label particles in the browser: micrographs -> a page to click on -> labels 
     # later: the folder knows its micrographs
     python label_particles.py --output data/labels
     # on a cluster's login node, with its page on your own machine: it prints the ssh command
+    # what the page's Train does, by itself, as in a job of a cluster; the page shows its progress
+    python label_particles.py --output data/labels --train
+    # go on with a round that was stopped; write picks: labels, and proposals above the threshold
+    python label_particles.py --output data/labels --go-on 2
+    python label_particles.py --output data/labels --export star box
 
 It prints an address to open. Every click is on the disk at once, in events.jsonl; picks.star,
 not_particles.star, junk/<micrograph>.png and micrographs.csv follow from these and are what the
@@ -15,6 +20,7 @@ import argparse
 from pathlib import Path
 
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
+from picking.formats.coordinates import FORMATS
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,6 +46,15 @@ def parse_args() -> argparse.Namespace:
         help="what to listen on; default: 127.0.0.1, which other machines reach by ssh -L alone",
     )
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
+    add("--train", action="store_true", help="no page: learn from the labels, pick all, propose")
+    add("--go-on", type=int, metavar="K", help="no page: run what is left of round K")
+    add(
+        "--expected-particles", type=float, metavar="N", help="with --train: on a micrograph, about"
+    )
+    add("--config", type=Path, help="of training; default: configs/pu_few_labels.yaml")
+    add(
+        "--export", nargs="+", choices=FORMATS, help="no page: write the picks into <output>/export"
+    )
     args = parser.parse_args()
     if not 0 <= args.port <= 65535:
         raise UserError(f"--port is {args.port}: choose one from 1024 to 65535")
@@ -47,15 +62,18 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Open the folder of labels and serve its page until Ctrl-C."""
+    """Serve the page until Ctrl-C, or do what it does without it."""
     args = parse_args()
-    from picking.labelling.start import opened
-    from picking.labelling.web.serve import listening_socket, serve
+    from picking.labelling import start
 
-    with listening_socket(args.host, args.port) as listening, opened(args) as work:
-        n_picks = sum(work.row(name)["picks"] for name in work.names)
-        print(f"{args.output}: {len(work.names):,} micrographs, {n_picks:,} picks")
-        serve(work, args.host, listening)
+    if args.go_on is not None:
+        start.go_on(args)
+    elif args.train:
+        start.train(args)
+    elif args.export:
+        start.export_picks(args)
+    else:
+        start.serve_page(args)
 
 
 if __name__ == "__main__":

@@ -74,6 +74,10 @@ class Labels:
             return COMPLETE
         return IN_PART if self.marks or self.junk else UNTOUCHED
 
+    def copy(self) -> "Labels":
+        """Return labels that can be changed without changing these."""
+        return dataclasses.replace(self, marks=dict(self.marks), junk=list(self.junk))
+
     def places_px(self, of_particles: bool) -> list[Place]:
         """Return (y, x) px of the particles, or of the places that are none."""
         return [m.centre_px for m in self.marks.values() if m.is_particle == of_particles]

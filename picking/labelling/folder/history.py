@@ -13,6 +13,7 @@ class History:
     count; so undo and redo have no limit and need no inverse of an action.
     """
 
+    # Labels are replaced, not changed: other threads read them meanwhile
     def __init__(self) -> None:
         self.labels: dict[str, Labels] = {}
         self.sizes_px: dict[str, tuple[int, int]] = {}  # of micrographs that were acted on
@@ -67,7 +68,9 @@ class History:
         self._actions.setdefault(name, []).append(event)
         self._done_order.append(event["id"])
         self._undone_order.clear()
-        apply(self.labels.setdefault(name, Labels()), event)
+        labels = self.of(name).copy()
+        apply(labels, event)
+        self.labels[name] = labels
         return name
 
     def _turn(self, action_id: str, undo: bool) -> str | None:
@@ -81,8 +84,9 @@ class History:
         target.append(action_id)
         (self._undone.add if undo else self._undone.discard)(action_id)
         name = self._micrograph[action_id]
-        labels = self.labels[name] = Labels()
+        labels = Labels()
         for action in self._actions[name]:
             if action["id"] not in self._undone:
                 apply(labels, action)
+        self.labels[name] = labels
         return name

@@ -1,7 +1,6 @@
 """A folder of labels at work: actions go in, what they leave is there, and files follow."""
 
 import contextlib
-import dataclasses
 import datetime
 import threading
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 from picking.errors import UserError
 from picking.files import locked, make_folder, remove_half_written
-from picking.labelling.folder.actions import OF_ACTIONS, checked
+from picking.labelling.folder.actions import OF_ACTIONS, Labels, checked
 from picking.labelling.folder.derived import (
     junk_file,
     stale_junk,
@@ -134,25 +133,31 @@ class LabelsFolder:
                 # What is written must hold still, and nobody is to wait for the disk
                 changed, self._changed = self._changed, set()
                 junk, self._junk_changed = self._junk_changed, set()
-                labels = {
-                    name: dataclasses.replace(one, marks=dict(one.marks), junk=list(one.junk))
-                    for name, one in self.history.labels.items()
-                }
-                acted_on_px = dict(self.history.sizes_px)
+                labels = dict(self.history.labels)
             try:
-                texts: dict[str, str | None] = {}
-                if changed:
-                    of_all = self.sizes_px, self._diameters_px, self._listed
-                    texts = tables(labels, acted_on_px, *of_all)
-                write_tables(self.folder, texts)
-                for name in junk:
-                    path = junk_file(self.folder, name)
-                    write_junk(path, labels[name].junk, acted_on_px[name])
+                self._write(self.folder, labels, junk, bool(changed))
             except OSError:
                 with self._lock:
                     self._changed |= changed
                     self._junk_changed |= junk
                 raise
+
+    def write_to(self, folder: Path) -> None:
+        """Write the files that follow from the events so far into another folder."""
+        with self._lock:
+            labels = dict(self.history.labels)
+        make_folder(folder)
+        self._write(folder, labels, {name for name, one in labels.items() if one.junk}, True)
+
+    def _write(
+        self, folder: Path, labels: dict[str, Labels], junk: set[str], with_tables: bool
+    ) -> None:
+        acted_on_px = dict(self.history.sizes_px)
+        if with_tables:
+            of_all = self.sizes_px, self._diameters_px, self._listed
+            write_tables(folder, tables(labels, acted_on_px, *of_all))
+        for name in junk:
+            write_junk(junk_file(folder, name), labels[name].junk, acted_on_px[name])
 
 
 @contextlib.contextmanager

@@ -10,6 +10,18 @@ export async function getJson(path) {
   throw new Error(content.problem ?? (await sayStatus(answer.status)));
 }
 
+/** Ask for something to be done that is no action on labels; an error has the server's sentence. */
+export async function postJson(path, content = {}) {
+  const answer = await fetch(path, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(content),
+  });
+  const json = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(json.problem ?? (await sayStatus(answer.status)));
+  return json;
+}
+
 async function sayStatus(status) {
   if (status === 403) {
     return 'The server no longer knows this window: open the address that it printed last, here. ' +
@@ -50,6 +62,7 @@ export class Connection {
         return;
       }
       if ('problem' in message) this.say(null);
+      if (message.learning) this.listener.learned(message.learning);
       if (message.event) {
         this.drop(message.event.id);
         this.listener.pushed(message);

@@ -3,7 +3,8 @@
 import { Connection, getJson } from './connection.js';
 import { Grid } from './grid.js';
 import { listenToKeys } from './keys.js';
-import { countsOf, apply, fromJson, newId, shown, stateOf } from './labels.js';
+import { apply, countsOf, fromJson, newId, shown, stateOf } from './labels.js';
+import { Learning } from './learning.js';
 import { Overlay } from './overlay.js';
 import { Strip } from './strip.js';
 import { listen } from './tools.js';
@@ -33,6 +34,7 @@ const connection = new Connection('labelling', {
   pushed,
   answered: () => relabel(),
   refused: (why) => say(`Not done: ${why}`, 8000),
+  learned: (state) => learning.update(state),
   status: (text) => { trouble = text; showBanner(); },
 });
 
@@ -46,6 +48,7 @@ async function refresh() {
     return;
   }
   ends = session;
+  getJson('/learning').then((state) => learning.update(state), () => {});
   document.title = `${session.folder} – labelling`;
   strip.fill(session.micrographs);
   progress();
@@ -79,6 +82,7 @@ async function openMicrograph(chosen, isAgain = false) {
     $('message').textContent = `Opening ${row.name} …`;
     $('name').textContent = row.name;
     relabel();
+    learning.open(chosen);
   }
   try {
     const answer = await getJson(`/micrographs/${chosen}`);
@@ -115,7 +119,9 @@ async function proposeNext() {
 function relabel() {
   const pending = connection.pending.filter((a) => !a.micrograph || a.micrograph === openName());
   scene.labels = shown(confirmed, pending);
+  scene.diameter = open?.diameter_px ?? 1;
   grid = null;
+  learning.show();
   const state = stateOf(scene.labels);
   const { particles, negatives } = countsOf(scene.labels);
   $('state').textContent = state;
@@ -125,7 +131,6 @@ function relabel() {
   $('n-negatives').textContent = negatives;
   $('complete').setAttribute('aria-pressed', String(scene.labels.complete));
   $('leave-out').setAttribute('aria-pressed', String(scene.labels.left_out));
-  scene.diameter = open?.diameter_px ?? 1;
   const n = connection.pending.length;
   $('saved').textContent = n ? `${n} not saved yet` : session?.used_by ? 'read-only' : 'saved';
   $('saved').classList.toggle('waiting', n > 0);
@@ -142,11 +147,11 @@ function openName() {
 }
 
 function isReadOnly() {
-  return !session || !open || Boolean(session.used_by);
+  return !session || Boolean(session.used_by);
 }
 
 function act(kind, content = {}) {
-  if (isReadOnly()) return;
+  if (isReadOnly() || !open) return;
   connection.send({ id: newId(), do: kind, micrograph: openName(), ...content });
 }
 
@@ -276,6 +281,29 @@ function step(by) {
   if (other !== null) openMicrograph(other);
 }
 
+/** Offer to accept or reject the proposals in a box of the screen, or, with null, do not. */
+function boxed(box) {
+  $('box-menu').hidden = true;
+  if (!box) return;
+  const [left, right] = [box.x0, box.x1].sort((a, b) => a - b);
+  const [top, bottom] = [box.y0, box.y1].sort((a, b) => a - b);
+  const inside = scene.proposals.filter((proposal) => {
+    const { x, y } = viewer.toScreen(proposal);
+    return x >= left && x <= right && y >= top && y <= bottom;
+  });
+  if (!inside.length) return;
+  for (const [id, kind, word] of [['box-accept', 'accept', 'Accept'], ['box-reject', 'reject', 'Reject']]) {
+    $(id).textContent = `${word} ${inside.length}`;
+    $(id).onclick = () => {
+      learning.all(kind, inside);
+      $('box-menu').hidden = true;
+    };
+  }
+  $('box-menu').style.left = `${Math.min(left, viewer.canvas.clientWidth - 200)}px`;
+  $('box-menu').style.top = `${Math.min(bottom + 4, viewer.canvas.clientHeight - 40)}px`;
+  $('box-menu').hidden = false;
+}
+
 const commands = [
   [['z', 'Ctrl+z'], 'undo', undo],
   [['Shift+z', 'Ctrl+Shift+z', 'Ctrl+y'], 'redo', redo],
@@ -286,6 +314,7 @@ const commands = [
     act(scene.labels.complete ? 'not_complete' : 'complete')],
   [['x'], 'leave this micrograph out; again: take it back', () =>
     act(scene.labels.left_out ? 'take_back' : 'leave_out')],
+  [['a'], 'accept all proposals on this micrograph', () => learning.all('accept')],
   [['p', 'Escape'], 'pick', () => chooseTool('pick')],
   [['b'], 'paint junk; with Alt held: erase', () => chooseTool('junk')],
   [['e'], 'erase junk', () => chooseTool('erase')],
@@ -322,7 +351,7 @@ window.addEventListener('beforeunload', (event) => {
   if (connection.pending.length) event.preventDefault();
 });
 
-listen($('overlay'), {
+const page = {
   viewer,
   scene,
   tool: () => tool,
@@ -330,13 +359,17 @@ listen($('overlay'), {
   isReadOnly,
   act,
   redraw: () => viewer.redraw(false),
-  boxed: () => {},
-  proposalAt: () => null,
+  say,
+  boxed,
+  numbered: (numbers) => strip.setProposals(numbers),
+  proposalAt: (y, x, reach) => learning.at(y, x, reach),
   grid: () => {
     grid ??= new Grid(scene.labels.marks, Math.max(scene.diameter, 7 / viewer.scale, 1));
     return grid;
   },
-});
+};
+const learning = new Learning(page);
+listen($('overlay'), page);
 chooseTool('pick');
 filterView();
 connection.connect();
@@ -348,5 +381,6 @@ globalThis.labelling = {
     const point = viewer.toScreen({ y, x });
     return { x: box.left + point.x, y: box.top + point.y };
   },
+  proposals: () => scene.proposals.map(({ y, x, score }) => [y, x, score]),
   marks: () => [...scene.labels.marks.values()].map(({ y, x, particle }) => [y, x, particle]),
 };

@@ -7,6 +7,7 @@ export class Strip {
     this.items = [];
     this.rows = [];
     this.filter = '';
+    this.proposals = {}; // how many reach the threshold, by place
     // Thumbnails are made when they come near: of 2,000 micrographs few are looked at
     this.watching = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries) {
@@ -52,10 +53,18 @@ export class Strip {
     const item = this.items[place];
     item.dataset.state = row.state;
     const negatives = row.not_particles ? ` · ${row.not_particles} ✕` : '';
+    const more = row.state === 'complete' || row.state === 'left out' ? undefined
+      : this.proposals[place];
+    const proposed = more === undefined ? '' : ` · ${more} proposed`;
     const counts = row.picks || row.not_particles ? `${row.picks}${negatives}` : row.state;
     const flag = { complete: '✓ ', 'left out': '⊘ ' }[row.state] ?? '';
-    item.querySelector('.note').textContent = row.problem ? '⚠ cannot be read' : flag + counts;
+    item.querySelector('.note').textContent = row.problem ? '⚠ cannot be read' : flag + counts + proposed;
     item.hidden = this.filter !== '' && row.state !== this.filter && place !== this.selected;
+  }
+
+  setProposals(numbers) {
+    this.proposals = numbers;
+    this.rows.forEach((row, place) => this.update(place, row));
   }
 
   setFilter(state) {

@@ -8,6 +8,8 @@
     POST /actions                             {"actions": [...]}: what was clicked
     GET  /pushes                              server-sent events
 
+and those of rounds, in `learning`.
+
 Micrographs go by their place in the list: no request holds a path.
 """
 
@@ -28,6 +30,8 @@ from starlette.routing import Route
 from picking.errors import UserError, sentence_of
 from picking.labelling.folder.actions import OF_ACTIONS
 from picking.labelling.folder.labels import Done
+from picking.labelling.web.bodies import json_of
+from picking.labelling.web.learning import Learning
 from picking.labelling.web.work import Work
 
 PAGE = Path(__file__).parent.parent / "page"
@@ -37,7 +41,6 @@ KINDS = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
-MOST_BYTES = 8_000_000  # of a request; 20,000 accepted proposals take less than one
 FOLLOW_S = 0.4  # how often another process's events are looked for, and changed files are written
 ALIVE_S = 10.0  # how often a page hears that the server is there
 CLOSING_S = 0.3
@@ -49,6 +52,7 @@ class Answers:
 
     def __init__(self, work: Work, is_closing: Callable[[], bool]) -> None:
         self.work, self.is_closing = work, is_closing
+        self.learning = Learning(work, self.tell)
         self.listening: set[asyncio.Queue[dict[str, Any]]] = set()
         self.problem: str | None = None  # with the disk, said once
         self.files = {
@@ -70,6 +74,7 @@ class Answers:
                 Route("/next", self._next),
                 Route("/actions", self._actions, methods=["POST"]),
                 Route("/pushes", self._pushes),
+                *self.learning.routes(),
             ],
             exception_handlers={UserError: _say, OSError: _say, HTTPException: _say_http},
             lifespan=self._lifespan,
@@ -117,7 +122,7 @@ class Answers:
 
     async def _actions(self, request: Request) -> Response:
         """Do what was clicked, in its order; answer of each that it is done, or why not."""
-        actions = (await _json_of(request)).get("actions")
+        actions = (await json_of(request)).get("actions")
         if not isinstance(actions, list):
             raise HTTPException(400, "actions is a list")
         answers = []
@@ -173,13 +178,13 @@ class Answers:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         """Write changed files, or follow another process's events, as long as the server runs."""
-        following = asyncio.create_task(self._follow())
+        tasks = [asyncio.create_task(f()) for f in (self._follow, self.learning.follow)]
         try:
             yield
         finally:
-            following.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await following
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow(self) -> None:
         while True:
@@ -207,24 +212,6 @@ class Answers:
         if name in self.work.problems:
             raise UserError(self.work.problems[name])
         return name
-
-
-async def _json_of(request: Request) -> dict[str, Any]:
-    """Return the object that a request holds; raises `HTTPException` for anything else."""
-    if request.headers.get("content-type") != "application/json":
-        raise HTTPException(415, "send application/json")
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_BYTES:
-            raise HTTPException(413, "that is too much at once")
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, "that is no JSON") from error
-    if not isinstance(content, dict):
-        raise HTTPException(400, "send an object")
-    return content
 
 
 def _push(message: dict[str, Any]) -> str:

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from picking.inputs.micrograph_lists import MicrographList
+from picking.inputs.paths import Paths
 from picking.labelling.folder.actions import Labels
 from picking.labelling.folder.derived import counts
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session
 from picking.labelling.proposing import propose
+from picking.labelling.rounds.proposals import Proposals
 from picking.labelling.viewing.pictures import LATER, Pictures
 from picking.labelling.viewing.pyramid import TILE_PX
 
@@ -24,6 +27,8 @@ class Work:
     """A session at work, as the page sees it; micrographs go by their place in ``names``.
 
     names: of all, those without a file among them. problems: why one cannot be looked at, by name.
+    diameters_px and paths: of those that can be read. listed: the list that names the micrographs,
+    if one does. config: of training. proposals: of the last round that has some.
     """
 
     session: Session
@@ -32,6 +37,10 @@ class Work:
     labels: LabelsFolder
     pictures: Pictures
     diameters_px: Mapping[str, float]
+    paths: Paths
+    listed: MicrographList | None
+    config: Path | None
+    proposals: Proposals | None = None
 
     def __post_init__(self) -> None:
         self.place = {name: place for place, name in enumerate(self.names)}
@@ -108,7 +117,13 @@ class Work:
             history = self.labels.history
             usable = [one for one in self.names if one not in self.problems]
             states = {one: history.of(one).state for one in usable}
-            proposal = propose(states, self.pictures.features(), {}, self._seen, name)
+            proposal = propose(
+                states,
+                self.pictures.features(),
+                self.proposals.uncertainty() if self.proposals else {},
+                self._seen,
+                name,
+            )
             if proposal is None:
                 return None
             answer = {"micrograph": self.place[proposal.name], **proposal._asdict()}
