@@ -285,6 +285,69 @@ def test_clicks_while_the_server_is_gone_are_kept_and_counted_once(browser, tmp_
         server.end()
 
 
+TINY = """
+data: {batch_ratio: [3, 8], input_size_px: 64}
+model: {backbone: unet, width: 4, depth: 2}
+loss: {prior: pool, unlabeled_prior: data, adaptive_threshold: true}
+optimizer: {lr: 0.003}
+training: {batch_size: 22, epochs: 1000, max_steps: 40, early_stopping_patience: 1000}
+"""
+
+
+def test_from_clicks_to_a_trained_network_its_proposals_and_an_exported_star_file(
+    browser, tmp_path
+):
+    centres = write_micrographs(tmp_path / "raw", ["a.mrc", "b.mrc", "c.mrc"])
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    more = "--config", str(tmp_path / "tiny.yaml")
+    server = Server(tmp_path / "raw", tmp_path / "labels", *more)
+    window = Window(browser, server)
+    try:
+        for name in ("a.mrc", "b.mrc"):
+            window.open(name)
+            for y, x in centres[name][:12].tolist():
+                window.click(y, x)
+        window.saved()
+        window.page.fill("#expected", "20")
+        window.page.click("#train")
+        until(lambda: "Round 1: " in window.text("#round-text"), "the round")
+        window.page.close()  # nobody need look on, and the server may end meanwhile
+        server.end(signal.SIGKILL)
+        server = Server(tmp_path / "raw", tmp_path / "labels", *more, port=server.port)
+        window = Window(browser, server, window.context, f"http://{server.host}/")
+        until(lambda: "Round 1 is done" in window.text("#round-text"), "the end", 300)
+        window.open("c.mrc")
+        proposals = until(lambda: window.page.evaluate("labelling.proposals()"), "proposals")
+        scores = sorted((score for _, _, score in proposals), reverse=True)
+        middle = scores[min(len(scores) // 2, 10)]
+        window.page.locator("#threshold").fill(f"{round(middle / 0.005) * 0.005:.3f}")
+        shown = window.page.evaluate("labelling.proposals()")
+        assert 0 < len(shown) < len(proposals)
+        kept = tmp_path / "labels" / "rounds" / "1" / "threshold.json"
+        until(kept.exists, "the threshold")
+        until(lambda: "prop." in window.note("c.mrc"), "counts in the strip")
+        window.click(*shown[0][:2])
+        window.click(*shown[1][:2], "Shift")
+        expected = [[*shown[0][:2], True], [*shown[1][:2], False]]
+        assert near(window.marks(), expected)
+        window.press("a")
+        assert window.page.evaluate("labelling.proposals()") == []
+        n = sum(mark[2] for mark in window.marks())
+        assert n == len(shown) - 1
+        window.saved()
+        assert "not known, with 0 complete" in window.text("#quality")
+        window.press("c")
+        window.saved()
+        window.page.click("#export")
+        until(lambda: "picks are in" in window.text("#export-text"), "the export")
+        star = tmp_path / "labels" / "export" / "star" / "c.star"
+        (picks,) = read_picks([star], {"c.mrc": SIZE_PX})
+        assert len(picks.centres_px) == n
+        window.close()
+    finally:
+        server.end()
+
+
 def test_a_second_server_on_the_folder_is_looked_at_and_says_who_has_it(browser, tmp_path):
     write_micrographs(tmp_path / "raw", ["a.mrc"])
     first = Server(tmp_path / "raw", tmp_path / "labels")

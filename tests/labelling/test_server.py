@@ -197,6 +197,38 @@ def test_the_next_micrograph_is_another_and_says_why(server):
     assert server.json("/next?after=1") != proposal
 
 
+# Rounds
+
+
+@pytest.mark.parametrize(
+    "path, body, said",
+    [
+        ("/train", {}, "are too few to learn from"),
+        ("/train", {"expected": -1}, "is above 0"),
+        ("/train", {"expected": "x"}, "is above 0"),
+        ("/go-on", {}, "there is no round yet"),
+        ("/threshold", {"threshold": 0.5}, "there are no proposals yet"),
+        ("/export", {"formats": ["exe"]}, "formats are some of star"),
+        ("/export", {"formats": ["../x"]}, "formats are some of star"),
+        ("/export", {}, "formats are some of star"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence(server, path, body, said):
+    answer = server.ask(path, body)
+    assert answer.status == 422
+    assert said in json.loads(answer.content)["problem"]
+    assert server.ask(path, body, Cookie=None).status == 403
+    assert server.ask(path, body, Origin="http://evil.example").status == 403
+    assert server.ask(path).status == 405
+
+
+def test_labels_alone_are_exported_too(server, folder):
+    server.act(add("exported", "c.mrc", y=310))
+    answer = json.loads(server.ask("/export", {"formats": ["star", "csv"]}).content)
+    assert answer["n_picks"] >= 1
+    assert "c.star" in [path.name for path in (folder / "labels/export/star").iterdir()]
+
+
 # Starting and ending
 
 
@@ -279,6 +311,9 @@ def test_a_second_server_shows_the_labels_and_does_not_change_them(folder, tmp_p
         assert second.json("/session")["micrographs"][1]["picks"] == 1
         (answer,) = second.act(add("q"))
         assert f"in use by process {first.process.pid}" in answer["refused"]
+        for path in ("/train", "/go-on", "/stop", "/threshold", "/export"):
+            body = {"threshold": 0.5, "formats": ["star"]}
+            assert b"in use by process" in second.ask(path, body).content
     finally:
         _, err = second.end()
         first.end()

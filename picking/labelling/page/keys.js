@@ -30,7 +30,7 @@ export function listenToKeys(commands, table) {
     keys.forEach((key, number) => {
       if (number) cell.append(' ');
       const shown = document.createElement('kbd');
-      shown.textContent = SHOWN[key] ?? (key.length === 1 ? key.toUpperCase() : key.replace(/[a-z]$/, (c) => c.toUpperCase()));
+      shown.textContent = SHOWN[key] ?? key.replace(/(^|\+)([a-z])$/, (all) => all.toUpperCase());
       cell.append(shown);
     });
     row.insertCell().textContent = text;

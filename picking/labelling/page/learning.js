@@ -66,6 +66,7 @@ export class Learning {
     const isNew = before?.round !== proposals.round ||
       before?.numbers[this.place] !== proposals.numbers[this.place];
     if (isNew) this.fetch();
+    if (before?.round !== proposals.round) this.page.proposed(); // there is something else to see
     this.page.numbered(proposals.numbers);
   }
 
@@ -113,6 +114,32 @@ export class Learning {
 
   all(kind, chosen = this.page.scene.proposals) {
     if (chosen.length) this.page.act(kind, { centres: chosen.map(({ y, x }) => [y, x]) });
+  }
+
+  /** Offer to accept or reject the proposals in a box of the screen; with null, do not. */
+  offer(box, viewer) {
+    const menu = $('box-menu');
+    menu.hidden = true;
+    if (!box) return;
+    const [left, right] = [box.x0, box.x1].sort((a, b) => a - b);
+    const [top, bottom] = [box.y0, box.y1].sort((a, b) => a - b);
+    const inside = this.page.scene.proposals.filter((proposal) => {
+      const { x, y } = viewer.toScreen(proposal);
+      return x >= left && x <= right && y >= top && y <= bottom;
+    });
+    if (!inside.length) return;
+    for (const [id, kind, word] of [
+      ['box-accept', 'accept', 'Accept'], ['box-reject', 'reject', 'Reject'],
+    ]) {
+      $(id).textContent = `${word} ${inside.length}`;
+      $(id).onclick = () => {
+        this.all(kind, inside);
+        menu.hidden = true;
+      };
+    }
+    menu.style.left = `${Math.min(left, viewer.canvas.clientWidth - 200)}px`;
+    menu.style.top = `${Math.min(bottom + 4, viewer.canvas.clientHeight - 40)}px`;
+    menu.hidden = false;
   }
 
   moveThreshold() {

@@ -8,7 +8,9 @@ import { Learning } from './learning.js';
 import { Overlay } from './overlay.js';
 import { Strip } from './strip.js';
 import { listen } from './tools.js';
+import { View } from './view.js';
 import { Viewer } from './viewer.js';
+import { say, sayLabels, sayProgress, sayReadOnly, sayTrouble } from './words.js';
 
 // The token has become a cookie: it need not stay in the address, nor in the history
 if (location.search) history.replaceState(null, '', '/');
@@ -21,6 +23,7 @@ let open = null; // what the server says of the micrograph that is open
 let confirmed = empty; // its labels as the server has them
 let place = null; // of that micrograph
 let wanted = null; // the place that was asked for last
+let early = []; // what was pushed while the server's answer on that was on its way
 let next = null;
 let tool = 'pick';
 let ends = { undo: null, redo: null };
@@ -28,6 +31,7 @@ let grid = null;
 
 const viewer = new Viewer($('image'), () => overlay.draw(scene));
 const overlay = new Overlay($('overlay'), viewer);
+const view = new View(viewer, scene);
 const strip = new Strip($('strip'), (chosen) => openMicrograph(chosen));
 const connection = new Connection('labelling', {
   connected: refresh,
@@ -35,7 +39,7 @@ const connection = new Connection('labelling', {
   answered: () => relabel(),
   refused: (why) => say(`Not done: ${why}`, 8000),
   learned: (state) => learning.update(state),
-  status: (text) => { trouble = text; showBanner(); },
+  status: sayTrouble,
 });
 
 // What is open
@@ -51,8 +55,8 @@ async function refresh() {
   getJson('/learning').then((state) => learning.update(state), () => {});
   document.title = `${session.folder} – labelling`;
   strip.fill(session.micrographs);
-  progress();
-  showBanner();
+  sayProgress(session.micrographs);
+  sayReadOnly(session.used_by);
   if (place === null && wanted === null) {
     const kept = session.micrographs.findIndex((row) => row.name === remembered());
     const first = kept >= 0 ? kept : (await getJson('/next').catch(() => null))?.micrograph ?? 0;
@@ -84,11 +88,13 @@ async function openMicrograph(chosen, isAgain = false) {
     relabel();
     learning.open(chosen);
   }
+  early = [];
   try {
     const answer = await getJson(`/micrographs/${chosen}`);
     if (wanted !== chosen) return;
-    const isOther = !open || open.stamp !== answer.stamp;
+    const isOther = open?.stamp !== answer.stamp;
     [place, open, confirmed] = [chosen, answer, fromJson(answer.labels)];
+    early.forEach(takeIn);
     $('message').textContent = '';
     if (isOther) viewer.open(answer, session.tile_px);
     try {
@@ -122,21 +128,13 @@ function relabel() {
   scene.diameter = open?.diameter_px ?? 1;
   grid = null;
   learning.show();
-  const state = stateOf(scene.labels);
-  const { particles, negatives } = countsOf(scene.labels);
-  $('state').textContent = state;
-  $('state').dataset.state = state;
-  $('counts').textContent = `${particles} particle${particles === 1 ? '' : 's'}`;
-  $('n-particles').textContent = particles;
-  $('n-negatives').textContent = negatives;
-  $('complete').setAttribute('aria-pressed', String(scene.labels.complete));
-  $('leave-out').setAttribute('aria-pressed', String(scene.labels.left_out));
+  const { labels } = scene;
+  sayLabels({ labels, state: stateOf(labels), ...countsOf(labels) });
   const n = connection.pending.length;
   $('saved').textContent = n ? `${n} not saved yet` : session?.used_by ? 'read-only' : 'saved';
   $('saved').classList.toggle('waiting', n > 0);
   const can = !isReadOnly();
-  const undoable = lastPending() ?? ends.undo;
-  $('undo').disabled = !can || !undoable;
+  $('undo').disabled = !can || !(lastPending() ?? ends.undo);
   $('redo').disabled = !can || !ends.redo;
   for (const id of ['complete', 'leave-out', 'tool-junk', 'tool-erase']) $(id).disabled = !can;
   viewer.redraw(false);
@@ -177,54 +175,23 @@ function pushed(message) {
     session.micrographs[micrograph] = row;
     strip.update(micrograph, row);
   }
-  if (micrograph === place && open && message.n > open.n) {
-    if (message.labels) {
-      confirmed = fromJson(message.labels);
-    } else {
-      apply(confirmed, event);
-    }
-    open.n = message.n;
-  }
+  if (micrograph === wanted) early.push(message);
+  if (micrograph === place && open) takeIn(message);
   const isTurn = event.do === 'undo' || event.do === 'redo';
   if (isTurn && micrograph !== undefined && micrograph !== place && connection.sent.has(event.id)) {
     say(`${event.do === 'undo' ? 'Undone' : 'Done again'} on ${row.name}`, 5000);
     openMicrograph(micrograph);
   }
   relabel();
-  progress();
+  sayProgress(session.micrographs);
 }
 
-// Words
-
-function progress() {
-  const rows = session.micrographs;
-  const count = (state) => rows.filter((row) => row.state === state).length;
-  const picks = rows.reduce((sum, row) => sum + row.picks, 0);
-  const parts = [`${rows.length} micrographs`, `${picks} particles`];
-  for (const state of ['complete', 'in part', 'left out']) {
-    if (count(state)) parts.push(`${count(state)} ${state}`);
-  }
-  $('progress').textContent = parts.join(' · ');
-}
-
-let said = null; // for some seconds
-let trouble = null; // with the line to the server, or with its disk
-let saying = null;
-
-function say(text, ms) {
-  clearTimeout(saying);
-  said = text;
-  saying = setTimeout(() => { said = null; showBanner(); }, ms);
-  showBanner();
-}
-
-function showBanner() {
-  const who = session?.used_by;
-  const readOnly = who
-    ? `Read-only: the labels are in use by ${who}. What is done there shows here.` : null;
-  const text = said ?? trouble ?? readOnly;
-  $('banner').hidden = !text;
-  $('banner').textContent = text ?? '';
+/** Change the labels of the open micrograph as a message says, unless they are newer. */
+function takeIn({ n, event, labels }) {
+  if (n <= open.n) return;
+  open.n = n;
+  if (labels) confirmed = fromJson(labels);
+  else apply(confirmed, event);
 }
 
 // Tools and view
@@ -256,52 +223,9 @@ function resizeBrush(factor) {
   chooseTool(tool);
 }
 
-function filterView() {
-  const value = (id) => Number($(id).value);
-  viewer.setFilter({
-    contrast: value('contrast'),
-    brightness: value('brightness'),
-    smooth: value('smooth'),
-    invert: $('invert').checked,
-  });
-  scene.visible = $('show-marks').checked;
-}
-
-function toggle(id) {
-  $(id).checked = !$(id).checked;
-  filterView();
-}
-
-function zoomMiddle(factor) {
-  viewer.zoom(factor, viewer.canvas.clientWidth / 2, viewer.canvas.clientHeight / 2);
-}
-
 function step(by) {
   const other = strip.beside(place, by);
   if (other !== null) openMicrograph(other);
-}
-
-/** Offer to accept or reject the proposals in a box of the screen, or, with null, do not. */
-function boxed(box) {
-  $('box-menu').hidden = true;
-  if (!box) return;
-  const [left, right] = [box.x0, box.x1].sort((a, b) => a - b);
-  const [top, bottom] = [box.y0, box.y1].sort((a, b) => a - b);
-  const inside = scene.proposals.filter((proposal) => {
-    const { x, y } = viewer.toScreen(proposal);
-    return x >= left && x <= right && y >= top && y <= bottom;
-  });
-  if (!inside.length) return;
-  for (const [id, kind, word] of [['box-accept', 'accept', 'Accept'], ['box-reject', 'reject', 'Reject']]) {
-    $(id).textContent = `${word} ${inside.length}`;
-    $(id).onclick = () => {
-      learning.all(kind, inside);
-      $('box-menu').hidden = true;
-    };
-  }
-  $('box-menu').style.left = `${Math.min(left, viewer.canvas.clientWidth - 200)}px`;
-  $('box-menu').style.top = `${Math.min(bottom + 4, viewer.canvas.clientHeight - 40)}px`;
-  $('box-menu').hidden = false;
 }
 
 const commands = [
@@ -320,10 +244,10 @@ const commands = [
   [['e'], 'erase junk', () => chooseTool('erase')],
   [['['], 'smaller brush', () => resizeBrush(0.8)],
   [[']'], 'larger brush', () => resizeBrush(1.25)],
-  [['i'], 'invert', () => toggle('invert')],
-  [['h'], 'hide or show marks', () => toggle('show-marks')],
-  [['+', '='], 'zoom in', () => zoomMiddle(1.4)],
-  [['-'], 'zoom out', () => zoomMiddle(1 / 1.4)],
+  [['i'], 'invert', () => view.toggle('invert')],
+  [['h'], 'hide or show marks', () => view.toggle('show-marks')],
+  [['+', '='], 'zoom in', () => view.zoom(1.4)],
+  [['-'], 'zoom out', () => view.zoom(1 / 1.4)],
   [['0'], 'the whole micrograph', () => open && viewer.fit()],
   [['?'], 'these keys', () => $('help').showModal()],
 ];
@@ -336,15 +260,6 @@ for (const [id, key] of Object.entries({
 })) {
   $(id).addEventListener('click', command(key));
 }
-for (const id of ['contrast', 'brightness', 'smooth', 'invert', 'show-marks']) {
-  $(id).addEventListener('input', filterView);
-}
-$('reset-view').addEventListener('click', () => {
-  for (const [id, value] of [['contrast', 1], ['brightness', 1], ['smooth', 0]]) $(id).value = value;
-  $('invert').checked = false;
-  filterView();
-  if (open) viewer.fit();
-});
 $('brush').addEventListener('input', () => chooseTool(tool));
 $('filter').addEventListener('change', (event) => strip.setFilter(event.target.value));
 window.addEventListener('beforeunload', (event) => {
@@ -360,7 +275,8 @@ const page = {
   act,
   redraw: () => viewer.redraw(false),
   say,
-  boxed,
+  boxed: (area) => learning.offer(area, viewer),
+  proposed: () => place !== null && proposeNext(),
   numbered: (numbers) => strip.setProposals(numbers),
   proposalAt: (y, x, reach) => learning.at(y, x, reach),
   grid: () => {
@@ -371,7 +287,6 @@ const page = {
 const learning = new Learning(page);
 listen($('overlay'), page);
 chooseTool('pick');
-filterView();
 connection.connect();
 // For the console and for tests: where a place of the micrograph is in the window
 globalThis.labelling = {

@@ -7,13 +7,14 @@ const COLOURS = Object.fromEntries(
     STYLE.getPropertyValue(`--${name}`).trim(),
   ]),
 );
-const STEPS = 5; // of a proposal's colour, from low scores to high ones
+// Of proposals, from low scores to high ones, and neither that of particles nor of negatives
+const PROPOSED = ['#6f8cff', '#94b2ff', '#cdd8ff', '#ffeaa6', '#ffd21f'];
 const LARGEST_PICTURE_PX = 80; // radius, in px of the screen
 
 function colourOf(kind) {
   if (kind === 'hovered') return '#fff';
   const [name, step] = kind.split(' ');
-  return step === undefined ? COLOURS[name] : `hsl(${20 + 9 * step} 100% ${50 + 5 * step}%)`;
+  return step === undefined ? COLOURS[name] : PROPOSED[step];
 }
 
 export class Overlay {
@@ -71,7 +72,7 @@ export class Overlay {
 
   drawProposals({ proposals, diameter }) {
     for (const proposal of proposals ?? []) {
-      const step = Math.min(STEPS - 1, Math.floor(proposal.rank * STEPS));
+      const step = Math.min(PROPOSED.length - 1, Math.floor(proposal.rank * PROPOSED.length));
       this.drawAt(proposal, 0.46 * diameter, `proposal ${step}`);
     }
   }

@@ -53,12 +53,13 @@ export class Strip {
     const item = this.items[place];
     item.dataset.state = row.state;
     const negatives = row.not_particles ? ` · ${row.not_particles} ✕` : '';
-    const more = row.state === 'complete' || row.state === 'left out' ? undefined
-      : this.proposals[place];
-    const proposed = more === undefined ? '' : ` · ${more} proposed`;
-    const counts = row.picks || row.not_particles ? `${row.picks}${negatives}` : row.state;
+    const isOpen = row.state === 'untouched' || row.state === 'in part';
+    const more = isOpen ? this.proposals[place] : undefined;
+    const marked = row.picks || row.not_particles ? `${row.picks}${negatives}` : null;
+    const proposed = more === undefined ? null : `${more} prop.`;
+    const counts = [marked, proposed].filter(Boolean).join(' · ') || row.state;
     const flag = { complete: '✓ ', 'left out': '⊘ ' }[row.state] ?? '';
-    item.querySelector('.note').textContent = row.problem ? '⚠ cannot be read' : flag + counts + proposed;
+    item.querySelector('.note').textContent = row.problem ? '⚠ cannot be read' : flag + counts;
     item.hidden = this.filter !== '' && row.state !== this.filter && place !== this.selected;
   }
 

@@ -108,7 +108,7 @@ class Learning:
             if next((path / "picks" / "scored").glob("*.npz"), None) is not None:
                 found = Proposals(path, work.labels.sizes_px)
                 found.update()
-                work.proposals = found
+                work.take_proposals(found)
                 return
 
     def _start(self, k: int) -> None:

@@ -132,6 +132,12 @@ class Work:
         self.pictures.prepare([proposal.name])
         return answer
 
+    def take_proposals(self, proposals: Proposals) -> None:
+        """Take a round's proposals, which change what is worth looking at."""
+        with self._lock:
+            self.proposals = proposals
+            self._proposed.clear()
+
     def _wait_for_some_thumbnails(self) -> None:
         """Wait, not for long, until there is something to choose the very first one from."""
         enough = min(FIRST_OF, len(self.names) - len(self.problems))
