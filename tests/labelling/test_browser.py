@@ -1,5 +1,7 @@
 """The page in a real browser: what a person does, and what is on the disk after it."""
 
+import json
+import resource
 import signal
 
 import numpy as np
@@ -280,6 +282,31 @@ def test_clicks_while_the_server_is_gone_are_kept_and_counted_once(browser, tmp_
         until(lambda: near(on_disk(server, "a.mrc"), [p[:2] for p in places]), "picks.star")
         window.click(300, 300)
         window.saved()
+        window.close()
+    finally:
+        server.end()
+
+
+def test_of_a_full_disk_the_page_tells_and_sends_again_once_there_is_room(browser, tmp_path):
+    write_micrographs(tmp_path / "raw", ["a.mrc"])
+    server = Server(tmp_path / "raw", tmp_path / "labels")
+    window = Window(browser, server)
+    try:
+        window.click(100, 100)
+        window.saved()
+        pid, limit = server.process.pid, resource.RLIMIT_FSIZE
+        before = resource.prlimit(pid, limit, (2000, resource.RLIM_INFINITY))
+        centres = [[200 + n, 300] for n in range(200)]
+        window.page.evaluate("centres => labelling.act('accept', {centres})", centres)
+        until(lambda: "events.jsonl is too large" in window.text("#banner"), "the banner")
+        assert window.text("#saved") == "1 not saved yet"
+        assert len(window.marks()) == 201
+        window.click(400, 100)
+        resource.prlimit(pid, limit, before)
+        window.saved()
+        until(lambda: not window.page.locator("#banner").is_visible(), "the end of it")
+        events = [json.loads(line) for line in (tmp_path / "labels/events.jsonl").open()]
+        assert [event["do"] for event in events] == ["size", "add", "accept", "add"]
         window.close()
     finally:
         server.end()

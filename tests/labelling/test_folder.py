@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -166,6 +167,21 @@ def test_of_a_full_disk_nothing_is_counted_and_later_actions_follow_whole_lines(
             act(labels, "add", "q", y=11, x=21)
     assert labels.history.of("a.mrc").places_px(True) == [(10, 20)]
     act(labels, "add", "q", y=11, x=21)  # the same action is sent again once there is room
+    assert opened(tmp_path).history.of("a.mrc").places_px(True) == [(10, 20), (11, 21)]
+
+
+def test_half_a_line_that_still_fitted_on_the_disk_is_taken_back(tmp_path):
+    labels = opened(tmp_path)
+    act(labels, "add", "p", y=10, x=20)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            act(labels, "accept", "q", centres=[[1, 2]] * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "events.jsonl").read_text().count("\n") == 2
+    act(labels, "add", "r", y=11, x=21)
     assert opened(tmp_path).history.of("a.mrc").places_px(True) == [(10, 20), (11, 21)]
 
 

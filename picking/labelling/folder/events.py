@@ -64,10 +64,12 @@ class EventLog:
         Raises `OSError`, as of a full disk.
         """
         text = "".join(json.dumps(event, allow_nan=False) + "\n" for event in events).encode()
-        with naming(self.path), self.path.open("ab") as file:
+        # Without a buffer, whose rest would go out when the file is closed, after it was cut off
+        with naming(self.path), self.path.open("ab", buffering=0) as file:
             try:
-                file.write(text)
-                file.flush()
+                left = memoryview(text)
+                while left:
+                    left = left[file.write(left) :]
                 os.fsync(file.fileno())
             except OSError:
                 os.truncate(self.path, self._read_to)

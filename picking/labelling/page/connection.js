@@ -122,6 +122,7 @@ export class Connection {
         missed ||= known;
       }
       this.isSending = false;
+      this.say(null);
       if (missed) this.listener.connected();
       this.pump();
     } catch (error) {

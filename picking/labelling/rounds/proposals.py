@@ -35,6 +35,8 @@ class Proposals:
         self.round_path = round_path
         self._sizes_px = sizes_px
         self._known: dict[str, Candidates] = {}
+        self._histogram: list[int] | None = None
+        self._numbers: dict[float, dict[str, int]] = {}  # by threshold, of the last one
 
     def update(self) -> bool:
         """Read what was picked since; return whether there was any."""
@@ -53,6 +55,8 @@ class Proposals:
                 continue
             self._known[name] = Candidates(found, time_ns)
             changed = True
+        if changed:
+            self._histogram, self._numbers = None, {}
         return changed
 
     def __len__(self) -> int:
@@ -75,20 +79,26 @@ class Proposals:
 
     def histogram(self) -> list[int]:
         """Return how many candidates score in each of `BINS` bins from 0 to 1."""
-        scores = [one.picks.scores for one in self._known.values()]
-        counts = np.histogram(np.concatenate([[], *scores]), BINS, (0, 1))[0]
-        return counts.tolist()
+        counts = self._histogram
+        if counts is None:
+            scores = [one.picks.scores for one in list(self._known.values())]
+            counts = np.histogram(np.concatenate([[], *scores]), BINS, (0, 1))[0].tolist()
+            self._histogram = counts
+        return counts
 
     def numbers(self, threshold: float) -> dict[str, int]:
         """Return how many candidates of each micrograph reach the threshold."""
-        return {
-            name: int((one.picks.scores >= threshold).sum()) for name, one in self._known.items()
-        }
+        counts = self._numbers.get(threshold)
+        if counts is None:
+            known = list(self._known.items())
+            counts = {name: int((one.picks.scores >= threshold).sum()) for name, one in known}
+            self._numbers = {threshold: counts}
+        return counts
 
     def uncertainty(self) -> dict[str, float]:
         """Return how unsure the network is of a micrograph's candidates: mean of min(p, 1 - p)."""
         result = {}
-        for name, one in self._known.items():
+        for name, one in list(self._known.items()):
             scores = one.picks.scores[one.picks.scores >= LOWEST_SHOWN]
             result[name] = float(np.minimum(scores, 1 - scores).mean()) if len(scores) else 0.0
         return result
@@ -120,7 +130,7 @@ class Proposals:
         The network may have learned from these: what it does elsewhere may be worse.
         """
         outcomes = []
-        for name, one in self._known.items():
+        for name, one in list(self._known.items()):
             labels = history.of(name)
             if labels.state == COMPLETE:
                 centres = np.array(labels.places_px(True)).reshape(-1, 2)

@@ -81,11 +81,8 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have the app do so."""
-        if scope["type"] == "lifespan":
+        if scope["type"] == "lifespan":  # websockets the server does not speak
             await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
             return
         headers = Headers(scope=scope)
         refusal, new_cookie = self._judge(scope, headers)

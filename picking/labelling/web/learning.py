@@ -37,7 +37,7 @@ from picking.labelling.rounds.runner import LOG, RUNNING, STATUS, STOP
 from picking.labelling.web.bodies import json_of
 from picking.labelling.web.work import Work
 
-LOOK_S = 1.0
+LOOK_S, IDLE_S = 1.0, 4.0  # while a round runs, and else
 
 
 class Learning:
@@ -94,7 +94,8 @@ class Learning:
                 self._told = overview
                 self._tell({"learning": overview})
             self._children = [child for child in self._children if child.poll() is None]
-            await asyncio.sleep(LOOK_S)
+            is_running = overview["round"] and overview["round"]["state"] == RUNNING
+            await asyncio.sleep(LOOK_S if is_running else IDLE_S)
 
     def _find_proposals(self, last: int | None) -> None:
         """Take the proposals of the last round that has any, and read what it picked since."""

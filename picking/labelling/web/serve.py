@@ -55,7 +55,7 @@ def serve(work: Work, host: str, listening: socket.socket) -> None:
     guard = Guard(answers.app(), token, host, port)
     server = uvicorn.Server(
         uvicorn.Config(
-            guard, log_level="warning", access_log=False, timeout_graceful_shutdown=2,
+            guard, log_level="warning", ws="none", access_log=False, timeout_graceful_shutdown=2,
             server_header=False, date_header=False,
         )
     )  # fmt: skip
