@@ -4,14 +4,14 @@ r"""Label particles in the browser: micrographs -> a page to click on -> labels 
         --output data/labels
     # later: the folder knows its micrographs
     python label_particles.py --output data/labels
-    # on a cluster's login node, with its page on your own machine: it prints the ssh command
     # what the page's Train does, by itself, as in a job of a cluster; the page shows its progress
     python label_particles.py --output data/labels --train
     # go on with a round that was stopped; write picks: labels, and proposals above the threshold
     python label_particles.py --output data/labels --go-on 2
     python label_particles.py --output data/labels --export star box
 
-It prints an address to open. Every click is on the disk at once, in events.jsonl; picks.star,
+It prints an address to open and, on a machine without windows, the ssh command that brings the page
+to yours. Every click is on the disk at once, in events.jsonl; picks.star,
 not_particles.star, junk/<micrograph>.png and micrographs.csv follow from these and are what the
 other scripts read.
 """

@@ -102,8 +102,8 @@ def write_plan(
     steps = commands(
         round_path,
         session,
-        listed if is_list else [str(used[name]) for name in learned_from],
-        listed if is_list else [str(path) for path in used.values()],
+        listed if is_list else [_argument(used[name]) for name in learned_from],
+        listed if is_list else [_argument(path) for path in used.values()],
         expected,
         config or CONFIG,
     )
@@ -166,6 +166,11 @@ def shown_command(step: Step) -> str:
         if end - start > 3:
             words[start + 2 : end] = [f"... ({end - start} in all)"]
     return " ".join(words)
+
+
+def _argument(path: Path) -> str:
+    """Return a path that no script takes for an option."""
+    return str(path.absolute() if str(path).startswith("-") else path)
 
 
 def _script(name: str, arguments: Sequence[str]) -> list[str]:
