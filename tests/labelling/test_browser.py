@@ -287,6 +287,30 @@ def test_clicks_while_the_server_is_gone_are_kept_and_counted_once(browser, tmp_
         server.end()
 
 
+def test_what_was_clicked_for_one_folder_never_goes_into_another(browser, tmp_path):
+    write_micrographs(tmp_path / "raw", ["a.mrc"])
+    first = Server(tmp_path / "raw", tmp_path / "labels")
+    window = Window(browser, first)
+    window.click(100, 100)
+    window.saved()
+    first.end(signal.SIGKILL)
+    window.click(200, 200)
+    second = Server(tmp_path / "raw", tmp_path / "others", port=first.port)
+    try:
+        other = Window(browser, second, window.context)  # which gives the browser its cookie
+        until(lambda: "another folder of labels" in window.text("#banner"), "the banner")
+        assert window.text("#saved") == "1 not saved yet" and other.marks() == []
+        second.end()
+        third = Server(tmp_path / "raw", tmp_path / "labels", port=first.port)
+        again = Window(browser, third, window.context)
+        until(lambda: window.text("#saved") == "saved", "the first folder")
+        until(lambda: len(again.marks()) == 2, "both marks")
+        window.close()
+        third.end()
+    finally:
+        second.end()
+
+
 def test_of_a_full_disk_the_page_tells_and_sends_again_once_there_is_room(browser, tmp_path):
     write_micrographs(tmp_path / "raw", ["a.mrc"])
     server = Server(tmp_path / "raw", tmp_path / "labels")

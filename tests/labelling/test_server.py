@@ -168,7 +168,7 @@ def test_what_is_no_action_is_refused_and_the_next_one_is_done(server, action):
 
 @pytest.mark.parametrize(
     "body, status",
-    [(b"{", 400), (b"[]", 400), (b'{"actions": 5}', 400), (b"[" * 100_000, 400),
+    [(b"{", 400), (b"[]", 400), (b'{"session": "", "actions": []}', 409), (b"[" * 100_000, 400),
      (b" " * 9_000_000, 413)],
 )  # fmt: skip
 def test_a_body_that_is_none_is_refused(server, body, status):
@@ -195,6 +195,14 @@ def test_the_next_micrograph_is_another_and_says_why(server):
     assert server.json("/next?after=1") == proposal  # it stands until it was looked at
     server.json(f"/micrographs/{proposal['micrograph']}")
     assert server.json("/next?after=1") != proposal
+
+
+def test_clicks_of_a_window_on_other_labels_are_refused(server):
+    answer = server.ask("/actions", {"session": "another", "actions": [add("astray")]})
+    assert answer.status == 409 and b"reload this page" in answer.content
+    session = server.json("/session")["id"]
+    assert server.ask("/actions", {"session": session, "actions": 5}).status == 400
+    assert "astray" not in json.dumps(server.json("/micrographs/1"))
 
 
 # Rounds

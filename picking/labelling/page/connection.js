@@ -31,22 +31,30 @@ async function sayStatus(status) {
 }
 
 /**
- * Calls listener.pushed(message), .answered() when pending changed, .refused(why),
+ * Calls listener.pushed(message), .learned(state), .answered() when pending changed, .refused(why),
  * .connected() on each new line, and .status(text | null) with what is wrong with the line.
  */
 export class Connection {
-  constructor(key, listener) {
-    this.key = key;
+  constructor(listener) {
     this.listener = listener;
+    this.session = null; // the labels that all of this is for
     this.isSending = false;
     this.sent = new Set(); // ids of all that was done in this window
     this.pending = []; // actions in order that no push has confirmed
     this.answered = new Set(); // ids of those that the server has, whose push is on its way
+  }
+
+  /** Send to this session from now on; false where the server has come to serve other labels. */
+  belongsTo(session) {
+    if (this.session !== null) return this.session === session;
+    this.session = session;
     try {
-      this.pending = JSON.parse(sessionStorage.getItem(key)) ?? [];
+      this.pending = JSON.parse(sessionStorage.getItem(`labelling ${session}`)) ?? [];
     } catch {
       // of another version: there is nothing to send
     }
+    this.pump();
+    return true;
   }
 
   connect() {
@@ -94,8 +102,9 @@ export class Connection {
 
   keep() {
     try {
-      if (this.pending.length) sessionStorage.setItem(this.key, JSON.stringify(this.pending));
-      else sessionStorage.removeItem(this.key);
+      const key = `labelling ${this.session}`;
+      if (this.pending.length) sessionStorage.setItem(key, JSON.stringify(this.pending));
+      else sessionStorage.removeItem(key);
     } catch {
       // no storage: the window itself still has them
     }
@@ -104,13 +113,13 @@ export class Connection {
 
   async pump() {
     const actions = this.pending.filter((a) => !this.answered.has(a.id)).slice(0, AT_ONCE);
-    if (this.isSending || !actions.length) return;
+    if (this.isSending || !actions.length || this.session === null) return;
     this.isSending = true;
     try {
       const answer = await fetch('/actions', {
         method: 'POST',
         headers: { 'content-type': 'application/json' },
-        body: JSON.stringify({ actions }),
+        body: JSON.stringify({ session: this.session, actions }),
       });
       const content = await answer.json().catch(() => ({}));
       if (!answer.ok) throw new Error(content.problem ?? (await sayStatus(answer.status)));

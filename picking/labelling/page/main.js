@@ -10,7 +10,7 @@ import { Strip } from './strip.js';
 import { listen } from './tools.js';
 import { View } from './view.js';
 import { Viewer } from './viewer.js';
-import { say, sayLabels, sayProgress, sayReadOnly, sayTrouble } from './words.js';
+import { HINTS, say, sayLabels, sayProgress, sayReadOnly, sayTrouble } from './words.js';
 
 // The token has become a cookie: it need not stay in the address, nor in the history
 if (location.search) history.replaceState(null, '', '/');
@@ -33,7 +33,7 @@ const viewer = new Viewer($('image'), () => overlay.draw(scene));
 const overlay = new Overlay($('overlay'), viewer);
 const view = new View(viewer, scene);
 const strip = new Strip($('strip'), (chosen) => openMicrograph(chosen));
-const connection = new Connection('labelling', {
+const connection = new Connection({
   connected: refresh,
   pushed,
   answered: () => relabel(),
@@ -46,7 +46,11 @@ const connection = new Connection('labelling', {
 
 async function refresh() {
   try {
-    session = await getJson('/session');
+    const answer = await getJson('/session');
+    if (!connection.belongsTo(answer.id)) {
+      throw new Error('The server has come to serve another folder of labels: reload this page.');
+    }
+    session = answer;
   } catch (error) {
     say(error.message, 60_000);
     return;
@@ -195,12 +199,6 @@ function takeIn({ n, event, labels }) {
 }
 
 // Tools and view
-
-const HINTS = {
-  pick: 'Click adds a particle, a click on one removes it, dragging moves it. Shift-click: no particle.',
-  junk: 'Paint over carbon, ice and aggregates: nothing is learned or picked there.',
-  erase: 'Paint over junk to take it away.',
-};
 
 function chooseTool(name) {
   tool = name;

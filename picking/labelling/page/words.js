@@ -1,5 +1,11 @@
 // What the page says above the micrograph and above the strip.
 
+export const HINTS = {
+  pick: 'Click adds a particle, a click on one removes it, dragging moves it. Shift-click: no particle.',
+  junk: 'Paint over carbon, ice and aggregates: nothing is learned or picked there.',
+  erase: 'Paint over junk to take it away.',
+};
+
 const $ = (id) => document.getElementById(id);
 let said = null; // for some seconds
 let trouble = null; // with the line to the server, or with its disk

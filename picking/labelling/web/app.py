@@ -5,7 +5,7 @@
     GET  /micrographs/I                       what is needed to show one
     GET  /tiles/I/LEVEL/ROW/COLUMN  /thumbnails/I
     GET  /next?after=I                        what to look at next, and why
-    POST /actions                             {"actions": [...]}: what was clicked
+    POST /actions                             {"session": ID, "actions": [...]}: what was clicked
     GET  /pushes                              server-sent events
 
 and those of rounds, in `learning`.
@@ -122,7 +122,10 @@ class Answers:
 
     async def _actions(self, request: Request) -> Response:
         """Do what was clicked, in its order; answer of each that it is done, or why not."""
-        actions = (await json_of(request)).get("actions")
+        content = await json_of(request)
+        if content.get("session") != self.work.id:  # a window of a server that was here before
+            raise HTTPException(409, "The server has other labels now: reload this page.")
+        actions = content.get("actions")
         if not isinstance(actions, list):
             raise HTTPException(400, "actions is a list")
         answers = []

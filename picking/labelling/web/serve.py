@@ -7,6 +7,7 @@ import socket
 import uvicorn
 
 from picking.errors import UserError
+from picking.files import sha256
 from picking.labelling.web.app import Answers
 from picking.labelling.web.guard import LOOPBACK, Guard, token_of
 from picking.labelling.web.work import Work
@@ -51,6 +52,7 @@ def serve(work: Work, host: str, listening: socket.socket) -> None:
     """Serve the page until Ctrl-C or SIGTERM, and print where it is."""
     port = listening.getsockname()[1]
     token = token_of(work.labels.folder, work.labels.used_by is None)
+    work.id = sha256("session of ", token)[:16]
     answers = Answers(work, lambda: server.should_exit)
     guard = Guard(answers.app(), token, host, port)
     server = uvicorn.Server(

@@ -29,6 +29,7 @@ class Work:
     names: of all, those without a file among them. problems: why one cannot be looked at, by name.
     diameters_px and paths: of those that can be read. listed: the list that names the micrographs,
     if one does. config: of training. proposals: of the last round that has some.
+    id: tells these labels from those of another server on the same port.
     """
 
     session: Session
@@ -41,6 +42,7 @@ class Work:
     listed: MicrographList | None
     config: Path | None
     proposals: Proposals | None = None
+    id: str = ""
 
     def __post_init__(self) -> None:
         self.place = {name: place for place, name in enumerate(self.names)}
@@ -60,6 +62,7 @@ class Work:
         """Return the session, and of every micrograph its name, state and counts."""
         folder: Path = self.labels.folder
         return {
+            "id": self.id,
             "folder": folder.absolute().name,
             "diameter": self.session.diameter,
             "used_by": self.labels.used_by,
