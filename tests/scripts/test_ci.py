@@ -1,4 +1,4 @@
-"""Continuous integration installs RELION where it can, and says so where that fails."""
+"""Continuous integration installs RELION and a browser where it can; it says where that fails."""
 
 import os
 import shutil
@@ -13,15 +13,14 @@ from tests.fixtures.launching import executable
 @pytest.mark.parametrize(
     ("there", "user", "status", "calls"),
     [
-        ((), 0, 0, ["apt-get update", "apt-get install relion", "tests"]),
+        ((), 0, 0, ["apt-get update", "apt-get install relion chromium", "tests"]),
         ((), 0, 7, ["apt-get update"]),
         ((), 1000, 0, ["tests"]),
-        (("relion_preprocess",), 0, 0, ["tests"]),
+        (("chromium",), 0, 0, ["apt-get update", "apt-get install relion", "tests"]),
+        (("relion_preprocess", "chromium"), 0, 0, ["tests"]),
     ],
 )
-def test_relion_is_installed_by_root_and_only_where_it_is_missing(
-    there, user, status, calls, tmp_path
-):
+def test_what_is_missing_is_installed_by_root(there, user, status, calls, tmp_path):
     commands, log = tmp_path / "bin", tmp_path / "calls"
     (tmp_path / ".ci").mkdir()
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
@@ -41,4 +40,4 @@ def test_relion_is_installed_by_root_and_only_where_it_is_missing(
     )  # fmt: skip
     assert [line.strip() for line in log.read_text().splitlines()] == calls
     assert done.returncode == (1 if status else 0)
-    assert ("apt-get install relion" in done.stderr) == bool(status)
+    assert ("apt-get install relion chromium" in done.stderr) == bool(status)

@@ -161,7 +161,8 @@ def test_import_linter_finds_an_import_that_runs_upwards(repository):
 
 
 def test_continuous_integration_runs_the_same_tests(launch, tmp_path):
-    executable(tmp_path / "bin" / "relion_preprocess", "#!/bin/sh\n")  # or it would install it
+    for name in ("relion_preprocess", "chromium"):  # or it would install them
+        executable(tmp_path / "bin" / name, "#!/bin/sh\n")
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     assert launch(".ci/run", cwd=tmp_path, PATH=path).returncode == 0
     assert launch.calls()[-1][:4] == ["-m", "pytest", "--numprocesses", "auto"]

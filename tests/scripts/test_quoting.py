@@ -77,8 +77,11 @@ def test_lists_hold_names_and_numbers_and_nothing_that_a_shell_could_heed(launch
         assert launch.calls() == []
 
 
-# Where RELION's job starts itself with another Python and, as lists of words, the other scripts
+# Where RELION's job starts itself with another Python and, as lists of words, the other scripts; so
+# do rounds of the labelling page
 ALLOWED = {
+    ("picking/labelling/rounds/runner.py", "subprocess.Popen"),
+    ("picking/labelling/web/learning.py", "subprocess.Popen"),
     ("relion_external.py", "os.execvpe"),
     ("picking/relion_job/control.py", "subprocess.Popen"),
 }

@@ -1,0 +1,90 @@
+"""What all of it comes to, in any format: labels, and elsewhere proposals above the threshold."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from picking.files import make_folder
+from picking.formats.coordinates import write_picks
+from picking.formats.picks import Picks
+from picking.formats.relion.writing import write_relion
+from picking.inputs.micrograph_lists import MicrographList
+from picking.labelling.folder.actions import COMPLETE, LEFT_OUT, Labels
+from picking.labelling.folder.derived import drawn
+from picking.labelling.folder.history import History
+from picking.labelling.rounds.proposals import Proposals
+from picking.micrographs.junk import in_junk
+
+CLICKED_SCORE = 1.0
+EXPORT = "export"  # below the folder of labels
+
+
+def final_picks(
+    name: str,
+    labels: Labels,
+    candidates: Picks | None,
+    threshold: float,
+    size_px: tuple[int, int],
+    diameter_px: float,
+) -> Picks:
+    """Return the picks of a micrograph: what was marked, and what the network adds.
+
+    It adds nothing within half a diameter of a mark, in junk, or where the micrograph is complete.
+    What was marked scores `CLICKED_SCORE`; a micrograph that is left out has no picks.
+    """
+    marked = np.array(labels.places_px(True)).reshape(-1, 2)
+    added, scores = np.empty((0, 2)), np.empty(0)
+    if candidates is not None and labels.state not in (COMPLETE, LEFT_OUT):
+        keep = candidates.scores >= threshold
+        everything = np.array([m.centre_px for m in labels.marks.values()]).reshape(-1, 2)
+        if len(everything):
+            from scipy.spatial import cKDTree
+
+            distance, _ = cKDTree(everything).query(candidates.centres_px)
+            keep &= distance > diameter_px / 2
+        if labels.junk and len(keep):
+            mask = np.asarray(drawn(labels.junk, size_px)) > 0
+            keep &= ~in_junk(mask, candidates.centres_px, size_px)
+        added, scores = candidates.centres_px[keep], candidates.scores[keep]
+    if labels.state == LEFT_OUT:
+        marked = marked[:0]
+    centres = np.concatenate([marked, added])
+    all_scores = np.concatenate([np.full(len(marked), CLICKED_SCORE), scores])
+    return Picks(name, centres, all_scores, np.full(len(centres), diameter_px), size_px)
+
+
+def export(
+    folder: Path,
+    history: History,
+    sizes_px: Mapping[str, tuple[int, int]],
+    diameters_px: Mapping[str, float],
+    proposals: Proposals | None,
+    formats: Sequence[str],
+    listed: MicrographList | None,
+) -> int:
+    """Write the picks of all micrographs into a folder; return how many there are.
+
+    formats: keys of `picking.formats.coordinates.FORMATS`. Where a list names the micrographs,
+    RELION's list of coordinate files is written too. Raises `UserError` as `write_picks` does.
+    """
+    threshold = proposals.threshold() if proposals else 0.0
+    picks = [
+        final_picks(
+            name,
+            history.of(name),
+            proposals.of(name) if proposals else None,
+            threshold,
+            size_px,
+            diameters_px[name],
+        )
+        for name, size_px in sizes_px.items()
+    ]
+    make_folder(folder)
+    exposures = listed.exposures if listed else {}
+    write_picks(folder, picks, formats, exposures=exposures, names=listed.names if listed else {})
+    if listed is not None and not listed.exposures:
+        write_relion(
+            folder, picks, listed.names, listed.groups, listed.optics, listed.project, listed.path
+        )
+    return sum(len(one.scores) for one in picks)

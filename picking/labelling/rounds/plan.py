@@ -1,0 +1,177 @@
+"""What a round is made of: a folder, a copy of the labels, and the commands that are run.
+
+    rounds/<k>/  labels/  plan.json  status.json  log.txt  store/  training/  picks/  threshold.json
+
+The commands are those that a user would type: preprocess, train, pick.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from picking.errors import UserError
+from picking.files import make_folder, read_json, write_json
+from picking.inputs.paths import Paths
+from picking.labelling.folder.actions import COMPLETE, LEFT_OUT
+from picking.labelling.folder.derived import PICKS
+from picking.labelling.folder.history import History
+from picking.labelling.folder.labels import LabelsFolder
+from picking.labelling.folder.session import Session, write_session
+from picking.seeds import stream
+
+ROOT = Path(__file__).parents[3]
+CONFIG = ROOT / "configs" / "pu_few_labels.yaml"
+# Unlabeled windows come from the labelled micrographs and so many others: more only take longer
+MOST_OTHERS = 60
+LEAST_PICKS = 10
+
+
+class Step(NamedTuple):
+    """A command of a round, and what it does, in words."""
+
+    title: str
+    command: list[str]
+
+
+def round_folder(folder: Path, k: int) -> Path:
+    """Return the folder of round ``k`` of a folder of labels."""
+    return folder / "rounds" / str(k)
+
+
+def last_round(folder: Path) -> int | None:
+    """Return the number of the last round, None where there was none."""
+    numbers = [int(path.name) for path in (folder / "rounds").glob("*") if path.name.isdecimal()]
+    return max(numbers, default=None)
+
+
+def checkpoint(round_path: Path) -> Path:
+    """Return where a round's network is once it was trained."""
+    return round_path / "training" / "checkpoints" / "best_model.pt"
+
+
+def usual_number(history: History) -> float | None:
+    """Return how many particles a complete micrograph has on average, None without such."""
+    complete = [labels for labels in list(history.labels.values()) if labels.state == COMPLETE]
+    numbers = [len(labels.places_px(True)) for labels in complete]
+    return float(np.mean(numbers)) if numbers and sum(numbers) else None
+
+
+def write_plan(
+    labels: LabelsFolder,
+    session: Session,
+    paths: Paths,
+    is_list: bool,
+    expected: float | None,
+    config: Path | None,
+) -> int:
+    """Make a round's folder with a copy of the labels and what is to be run; return its number.
+
+    Args:
+        labels: to learn from.
+        session: of the labels.
+        paths: of the micrographs that can be read.
+        is_list: whether the session's micrographs are a list, which says more than files do.
+        expected: particles on a micrograph, about; None: what complete ones have, if any.
+        config: of training; None: `CONFIG`.
+
+    Raises `UserError` where too little is labelled to learn from.
+    """
+    history = labels.history
+    used = {n: path for n, path in paths.items() if history.of(n).state != LEFT_OUT}
+    numbers = {name: len(history.of(name).places_px(True)) for name in used}
+    labelled, n_picks = [name for name, n in numbers.items() if n], sum(numbers.values())
+    if n_picks < LEAST_PICKS or len(labelled) < 2:
+        raise UserError(
+            f"{n_picks} particles on {len(labelled)} micrographs are too few to learn from: mark "
+            f"{LEAST_PICKS} or more, on two micrographs or more"
+        )
+    k = (last_round(labels.folder) or 0) + 1
+    round_path = round_folder(labels.folder, k)
+    make_folder(round_path.parent)
+    round_path.mkdir()
+    labels.write_to(round_path / "labels")
+    write_session(round_path / "labels", session)
+    others = [name for name in used if name not in labelled]
+    drawn = stream(k, "round", "others").permutation(len(others))[:MOST_OTHERS]
+    learned_from = [*labelled, *(others[place] for place in sorted(drawn.tolist()))]
+    expected = usual_number(history) if expected is None else expected
+    listed = list(session.micrographs)
+    steps = commands(
+        round_path,
+        session,
+        listed if is_list else [_argument(used[name]) for name in learned_from],
+        listed if is_list else [_argument(path) for path in used.values()],
+        expected,
+        config or CONFIG,
+    )
+    plan = {
+        "n_picks": n_picks,
+        "n_labelled": len(labelled),
+        "n_micrographs": len(used),
+        "expected_particles": expected,
+        "steps": [step._asdict() for step in steps],
+    }
+    write_json(round_path / "plan.json", plan)
+    return k
+
+
+def commands(
+    round_path: Path,
+    session: Session,
+    learned_from: Sequence[str],
+    picked: Sequence[str],
+    expected: float | None,
+    config: Path,
+) -> list[Step]:
+    """Return the commands of a round, in their order."""
+    size = ["--diameter", session.diameter]
+    if session.pixel_size is not None:
+        size += ["--pixel-size", f"{session.pixel_size:g}"]
+    store = str(round_path / "store")
+    preprocess = ["--micrographs", *learned_from, "--labels", str(round_path / "labels" / PICKS)]
+    preprocess += [*size, "--output-dir", store, "--num-workers", "2", "--skip-unreadable"]
+    if expected is not None:
+        preprocess += ["--expected-particles", f"{expected:g}"]
+    train = ["--config", str(config), "--data-dir", store, "--resume"]
+    train += ["--experiments-dir", str(round_path), "--exp-name", "training"]
+    pick = ["--checkpoint", str(checkpoint(round_path)), "--micrographs", *picked, *size]
+    pick += ["--output", str(round_path / "picks"), "--resume"]
+    return [
+        Step("Preparing", _script("preprocess_coco_full_dataset.py", preprocess)),
+        Step("Training", _script("train_pu_fixed_full.py", train)),
+        Step("Picking all", _script("pick_particles.py", pick)),
+    ]
+
+
+def read_plan(round_path: Path) -> Mapping | None:
+    """Return a round's plan, None where it was not written."""
+    path = round_path / "plan.json"
+    return read_json(path) if path.exists() else None
+
+
+def steps_of(plan: Mapping) -> list[Step]:
+    """Return the steps of a plan that was read."""
+    return [Step(step["title"], list(step["command"])) for step in plan["steps"]]
+
+
+def shown_command(step: Step) -> str:
+    """Return a command for the log, without hundreds of names of micrographs."""
+    words = step.command[1:]
+    if "--micrographs" in words:
+        start = words.index("--micrographs") + 1
+        end = next((i for i in range(start, len(words)) if words[i].startswith("--")), len(words))
+        if end - start > 3:
+            words[start + 2 : end] = [f"... ({end - start} in all)"]
+    return " ".join(words)
+
+
+def _argument(path: Path) -> str:
+    """Return a path that no script takes for an option."""
+    return str(path.absolute() if str(path).startswith("-") else path)
+
+
+def _script(name: str, arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, str(ROOT / name), *arguments]
