@@ -17,4 +17,9 @@ echo "mypy ..."
 echo "import-linter ..."
 "$PYTHON" -c "from importlinter.cli import lint_imports_command; lint_imports_command()"
 echo "pytest ..."
+if [[ $# == 0 ]]; then
+    # All of them, in as many processes as there are cores; a thread each is faster then
+    set -- --numprocesses auto --maxprocesses 4 --dist worksteal
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+fi
 "$PYTHON" -m pytest "$@"

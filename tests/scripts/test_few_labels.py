@@ -304,7 +304,9 @@ def test_mistakes_are_named_in_one_sentence(data, tmp_path, changed, words):
 def test_the_run_says_what_it_is_chosen_by_and_its_checkpoint_how_to_scale(run):
     best = load_checkpoint(run / "checkpoints/best_model.pt")
     wanted = {"patch_size_px": 64, "scale": 20 / 36, "diameter_px": 36.0, "reach_px": 5.0}
-    assert best["input"] == {**wanted, "preparation": PREPARATION}
+    coarseness = best["input"]["coarseness"]  # of these very disks
+    assert 0 < coarseness < 2
+    assert best["input"] == {**wanted, "preparation": PREPARATION, "coarseness": coarseness}
     log, results = (run / "training.log").read_text(), results_of(run)
     assert "is chosen by the AUC of labelled against unlabeled windows on the held-out" in log
     assert "no better than calling everything positive" not in log
