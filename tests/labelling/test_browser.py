@@ -207,6 +207,7 @@ def test_a_reload_shows_the_same_micrograph_with_the_same_marks(server, window):
     window.click(200, 300)
     window.click(300, 400, "Shift")
     marks = window.marks()
+    window.saved()  # else the browser asks whether to leave
     window.page.reload()
     window.page.wait_for_selector("body[data-opened]")
     until(lambda: window.text("#name") == "j.mrc", "j.mrc")
@@ -216,6 +217,7 @@ def test_a_reload_shows_the_same_micrograph_with_the_same_marks(server, window):
 def test_a_name_with_html_is_text_and_nothing_of_it_runs(server, window):
     window.open(NASTY)
     assert window.text("#name") == NASTY
+    assert NASTY.removesuffix(".mrc") in window.text(".micrograph[aria-selected=true]")
     assert window.page.locator("img[onerror]").count() == 0
     window.click(200, 300)
     window.saved()

@@ -100,7 +100,9 @@ async function openMicrograph(chosen, isAgain = false) {
     [place, open, confirmed] = [chosen, answer, fromJson(answer.labels)];
     early.forEach(takeIn);
     $('message').textContent = '';
+    relabel();
     if (isOther) viewer.open(answer, session.tile_px);
+    view.update(); // the low-pass goes by the diameter there
     try {
       sessionStorage.setItem('labelling open', row.name);
     } catch {
@@ -109,7 +111,6 @@ async function openMicrograph(chosen, isAgain = false) {
   } catch (error) {
     if (wanted === chosen) $('message').textContent = error.message;
   }
-  relabel();
   document.body.dataset.opened = String(chosen);
   delete document.body.dataset.shownMs;
   viewer.whenSharp = () => {

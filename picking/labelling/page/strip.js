@@ -1,5 +1,7 @@
 // The strip of all micrographs: thumbnail, name, state, counts. Names are text, never HTML.
 
+const LONG = 15; // letters, which fit under a thumbnail
+
 export class Strip {
   constructor(element, chosen) {
     this.element = element;
@@ -22,6 +24,7 @@ export class Strip {
   fill(rows) {
     this.watching.disconnect();
     this.rows = rows;
+    const short = shortener(rows.map((row) => row.name));
     this.items = rows.map((row, place) => {
       const item = document.createElement('button');
       item.className = 'micrograph';
@@ -33,9 +36,8 @@ export class Strip {
       image.dataset.src = `/thumbnails/${place}`;
       const label = document.createElement('span');
       label.className = 'label';
-      const name = document.createElement('bdi'); // the end of a name tells most
-      name.textContent = row.name;
-      label.append(name);
+      label.textContent = short(row.name);
+      item.dataset.name = row.name;
       const note = document.createElement('span');
       note.className = 'note';
       item.append(image, label, note);
@@ -90,4 +92,21 @@ export class Strip {
     }
     return null;
   }
+}
+
+/** A function that leaves out of long names what all of them begin and end with. */
+function shortener(names) {
+  const [first] = names;
+  let head = 0;
+  while (head < first.length && names.every((name) => name[head] === first[head])) head += 1;
+  let tail = 0;
+  const end = (name) => name[name.length - 1 - tail];
+  while (tail < first.length - head && names.every((name) => end(name) === end(first))) tail += 1;
+  // Numbers and words stay whole
+  while (head && /[a-z0-9]/i.test(first[head - 1])) head -= 1;
+  while (tail && /[a-z0-9]/i.test(first[first.length - tail])) tail -= 1;
+  return (name) => {
+    if (name.length <= LONG || names.length < 2) return name;
+    return `${head ? '…' : ''}${name.slice(head, name.length - tail)}${tail ? '…' : ''}`;
+  };
 }

@@ -1,7 +1,7 @@
 // How the micrograph is looked at: contrast, brightness, low-pass, invert, and zoom by buttons.
 
 const $ = (id) => document.getElementById(id);
-const SLIDERS = { contrast: 1, brightness: 1, smooth: 0 };
+const SLIDERS = { contrast: 1, brightness: 1, smooth: 4 }; // smooth: sigma, % of the diameter
 
 export class View {
   constructor(viewer, scene) {
@@ -16,7 +16,9 @@ export class View {
 
   update() {
     const values = Object.keys(SLIDERS).map((id) => [id, Number($(id).value)]);
-    this.viewer.setFilter({ ...Object.fromEntries(values), invert: $('invert').checked });
+    const { contrast, brightness, smooth } = Object.fromEntries(values);
+    const sigma = (smooth / 100) * this.scene.diameter;
+    this.viewer.setFilter({ contrast, brightness, smooth: sigma, invert: $('invert').checked });
     this.scene.visible = $('show-marks').checked;
   }
 

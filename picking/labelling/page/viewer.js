@@ -7,7 +7,11 @@ export class Viewer {
   /** drawn(): called after each frame, to draw what lies over the image. */
   constructor(canvas, drawn) {
     this.canvas = canvas;
-    this.context = canvas.getContext('2d', { alpha: false });
+    this.front = canvas.getContext('2d', { alpha: false });
+    // Filtered once for each view; as a style of the canvas it would be with every circle's frame
+    this.back = document.createElement('canvas');
+    this.context = this.back.getContext('2d', { alpha: false });
+    this.canFilter = 'filter' in this.front;
     this.drawn = drawn;
     this.whenSharp = null; // called once when no tile of the view is missing any more
     this.tiles = new Map(); // address -> image, those used last at the end
@@ -116,18 +120,37 @@ export class Viewer {
   }
 
   draw() {
-    const { context, canvas, filter } = this;
-    context.setTransform(1, 0, 0, 1, 0, 0);
-    context.fillStyle = filter.invert ? '#fff' : '#000';
-    context.fillRect(0, 0, canvas.width, canvas.height);
+    const { back, canvas, front } = this;
+    if (back.width !== canvas.width || back.height !== canvas.height) {
+      [back.width, back.height] = [canvas.width, canvas.height];
+    }
+    this.drawTiles();
+    const css = this.filterAsCss(this.canFilter ? this.ratio : 1);
+    if (this.canFilter) front.filter = css;
+    else canvas.style.filter = css;
+    front.drawImage(back, 0, 0);
+    if (this.isSharp && this.whenSharp) {
+      this.whenSharp();
+      this.whenSharp = null;
+    }
+  }
+
+  filterAsCss(ratio) {
+    const { contrast, brightness, smooth, invert } = this.filter;
     const parts = [];
-    if (filter.contrast !== 1) parts.push(`contrast(${filter.contrast})`);
-    if (filter.brightness !== 1) parts.push(`brightness(${filter.brightness})`);
-    if (filter.invert) parts.push('invert(1)');
-    const blur = filter.smooth * this.scale;
+    if (contrast !== 1) parts.push(`contrast(${contrast})`);
+    if (brightness !== 1) parts.push(`brightness(${brightness})`);
+    if (invert) parts.push('invert(1)');
+    const blur = smooth * this.scale * ratio;
     if (blur >= 0.3) parts.push(`blur(${blur.toFixed(2)}px)`);
-    const css = parts.join(' ') || 'none';
-    if (canvas.style.filter !== css) canvas.style.filter = css;
+    return parts.join(' ') || 'none';
+  }
+
+  drawTiles() {
+    const { context, canvas } = this;
+    context.fillStyle = this.filter.invert ? '#fff' : '#000';
+    context.fillRect(0, 0, canvas.width, canvas.height);
+    this.isSharp = false;
     if (!this.micrograph) return;
     const scale = this.scale * this.ratio;
     const finest = Math.floor(Math.log2(1 / scale) + 0.25);
@@ -143,10 +166,6 @@ export class Viewer {
       for (let column = first(this.left); column * side < right; column += 1) {
         this.drawTile(level, row, column, scale, [height, width]);
       }
-    }
-    if (this.isSharp && this.whenSharp) {
-      this.whenSharp();
-      this.whenSharp = null;
     }
   }
 

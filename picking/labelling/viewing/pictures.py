@@ -21,7 +21,7 @@ from picking.labelling.viewing.pyramid import Pyramid, make_pyramid
 from picking.labelling.viewing.thumbnails import Thumbnail, make_thumbnail
 from picking.micrographs.reading import read_grey
 
-VERSION = "1"  # of how pyramids and thumbnails are made
+VERSION = "2"  # of how pyramids and thumbnails are made
 MEMORY_BYTES = 500e6  # of pyramids; the last one is kept whatever it takes
 DISK_BYTES = 2e9
 SOON, LATER = 0, 1  # how urgent it is to have a picture ahead

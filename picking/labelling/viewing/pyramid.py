@@ -8,9 +8,9 @@ from PIL import Image
 from picking.micrographs.preparation import MIDDLE_GREY
 
 TILE_PX = 256
-# Of a px of the coarsest level that is looked at for the contrast, about as wide as a low-pass that
-# shows particles: of single px of raw counts there is little but noise to see
-CONTRAST_PX = 4
+# The contrast is that of the level on which a window shows the whole, but of none that is coarser:
+# where means over larger squares fill the range, single px of raw counts are black or white
+WINDOW_PX, COARSEST_LEVEL = 1100, 2
 CONTRAST_PERCENTILES = (0.5, 99.5)
 HEADROOM = 0.15  # of the contrast's range, at both ends, for the noise of finer levels
 QUALITY = 88
@@ -51,8 +51,8 @@ def make_pyramid(grey: np.ndarray) -> Pyramid:
     levels = [grey.astype(np.float32) if grey.dtype == np.uint8 else _smoothed(grey)]
     while max(levels[-1].shape) > TILE_PX:
         levels.append(np.asarray(Image.fromarray(levels[-1]).reduce(2)))
-    n_halvings = min(len(levels) - 1, CONTRAST_PX.bit_length() - 1)
-    low, high = contrast(levels[n_halvings])
+    shown = next(k for k, level in enumerate(levels) if max(level.shape) <= WINDOW_PX)
+    low, high = contrast(levels[min(shown, COARSEST_LEVEL)])
     return Pyramid([to_8_bits(level, low, high) for level in levels])
 
 
