@@ -71,21 +71,21 @@ def eta_of(config: PUConfig, priors: Priors, store: PatchStore) -> float:
     With v the fraction of places that are known negatives, u that of unknown ones and π_U of these
     positive, `auto` weighs the two estimates of the risk of negatives by their numbers of these::
 
-        1 - η = v / (v + u (1 - π_U))            at least π_T where negatives were clicked
+        1 - η = v / (v + u (1 - π_U))            at least π_T min(1, n_N / n_P)
 
     As if both were one sample, it is the weight of least variance where the known ones are a sample
     of all, as on complete micrographs. Clicks are few, some thousandth of all places, but were
-    chosen where the network errs: of the false picks that they stand for there are about as many as
-    of particles, so they weigh as the labelled positives do, (1 - η) E_N beside π_T E_P.
+    chosen where the network errs. Each of the n_N clicks weighs about as much as each of the n_P
+    picks, in (1 - η) E_N beside π_T E_P, and all of them no more than all picks.
     """
-    negative, were_clicked = store.counts.get("negative_share", 0.0), store.about_negative.any()
-    if not (negative or were_clicked):
+    negative, n_clicked = store.counts.get("negative_share", 0.0), int(store.about_negative.sum())
+    if not (negative or n_clicked):
         return 1.0
     if isinstance(config.loss.eta, float):
         return config.loss.eta
     unknown = store.counts.get("unknown_share", 1.0) * (1 - priors.unlabeled_prior)
     weight = negative / (negative + unknown) if negative else 0.0
-    return 1 - max(weight, priors.prior if were_clicked else 0.0)
+    return 1 - max(weight, priors.prior * min(1.0, n_clicked / int(store.labeled.sum())))
 
 
 def estimate_unlabeled_prior(

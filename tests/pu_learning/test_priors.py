@@ -167,15 +167,17 @@ def test_without_known_negatives_the_risk_is_of_positives_and_unlabeled_whatever
         assert eta_of(config_with(tmp_path, f"loss.eta={eta}"), priors, data) == 1
 
 
-def test_known_negatives_weigh_by_their_number_and_clicked_ones_as_the_labelled_do(tmp_path):
+def test_known_negatives_weigh_by_their_number_and_a_click_on_one_as_much_as_a_pick(tmp_path):
     data, priors = Separable(20, 10, 30), Priors(0.3, "data", 0.2, "data")
     config = config_with(tmp_path)
     # Of the negatives 0.4 places are known and 0.5 (1 - 0.2) are not
     data.counts |= {"negative_share": 0.4, "unknown_share": 0.5}
     assert 1 - eta_of(config, priors, data) == pytest.approx(0.5)
-    data.about_negative[-1] = True
+    data.about_negative[-5:] = True  # and 20 are labelled
     assert 1 - eta_of(config, priors, data) == pytest.approx(0.5)
     data.counts |= {"negative_share": 0.001, "unknown_share": 0.9}
+    assert 1 - eta_of(config, priors, data) == pytest.approx(0.3 * 5 / 20)
+    data.about_negative[-25:] = True
     assert 1 - eta_of(config, priors, data) == pytest.approx(0.3)
     data.counts |= {"negative_share": 0.9, "unknown_share": 0.0}  # all micrographs are complete
     assert eta_of(config, priors, data) == 0
