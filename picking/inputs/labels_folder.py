@@ -23,7 +23,8 @@ from picking.errors import UserError
 from picking.files import is_number, read_text
 from picking.inputs.diameters import require_lengths
 
-SESSION, TABLE = "session.yaml", "micrographs.csv"
+SESSION, TABLE, JUNK = "session.yaml", "micrographs.csv", "junk"
+PICKS, NEGATIVES = "picks.star", "not_particles.star"
 UNTOUCHED, IN_PART, COMPLETE, LEFT_OUT = STATES = (
     "untouched", "in part", "complete", "left out",
 )  # fmt: skip
@@ -58,11 +59,11 @@ def is_labels_folder(labels: Sequence[str]) -> bool:
 
 def read_labels_folder(folder: Path) -> LabelsFolder:
     """Read a folder of labels; raises `UserError` for one without picks or with a damaged file."""
-    micrographs, diameter, pixel_size = _read_session(folder / SESSION)
-    picks = folder / "picks.star"
+    micrographs, diameter, pixel_size = read_session_file(folder / SESSION)
+    picks = folder / PICKS
     if not picks.is_file():
-        raise UserError(f"{folder} has no picks.star, so nothing is picked yet: pick particles")
-    not_particles, junk = folder / "not_particles.star", folder / "junk"
+        raise UserError(f"{folder} has no {PICKS}, so nothing is picked yet: pick particles")
+    not_particles, junk = folder / NEGATIVES, folder / JUNK
     states = read_states(folder / TABLE) if (folder / TABLE).is_file() else {}
     return LabelsFolder(
         session=folder / SESSION,
@@ -77,7 +78,11 @@ def read_labels_folder(folder: Path) -> LabelsFolder:
     )
 
 
-def _read_session(path: Path) -> tuple[tuple[str, ...], str, float | None]:
+def read_session_file(path: Path) -> tuple[tuple[str, ...], str, float | None]:
+    """Return the patterns or files of micrographs, the diameter with its unit, and Å per px.
+
+    Raises `UserError` for a damaged file.
+    """
     content = read_yaml(path)
     patterns, diameter = content.get("micrographs"), content.get("diameter")
     pixel_size = content.get("pixel_size")

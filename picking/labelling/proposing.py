@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from picking.labelling.folder.actions import IN_PART, UNTOUCHED
+from picking.inputs.labels_folder import IN_PART, UNTOUCHED
 
 UNLIKE, TYPICAL, UNCERTAIN = "unlike the others", "typical of all", "most uncertain"
 NOT_COMPLETE, NEXT_IN_LIST = "not complete yet", "next in the list"

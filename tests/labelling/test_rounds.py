@@ -82,7 +82,7 @@ def test_a_round_learns_from_a_copy_of_the_labels(labels):
         NAMES[0]: 8, NAMES[1]: 7
     }  # fmt: skip
     assert (copied / "not_particles.star").exists() and (copied / "junk" / "001.png").exists()
-    assert values(commands(labels, k)[0], "--labels") == [str(copied / "picks.star")]
+    assert values(commands(labels, k)[0], "--labels") == [str(copied)]
     assert planned(labels) == k + 1
 
 

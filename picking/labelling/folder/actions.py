@@ -24,6 +24,7 @@ from typing import Any
 
 from picking.errors import UserError
 from picking.files import is_number
+from picking.inputs.labels_folder import COMPLETE, IN_PART, LEFT_OUT, UNTOUCHED
 
 ID = re.compile(r"[A-Za-z0-9_-]{1,64}(\.\d{1,6})?")
 WITH_PLACE = ("add", "add_negative", "move")
@@ -33,8 +34,6 @@ OF_STATE = ("complete", "not_complete", "leave_out", "take_back")
 OF_ACTIONS = ("undo", "redo")
 KINDS = (*WITH_PLACE, "remove", *WITH_CENTRES, "junk", *OF_STATE, *OF_ACTIONS)
 MOST_CENTRES, MOST_POINTS = 20_000, 20_000
-
-UNTOUCHED, IN_PART, COMPLETE, LEFT_OUT = "untouched", "in part", "complete", "left out"
 
 Place = tuple[float, float]
 

@@ -18,10 +18,10 @@ from picking.files import make_folder, write_atomically, write_saved
 from picking.formats.names import stem
 from picking.formats.picks import Picks, flip_y
 from picking.formats.star import star_text
+from picking.inputs.labels_folder import JUNK, NEGATIVES, PICKS, TABLE
 from picking.labelling.folder.actions import Labels, Stroke
 from picking.labelling.folder.history import History
 
-PICKS, NEGATIVES, TABLE, JUNK = "picks.star", "not_particles.star", "micrographs.csv", "junk"
 COLUMNS = ("name", "state", "picks", "not_particles")
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import yaml
 
 from picking.errors import UserError
-from picking.files import is_number, make_folder, read_text, write_atomically
+from picking.files import make_folder, write_atomically
 from picking.formats.names import few
 from picking.inputs.diameters import require_lengths
+from picking.inputs.labels_folder import SESSION, read_session_file
 from picking.inputs.paths import Paths
 
-FILE = "session.yaml"
 # What a folder of labels may hold before its session is written
-OURS = (FILE, ".lock", ".token", "events.jsonl")
+OURS = (SESSION, ".lock", ".token", "events.jsonl")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,25 +32,8 @@ class Session:
 
 def read_session(folder: Path) -> Session | None:
     """Return the session of a folder, None without one; raises `UserError` for a damaged one."""
-    path = folder / FILE
-    if not path.exists():
-        return None
-    try:
-        content = yaml.safe_load(read_text(path))
-        patterns, diameter, size = (content[field.name] for field in dataclasses.fields(Session))
-        listed = isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)
-        if not (listed and patterns and isinstance(diameter, str)):
-            raise ValueError("micrographs is a list of texts, diameter a text such as 150A")
-        if size is not None and not is_number(size):
-            raise ValueError("pixel_size is a number or null")
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} is damaged ({error}): mend it, or delete it and give --micrographs and "
-            "--diameter again; the labels are in events.jsonl"
-        ) from error
-    session = Session(tuple(patterns), diameter, size)
-    require_lengths(session.diameter, session.pixel_size)
-    return session
+    path = folder / SESSION
+    return Session(*read_session_file(path)) if path.exists() else None
 
 
 def asked_session(
@@ -93,7 +76,7 @@ def write_session(folder: Path, session: Session) -> None:
     make_folder(folder)
     content = {**dataclasses.asdict(session), "micrographs": list(session.micrographs)}
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-    write_atomically(folder / FILE, text)
+    write_atomically(folder / SESSION, text)
 
 
 def require_same_micrographs(

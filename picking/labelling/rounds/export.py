@@ -9,8 +9,9 @@ from picking.files import make_folder
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Picks
 from picking.formats.relion.writing import write_relion
+from picking.inputs.labels_folder import COMPLETE, LEFT_OUT
 from picking.inputs.micrograph_lists import MicrographList
-from picking.labelling.folder.actions import COMPLETE, LEFT_OUT, Labels
+from picking.labelling.folder.actions import Labels
 from picking.labelling.folder.derived import drawn
 from picking.labelling.folder.history import History
 from picking.labelling.rounds.proposals import Proposals

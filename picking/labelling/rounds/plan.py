@@ -14,9 +14,8 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import make_folder, read_json, write_json
+from picking.inputs.labels_folder import COMPLETE, LEFT_OUT
 from picking.inputs.paths import Paths
-from picking.labelling.folder.actions import COMPLETE, LEFT_OUT
-from picking.labelling.folder.derived import PICKS
 from picking.labelling.folder.history import History
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session, write_session
@@ -131,7 +130,7 @@ def commands(
     if session.pixel_size is not None:
         size += ["--pixel-size", f"{session.pixel_size:g}"]
     store = str(round_path / "store")
-    preprocess = ["--micrographs", *learned_from, "--labels", str(round_path / "labels" / PICKS)]
+    preprocess = ["--micrographs", *learned_from, "--labels", str(round_path / "labels")]
     preprocess += [*size, "--output-dir", store, "--num-workers", "2", "--skip-unreadable"]
     if expected is not None:
         preprocess += ["--expected-particles", f"{expected:g}"]

@@ -11,7 +11,7 @@ from picking.errors import UserError
 from picking.evaluation.matching import match_picks, pick_metrics
 from picking.files import is_number, read_json, write_json
 from picking.formats.picks import Picks
-from picking.labelling.folder.actions import COMPLETE
+from picking.inputs.labels_folder import COMPLETE
 from picking.labelling.folder.history import History
 
 THRESHOLD = "threshold.json"
