@@ -32,7 +32,7 @@ NAME_COLUMNS = ("name", "micrograph", "micrographs", "filename", "file")
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelsFolder:
+class LabelsContent:
     """What a folder of labels says.
 
     session: its session.yaml. micrographs: patterns or files. diameter: of the particles, with its
@@ -57,7 +57,7 @@ def is_labels_folder(labels: Sequence[str]) -> bool:
     return len(labels) == 1 and (Path(labels[0]) / SESSION).is_file()
 
 
-def read_labels_folder(folder: Path) -> LabelsFolder:
+def read_labels_folder(folder: Path) -> LabelsContent:
     """Read a folder of labels; raises `UserError` for one without picks or with a damaged file."""
     micrographs, diameter, pixel_size = read_session_file(folder / SESSION)
     picks = folder / PICKS
@@ -65,7 +65,7 @@ def read_labels_folder(folder: Path) -> LabelsFolder:
         raise UserError(f"{folder} has no {PICKS}, so nothing is picked yet: pick particles")
     not_particles, junk = folder / NEGATIVES, folder / JUNK
     states = read_states(folder / TABLE) if (folder / TABLE).is_file() else {}
-    return LabelsFolder(
+    return LabelsContent(
         session=folder / SESSION,
         micrographs=micrographs,
         diameter=diameter,

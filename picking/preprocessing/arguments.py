@@ -10,7 +10,7 @@ from picking.formats.coordinates import KINDS
 from picking.inputs.annotations import SPLITS
 from picking.inputs.diameters import require_lengths
 from picking.inputs.labels_folder import (
-    LabelsFolder,
+    LabelsContent,
     complete_names,
     is_labels_folder,
     read_labels_folder,
@@ -249,7 +249,7 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _take_from_folder(args: argparse.Namespace) -> LabelsFolder:
+def _take_from_folder(args: argparse.Namespace) -> LabelsContent:
     """Read the folder of labels that --labels is; what it says is put where nothing was given."""
     folder = read_labels_folder(Path(args.labels[0]))
     args.labels = [str(folder.picks)]
