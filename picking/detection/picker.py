@@ -167,19 +167,19 @@ def read(picker: Picker, path: Path, diameter_px: float, notes: Notes) -> Seen:
     grey = picker.input.scaled(path, notes)
     grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
     scaled_px = diameter_px * np.array(grey.shape) / image_size(path)
-    junk = None if picker.keep_junk else junk_mask(grey, scaled_px)
-    if not picker.keep_junk:
-        require_clean_parts(picker, path, coarseness(grey, scaled_px))
-    return Seen(prepare(grey, scaled_px), junk)
+    if picker.keep_junk:
+        return Seen(prepare(grey, scaled_px), None)
+    if picker.input.coarseness is not None:
+        require_ice(path, coarseness(grey, scaled_px), picker.input.coarseness)
+    return Seen(prepare(grey, scaled_px), junk_mask(grey, scaled_px))
 
 
-def require_clean_parts(picker: Picker, path: Path, coarse: float | None) -> None:
+def require_ice(path: Path, coarse: float | None, usual: float) -> None:
     """Raise `UnreadableImage` where a micrograph is junk all over, as far as training tells.
 
-    coarse: how coarse it is.
+    coarse: how coarse it is, None where that is unknown; usual: the coarsest of training.
     """
-    usual = picker.input.coarseness
-    if coarse is not None and usual is not None and coarse > MUCH_COARSER * usual:
+    if coarse is not None and coarse > MUCH_COARSER * usual:
         raise UnreadableImage(
             f"{path} is junk all over, so it seems: against its fine noise, grey changes "
             f"{coarse / usual:.1f} times as much over a part of a particle as on any micrograph of "

@@ -23,6 +23,7 @@ from picking.preprocessing.windows import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from picking.stores.patches import PatchStore
+from tests.fixtures import few_picks
 from tests.fixtures.cryosparc import locations, write_cs
 from tests.fixtures.data_sets import boxes, coco, some_centres
 from tests.fixtures.patch_stores import content, damage
@@ -111,20 +112,16 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "write_montage", lambda *_: None)
-        yield
+    yield from few_picks.without_pictures()
 
 
 def preprocess(data, output, *flags, **changed):
     """Make a tiny store; return what was printed. ``changed`` overrides; None: no such flag."""
     given = {
         "micrographs": data.root / "jpg/*.jpg", "labels": data.root / "csv/*.csv",
-        "diameter": f"{DIAMETER_PX}px", "output_dir": output, "patch_size": 64,
-        "windows_per_micrograph": 60, "num_workers": 0, **changed,
+        "diameter": f"{DIAMETER_PX}px", **changed,
     }  # fmt: skip
-    named = [(f"--{k.replace('_', '-')}", v) for k, v in given.items() if v is not None]
-    return call(*(part for item in named for part in item), *flags, main=script.main)
+    return few_picks.preprocess(output, *flags, **given)
 
 
 def refused(data, output, *flags, **changed):

@@ -22,6 +22,7 @@ from picking.runs.checkpoints import load_checkpoint
 from picking.stores.patches import IGNORED, NO_PARTICLE, UNKNOWN, PatchStore
 from picking.training.augment import to_float
 from picking.training.networks import build_network
+from tests.fixtures import few_picks
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content
 from tests.fixtures.pu_runs import call, metrics_of, results_of
@@ -71,21 +72,17 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def no_pictures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(script, "write_montage", lambda *_: None)
-        yield
+    yield from few_picks.without_pictures()
 
 
 def preprocess(data, output, *flags, **changed):
     """Make a tiny store; return what was printed. ``changed`` overrides; None: no such flag."""
     given = {
         "micrographs": data.root / "jpg/*.jpg", "labels": data.root / "picks.star",
-        "diameter": f"{DIAMETER_PX}px", "output_dir": output, "patch_size": 64,
-        "windows_per_micrograph": 60, "num_workers": 0, "expected_particles": N_PARTICLES,
+        "diameter": f"{DIAMETER_PX}px", "expected_particles": N_PARTICLES,
         **changed,
     }  # fmt: skip
-    named = [(f"--{k.replace('_', '-')}", v) for k, v in given.items() if v is not None]
-    return call(*(part for item in named for part in item), *flags, main=script.main)
+    return few_picks.preprocess(output, *flags, **given)
 
 
 def refused(data, output, *flags, **changed):
