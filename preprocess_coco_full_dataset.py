@@ -47,7 +47,6 @@ from picking.preprocessing.metadata import (
     count_splits,
     made_from,
     print_fractions,
-    print_junk,
     print_plans,
     total,
 )
@@ -161,8 +160,6 @@ def main() -> None:
             noted = {name: journal.noted(name) for name in listed}
             for name in listed:
                 picture = folders[task] / f"montage_{name}.png"
-                if args.micrographs:
-                    print_junk(name, noted[name])
                 if task == "patches":
                     write_montage(folders[task] / name, plans[task][name], picture)
                 else:
@@ -279,7 +276,6 @@ def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> Sett
             per_micrograph=args.windows_per_micrograph,
             expected_particles=args.expected_particles,
             seed=args.seed,
-            keep_junk=args.keep_junk,
             own_px=args.own_px,
             pixel_size_angstrom=args.diameter_at,
         )

@@ -154,8 +154,7 @@ def learn(args: argparse.Namespace, job: Path) -> Path:
             "--micrographs", args.in_mics, "--labels", *args.labels,
             "--output-dir", job / "windows", "--num-workers", args.j,
             *arguments.flags(
-                args, "diameter", "pixel_size", "expected_particles", "frame", "allow_partial",
-                "keep_junk",
+                args, "diameter", "pixel_size", "expected_particles", "frame", "allow_partial"
             ),
         )  # fmt: skip
     if not (job / "training" / "results.json").exists():

@@ -6,8 +6,8 @@
 masks: simulated micrographs with each kind of junk and without any, and train and val of real sets:
 how much of the junk is masked, how much of the mask is junk, particles in the mask, CPU time. What
 is junk on the real ones nobody says. picks: simulated micrographs with junk; a network learns from
-some labels, once with windows anywhere and once with none in junk, and picks with --keep-junk and
-without. Thresholds have the highest F1 on validation, in the same way.
+some labels and picks with --keep-junk and without. Thresholds have the highest F1 on validation, in
+the same way.
 """
 
 import argparse
@@ -121,39 +121,35 @@ def picks(args: argparse.Namespace) -> None:
     write_labels(real, args.folder, N_LABELS, ASKED.seed)
     paths = {split: [m.path for m in real.micrographs(split)] for split in ("train", "val", "test")}
     diameter = ("--diameter", f"{real.diameter_px:g}px")
-    print_header("windows", "picks", *METRICS, "candidates in junk left out")
-    for windows in ("anywhere", "not in junk"):
-        folder = args.folder / windows.replace(" ", "_")
-        keep = ["--keep-junk"] if windows == "anywhere" else []
+    print_header("picks", *METRICS, "candidates in junk left out")
+    folder = args.folder
+    script(
+        "preprocess_coco_full_dataset.py", "--labels", folder / "picks.star", "--micrographs",
+        *paths["train"], "--val-micrographs", *paths["val"], *diameter, "--expected-particles",
+        real.expected, "--output-dir", folder / "store", "--num-workers", 0,
+    )  # fmt: skip
+    script(
+        "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
+        "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
+        "--device", "cpu", *overrides(f"training.max_steps={args.steps}"),
+    )  # fmt: skip
+    checkpoint = ("--checkpoint", folder / "run" / "checkpoints" / "best_model.pt", *diameter)
+    for where in ("anywhere", "not in junk"):
+        keep = ["--keep-junk"] if where == "anywhere" else []
+        truth = [data / "annotations" / f"instances_{split}.json" for split in ("val", "test")]
         script(
-            "preprocess_coco_full_dataset.py", "--labels", args.folder / "picks.star",
-            "--micrographs", *paths["train"], "--val-micrographs", *paths["val"], *diameter,
-            "--expected-particles", real.expected, "--output-dir", folder / "store",
-            "--num-workers", 0, *keep,
+            "pick_particles.py", *checkpoint, "--micrographs", *paths["val"], *keep,
+            "--choose-threshold", truth[0], "--device", "cpu",
         )  # fmt: skip
+        output = folder / f"picks_{where.replace(' ', '_')}"
         script(
-            "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
-            "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
-            "--device", "cpu", *overrides(f"training.max_steps={args.steps}"),
+            "pick_particles.py", *checkpoint, "--micrographs", *paths["test"], *keep, "--output",
+            output, "--evaluate", truth[1], "--overlay", "--resume", "--device", "cpu",
         )  # fmt: skip
-        checkpoint = ("--checkpoint", folder / "run" / "checkpoints" / "best_model.pt", *diameter)
-        for where in ("anywhere", "not in junk"):
-            keep = ["--keep-junk"] if where == "anywhere" else []
-            truth = [data / "annotations" / f"instances_{split}.json" for split in ("val", "test")]
-            script(
-                "pick_particles.py", *checkpoint, "--micrographs", *paths["val"], *keep,
-                "--choose-threshold", truth[0], "--device", "cpu",
-            )  # fmt: skip
-            output = folder / f"picks_{where.replace(' ', '_')}"
-            script(
-                "pick_particles.py", *checkpoint, "--micrographs", *paths["test"], *keep,
-                "--output", output, "--evaluate", truth[1], "--overlay", "--resume",
-                "--device", "cpu",
-            )  # fmt: skip
-            result = read_json(output / "evaluation.json")
-            rows = (output / "summary.csv").read_text().splitlines()[1:]
-            n_in_junk = sum(int(row.rsplit(",", 1)[1]) for row in rows)
-            print_row(windows, where, *(f"{result[name]:.3f}" for name in METRICS), n_in_junk)
+        result = read_json(output / "evaluation.json")
+        rows = (output / "summary.csv").read_text().splitlines()[1:]
+        n_in_junk = sum(int(row.rsplit(",", 1)[1]) for row in rows)
+        print_row(where, *(f"{result[name]:.3f}" for name in METRICS), n_in_junk)
 
 
 if __name__ == "__main__":

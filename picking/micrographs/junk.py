@@ -122,19 +122,6 @@ def in_junk(mask: np.ndarray, centres_px: np.ndarray, size_px: tuple[int, int]) 
     return mask[tuple(np.clip(at, 0, np.array(mask.shape) - 1).T)]
 
 
-def without_regions_of(
-    mask: np.ndarray, centres_px: np.ndarray, size_px: tuple[int, int]
-) -> np.ndarray:
-    """Return the mask without the regions in which there is a centre; arguments: of `in_junk`."""
-    from scipy.ndimage import label
-
-    labels, n = label(mask)
-    at = (centres_px * mask.shape / np.array(size_px)).astype(int)
-    holds = np.zeros(n + 1, bool)
-    holds[labels[tuple(np.clip(at, 0, np.array(mask.shape) - 1).T)]] = True
-    return mask & ~holds[labels]
-
-
 def _within_frame(values: np.ndarray) -> tuple[slice, slice]:
     """Return the rows and columns of ``values``, (h, w), that are no drawn-out or empty frame."""
     kept = []

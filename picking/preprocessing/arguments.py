@@ -26,7 +26,7 @@ PATCH_SIZE_PX = 128
 OF_DATA_SETS = ("splits", "hide_ratio", "neg_per_pos", "neg_rule", "annotated_margin", "top_up",
                 "hard_negatives")  # fmt: skip
 OF_PICKS = ("labels", "frame", "windows_per_micrograph", "diameter", "pixel_size",
-            "expected_particles", "val_micrographs", "keep_junk", "not_particles", "junk",
+            "expected_particles", "val_micrographs", "not_particles", "junk",
             "complete")  # fmt: skip
 RANGES = {
     "patch_size": (8, math.inf), "hide_ratio": (0, 1), "neg_per_pos": (0, 100),
@@ -162,11 +162,6 @@ def add_pick_arguments(parser: argparse.ArgumentParser) -> None:
         default=500,
         metavar="N",
         help="unlabeled windows drawn from each; default: 500",
-    )
-    add(
-        "--keep-junk",
-        action="store_true",
-        help="draw windows also where carbon, ice or aggregates are seen",
     )
     add("--diameter", help="of the particles, in px of the micrograph or in Å: 108px, 150A")
     add("--pixel-size", type=float, metavar="Å", help="of the micrographs; default: their headers'")

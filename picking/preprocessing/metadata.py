@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from picking.errors import warn
 from picking.files import sha256
 from picking.inputs.annotations import Split
 from picking.micrographs.junk import coarsest
@@ -25,7 +24,7 @@ ARGUMENTS = {
     ),
     "windows": (
         "window_px", "diameter_px", "per_micrograph", "expected_particles", "seed", "splits",
-        "max_images", "keep_junk",
+        "max_images",
     ),
     "segmentation": (
         "seg_size", "resize", "seg_tiles", "seg_disk", "seg_ignore_margin", "annotated_margin",
@@ -99,23 +98,6 @@ def print_fractions(split: str, plans: Sequence[ImagePlan], noted: list[dict]) -
         f"Split {split}: particles take {fractions['positive_share'] or 0:.1%} of the pixels; "
         f"{fractions['ignored_share']:.1%} of all are ignored"
     )
-
-
-def print_junk(split: str, noted: list[dict]) -> None:
-    """Print how much of the micrographs is junk, where no window is cut; noted: by the journal."""
-    fractions = [entry["junk_fraction"] for entry in noted if "junk_fraction" in entry]
-    if fractions:
-        print(
-            f"Split {split}: {sum(fractions) / len(noted):.1%} of the micrographs is junk (carbon, "
-            f"ice, aggregates), on {len(fractions):,} of {len(noted):,}; no unlabeled window is "
-            "drawn there"
-        )
-    if n_picks := sum(entry.get("picks_in_junk", 0) for entry in noted):
-        warn(
-            f"{n_picks:,} picks of split '{split}' lie where junk was seen: what is about them is "
-            "not taken for junk; where junk is mistaken on the whole, give --keep-junk here and "
-            "when picking"
-        )
 
 
 def count_splits(

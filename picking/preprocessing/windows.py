@@ -13,7 +13,8 @@ picked, the fractions of places near a particle are known,
 No place is called negative, since nobody knows where the other particles are, unless somebody says
 so. Places near a click on what is no particle are known negatives. So is all of a micrograph that
 is picked completely, but for the disk about each pick and a ring around it, as far as a pick may be
-off. What was painted as junk is ignored, as the ring is. Then
+off. What was painted as junk is ignored, as the ring is, and no window is centred there. Junk that
+nobody painted is learned like all else: networks that never saw any took it for particles. Then
 
     π_U = (fraction near a particle - fraction near a pick) / fraction of which nothing is known,
 
@@ -23,7 +24,6 @@ see `place_priors`.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -31,7 +31,7 @@ from PIL import Image
 from picking.errors import UserError
 from picking.formats.picks import Micrograph, inside
 from picking.inputs.junk_masks import read_junk_mask
-from picking.micrographs.junk import coarseness, in_junk, junk_mask, without_regions_of
+from picking.micrographs.junk import coarseness, in_junk
 from picking.micrographs.preparation import PARTICLE_PX, PREPARATION, prepare, scale_micrograph
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
 from picking.seeds import stream
@@ -54,7 +54,7 @@ NEGATIVE_RADIUS = 0.4
 # anywhere in a crop.
 WINDOW_PX = 128
 REACH_PX, RING_PX = POSITIVE_RADIUS * PARTICLE_PX, NEGATIVE_RADIUS * PARTICLE_PX
-SPARES = 2  # for each window, to be cut in place of one that lies in junk
+SPARES = 2  # for each window, to be cut in place of one that lies in painted junk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +62,13 @@ class WindowPlan(CutPlan):
     """The windows of one micrograph, in the order of their rows in the store.
 
     windows_px: float64 (n, 2), the centres of the windows anywhere, beside those about the picks.
-    spare_px: float64 (m, 2), those that are cut instead of windows that lie in junk, in this order.
     negatives_px: float64 (k, 2), places that are no particle. scaled_px: (height, width) that the
-    micrograph is scaled to before windows are cut. find_junk: look for junk; what was painted is
-    known in any case.
+    micrograph is scaled to before windows are cut.
     """
 
     windows_px: np.ndarray
-    spare_px: np.ndarray
     negatives_px: np.ndarray
     scaled_px: tuple[int, int]
-    find_junk: bool
 
     kinds = ("labelled", "no particle", "unknown")  # what a picture tells apart
 
@@ -101,17 +97,12 @@ class WindowPlan(CutPlan):
         """Windows of this micrograph."""
         return len(self.labelled_px) + len(self.windows_px) + len(self.negatives_px)
 
-    def groups(self, noted: dict) -> list[Group]:  # noqa: D102
+    def groups(self, noted: dict | None = None) -> list[Group]:  # noqa: D102
         return [
             Group(self.labelled_px, TAG_PARTICLE, True),
-            Group(self.drawn_px(noted.get("windows")), TAG_WINDOW, False),
+            Group(self.windows_px, TAG_WINDOW, False),
             Group(self.negatives_px, TAG_NO_PARTICLE, False),
         ]
-
-    def drawn_px(self, chosen: Sequence[int] | None) -> np.ndarray:
-        """Return the windows that are cut, (n, 2); chosen: of windows and spares, as noted."""
-        every = np.concatenate([self.windows_px, self.spare_px])
-        return self.windows_px if chosen is None else every[list(chosen)]
 
     def identity(self) -> list[str | bytes]:  # noqa: D102
         one = self.micrograph
@@ -126,7 +117,6 @@ class WindowPlan(CutPlan):
             f"{REACH_PX}:{len(self.labelled_px)}:",
             self.labelled_px.tobytes(),
             self.windows_px.tobytes(),
-            self.spare_px.tobytes(),
             *beside,
         ]
 
@@ -139,24 +129,17 @@ class WindowPlan(CutPlan):
     def draw(self, image: np.ndarray) -> tuple[list[np.ndarray], dict]:
         """Return the windows and what is known of their places, two of uint8 (n_rows, p, p).
 
-        The journal notes the fraction of the micrograph that is junk, which windows and spares were
-        taken for it, how many picks lie where junk was seen, how coarse a micrograph with picks is
-        (of others nobody knows whether they are junk all over), and of what is not junk the
-        fractions of known negatives and of what is ignored.
+        The journal notes how coarse a micrograph with picks is; of others nobody knows whether they
+        are junk all over.
         """
         scale = np.array(self.scaled_px) / self.size_px
         scaled = scale_micrograph(image, self.scaled_px)
-        painted = self.painted()
-        junk, noted = self.clear_of_junk(scaled, painted) if len(self.spare_px) else (None, {})
-        if len(self.labelled_px):
-            noted["coarseness"] = coarseness(scaled, PARTICLE_PX)
+        noted = {"coarseness": coarseness(scaled, PARTICLE_PX)} if len(self.labelled_px) else {}
         prepared = prepare(scaled, (PARTICLE_PX, PARTICLE_PX))
-        known, about_negatives = self.known_places(painted)
-        if self.says_more:
-            noted |= _fractions(known, junk)
+        known, about_negatives = self.known_places(self.painted())
         rows = []
         for first, last in ((prepared, prepared), (known, about_negatives)):
-            centres_px = np.concatenate([self.labelled_px, self.drawn_px(noted.get("windows"))])
+            centres_px = np.concatenate([self.labelled_px, self.windows_px])
             cut = cut_patches(first, centres_px * scale, self.patch_size_px)
             if len(self.negatives_px):
                 more = cut_patches(last, self.negatives_px * scale, self.patch_size_px)
@@ -194,31 +177,24 @@ class WindowPlan(CutPlan):
         about_negatives = np.where((known == NO_PARTICLE) & ~clicked, IGNORED, known)
         return known, about_negatives.astype(np.uint8)
 
-    def clear_of_junk(
-        self, scaled: np.ndarray, painted: np.ndarray | None
-    ) -> tuple[np.ndarray | None, dict]:
-        """Return where windows were kept from, bool (h, w) or None, and what `draw` notes of it.
+    def known_fractions(self) -> dict[str, float]:
+        """Return how much is known beside picks: fractions, those that are not 0.
 
-        A region that was found with a pick in it is no junk, since users know.
+        ``junk`` of the micrograph is painted; of the rest ``negative`` is known to be no particle
+        and ``ignored`` is neither learned from.
         """
-        junk, noted = np.zeros(scaled.shape, bool), dict[str, Any]()
-        if self.find_junk:
-            junk = junk_mask(scaled, PARTICLE_PX)
-            if n_picks := int(in_junk(junk, self.labelled_px, self.size_px).sum()):
-                noted["picks_in_junk"] = n_picks
-                junk = without_regions_of(junk, self.labelled_px, self.size_px)
-        every = np.concatenate([self.windows_px, self.spare_px])
-        # Where that leaves nothing, what was painted alone
-        tried = [junk] if painted is None else [junk | painted, painted]
-        for mask in tried:
-            clear = np.flatnonzero(~in_junk(mask, every, self.size_px))
-            if mask.any() and len(clear):
-                # As many as wanted, some twice where hardly any place is left
-                n = len(self.windows_px)
-                noted["windows"] = np.resize(clear[:n], n).tolist()
-                noted["junk_fraction"] = round(float(mask.mean()), 4)
-                return mask, noted
-        return None, noted
+        if not self.says_more:
+            return {}
+        painted = self.painted()
+        known = self.known_places(painted)[0]
+        outside = known if painted is None else known[~painted]
+        fractions = {"junk": 0.0 if painted is None else float(painted.mean())}
+        if outside.size:
+            fractions |= {
+                "negative": float((outside == NO_PARTICLE).mean()),
+                "ignored": float((outside == IGNORED).mean()),
+            }
+        return {name: fraction for name, fraction in fractions.items() if fraction}
 
     def counts(self) -> dict:  # noqa: D102
         complete = {"complete": True} if self.micrograph.complete else {}
@@ -235,7 +211,6 @@ class WindowSettings:
     per_micrograph: int  # windows anywhere
     expected_particles: float | None  # on a micrograph
     seed: int
-    keep_junk: bool = False  # windows may lie in junk
     # Diameters by name where px have another size
     own_px: Mapping[str, float] = dataclasses.field(default_factory=dict)
     pixel_size_angstrom: float | None = None  # of the others, where known
@@ -270,10 +245,6 @@ class WindowSettings:
                     f"{self.window_px / PARTICLE_PX:g} particles of {diameter_px:.0f} px: "
                     "check --diameter"
                 )
-            rng = stream(self.seed, "windows", split, record.name)
-            spare_rng = stream(self.seed, "spare-windows", split, record.name)
-            looks_for_junk = record.junk is not None or not self.keep_junk
-            n_spare = SPARES * self.per_micrograph if looks_for_junk else 0
             negatives_px = record.negatives_px
             within = ((negatives_px >= 0) & (negatives_px < np.array(size_px))).all(axis=1)
             plans.append(
@@ -282,18 +253,31 @@ class WindowSettings:
                     size_px=size_px,
                     patch_size_px=self.window_px,
                     labelled_px=record.centres_px[inside(record, size_px)],
-                    windows_px=rng.random((self.per_micrograph, 2)) * np.array(size_px),
-                    spare_px=spare_rng.random((n_spare, 2)) * np.array(size_px),
+                    windows_px=self._draw_windows(split, record, size_px),
                     negatives_px=negatives_px[within],
                     scaled_px=(height, width),
-                    find_junk=not self.keep_junk,
                 )
             )
         return plans
 
+    def _draw_windows(self, split: str, record: Micrograph, size_px: tuple[int, int]) -> np.ndarray:
+        """Return centres anywhere but in painted junk, float64 (per_micrograph, 2)."""
+        rng = stream(self.seed, "windows", split, record.name)
+        windows_px = rng.random((self.per_micrograph, 2)) * np.array(size_px)
+        if record.junk is None:
+            return windows_px
+        rng = stream(self.seed, "spare-windows", split, record.name)
+        spare_px = rng.random((SPARES * self.per_micrograph, 2)) * np.array(size_px)
+        every_px = np.concatenate([windows_px, spare_px])
+        clear = np.flatnonzero(~in_junk(read_junk_mask(record.junk), every_px, size_px))
+        if not len(clear):
+            return windows_px
+        # As many as wanted, some twice where hardly any place is left
+        return every_px[np.resize(clear[: self.per_micrograph], self.per_micrograph)]
+
     def lines(self, split: str, plans: Sequence[WindowPlan]) -> list[str]:
         """Return the lines on a split's windows that users look for."""
-        counts = self.summary(plans, [])
+        counts = self.summary(plans)
         n_picked = sum(len(p.labelled_px) > 0 for p in plans)
         pool, unlabeled = counts["pool_prior"], counts["unlabeled_prior"]
         known = "left to training to estimate"
@@ -318,16 +302,12 @@ class WindowSettings:
             lines.append(f"  With painted junk: {n:,}")
         return lines
 
-    def summary(self, plans: Sequence[WindowPlan], noted: list[dict]) -> dict:
-        """Return what these micrographs have in all, as metadata.json says it."""
+    def summary(self, plans: Sequence[WindowPlan], noted: Sequence[dict] = ()) -> dict:
+        """Return what these micrographs have in all, as metadata.json says it; takes no notes."""
         n_picks = [len(p.labelled_px) for p in plans]
-        n_in_junk = sum(entry.get("picks_in_junk", 0) for entry in noted)
         n_negative = sum(len(p.negatives_px) for p in plans)
         n_complete = sum(p.micrograph.complete for p in plans)
-        # Before anything is drawn, what follows from clicks and paint
-        known = noted or [
-            _fractions(p.known_places(p.painted())[0]) if p.says_more else {} for p in plans
-        ]
+        of_each = [p.known_fractions() for p in plans]
         return {
             "n_images": len(plans),
             "n_patches": sum(p.n_rows for p in plans),
@@ -338,12 +318,11 @@ class WindowSettings:
                 [p.size_px for p in plans],
                 n_picks,
                 [self.diameter_on(p.micrograph.name) for p in plans],
-                [entry.get("junk_fraction", 0.0) for entry in noted] or None,
-                [entry.get("negative_fraction", 0.0) for entry in known],
-                [entry.get("ignored_fraction", 0.0) for entry in known],
+                [one.get("junk", 0.0) for one in of_each],
+                [one.get("negative", 0.0) for one in of_each],
+                [one.get("ignored", 0.0) for one in of_each],
                 [p.micrograph.complete for p in plans],
             ),
-            **({"n_picks_in_junk": n_in_junk} if n_in_junk else {}),
             **({"n_not_particles": n_negative} if n_negative else {}),
             **({"n_complete": n_complete} if n_complete else {}),
         }
@@ -370,7 +349,7 @@ def place_priors(
     sizes_px: Sequence[tuple[int, int]],
     n_picks: Sequence[int],
     diameters_px: Sequence[float] | None = None,
-    junk_fractions: Sequence[float] | None = None,
+    junk_fractions: Sequence[float] | float = 0.0,
     negative_fractions: Sequence[float] | float = 0.0,
     ignored_fractions: Sequence[float] | float = 0.0,
     complete: Sequence[bool] | bool = False,
@@ -395,8 +374,8 @@ def place_priors(
         sizes_px: (height, width) of each micrograph.
         n_picks: n of each.
         diameters_px: of the particles on each; None: the settings'.
-        junk_fractions: of each, where no particle is expected and no window is cut; the others are
-            fractions of what that leaves; None: no junk.
+        junk_fractions: of each, painted, where no particle is expected and no window is cut; the
+            others are fractions of what that leaves.
         negative_fractions: v of each.
         ignored_fractions: w of each.
         complete: of each, whether all its particles are picked.
@@ -404,7 +383,7 @@ def place_priors(
     Raises `UserError` when so many particles would cover more than the micrographs.
     """
     diameters = settings.diameter_px if diameters_px is None else np.asarray(diameters_px)
-    left = 1 - np.asarray(junk_fractions or 0.0)
+    left = 1 - np.asarray(junk_fractions)
     disk = math.pi * (POSITIVE_RADIUS * diameters) ** 2 / (np.prod(sizes_px, axis=1) * left)
     picked, done = np.asarray(n_picks) * disk, np.broadcast_to(complete, len(sizes_px))
     actual = float(np.mean(picked))
@@ -435,19 +414,6 @@ def place_priors(
         )
     unlabeled = (pool - actual) / unknown
     return {"actual_prior": actual, "pool_prior": pool, "unlabeled_prior": unlabeled, **shares}
-
-
-def _fractions(known: np.ndarray, junk: np.ndarray | None = None) -> dict[str, float]:
-    """Return the fractions of known negatives and of what is ignored, outside of junk.
-
-    known: uint8 (h, w) of what is known of each place; junk: bool (h, w).
-    """
-    outside = known[~junk] if junk is not None else known
-    fractions: dict[str, float] = {}
-    for name, code in (("negative_fraction", NO_PARTICLE), ("ignored_fraction", IGNORED)):
-        fraction = round(float((outside == code).mean()), 6) if outside.size else 0.0
-        fractions |= {name: fraction} if fraction else {}
-    return fractions
 
 
 def _near(centres_px: np.ndarray, reach_px: float, size_px: tuple[int, int]) -> np.ndarray:

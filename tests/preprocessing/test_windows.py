@@ -1,6 +1,5 @@
 """Windows about a few picks: where they lie, the fraction of positives among them, their store."""
 
-import dataclasses
 import itertools
 import math
 from pathlib import Path
@@ -235,45 +234,7 @@ def test_windows_say_where_they_are_near_any_pick_of_their_micrograph(tmp_path, 
     assert store.picked[store.labeled].any(axis=(1, 2)).all()
 
 
-# Junk
-
-
-def foil(size_px=SIZE_PX, edge_px=200):
-    """Return a micrograph of noise with dark foil left of an edge, uint8."""
-    grey = np.random.default_rng(5).normal(140, 20, size_px)
-    grey[:, :edge_px] -= 100
-    return np.clip(grey, 0, 255).astype(np.uint8)
-
-
-def test_no_unlabeled_window_is_centred_in_junk_and_all_others_stay_where_they_were():
-    one = plan([(100, 400)], per_micrograph=400)
-    rows, noted = one.draw(foil())
-    windows_px = one.groups(noted)[1].centres_px
-    assert [len(array) for array in rows] == [one.n_rows] * 2 and len(windows_px) == 400
-    assert windows_px[:, 1].min() > 190
-    stayed = one.windows_px[one.windows_px[:, 1] > 230]
-    assert len(stayed) > 200 and {*map(tuple, stayed)} < {*map(tuple, windows_px)}
-    assert noted["junk_fraction"] == pytest.approx(200 / 640, abs=0.06)
-    # What is cut is what the index says
-    at = dataclasses.replace(one, windows_px=windows_px, spare_px=np.empty((0, 2)))
-    for array, same in zip(rows, at.draw(foil())[0], strict=True):
-        np.testing.assert_array_equal(array, same)
-
-
-def test_with_keep_junk_and_without_junk_windows_are_where_the_plan_has_them():
-    clean = np.full(SIZE_PX, 7, np.uint8)
-    for changes, image in (({"keep_junk": True}, foil()), ({}, clean)):
-        one = plan([(100, 400)], **changes)
-        _, noted = one.draw(image)
-        assert set(noted) == {"coarseness"}
-        np.testing.assert_array_equal(one.groups(noted)[1].centres_px, one.windows_px)
-
-
-def test_a_region_with_a_pick_is_no_junk_and_it_is_told():
-    one = plan([(100, 400), (240, 60)], per_micrograph=400)
-    _, noted = one.draw(foil())
-    assert noted["picks_in_junk"] == 1 and "windows" not in noted
-    assert one.groups(noted)[1].centres_px[:, 1].min() < 20
+# What is noted
 
 
 def test_only_where_there_are_picks_is_it_noted_how_coarse_a_micrograph_is():

@@ -236,7 +236,7 @@ def test_nothing_is_drawn_or_learned_where_junk_is_painted(data, tmp_path):
     preprocess(data, tmp_path / "plain")
     with pytest.warns(InputWarning, match=r"picks lie in what was painted as junk \(e\.g\. on m"):
         printed = preprocess(data, tmp_path / "store", junk=tmp_path / "junk")
-    assert "With painted junk: " in printed and "is junk (carbon" in printed
+    assert "With painted junk: " in printed
     for split in ("train", "val"):
         plain, store = (PatchStore(tmp_path / name, split) for name in ("plain", "store"))
         painted = np.array(store.names)[store.micrograph] != "m3.jpg"
