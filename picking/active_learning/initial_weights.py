@@ -12,7 +12,13 @@ from picking.config import ActiveConfig
 from picking.errors import UserError
 from picking.files import read_json
 from picking.runs import distributed
-from picking.runs.checkpoints import load_checkpoint, load_weights, require_size, require_weights
+from picking.runs.checkpoints import (
+    load_checkpoint,
+    load_weights,
+    named_checkpoint,
+    require_size,
+    require_weights,
+)
 from picking.seeds import stream_seed
 from picking.training.initial_weights import read_initial_weights
 from picking.training.loop import Progress, State, new_optimizer
@@ -39,7 +45,7 @@ def begin_iteration(config: ActiveConfig, folder: Path, k: int, device: torch.de
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
     if k == 0 and config.active_learning.initial_weights is not None:
-        path = Path(config.active_learning.initial_weights)
+        path = named_checkpoint(config.active_learning.initial_weights)
         network.load_state_dict(read_initial_weights(path, network, config.model, KEY))
         origin = f"Starting from {path}"
     elif k > 0 and start != "scratch":
