@@ -25,6 +25,7 @@ from picking.errors import run_script
 from picking.formats.names import require_writable
 from picking.formats.relion.writing import require_listable
 from picking.inputs.diameters import asked_diameters, find_pixel_sizes, require_diameter_fits
+from picking.inputs.junk_masks import find_junk_masks
 from picking.inputs.micrograph_lists import given_micrographs
 from picking.micrographs.left_out import readable_sizes, tell
 
@@ -49,6 +50,9 @@ def main() -> None:
         evaluate_files(args, paths, sizes)
         tell(left_out, len(given))
         return
+    args.masks = {}  # of painted junk, by name
+    if args.junk:
+        args.masks = find_junk_masks(args.junk, sizes, left_out, args.allow_partial)
     # Here torch is imported, which takes seconds: what is wrong with the above is said first
     from picking.detection.run import keep_best_threshold, pick_micrographs
 

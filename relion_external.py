@@ -154,7 +154,8 @@ def learn(args: argparse.Namespace, job: Path) -> Path:
             "--micrographs", args.in_mics, "--labels", *args.labels,
             "--output-dir", job / "windows", "--num-workers", args.j,
             *arguments.flags(
-                args, "diameter", "pixel_size", "expected_particles", "frame", "allow_partial"
+                args, "diameter", "pixel_size", "expected_particles", "frame", "junk",
+                "allow_partial",
             ),
         )  # fmt: skip
     if not (job / "training" / "results.json").exists():
@@ -173,8 +174,8 @@ def pick(args: argparse.Namespace, job: Path, checkpoint: Path, threshold: str) 
         args, job, "pick_particles.py", "--checkpoint", checkpoint, "--micrographs", args.in_mics,
         "--output", job / "picks", "--resume", "--threshold", threshold,
         *arguments.flags(
-            args, "diameter", "pixel_size", "box", "device", "invert", "keep_junk", "strict",
-            "allow_partial",
+            args, "diameter", "pixel_size", "box", "device", "invert", "keep_junk", "junk",
+            "strict", "allow_partial",
         ),
     )  # fmt: skip
 

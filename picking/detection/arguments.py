@@ -43,6 +43,13 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         action="store_true",
         help="pick also where carbon, ice or aggregates are seen",
     )
+    add(
+        "--junk",
+        type=Path,
+        metavar="DIR",
+        help="masks of junk, where nothing is picked: <stem>.png for a micrograph, 8-bit, not 0 on "
+        "junk, of any scale, its top row at the top of the micrograph; data/labels/junk",
+    )
     add("--threshold", default="auto", help="lowest score; auto: the checkpoint's, or all")
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
     add(
@@ -118,6 +125,7 @@ def parse_args(description: str) -> argparse.Namespace:
         ),
         (not (args.picks and args.checkpoint), "give --checkpoint or --picks, not both"),
         (not (args.picks and args.invert), "--invert is for picking: leave it out with --picks"),
+        (not (args.picks and args.junk), "--junk is for picking: leave it out with --picks"),
         (args.evaluate or not args.picks, "--picks needs --evaluate with the true particles"),
         (
             args.output or args.picks or args.choose_threshold or args.expected_particles,

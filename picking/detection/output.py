@@ -109,18 +109,20 @@ def not_done(
     threshold: float = 1.0,
     with_heatmap: bool = False,
     own_px: Mapping[str, float] = MappingProxyType({}),
+    masks: Mapping[str, Path] = MappingProxyType({}),
 ) -> list[str]:
     """Return the names of the micrographs that are still to be picked, and print how many are done.
 
     A micrograph is picked again if its file changed since, if a heatmap is wanted and lacking, or
-    if candidates down to the threshold were not kept, or for another diameter of its own.
+    if candidates down to the threshold were not kept, for another diameter of its own, and with
+    another mask of junk, by name in ``masks``.
     """
     left, replaced = [], []
     for name, path in micrographs.items():
         saved = scored(folder, name)
         if not saved.exists() or (with_heatmap and not heatmap(folder, name).exists()):
             left.append(name)
-        elif not _serves(saved, path, threshold, own_px.get(name)):
+        elif not _serves(saved, path, threshold, own_px.get(name), masks.get(name)):
             left.append(name)
             replaced.append(name)
     if len(left) < len(micrographs):
@@ -128,8 +130,9 @@ def not_done(
         print(f"{done} of {len(micrographs)} micrographs are done already")
     if replaced:
         print(
-            f"Picking again {len(replaced)} micrographs whose files have changed, or may have, or "
-            f"whose candidates of an older version end above the threshold (e.g. {replaced[0]})"
+            f"Picking again {len(replaced)} micrographs whose files or masks of junk have changed, "
+            "or may have, or whose candidates of an older version end above the threshold (e.g. "
+            f"{replaced[0]})"
         )
     return left
 
@@ -161,17 +164,28 @@ def scored(folder: Path, name: str) -> Path:
     return folder / "scored" / f"{name}.npz"
 
 
-def identity(micrograph: Path, own_px: float | None = None) -> tuple[str, ...]:
+def identity(
+    micrograph: Path, own_px: float | None = None, mask: Path | None = None
+) -> tuple[str, ...]:
     """Return the size, the time and the checksum of a file; take them before it is picked.
 
-    own_px: particles' diameter there, where it is not that of the other micrographs; the last.
+    own_px: particles' diameter there, where it is not that of the other micrographs; comes behind.
+    mask: of painted junk; what it holds comes behind that.
     """
     try:
         status, checksum = micrograph.stat(), sha256_of_file(micrograph)
     except OSError as error:
         raise UnreadableImage(f"{micrograph} cannot be read ({error}): check the path") from error
     of_file = str(status.st_size), str(status.st_mtime_ns), checksum
-    return of_file if own_px is None else (*of_file, str(own_px))
+    return (*of_file, *_beside(own_px, mask))
+
+
+def _beside(own_px: float | None, mask: Path | None) -> tuple[str, ...]:
+    """Return what decides on a micrograph's picks beside its file."""
+    diameter = "" if own_px is None else str(own_px)
+    if mask is not None:
+        return diameter, sha256_of_file(mask)
+    return (diameter,) if diameter else ()
 
 
 def save_picks(folder: Path, picks: Picks, of_file: tuple[str, ...], n_in_junk: int = 0) -> None:
@@ -202,15 +216,17 @@ def n_in_junk(folder: Path, name: str) -> int:
     return int(_read(scored(folder, name)).get("n_in_junk", 0))
 
 
-def _serves(path: Path, micrograph: Path, threshold: float, own_px: float | None) -> bool:
+def _serves(
+    path: Path, micrograph: Path, threshold: float, own_px: float | None, mask: Path | None
+) -> bool:
     """Return whether saved picks are of this very file, or a copy, and reach the threshold."""
     saved = _read(path)
     if "of_file" not in saved:  # of an older version, which did not say
         return False
     if "lowest_score" not in saved and threshold < OLDER_LOWEST:
         return False
-    n_bytes, time_ns, checksum, *diameter = saved["of_file"].tolist()
-    if diameter != ([] if own_px is None else [str(own_px)]):
+    n_bytes, time_ns, checksum, *beside = saved["of_file"].tolist()
+    if tuple(beside) != _beside(own_px, mask):
         return False
     try:
         status = micrograph.stat()

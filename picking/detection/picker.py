@@ -28,6 +28,7 @@ from picking.errors import UserError, raise_if_stopped
 from picking.evaluation.report import draw_picks
 from picking.files import is_number, sha256
 from picking.formats.picks import Picks, select
+from picking.inputs.junk_masks import junk_mask_at
 from picking.inputs.paths import Paths
 from picking.metrics.calibration import Calibration
 from picking.micrographs.junk import MUCH_COARSER, coarseness, in_junk, junk_mask
@@ -48,7 +49,7 @@ class Picker(NamedTuple):
     checksum: SHA-256 of the checkpoint's file. thresholds: those that it holds, by key.
     invert: bright particles are to look as dark ones did in training, or the reverse. calibration:
     what makes probabilities of the scores of candidates, where training found it. keep_junk: picks
-    may lie on carbon, ice or aggregates.
+    may lie where carbon, ice or aggregates are seen.
     """
 
     path: Path
@@ -159,20 +160,25 @@ class Seen(NamedTuple):
     junk: np.ndarray | None
 
 
-def read(picker: Picker, path: Path, diameter_px: float, notes: Notes) -> Seen:
+def read(
+    picker: Picker, path: Path, diameter_px: float, notes: Notes, mask: Path | None = None
+) -> Seen:
     """Return a micrograph as the network is to see it.
 
-    diameter_px: of the particles. notes: gets what must be said of the file. Raises
-    `UnreadableImage` when the file is no micrograph, without contrast, or junk all over.
+    diameter_px: of the particles. notes: gets what must be said of the file. mask: of junk that
+    somebody painted, in addition to what is found. Raises `UnreadableImage` when the file is no
+    micrograph, without contrast, or junk all over, and `UserError` for a damaged mask.
     """
     grey = picker.input.scaled(path, notes)
     grey = np.negative(grey, dtype=np.float32) if picker.invert else grey
     scaled_px = diameter_px * np.array(grey.shape) / image_size(path)
+    painted = None if mask is None else junk_mask_at(mask, grey.shape)
     if picker.keep_junk:
-        return Seen(prepare(grey, scaled_px), None)
+        return Seen(prepare(grey, scaled_px), painted)
     if picker.input.coarseness is not None:
         require_ice(path, coarseness(grey, scaled_px), picker.input.coarseness)
-    return Seen(prepare(grey, scaled_px), junk_mask(grey, scaled_px))
+    found = junk_mask(grey, scaled_px)
+    return Seen(prepare(grey, scaled_px), found if painted is None else found | painted)
 
 
 def require_ice(path: Path, coarse: float | None, usual: float) -> None:
@@ -278,7 +284,7 @@ def picked(
     """
     _pickers.clear()
     _pickers[picker.checksum] = picker
-    jobs = [(path, args.own_px.get(name)) for name, path in paths.items()]
+    jobs = [(path, args.own_px.get(name), args.masks.get(name)) for name, path in paths.items()]
     work = argparse.Namespace(  # small, since each job takes it to its worker
         checkpoint=args.checkpoint, checksum=picker.checksum, device=picker.device,
         invert=args.invert, keep_junk=args.keep_junk, diameter_px=diameter_px, pictures=pictures,
@@ -292,7 +298,10 @@ def picked(
             yield _score(work, *one)
 
 
-def _pick_in_worker(work: argparse.Namespace, job: tuple[Path, float | None]) -> Picked:
+Job = tuple[Path, float | None, Path | None]  # a micrograph, its own diameter, its mask of junk
+
+
+def _pick_in_worker(work: argparse.Namespace, job: Job) -> Picked:
     torch.set_num_threads(1)
     return _score(work, *_read(work, job))
 
@@ -308,15 +317,16 @@ def _picker(work: argparse.Namespace, own_px: float) -> Picker:
     return _pickers[work.checksum].for_diameter(own_px)
 
 
-def _read(work: argparse.Namespace, job: tuple[Path, float | None]) -> tuple[Any, ...]:
+def _read(work: argparse.Namespace, job: Job) -> tuple[Any, ...]:
     """Return what `_score` takes of a micrograph, its image or why there is none last."""
-    path, diameter_px = job[0], job[1] or work.diameter_px
+    path, own_px, mask = job
+    diameter_px = own_px or work.diameter_px
     started, notes = time.monotonic(), Notes()
     of_file: tuple[str, ...] = ()
     seen: Seen | UnreadableImage
     try:
         of_file = output.identity(*job)
-        seen = read(_picker(work, diameter_px), path, diameter_px, notes)
+        seen = read(_picker(work, diameter_px), path, diameter_px, notes, mask)
     except UnreadableImage as error:
         seen = error
     return path, diameter_px, of_file, notes, time.monotonic() - started, seen
@@ -360,6 +370,8 @@ def draw_overlay(folder: Path, picks: Picks, micrograph: Path, junk: np.ndarray 
 def junk_on(
     args: argparse.Namespace, picker: Picker, diameter_px: float, path: Path
 ) -> np.ndarray | None:
-    """Return where a micrograph's junk is, as in picking it; None where it is kept."""
-    own_px = args.own_px.get(path.name, diameter_px)
-    return None if picker.keep_junk else read(picker.for_diameter(own_px), path, own_px, {}).junk
+    """Return where a micrograph's junk is, as in picking it; None where nothing is left out."""
+    own_px, mask = args.own_px.get(path.name, diameter_px), args.masks.get(path.name)
+    if picker.keep_junk and mask is None:
+        return None
+    return read(picker.for_diameter(own_px), path, own_px, {}, mask).junk

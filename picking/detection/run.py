@@ -203,7 +203,8 @@ def _begin(
     for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
         if wanted:
             make_folder(args.output / folder)
-    return threshold, output.not_done(args.output, paths, threshold, args.heatmap, args.own_px)
+    of_each = args.own_px, args.masks
+    return threshold, output.not_done(args.output, paths, threshold, args.heatmap, *of_each)
 
 
 def _pick_each(
@@ -299,9 +300,11 @@ def _tell_of_the_end(
             f"{args.box} px would cross an edge"
         )
     if n_in_junk:
+        seen = [] if args.keep_junk else ["on carbon, ice or aggregates"]
+        painted = ["in painted junk"] if args.junk else []
         print(
-            f"Left out: {n_in_junk:,} candidates on carbon, ice or aggregates; summary.csv says "
-            "where, --overlay shows it, --keep-junk picks there too"
+            f"Left out: {n_in_junk:,} candidates {' or '.join(seen + painted)}; summary.csv says "
+            f"where, --overlay shows it{', --keep-junk picks there too' if not painted else ''}"
         )
     n_candidates = sum(len(picks.scores) for picks in candidates)
     print(

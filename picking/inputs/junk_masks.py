@@ -78,6 +78,12 @@ def read_junk_mask(path: Path) -> np.ndarray:
     return mask != 0
 
 
+def junk_mask_at(path: Path, size_px: tuple[int, int]) -> np.ndarray:
+    """Return where junk was painted, bool of ``size_px``, at least half of each px."""
+    mask = Image.fromarray(read_junk_mask(path).astype(np.uint8) * 255)
+    return np.asarray(mask.resize(size_px[::-1], Image.Resampling.BOX)) > 127
+
+
 def _require_shape(path: Path, name: str, size_px: tuple[int, int]) -> None:
     """Raise `UserError` unless a mask has the shape of its micrograph, at whatever scale."""
     (height, width), mask = size_px, read_junk_mask(path)

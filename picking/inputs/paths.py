@@ -109,7 +109,7 @@ def expand(
         if not fitting:
             raise _refusal(pattern, paths, endings, what, outright)
         used.update(dict.fromkeys(fitting))
-        others.update(dict.fromkeys(path for path in paths if path not in fitting))
+        others.update(dict.fromkeys(path for path in paths if path not in used))
     n_all = len(used) + len(others)
     leave_out(
         len(others),

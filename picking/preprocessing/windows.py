@@ -26,11 +26,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
 from picking.errors import UserError
 from picking.formats.picks import Micrograph, inside
-from picking.inputs.junk_masks import read_junk_mask
+from picking.inputs.junk_masks import junk_mask_at, read_junk_mask
 from picking.micrographs.junk import coarseness, in_junk
 from picking.micrographs.preparation import PARTICLE_PX, PREPARATION, prepare, scale_micrograph
 from picking.preprocessing.cutting import CutPlan, Group, cut_patches, nearest_pixels
@@ -149,10 +148,8 @@ class WindowPlan(CutPlan):
 
     def painted(self) -> np.ndarray | None:
         """Return where junk was painted, bool of ``scaled_px``; None where nobody did."""
-        if self.micrograph.junk is None:
-            return None
-        mask = Image.fromarray(read_junk_mask(self.micrograph.junk).astype(np.uint8) * 255)
-        return np.asarray(mask.resize(self.scaled_px[::-1], Image.Resampling.BOX)) > 127
+        path = self.micrograph.junk
+        return None if path is None else junk_mask_at(path, self.scaled_px)
 
     def known_places(self, painted: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return what is known of each place, and what windows about negatives know of it.

@@ -67,6 +67,7 @@ def parse_args(argv: Sequence[str], description: str | None) -> argparse.Namespa
     add("--pixel_size", type=float, metavar="Å", help="default: what the list of micrographs says")
     add("--box", type=int, metavar="PX", help="leave out picks whose box would cross an edge")
     add("--device", help="cpu, cuda:0, ...; default: the best there is")
+    add("--junk", type=Path, metavar="DIR", help="masks of junk, see pick_particles.py")
     add("--frame", choices=("jpeg", "mrc"), help="y axis of the picks to learn from; default: mrc")
     add("--config", type=Path, default=FEW_LABELS, help=f"of training; default: {FEW_LABELS.name}")
     add("--relion_version", choices=VERSIONS, help="default: found out")
@@ -140,7 +141,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def deciding(args: argparse.Namespace) -> dict[str, object]:
     """Return what must not change when a job is continued."""
-    names = ["checkpoint", "labels", "diameter", "pixel_size", "invert", "keep_junk"]
+    names = ["checkpoint", "labels", "diameter", "pixel_size", "invert", "keep_junk", "junk"]
     if args.checkpoint is None:
         names += ["expected_particles", "config", "frame"]
     plain = {name: getattr(args, name) for name in names}

@@ -68,7 +68,8 @@ def test_coordinates_and_particles_may_both_be_learned_from():
 def test_what_a_continued_job_must_not_change():
     began = deciding(parse(*FEW))
     assert deciding(parse(*FEW, "--threshold", "0.3", "--j", "8")) == began
-    for changed in (("--diameter", "160A"), ("--expected_particles", "200"), ("--frame", "jpeg")):
+    for changed in (("--diameter", "160A"), ("--expected_particles", "200"), ("--frame", "jpeg"),
+                    ("--junk", "masks")):  # fmt: skip
         assert deciding(parse(*FEW, *changed)) != began
     trained = deciding(parse(*TRAINED))
     assert deciding(parse(*TRAINED, "--expected_particles", "200")) == trained

@@ -14,6 +14,8 @@ from PIL import Image
 from picking.errors import InputWarning, LeftOut, UserError
 from picking.files import locked
 from picking.formats.coordinates import FORMATS, read_picks
+from picking.labelling.folder.actions import Stroke
+from picking.labelling.folder.derived import junk_file, write_junk
 from picking.micrographs.junk import coarseness
 from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import load_checkpoint
@@ -95,6 +97,51 @@ def test_nothing_is_picked_on_foil_and_it_is_told(checkpoint, disks, tmp_path):
     assert (tmp_path / "out/summary.csv").read_text().strip().endswith(f",{n_in_junk}")
     again = flags_for(checkpoint, folder, tmp_path / "out")
     assert "keep_junk" in refused(*again, "--keep-junk", "--resume")
+
+
+@pytest.fixture
+def painted(tmp_path):
+    """A folder with a mask of a.jpg, as the labelling page writes it: its left half is junk."""
+    stroke = Stroke(((0.0, 96.0), (320.0, 96.0)), 96.0, erases=False)
+    write_junk(junk_file(tmp_path, "a.jpg"), [stroke], (320, 384))
+    return tmp_path / "junk"
+
+
+def test_nothing_is_picked_where_the_labelling_page_painted_junk(
+    checkpoint, disks, painted, tmp_path
+):
+    flags = ("--threshold", 0, "--keep-junk", "--overlay")
+    pick(checkpoint, disks.folder, tmp_path / "all", *flags)
+    printed = pick(checkpoint, disks.folder, tmp_path / "out", *flags, "--junk", painted)
+    ours, everywhere = (
+        {
+            p.name: p.centres_px
+            for p in read_picks(sorted((tmp_path / f / "star").iterdir()), disks.sizes)
+        }
+        for f in ("out", "all")
+    )
+    x = everywhere["a.jpg"][:, 1]
+    np.testing.assert_array_equal(ours["a.jpg"], everywhere["a.jpg"][x >= 192])
+    n_in_junk = int((x < 192).sum())
+    assert n_in_junk > 0 and f"({n_in_junk} candidates in junk left out)" in printed
+    assert f"Left out: {n_in_junk} candidates in painted junk" in printed
+    assert f",,{n_in_junk}\nb.jpg," in (tmp_path / "out/summary.csv").read_text()
+    for name in ("b.jpg", "c.jpg"):
+        np.testing.assert_array_equal(ours[name], everywhere[name])
+    before, after = ((tmp_path / f / "overlays/a.jpg.png").read_bytes() for f in ("all", "out"))
+    assert before != after
+
+
+def test_a_threshold_for_an_expected_number_counts_nothing_in_painted_junk(
+    checkpoint, disks, painted
+):
+    a = disks.folder / "a.jpg"
+    found = ("--checkpoint", checkpoint, "--micrographs", a, "--diameter", f"{DIAMETER_PX}px")
+    thresholds = []
+    for more in ((), ("--junk", painted)):
+        call(*found, "--expected-particles", 6, *more)
+        thresholds.append(kept_in(checkpoint)["threshold"])
+    assert thresholds[1] < thresholds[0]
 
 
 def test_a_micrograph_that_is_junk_all_over_is_named_and_left_out(checkpoint, disks, tmp_path):
@@ -247,6 +294,30 @@ def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, mon
     printed = pick(checkpoint, disks.folder, tmp_path / "out", *flags, "--resume")
     assert "2 of 3 micrographs are done already" in printed
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
+
+
+def test_micrographs_with_another_mask_of_junk_are_picked_again_and_no_others(
+    checkpoint, disks, painted, tmp_path
+):
+    out, junk = tmp_path / "out", ("--junk", painted)
+    pick(checkpoint, disks.folder, out)
+    printed = pick(checkpoint, disks.folder, out, *junk, "--resume")
+    assert "2 of 3 micrographs are done already" in printed and "masks of junk" in printed
+    pick(checkpoint, disks.folder, tmp_path / "whole", *junk)
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert "3 of 3" in pick(checkpoint, disks.folder, out, *junk, "--resume")
+    Image.new("L", (384, 320), 0).save(painted / "a.png")  # all of it was erased
+    assert "2 of 3" in pick(checkpoint, disks.folder, out, *junk, "--resume")
+    Image.new("L", (384, 320), 0).save(painted / "c.png")
+    assert "2 of 3" in pick(checkpoint, disks.folder, out, *junk, "--resume")
+    assert "1 of 3" in pick(checkpoint, disks.folder, out, "--resume")
+
+
+def test_masks_of_junk_of_other_micrographs_are_refused(checkpoint, disks, painted, tmp_path):
+    (painted / "a.png").rename(painted / "other.png")
+    flags = (*flags_for(checkpoint, disks.folder, tmp_path / "out"), "--junk", painted)
+    assert "1 of 1 masks" in refused(*flags)
+    assert "is no folder" in refused(*flags[:-1], painted / "a.png")
 
 
 # Shared out

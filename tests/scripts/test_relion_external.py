@@ -132,7 +132,7 @@ def test_a_checkpoint_picks_and_nothing_is_learned(job, scripts):
 
 
 def test_picks_are_learned_from_in_the_jobs_folder(job, scripts):
-    start(job, *FEW, "--in_parts", "particles.star")
+    start(job, *FEW, "--in_parts", "particles.star", "--junk", "labels/junk")
     names = [name for name, _ in scripts.calls]
     assert names == [
         "preprocess_coco_full_dataset.py", "train_pu_fixed_full.py", *["pick_particles.py"] * 2
@@ -143,6 +143,7 @@ def test_picks_are_learned_from_in_the_jobs_folder(job, scripts):
     assert f"--output-dir {job}/windows" in made and f"--data-dir {job}/windows" in trained
     assert "--expected-particles 2.0" in made
     assert f"--checkpoint {job}/training/checkpoints/best_model.pt" in picked
+    assert "--junk labels/junk" in made and "--junk labels/junk" in picked
 
 
 def test_the_threshold_is_that_of_the_expected_number_and_stays(job, scripts):

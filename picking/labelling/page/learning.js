@@ -66,7 +66,9 @@ export class Learning {
     const isNew = before?.round !== proposals.round ||
       before?.numbers[this.place] !== proposals.numbers[this.place];
     if (isNew) this.fetch();
-    if (before?.round !== proposals.round) this.page.proposed(); // there is something else to see
+    const count = (known) => Object.keys(known?.numbers ?? {}).length;
+    // There is something else to see
+    if (before?.round !== proposals.round || count(before) !== count(proposals)) this.page.proposed();
     this.page.numbered(proposals.numbers);
   }
 
@@ -93,10 +95,13 @@ export class Learning {
     const { labels, diameter } = scene;
     const near = new Grid(labels.marks, Math.max(1, diameter / 2));
     const isOpen = !labels.complete && !labels.left_out;
+    const { histogram } = this.state?.proposals ?? { histogram: [1] };
+    const highest = histogram.reduce((last, n, bin) => (n ? bin + 1 : last), 1) / histogram.length;
+    const span = Math.max(1e-6, highest - this.threshold); // colours are for the scores there are
     scene.proposals = !isOpen ? [] : this.candidates
       .filter(({ y, x, score }) => score >= this.threshold && near.nearest(y, x) === null &&
         !isInJunk(labels.junk, y, x))
-      .map((one) => ({ ...one, rank: (one.score - this.threshold) / (1.001 - this.threshold) }));
+      .map((one) => ({ ...one, rank: (one.score - this.threshold) / span }));
     this.grid = new Grid(scene.proposals.entries(), Math.max(1, diameter));
     const n = scene.proposals.length;
     $('n-proposals').textContent = n;
@@ -190,7 +195,7 @@ function said(round) {
     const step = round.step ? ` (step ${round.step} of ${round.n_steps}${left})` : '';
     return `${name}: ${round.is_stopping ? 'stopping' : round.title}${step} …`;
   }
-  if (round.state === 'done') return `${name} is done: it learned from ${round.n_picks} particles.`;
+  if (round.state === 'done') return `${name} is done: it learned from ${round.n_picks} picks.`;
   return `${name} ${round.state === 'stopped' ? 'was stopped' : 'failed'}: ${round.said}`;
 }
 

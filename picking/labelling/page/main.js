@@ -91,6 +91,8 @@ async function openMicrograph(chosen, isAgain = false) {
     $('name').textContent = row.name;
     relabel();
     learning.open(chosen);
+    next = null; // what was proposed was this one
+    $('next').disabled = true;
   }
   early = [];
   try {

@@ -1,5 +1,6 @@
 // The strip of all micrographs: thumbnail, name, state, counts. Names are text, never HTML.
 
+const STAY_MS = 80;
 const LONG = 15; // letters, which fit under a thumbnail
 
 export class Strip {
@@ -10,19 +11,30 @@ export class Strip {
     this.rows = [];
     this.filter = '';
     this.proposals = {}; // how many reach the threshold, by place
-    // Thumbnails are made when they come near: of 2,000 micrographs few are looked at
+    // Of 2,000 thumbnails those are fetched that stay near: a strip that is scrolled past others
+    // would have the micrograph wait behind them
+    this.near = new Set();
     this.watching = new IntersectionObserver((entries) => {
       for (const { target, isIntersecting } of entries) {
-        if (!isIntersecting) continue;
         const image = target.querySelector('img');
-        image.src = image.dataset.src;
-        this.watching.unobserve(target);
+        if (isIntersecting) this.near.add(image);
+        else this.near.delete(image);
+        if (!isIntersecting && !image.complete) image.removeAttribute('src');
       }
+      clearTimeout(this.staying);
+      this.staying = setTimeout(() => this.fetchNear(), STAY_MS);
     }, { root: element, rootMargin: '0px 400px' });
+  }
+
+  fetchNear() {
+    for (const image of this.near) {
+      if (!image.hasAttribute('src')) image.src = image.dataset.src;
+    }
   }
 
   fill(rows) {
     this.watching.disconnect();
+    this.near.clear();
     this.rows = rows;
     const short = shortener(rows.map((row) => row.name));
     this.items = rows.map((row, place) => {
@@ -33,6 +45,7 @@ export class Strip {
       item.tabIndex = -1;
       const image = document.createElement('img');
       image.alt = '';
+      image.fetchPriority = 'low';
       image.dataset.src = `/thumbnails/${place}`;
       const label = document.createElement('span');
       label.className = 'label';
@@ -58,7 +71,7 @@ export class Strip {
     const isOpen = row.state === 'untouched' || row.state === 'in part';
     const more = isOpen ? this.proposals[place] : undefined;
     const marked = row.picks || row.not_particles ? `${row.picks}${negatives}` : null;
-    const proposed = more === undefined ? null : `${more} prop.`;
+    const proposed = more === undefined ? null : marked ? `+${more}` : `${more} prop.`;
     const counts = [marked, proposed].filter(Boolean).join(' · ') || row.state;
     const flag = { complete: '✓ ', 'left out': '⊘ ' }[row.state] ?? '';
     item.querySelector('.note').textContent = row.problem ? '⚠ cannot be read' : flag + counts;

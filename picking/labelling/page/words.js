@@ -1,7 +1,7 @@
 // What the page says above the micrograph and above the strip.
 
 export const HINTS = {
-  pick: 'Click adds a particle, a click on one removes it, dragging moves it. Shift-click: no particle.',
+  pick: 'Click: add or remove a particle; drag: move it; Shift-click: no particle.',
   junk: 'Paint over carbon, ice and aggregates: nothing is learned or picked there.',
   erase: 'Paint over junk to take it away.',
 };

@@ -104,7 +104,8 @@ class Learning:
             path = round_folder(work.labels.folder, k)
             known = work.proposals
             if known is not None and known.round_path == path:
-                known.update()
+                if known.update():
+                    work.take_proposals(known)
                 return
             if next((path / "picks" / "scored").glob("*.npz"), None) is not None:
                 found = Proposals(path, work.labels.sizes_px)

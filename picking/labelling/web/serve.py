@@ -6,7 +6,7 @@ import socket
 
 import uvicorn
 
-from picking.errors import UserError
+from picking.errors import Stopped, UserError, raise_if_stopped
 from picking.files import sha256
 from picking.labelling.web.app import Answers
 from picking.labelling.web.guard import LOOPBACK, Guard, token_of
@@ -55,10 +55,18 @@ def serve(work: Work, host: str, listening: socket.socket) -> None:
     work.id = sha256("session of ", token)[:16]
     answers = Answers(work, lambda: server.should_exit)
     guard = Guard(answers.app(), token, host, port)
+
+    async def heed_earlier() -> None:
+        """End after a Ctrl-C that came before uvicorn was there to take it."""
+        try:
+            raise_if_stopped()
+        except Stopped:
+            server.should_exit = True
+
     server = uvicorn.Server(
         uvicorn.Config(
             guard, log_level="warning", ws="none", access_log=False, timeout_graceful_shutdown=2,
-            server_header=False, date_header=False,
+            server_header=False, date_header=False, callback_notify=heed_earlier, timeout_notify=1,
         )
     )  # fmt: skip
     shown = f"[{host}]" if ":" in host else host
