@@ -167,7 +167,7 @@ def make_store(args: argparse.Namespace, store: Path) -> None:
         expected_particles=None, seed=args.seed, own_px=own_px,
     )  # fmt: skip
     make_folder(store)
-    journal, plans_of, splits = Journal(store / ".journal", {}), {}, {}
+    journal, plans_of, splits = Journal(store / ".journal", {"splits": list(listed)}), {}, {}
     for split, members in listed.items():
         windows: list[WindowPlan] = []
         for one, _, n in members:
