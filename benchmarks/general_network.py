@@ -35,6 +35,7 @@ from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json, write_saved
 from picking.formats.picks import Micrograph
 from picking.inputs.annotations import Split
+from picking.micrographs.preparation import PARTICLE_PX
 from picking.parallel import ordered_map
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.metadata import count_splits
@@ -163,7 +164,7 @@ def make_store(args: argparse.Namespace, store: Path) -> None:
                 ]
     own_px = {one.name: diameter_px for of in listed.values() for one, diameter_px, _ in of}
     settings = WindowSettings(
-        window_px=WINDOW_PX, diameter_px=20, per_micrograph=WINDOWS_SIMULATED,
+        window_px=WINDOW_PX, diameter_px=float(PARTICLE_PX), per_micrograph=WINDOWS_SIMULATED,
         expected_particles=None, seed=args.seed, own_px=own_px,
     )  # fmt: skip
     make_folder(store)
