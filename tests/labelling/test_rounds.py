@@ -93,7 +93,8 @@ def test_what_is_left_out_is_neither_learned_from_nor_picked_and_others_are_boun
     preprocess, train, pick = commands(labels, planned(labels))
     learned, picked = values(preprocess, "--micrographs"), values(pick, "--micrographs")
     assert {str(PATHS[name]) for name in NAMES[:2]} < {*learned} and len(learned) == 62
-    assert len(picked) == 99 and str(PATHS[NAMES[2]]) not in picked
+    assert len({*picked}) == len(picked) == 99 and str(PATHS[NAMES[2]]) not in picked
+    assert picked[:62] == learned  # those are proposed on first
     assert values(train, "--data-dir") == values(preprocess, "--output-dir")
     assert values(pick, "--diameter") == values(preprocess, "--diameter") == ["80A"]
     assert "--expected-particles" not in preprocess

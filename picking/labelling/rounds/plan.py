@@ -96,13 +96,15 @@ def write_plan(
     others = [name for name in used if name not in labelled]
     drawn = stream(k, "round", "others").permutation(len(others))[:MOST_OTHERS]
     learned_from = [*labelled, *(others[place] for place in sorted(drawn.tolist()))]
+    # Of thousands of micrographs those that are looked at first, and vary, have proposals first
+    picked = dict.fromkeys([*learned_from, *used])
     expected = usual_number(history) if expected is None else expected
     listed = list(session.micrographs)
     steps = commands(
         round_path,
         session,
         listed if is_list else [_argument(used[name]) for name in learned_from],
-        listed if is_list else [_argument(path) for path in used.values()],
+        listed if is_list else [_argument(used[name]) for name in picked],
         expected,
         config or CONFIG,
     )
