@@ -93,6 +93,7 @@ class TrainingConfig:
     batch_size: int = ranged(64, 2, 65_536)
     early_stopping_patience: int = ranged(20, 1)
     max_steps: int | None = ranged(None, 1)
+    initial_weights: str | None = None
     seed: int = ranged(42, 0)
     ema_decay: float = ranged(0.0, 0, 0.99999)
     ema_teacher: bool = False

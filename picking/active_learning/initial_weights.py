@@ -8,13 +8,19 @@ import torch
 from torch import nn
 
 from picking.active_learning.iterations import STEP_METRICS, folder_of, load_last
-from picking.config import ActiveConfig, PUConfig, SegmentationModelConfig, config_from_dict
+from picking.config import ActiveConfig
 from picking.errors import UserError
 from picking.files import read_json
-from picking.micrographs.preparation import PREPARATION
 from picking.runs import distributed
-from picking.runs.checkpoints import load_checkpoint, load_weights, require_size, require_weights
+from picking.runs.checkpoints import (
+    load_checkpoint,
+    load_weights,
+    named_checkpoint,
+    require_size,
+    require_weights,
+)
 from picking.seeds import stream_seed
+from picking.training.initial_weights import read_initial_weights
 from picking.training.loop import Progress, State, new_optimizer
 from picking.training.networks import build_network
 
@@ -22,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Ash and Adams 2020: a fraction of what was learned, and some of a new start
 SHRINK, PERTURB = 0.4, 0.1
-GATES = "gates."  # the layers of an Attention U-Net that a U-Net has not
+KEY = "active_learning.initial_weights"
 
 
 def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
@@ -39,8 +45,8 @@ def begin_iteration(config: ActiveConfig, folder: Path, k: int, device: torch.de
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
     if k == 0 and config.active_learning.initial_weights is not None:
-        path = Path(config.active_learning.initial_weights)
-        network.load_state_dict(read_initial_weights(path, network, config.model))
+        path = named_checkpoint(config.active_learning.initial_weights)
+        network.load_state_dict(read_initial_weights(path, network, config.model, KEY))
         origin = f"Starting from {path}"
     elif k > 0 and start != "scratch":
         path = folder_of(folder, k - 1) / "best_model.pt"
@@ -88,49 +94,3 @@ def shrink_perturb(weights: dict, new: nn.Module) -> dict:
         key: SHRINK * value + PERTURB * fresh[key].detach() if key in fresh else value
         for key, value in weights.items()
     }
-
-
-def read_initial_weights(
-    path: Path, network: nn.Module, model: SegmentationModelConfig
-) -> dict[str, Any]:
-    """Return a state dict for ``network``, a new one that ``model`` describes.
-
-    path: a best_model.pt of PU learning with a U-Net or of segmentation. Attention gates that it
-    has not are the network's own; all else must fit, or it is a `UserError` that says what differs.
-    """
-    checkpoint, theirs, backbone = load_checkpoint(path), None, None
-    if kind := {"pu_classifier": PUConfig, "segmentation": ActiveConfig}.get(checkpoint["kind"]):
-        config: Any = config_from_dict(checkpoint.get("config"), f"checkpoint {path}", kind)
-        theirs, backbone = config.model, getattr(config.model, "backbone", "unet")
-    if backbone != "unet":
-        what = f"a {backbone}, not a U-Net" if backbone else "no trained model"
-        raise UserError(
-            f"active_learning.initial_weights: {path} is {what}: use best_model.pt of a "
-            "segmentation run, or of PU learning with model.backbone=unet"
-        )
-
-    said = checkpoint.get("input")
-    if not isinstance(said, dict) or said.get("preparation") != PREPARATION:
-        raise UserError(
-            f"active_learning.initial_weights: {path} is of another version, which prepared "
-            "micrographs in another way: train it again"
-        )
-    needed = {key: getattr(theirs, key) for key in ("width", "depth")}
-    if getattr(theirs, "name", None) == "attention_unet":
-        needed["name"] = "attention_unet"  # its gates have no place in a U-Net
-    differing = {key: value for key, value in needed.items() if value != getattr(model, key)}
-    if differing:
-        has = ", ".join(f"{key} {value}" for key, value in differing.items())
-        asked = ", ".join(f"{key} {getattr(model, key)}" for key in differing)
-        change = " ".join(f"model.{key}={value}" for key, value in differing.items())
-        raise UserError(
-            f"active_learning.initial_weights: the network in {path} has {has}, the config's "
-            f"`model` {asked}: set {change}, or use weights of a network that fits"
-        )
-
-    weights: Any = checkpoint.get("network")
-    if isinstance(weights, dict) and not any(str(key).startswith(GATES) for key in weights):
-        own = network.state_dict()
-        weights = {**weights, **{key: own[key] for key in own if key.startswith(GATES)}}
-    require_weights(network, weights, path)
-    return weights

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from picking.active_learning import log, strategies
-from picking.active_learning.initial_weights import begin_iteration, read_initial_weights
+from picking.active_learning.initial_weights import KEY, begin_iteration
 from picking.active_learning.iterations import (
     FULL,
     STEP_METRICS,
@@ -43,7 +43,7 @@ from picking.errors import UserError, raise_if_stopped
 from picking.files import locked, sha256, write_json
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.runs import distributed
-from picking.runs.checkpoints import load_checkpoint, load_weights
+from picking.runs.checkpoints import load_checkpoint, load_weights, named_checkpoint
 from picking.runs.devices import use_deterministic_kernels
 from picking.runs.folder import add_metrics, keep_metrics, open_run
 from picking.runs.log import open_log
@@ -57,6 +57,7 @@ from picking.stores.segmentation import (
 )
 from picking.training import loop
 from picking.training.augment import to_float
+from picking.training.initial_weights import read_initial_weights
 from picking.training.loop import State
 from picking.training.losses import SEGMENTATION_PRESETS, focal_dice, pixel_consistency
 from picking.training.networks import build_network
@@ -121,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
         with torch.device("meta"):
             network = build_network(config)
         # What does not fit is refused before there is a folder
-        read_initial_weights(Path(settings.initial_weights), network, config.model)
+        read_initial_weights(named_checkpoint(settings.initial_weights), network, config.model, KEY)
 
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes

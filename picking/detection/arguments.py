@@ -19,7 +19,11 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--checkpoint", type=Path, help="best_model.pt of a run: classifier or U-Net")
+    add(
+        "--checkpoint",
+        type=Path,
+        help="best_model.pt of a run: classifier or U-Net; general: that of the project",
+    )
     add(
         "--micrographs",
         nargs="+",

@@ -37,7 +37,7 @@ from picking.micrographs.problems import IN_JUNK, Notes, UnreadableImage
 from picking.micrographs.reading import image_size, read_micrograph
 from picking.parallel import ahead, ordered_map
 from picking.runs import checkpoints
-from picking.runs.checkpoints import load_checkpoint
+from picking.runs.checkpoints import load_checkpoint, named_checkpoint
 from picking.training.networks import network_of
 
 INVERTED_TIMES = 3  # as many picks on an inverted micrograph say that it should be
@@ -79,6 +79,7 @@ def load_picker(path: Path, device: torch.device) -> Picker:
 
     Raises `UserError` when the checkpoint is damaged or no model to pick with.
     """
+    path = named_checkpoint(str(path))
     # Before it is loaded: where training replaces it between the two, `keep_threshold` notices
     checksum = sha256(path.read_bytes()) if path.is_file() else ""
     checkpoint = load_checkpoint(path)

@@ -48,6 +48,7 @@ from picking.inputs.paths import Paths
 from picking.micrographs.left_out import Reasons, give_up_on, require_some
 from picking.micrographs.problems import IN_JUNK, Notes, UnreadableImage, notes_text, warn_of_notes
 from picking.runs import distributed
+from picking.runs.checkpoints import SHIPPED
 
 # On a micrograph on average, or of the candidates; with fewer the polarity is in question
 FEW_PICKS, FEW_OF_CANDIDATES = 3, 0.05
@@ -71,6 +72,11 @@ def load(args: argparse.Namespace, sizes: Sizes) -> tuple[Picker, float]:
     picker = picker._replace(invert=args.invert, keep_junk=args.keep_junk)
     if args.asked_px is not None:
         return picker, args.asked_px
+    if picker.path == SHIPPED:
+        raise UserError(
+            "--diameter is missing: the network that comes with the project picks particles of any "
+            "size, such as 150A or 108px"
+        )
     learned = picker.input.diameter_px, picker.input.pixel_size_angstrom
     diameter_px, args.own_px = learned_diameters(*learned, args.pixel_sizes, sizes)
     require_diameter_fits(diameter_px, sizes, args.own_px)
@@ -340,8 +346,14 @@ def keep_best_threshold(
     picker, diameter_px = load(args, sizes)
     if distributed.place()[1] > 1:
         raise UserError("a threshold is chosen by one process: start the script without torchrun")
-    with locked(thresholds.folder_to_lock(args.checkpoint)):
-        remove_half_written(args.checkpoint.parent)
+    if picker.path == SHIPPED:
+        raise UserError(
+            "a threshold is kept beside its checkpoint, and that of the project is everybody's: "
+            "pick first, find a threshold in thresholds.csv, and give it as --threshold with "
+            "--resume; or copy the checkpoint and name the copy"
+        )
+    with locked(thresholds.folder_to_lock(picker.path)):
+        remove_half_written(picker.path.parent)
         names = list(paths)
         outcomes: list[Outcome] = []
         if args.choose_threshold:

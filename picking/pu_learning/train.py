@@ -26,7 +26,7 @@ from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import State, keep_calibration, load_best, update_average
 from picking.pu_learning.tensorboard import write_epoch, write_hyperparameters
 from picking.runs import distributed
-from picking.runs.checkpoints import load_weights, require_size, restored
+from picking.runs.checkpoints import load_weights, named_checkpoint, require_size, restored
 from picking.runs.devices import use_deterministic_kernels
 from picking.runs.folder import add_metrics, environment, keep_metrics, open_run, read_metrics
 from picking.runs.log import open_log
@@ -34,6 +34,7 @@ from picking.runs.tensorboard import open_board
 from picking.seeds import stream_seed
 from picking.stores.patches import PatchStore
 from picking.training import loop
+from picking.training.initial_weights import read_initial_weights
 from picking.training.losses import (
     adaptive_threshold,
     align_distribution,
@@ -61,6 +62,9 @@ def run(args: argparse.Namespace) -> None:
     store_folder = Path(config.data.dir)
     train_data, val_data = (open_input(store_folder, name, config) for name in ("train", "val"))
     require_both_classes(val_data.store)
+    if config.training.initial_weights is not None:  # what does not fit is refused before all else
+        with torch.device("meta"):
+            initial_weights(config, build_network(config))
     sampler = PUBatchSampler(
         train_data.store.labeled,
         config.training.batch_size,
@@ -95,6 +99,8 @@ def run(args: argparse.Namespace) -> None:
             logger.info(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
         else:
             state.priors = resolve_priors(config, train_data, device)
+            if config.training.initial_weights is not None:
+                logger.info(f"Starting from {config.training.initial_weights}")
         _, n_steps = length_of_run(config, len(sampler))
         eta = eta_of(config, state.priors, train_data.store)
         log.log_start(config, sampler, state.priors, replaced_prior, eta, device, n_steps)
@@ -147,7 +153,10 @@ def new_state(config: PUConfig, device: torch.device) -> State:
     """Return what a run starts from, without its priors."""
     require_size(lambda: build_network(config))
     torch.manual_seed(stream_seed(config.training.seed, "init"))
-    network = distributed.with_shared_statistics(build_network(config).to(device), device)
+    network = build_network(config)
+    if config.training.initial_weights is not None:
+        network.load_state_dict(initial_weights(config, network))
+    network = distributed.with_shared_statistics(network.to(device), device)
     has_average = config.training.ema_decay > 0 or config.training.ema_teacher
     return State(
         network=network,
@@ -156,6 +165,12 @@ def new_state(config: PUConfig, device: torch.device) -> State:
         totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64, device=device),
         adaptive=torch.full((3,), 0.5, device=device),
     )
+
+
+def initial_weights(config: PUConfig, network: nn.Module) -> dict[str, Any]:
+    """Return the weights that ``network``, a new one, starts with."""
+    path = named_checkpoint(str(config.training.initial_weights))
+    return read_initial_weights(path, network, config.model, "training.initial_weights")
 
 
 def require_both_classes(store: PatchStore) -> None:

@@ -56,7 +56,11 @@ def parse_args(argv: Sequence[str], description: str | None) -> argparse.Namespa
     add("--j", type=int, default=1, metavar="N", help="threads")
     add("--pipeline_control", metavar="FOLDER", help="the job's folder once more")
     add = parser.add_argument_group("labels, with a value each").add_argument
-    add("--checkpoint", type=Path, help="best_model.pt of a network; without, one is trained here")
+    add(
+        "--checkpoint",
+        type=Path,
+        help="best_model.pt of a network, or general; without, one is trained here",
+    )
     add("--diameter", help="of the particles: 150A, or 108px of the micrographs")
     add("--expected_particles", type=float, metavar="N", help="on a micrograph, about")
     add("--threshold", default="auto", help="lowest score of a pick, 0 to 1; auto: the network's")

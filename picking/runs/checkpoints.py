@@ -16,6 +16,8 @@ from picking.files import DAMAGED_ARRAY, require_stored, write_atomically
 from picking.runs import distributed
 
 DAMAGED = (*DAMAGED_ARRAY, IndexError, AttributeError, AssertionError)
+# The network that comes with the project, and the name that stands for it; see models/GENERAL.md
+GENERAL, SHIPPED = "general", Path(__file__).parents[2] / "models" / "general.pt"
 MOST_WEIGHTS = 1_000_000_000  # of a network: 4 GB, a hundred times those of our largest
 
 
@@ -26,6 +28,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     write_atomically(path, buffer.getvalue())
+
+
+def named_checkpoint(name: str) -> Path:
+    """Return where a checkpoint is: a path, or `GENERAL` for the network that is shipped."""
+    return SHIPPED if name == GENERAL else Path(name)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from picking.active_learning import iterations
-from picking.active_learning.initial_weights import new_network, read_initial_weights
+from picking.active_learning.initial_weights import KEY, new_network
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import picker
 from picking.detection.thresholds import kept_threshold
@@ -19,6 +19,7 @@ from picking.pu_learning import log
 from picking.pu_learning.state import State
 from picking.runs.checkpoints import load_checkpoint
 from picking.training import loop
+from picking.training.initial_weights import read_initial_weights
 from picking.training.networks import build_network
 
 from . import originals
@@ -163,7 +164,7 @@ def initial_weights(draw, folder):
 
     def read(path):
         network = new_network(config, "init", 0)
-        network.load_state_dict(read_initial_weights(path, network, config.model))
+        network.load_state_dict(read_initial_weights(path, network, config.model, KEY))
         _step(network, torch.optim.AdamW(network.parameters(), 0.01, fused=True))
 
     return of_bytes(draw, folder, original, "best_model.pt", read)

@@ -1,0 +1,45 @@
+"""The picture of benchmarks.clicks: F1 against clicks on each set, a line for each way."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from benchmarks.picking_figure import PROTEINS
+from picking.errors import UserError
+from picking.files import read_json
+
+COLOURS = {
+    "random": "#7f7f7f", "whole": "#bcbd22", "score": "#1f77b4", "uncertain": "#d62728",
+    "false": "#9467bd", "apart": "#2ca02c",
+}  # fmt: skip
+
+
+def draw(folder: Path, picture: Path) -> None:
+    """Draw the results on test, or on val where there are none on test; means of seeds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for split in ("test", "val"):
+        for path in sorted(folder.glob(f"*/*/results_{split}.json")):
+            result = read_json(path)
+            found.setdefault(result["set"], {}).setdefault(result["way"], []).append(result)
+        if found:
+            break
+    if not found:
+        raise UserError(f"{folder} holds no results: play some sets first")
+    figure = Figure(figsize=(4 * len(found), 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    for panel, (name, ways) in zip(panels, sorted(found.items()), strict=True):
+        for way, results in ways.items():
+            rounds = list(zip(*(result["rows"] for result in results), strict=False))
+            clicks = [statistics.mean(row["paid"] for row in rows) for rows in rounds]
+            f1 = [statistics.mean(row["f1"] for row in rows) for rows in rounds]
+            panel.plot(clicks, f1, "o-", color=COLOURS[way], label=way)
+        panel.set_title(PROTEINS.get(name, name), fontsize=10)
+        panel.set_xlabel("clicks paid")
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel(f"F1 of picks on {split}")
+    panels[0].legend(fontsize=8)
+    figure.savefig(picture, dpi=80)

@@ -1,0 +1,231 @@
+"""The network that is shipped: it learned from many structures, to pick what it never saw.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.general_network --real empiar-10017 ribosome-10028
+    OMP_NUM_THREADS=1 python -m benchmarks.general_network --ship models/general.pt --real ...
+
+It learns from simulated micrographs, each of its own structure (picking/simulation/variety.py), and
+from train of the --real sets. All particles are known there, so that what is near none is negative:
+the risk of positives and negatives. No two people measure a diameter alike, so each micrograph
+counts as one of particles some tenths smaller or larger. One in twenty simulated ones, and val of
+the real sets, choose the weights and calibrate the scores.
+
+Then it picks val, or with --split test that, of every set in --data-root without any label of it,
+which is honest for the sets that are not among --real. F1 at the threshold of the highest F1 on
+val, at the network's own, which needs no label, and at the expected number. What is finished is
+read, not run again.
+"""
+
+import argparse
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
+from benchmarks.picking import pick
+from benchmarks.real_sets import RealSet, evaluate
+from picking.detection.picker import load_picker
+from picking.errors import UserError, run_script
+from picking.files import make_folder, read_json, write_json, write_saved
+from picking.formats.picks import Micrograph
+from picking.inputs.annotations import Split
+from picking.parallel import ordered_map
+from picking.preprocessing.cutting import patch_writer
+from picking.preprocessing.metadata import count_splits
+from picking.preprocessing.windows import WINDOW_PX, WindowPlan, WindowSettings
+from picking.runs.checkpoints import load_checkpoint, save_checkpoint
+from picking.seeds import stream
+from picking.simulation.plans import MicrographPlan, simulate_planned
+from picking.simulation.variety import plan_varied
+from picking.stores.journal import Journal
+from picking.stores.writer import write_split
+
+FOLDER = ROOT / "experiments" / "general_network"
+LOG_MISMEASURED = (math.log(0.85), math.log(1.45))  # diameters of simulated particles
+MISMEASURED = (1.0, 0.85, 1.2)  # of real ones: each micrograph is there so many times
+WINDOWS_SIMULATED, WINDOWS_REAL = 20, 400  # anywhere, of a micrograph
+ONE_OF = 20  # simulated micrographs is for validation
+
+
+def main() -> None:
+    """Train what is missing, pick every set, print a row each; ship the network."""
+    parser = new_parser(__doc__)
+    add = parser.add_argument
+    add("--data-root", type=Path, default=Path("../shared/data"), help="folder of real sets")
+    add("--real", nargs="*", default=[], metavar="SET", help="to learn from, by folder")
+    add("--evaluate", nargs="*", metavar="SET", help="default: all")
+    add("--split", choices=("val", "test"), default="val", help="to report on")
+    add("--micrographs", type=int, default=700, help="simulated")
+    add("--seed", type=int, default=0)
+    add("--set", nargs="+", default=["training.max_steps=2000"], help="config values")
+    add("--name", default="", help="tells runs with other settings apart")
+    add("--ship", type=Path, metavar="FILE", help="also write the network here")
+    args = parser.parse_args()
+    args.data_root = args.data_root.resolve()
+    known = sorted(path.name for path in args.data_root.iterdir() if path.is_dir())
+    if unknown := sorted({*args.real, *(args.evaluate or [])} - {*known}):
+        raise UserError(f"{unknown[0]} is not in {args.data_root}: choose of {', '.join(known)}")
+
+    folder = FOLDER / f"{'+'.join(args.real) or 'simulated'}{args.name}"
+    require_same_settings(folder, args)
+    if not (folder / "store" / "metadata.json").exists():
+        make_store(args, folder / "store")
+    script(
+        "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
+        "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
+        "--device", "cpu", "--num-workers", 0,
+        *overrides(f"training.seed={args.seed}", *args.set),
+    )  # fmt: skip
+    network = folder / "general.pt"
+    if not network.exists():
+        write_network(folder / "run" / "checkpoints" / "best_model.pt", network)
+    if args.ship:
+        write_network(network, args.ship)
+
+    print_header("set", "learned from", "F1", "AP", "at own threshold", "at expected", "val F1")
+    for name in args.evaluate or known:
+        result = result_of(args, folder, network, RealSet(args.data_root / name))
+        print_row(
+            name, "yes" if name in args.real else "no",
+            *(f"{result[key]:.3f}" for key in ("f1", "ap", "f1_at_own")),
+            *("-" if result[key] is None else f"{result[key]:.3f}"
+              for key in ("f1_at_expected", "val_f1")),
+        )  # fmt: skip
+
+
+def require_same_settings(folder: Path, args: argparse.Namespace) -> None:
+    """Raise `UserError` when the folder's results are of other settings."""
+    make_folder(folder)
+    settings = {"micrographs": args.micrographs, "seed": args.seed, "set": args.set}
+    path = folder / "settings.json"
+    if not path.exists():
+        write_json(path, settings)
+    if (there := read_json(path)) != settings:
+        raise UserError(f"{folder} was made with {there}, not with {settings}: give a --name")
+
+
+def result_of(args: argparse.Namespace, folder: Path, network: Path, real: RealSet) -> dict:
+    """Return the metrics of a set's picks, and F1 at the network's own threshold as f1_at_own."""
+    path = folder / real.name / f"result_{args.split}.json"
+    make_folder(path.parent)
+    if not path.exists():
+        calibration = load_picker(network, torch.device("cpu")).calibration
+        if calibration is None:
+            raise UserError(f"the scores of {network} are not calibrated: train it for longer")
+        val, picked = (pick(real, s, path.parent, network, 0.5) for s in ("val", args.split))
+        result = evaluate(real, args.split, val, picked, half=calibration.threshold)
+        write_json(path, {**result, "f1_at_own": result["f1_at_half"]})
+    return read_json(path)
+
+
+def write_network(trained: Path, path: Path) -> None:
+    """Write what picking and fine-tuning need of a checkpoint.
+
+    How coarse the micrographs were that it learned from is left out: of all proteins that says
+    nothing about one.
+    """
+    checkpoint = load_checkpoint(trained)
+    kept = ("kind", "config", "network", "input", "threshold", "calibration")
+    slim = {key: checkpoint[key] for key in kept if key in checkpoint}
+    slim["input"] = {key: value for key, value in slim["input"].items() if key != "coarseness"}
+    save_checkpoint(path, slim)
+
+
+# What it learns from
+
+
+def make_store(args: argparse.Namespace, store: Path) -> None:
+    """Make the store of windows of simulated and real micrographs."""
+    listed: dict[str, list[tuple[Micrograph, float, int]]] = {"train": [], "val": []}
+    images = FOLDER / f"simulated_seed{args.seed}"
+    make_folder(images)
+    plans = plan_varied(args.micrographs, args.seed)
+    job = functools.partial(simulated, images=images)
+    for i, micrograph in enumerate(ordered_map(job, plans, os.cpu_count() or 1, "Simulating")):
+        factor = math.exp(stream(args.seed, "mismeasured", str(i)).uniform(*LOG_MISMEASURED))
+        diameter_px = plans[i].protein.diameter_angstrom / plans[i].pixel_size_angstrom
+        one = (micrograph, diameter_px * factor, WINDOWS_SIMULATED)
+        listed["val" if i % ONE_OF == 0 else "train"].append(one)
+    for name in args.real:
+        real = RealSet(args.data_root / name)
+        for split in listed:
+            for factor in MISMEASURED if split == "train" else MISMEASURED[:1]:
+                n = WINDOWS_REAL if factor == 1 else WINDOWS_REAL // 3
+                listed[split] += [
+                    (annotated(real, one, factor, store), real.diameter_px * factor, n)
+                    for one in real.micrographs(split)
+                ]
+    own_px = {one.name: diameter_px for of in listed.values() for one, diameter_px, _ in of}
+    settings = WindowSettings(
+        window_px=WINDOW_PX, diameter_px=20, per_micrograph=WINDOWS_SIMULATED,
+        expected_particles=None, seed=args.seed, own_px=own_px,
+    )  # fmt: skip
+    make_folder(store)
+    journal, plans_of, splits = Journal(store / ".journal", {"splits": list(listed)}), {}, {}
+    for split, members in listed.items():
+        windows: list[WindowPlan] = []
+        for one, _, n in members:
+            of_one = dataclasses.replace(settings, per_micrograph=n)
+            windows += of_one.plan_split(split, [one], [size_of(one)])
+        make_folder(store / split)
+        if unreadable := write_split([patch_writer(store / split, windows, journal)], 0):
+            raise UserError(f"cannot be read: {', '.join(unreadable)}")
+        plans_of[split] = windows
+        splits[split] = Split(split, tuple(one for one, _, _ in members), "general", "", "")
+    noted = {split: journal.noted(split) for split in splits}
+    counts = count_splits(settings, plans_of, noted, splits, {split: [] for split in splits})
+    write_json(
+        store / "metadata.json", {**settings.description(journal.content_hash()), **counts}
+    )  # last: it says "finished"
+
+
+def simulated(plan: MicrographPlan, images: Path) -> Micrograph:
+    """Simulate a micrograph unless it is there; return it with all its particles."""
+    path, truth = images / f"{plan.stem}.png", images / f"{plan.stem}.npy"
+    if not path.exists():
+        image = simulate_planned(plan)
+        write_saved(truth, functools.partial(np.save, arr=image.centres_px))
+        grey = (image.raw - image.raw.min()) / np.ptp(image.raw) * (2**16 - 1)
+        picture = Image.fromarray(np.rint(grey).astype(np.uint16))
+        write_saved(path, functools.partial(picture.save, format="PNG"))
+    return known_in_full(path, path.name, np.load(truth), plan.size_px)
+
+
+def annotated(real: RealSet, one: Micrograph, factor: float, store: Path) -> Micrograph:
+    """Return a micrograph of a real set as known in full, but for the margin without labels."""
+    size_px, margin_px = size_of(one), real.margin_px
+    mask = np.full([max(1, n // 4) for n in size_px], 255, np.uint8)
+    inner = margin_px // 4 + (margin_px > 0)
+    mask[inner : mask.shape[0] - inner, inner : mask.shape[1] - inner] = 0
+    path = store / "margins" / f"{real.name}_{one.path.stem}.png"
+    make_folder(path.parent)
+    Image.fromarray(mask).save(path)
+    name = f"{real.name}_{factor}_{one.name}"
+    known = known_in_full(one.path, name, one.centres_px, size_px)
+    return dataclasses.replace(known, junk=path if margin_px else None)
+
+
+def known_in_full(
+    path: Path, name: str, centres_px: np.ndarray, size_px: Sequence[int]
+) -> Micrograph:
+    """Return a micrograph on which all particles are listed."""
+    unknown = np.full(len(centres_px), np.nan)
+    size = (int(size_px[0]), int(size_px[1]))
+    return Micrograph(name, centres_px, unknown, unknown, size, path=path, complete=True)
+
+
+def size_of(one: Micrograph) -> tuple[int, int]:
+    """Return the size of a micrograph, (height, width) in px."""
+    if one.size_px is None:
+        raise UserError(f"the size of {one.name} is not known")
+    return one.size_px
+
+
+if __name__ == "__main__":
+    run_script(main)

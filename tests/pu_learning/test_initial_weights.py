@@ -1,0 +1,91 @@
+"""PU learning that starts from the weights of a U-Net: what lands, and what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from picking.errors import UserError
+from picking.formats.coordinates import write_picks
+from picking.pu_learning import train as training
+from picking.runs.checkpoints import load_checkpoint
+from tests.active_learning.test_initial_weights import pu_checkpoint, segmentation_checkpoint
+from tests.fixtures import few_picks
+from tests.fixtures.data_sets import some_centres
+from tests.fixtures.images import grain
+from tests.fixtures.plans import record
+from tests.fixtures.pu_runs import call
+
+SIZE_PX, DIAMETER_PX = (300, 340), 20
+SMALL = (
+    "data.input_size_px=32", "model.width=4", "model.depth=2", "training.batch_size=11",
+    "training.max_steps=3",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Windows about a few picks on three micrographs."""
+    root, rng = tmp_path_factory.mktemp("start"), np.random.default_rng(0)
+    picks = []
+    for name in ("a", "b", "c"):
+        Image.fromarray(grain(SIZE_PX)).save(root / f"{name}.png")
+        centres = some_centres(rng, 5, SIZE_PX, 20, 30)
+        one = record(f"{name}.png", centres, root, diameter_px=DIAMETER_PX)
+        picks.append(dataclasses.replace(one, size_px=SIZE_PX))
+    write_picks(root, picks, ["star"], one_file=True)
+    few_picks.preprocess(
+        root / "store", micrographs=root / "*.png", labels=root / "picks.star",
+        diameter=f"{DIAMETER_PX}px", expected_particles=8,
+    )  # fmt: skip
+    return root / "store"
+
+
+def train(store, experiments, *overrides, config="configs/pu_few_labels.yaml"):
+    sets = [f"--set={one}" for one in (*SMALL, *overrides)]
+    call(
+        "--config", config, "--exp-name", "run", "--experiments-dir", experiments, "--data-dir",
+        store, "--device", "cpu", "--num-workers", 0, *sets,
+    )  # fmt: skip
+    return experiments / "run"
+
+
+@pytest.mark.parametrize("of", ["pu", "segmentation"])
+def test_the_weights_of_a_unet_of_either_pipeline_land(store, tmp_path, monkeypatch, of):
+    path = tmp_path / "before.pt"
+    _, weights = pu_checkpoint(path) if of == "pu" else segmentation_checkpoint(path, "unet")
+    begun, learn = [], training.train
+
+    def spy(config, state, *rest):
+        begun.append({key: value.clone() for key, value in state.network.state_dict().items()})
+        learn(config, state, *rest)
+
+    monkeypatch.setattr(training, "train", spy)
+    folder = train(store, tmp_path, f"training.initial_weights={path}")
+    assert begun[0].keys() == weights.keys()
+    assert all(torch.equal(begun[0][key], value) for key, value in weights.items())
+    assert f"Starting from {path}" in (folder / "training.log").read_text()
+    learned = load_checkpoint(folder / "checkpoints" / "last.pt")["network"]
+    assert not torch.equal(learned["head.weight"], weights["head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("made", "override", "words"),
+    [
+        (lambda path: pu_checkpoint(path, width=5), (), "has width 5, .* set model.width=5"),
+        (segmentation_checkpoint, (), "is an Attention U-Net: use weights of a plain U-Net"),
+        (lambda path: pu_checkpoint(path, input={"preparation": "x"}), (), "of another version"),
+        (pu_checkpoint, ("model.backbone=resnet18",), "model.backbone is resnet18"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_there_is_a_folder(
+    store, tmp_path, made, override, words
+):
+    made(tmp_path / "before.pt")
+    with pytest.raises(UserError, match=words) as error:
+        train(store, tmp_path, f"training.initial_weights={tmp_path / 'before.pt'}", *override)
+    assert "\n" not in str(error.value) and not (tmp_path / "run").exists()
+    if not override:
+        assert str(error.value).startswith("training.initial_weights: ")
