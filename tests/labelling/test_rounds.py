@@ -1,6 +1,7 @@
 """Rounds: what is planned, run and stopped, what is proposed and what is exported."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -17,6 +18,7 @@ from picking.formats.picks import Picks
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session
 from picking.labelling.rounds import progress as progress_module
+from picking.labelling.rounds import proposals as proposals_module
 from picking.labelling.rounds import runner
 from picking.labelling.rounds.export import export, final_picks
 from picking.labelling.rounds.plan import last_round, round_folder, write_plan
@@ -315,6 +317,17 @@ def test_proposals_are_read_as_they_come_and_again_when_they_change(tmp_path):
     assert not proposals.update()
     save_picks(tmp_path / "picks", candidates(NAMES[0], ROWS[0]), ("1", "2", "3"))
     assert proposals.update() and len(proposals.as_json(NAMES[0])) == 1
+
+
+def test_files_are_not_looked_at_where_none_came(tmp_path, monkeypatch):
+    proposals = proposals_of(tmp_path, candidates(NAMES[0], *ROWS))
+    os.utime(tmp_path / "picks" / "scored", (1e9, 1e9))
+    assert not proposals.update()
+    with monkeypatch.context() as patch:
+        patch.setattr(proposals_module, "scored", None)  # which is asked for each file
+        assert not proposals.update()
+    save_picks(tmp_path / "picks", candidates(NAMES[1], *ROWS), ("1", "2", "3"))
+    assert proposals.update() and len(proposals) == 2
 
 
 def test_the_network_is_most_uncertain_where_scores_are_near_a_half(tmp_path):

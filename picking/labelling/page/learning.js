@@ -200,7 +200,7 @@ function said(round) {
     const step = round.step ? ` (step ${round.step} of ${round.n_steps}${left})` : '';
     return `${name}: ${round.is_stopping ? 'stopping' : round.title}${step} …`;
   }
-  if (round.state === 'done') return `${name} is done: it learned from ${round.n_picks} picks.`;
+  if (round.state === 'done') return `${name} is done (from ${round.n_picks} picks).`;
   return `${name} ${round.state === 'stopped' ? 'was stopped' : 'failed'}: ${round.said}`;
 }
 
@@ -220,7 +220,7 @@ function described({ n_complete: n, precision, recall, intervals }) {
     const [low, high] = intervals[key] ?? [null, null];
     return `${word} ${percent(value)}% (${percent(low)} to ${percent(high)})`;
   });
-  return `${words.join(', ')} on the ${n} complete micrographs; it may have learned from them.`;
+  return `${words.join(', ')} on the ${n} complete micrographs (it may know them).`;
 }
 
 function drawHistogram(canvas, counts, threshold) {
