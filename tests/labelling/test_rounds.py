@@ -15,6 +15,7 @@ from picking.detection.output import save_picks
 from picking.errors import Stopped, UserError
 from picking.formats.coordinates import read_picks
 from picking.formats.picks import Picks
+from picking.inputs.labels_folder import read_labels_folder
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session
 from picking.labelling.rounds import progress as progress_module
@@ -103,6 +104,16 @@ def test_what_is_left_out_is_neither_learned_from_nor_picked_and_others_are_boun
     assert "--expected-particles" not in preprocess
 
 
+def test_what_is_known_of_micrographs_without_picks_is_learned_too(labels):
+    for name in NAMES[:2]:
+        mark(labels, name, 8)
+    act(labels, "add_negative", NAMES[97], y=100, x=100)
+    act(labels, "junk", NAMES[98], path=[[50, 50]], radius=9, erase=False)
+    act(labels, "complete", NAMES[99])
+    learned = values(commands(labels, planned(labels))[0], "--micrographs")
+    assert {str(PATHS[name]) for name in NAMES[97:]} < {*learned} and len(learned) == 65
+
+
 def test_complete_micrographs_tell_how_many_particles_to_expect(labels):
     mark(labels, NAMES[0], 8)
     mark(labels, NAMES[1], 14)
@@ -116,8 +127,15 @@ def test_complete_micrographs_tell_how_many_particles_to_expect(labels):
 def test_a_list_of_micrographs_is_passed_on_as_it_is(labels):
     mark(labels, NAMES[0], 8)
     mark(labels, NAMES[1], 8)
-    for command in commands(labels, planned(labels, is_list=True))[::2]:
+    act(labels, "add_negative", NAMES[99], y=100, x=100)
+    k = planned(labels, is_list=True)
+    for command in commands(labels, k)[::2]:
         assert values(command, "--micrographs") == ["raw/*.mrc"]
+    # So many are learned from as where files are given
+    copied = read_labels_folder(round_folder(labels.folder, k) / "labels")
+    assert len(copied.left_out) == 100 - 63
+    assert not {NAMES[0], NAMES[1], NAMES[99]} & {*copied.left_out}
+    assert "left out" not in (labels.folder / "micrographs.csv").read_text()
 
 
 # Going on from the last round's network

@@ -15,7 +15,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import make_folder, read_json, write_json
-from picking.inputs.labels_folder import COMPLETE, LEFT_OUT
+from picking.inputs.labels_folder import COMPLETE, LEFT_OUT, UNTOUCHED
 from picking.inputs.paths import Paths
 from picking.labelling.folder.history import History
 from picking.labelling.folder.labels import LabelsFolder
@@ -25,7 +25,8 @@ from picking.seeds import stream
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "pu_few_labels.yaml"
-# Unlabeled windows come from the labelled micrographs and so many others: more only take longer
+# Unlabeled windows come from the micrographs of which something is known and so many others: more
+# only take longer
 MOST_OTHERS = 60
 LEAST_PICKS = 10
 
@@ -99,11 +100,14 @@ def write_plan(
     round_path = round_folder(labels.folder, k)
     make_folder(round_path.parent)
     round_path.mkdir()
-    labels.write_to(round_path / "labels")
+    touched = [name for name in used if history.of(name).state != UNTOUCHED]
+    others = [name for name in used if history.of(name).state == UNTOUCHED]
+    drawn = {*stream(k, "round", "others").permutation(len(others))[:MOST_OTHERS].tolist()}
+    learned_from = [*touched, *(others[place] for place in sorted(drawn))]
+    # A list is passed on whole, and left out of the copy is what is not to be learned from
+    beyond = [name for place, name in enumerate(others) if place not in drawn] if is_list else []
+    labels.write_to(round_path / "labels", beyond)
     write_session(round_path / "labels", session)
-    others = [name for name in used if name not in labelled]
-    drawn = stream(k, "round", "others").permutation(len(others))[:MOST_OTHERS]
-    learned_from = [*labelled, *(others[place] for place in sorted(drawn.tolist()))]
     # Of thousands of micrographs those that are looked at first, and vary, have proposals first
     picked = dict.fromkeys([*learned_from, *used])
     expected = usual_number(history) if expected is None else expected
