@@ -258,6 +258,28 @@ def test_the_keys_are_shown_and_invert_changes_what_is_seen(window):
     until(lambda: window.page.locator("#image").screenshot() != before, "invert")
 
 
+def test_of_a_long_strip_those_thumbnails_are_fetched_at_which_it_stops(browser, tmp_path):
+    raw, n = tmp_path / "raw", 150
+    write_micrographs(raw, ["000.mrc"])
+    for number in range(1, n):
+        (raw / f"{number:03d}.mrc").hardlink_to(raw / "000.mrc")
+    server = Server(raw, tmp_path / "labels")
+    try:
+        window = Window(browser, server)
+        thumbnails = "Array.from(document.querySelectorAll('.micrograph img'))"
+        fetched = f"{thumbnails}.map(i => i.hasAttribute('src') && i.naturalWidth > 0)"
+        assert len(window.page.evaluate(fetched)) == n
+        window.page.evaluate("document.getElementById('strip').scrollLeft = 0")
+        until(lambda: window.page.evaluate(fetched)[0], "the first")
+        for _ in range(30):
+            window.page.evaluate("document.getElementById('strip').scrollLeft += 550")
+        until(lambda: all(window.page.evaluate(fetched)[-10:]), "the last")
+        assert sum(window.page.evaluate(fetched)) < n / 2
+        window.close()
+    finally:
+        server.end()
+
+
 def test_clicks_while_the_server_is_gone_are_kept_and_counted_once(browser, tmp_path):
     write_micrographs(tmp_path / "raw", ["a.mrc", "b.mrc"])
     server = Server(tmp_path / "raw", tmp_path / "labels")
@@ -369,6 +391,7 @@ def test_from_clicks_to_a_trained_network_its_proposals_and_an_exported_star_fil
         server = Server(tmp_path / "raw", tmp_path / "labels", *more, port=server.port)
         window = Window(browser, server, window.context, f"http://{server.host}/")
         until(lambda: "Round 1 is done" in window.text("#round-text"), "the end", 300)
+        assert window.text("#start-row").strip() == "Start from the network of round 1"
         window.open("c.mrc")
         proposals = until(lambda: window.page.evaluate("labelling.proposals()"), "proposals")
         scores = sorted((score for _, _, score in proposals), reverse=True)

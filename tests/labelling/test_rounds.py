@@ -1,6 +1,7 @@
 """Rounds: what is planned, run and stopped, what is proposed and what is exported."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -9,13 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from picking.config import PUConfig, read_config
 from picking.detection.output import save_picks
 from picking.errors import Stopped, UserError
 from picking.formats.coordinates import read_picks
 from picking.formats.picks import Picks
+from picking.inputs.labels_folder import read_labels_folder
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session
 from picking.labelling.rounds import progress as progress_module
+from picking.labelling.rounds import proposals as proposals_module
 from picking.labelling.rounds import runner
 from picking.labelling.rounds.export import export, final_picks
 from picking.labelling.rounds.plan import last_round, round_folder, write_plan
@@ -93,10 +97,21 @@ def test_what_is_left_out_is_neither_learned_from_nor_picked_and_others_are_boun
     preprocess, train, pick = commands(labels, planned(labels))
     learned, picked = values(preprocess, "--micrographs"), values(pick, "--micrographs")
     assert {str(PATHS[name]) for name in NAMES[:2]} < {*learned} and len(learned) == 62
-    assert len(picked) == 99 and str(PATHS[NAMES[2]]) not in picked
+    assert len({*picked}) == len(picked) == 99 and str(PATHS[NAMES[2]]) not in picked
+    assert picked[:62] == learned  # those are proposed on first
     assert values(train, "--data-dir") == values(preprocess, "--output-dir")
     assert values(pick, "--diameter") == values(preprocess, "--diameter") == ["80A"]
     assert "--expected-particles" not in preprocess
+
+
+def test_what_is_known_of_micrographs_without_picks_is_learned_too(labels):
+    for name in NAMES[:2]:
+        mark(labels, name, 8)
+    act(labels, "add_negative", NAMES[97], y=100, x=100)
+    act(labels, "junk", NAMES[98], path=[[50, 50]], radius=9, erase=False)
+    act(labels, "complete", NAMES[99])
+    learned = values(commands(labels, planned(labels))[0], "--micrographs")
+    assert {str(PATHS[name]) for name in NAMES[97:]} < {*learned} and len(learned) == 65
 
 
 def test_complete_micrographs_tell_how_many_particles_to_expect(labels):
@@ -112,8 +127,83 @@ def test_complete_micrographs_tell_how_many_particles_to_expect(labels):
 def test_a_list_of_micrographs_is_passed_on_as_it_is(labels):
     mark(labels, NAMES[0], 8)
     mark(labels, NAMES[1], 8)
-    for command in commands(labels, planned(labels, is_list=True))[::2]:
+    act(labels, "add_negative", NAMES[99], y=100, x=100)
+    k = planned(labels, is_list=True)
+    for command in commands(labels, k)[::2]:
         assert values(command, "--micrographs") == ["raw/*.mrc"]
+    # So many are learned from as where files are given
+    copied = read_labels_folder(round_folder(labels.folder, k) / "labels")
+    assert len(copied.left_out) == 100 - 63
+    assert not {NAMES[0], NAMES[1], NAMES[99]} & {*copied.left_out}
+    assert "left out" not in (labels.folder / "micrographs.csv").read_text()
+
+
+# Going on from the last round's network
+
+
+def trained(labels, k, width=8):
+    """Leave what a round leaves whose network was trained."""
+    training = round_folder(labels.folder, k) / "training"
+    (training / "checkpoints").mkdir(parents=True)
+    (training / "checkpoints" / "best_model.pt").touch()
+    (training / "config.yaml").write_text(f"model: {{backbone: unet, width: {width}, depth: 3}}")
+    (training / "results.json").touch()
+
+
+def held_out_by(labels, k):
+    return {Path(path).name for path in values(commands(labels, k)[0], "--val-micrographs")}
+
+
+def test_a_round_starts_from_the_last_network_unless_it_is_to_begin_anew(labels):
+    for name in NAMES[:6]:
+        mark(labels, name, 8)
+    first = planned(labels)
+    assert "--set" not in commands(labels, first)[1]
+    second = planned(labels)  # the first was not trained
+    assert "--set" not in commands(labels, second)[1]
+    trained(labels, first)
+    third = planned(labels)
+    (key_and_path,) = values(commands(labels, third)[1], "--set")
+    weights = round_folder(labels.folder, first) / "training" / "checkpoints" / "best_model.pt"
+    assert key_and_path == f'training.initial_weights="{weights}"'
+    assert config_of(commands(labels, third)[1]).training.initial_weights == str(weights)
+    fourth = write_plan(labels, SESSION, PATHS, False, None, None, anew=True)
+    assert "--set" not in commands(labels, fourth)[1]
+
+
+def config_of(train):
+    """Return the configuration that a command line asks for."""
+    return read_config(Path(values(train, "--config")[0]), values(train, "--set"), PUConfig)
+
+
+def test_a_network_of_another_size_is_not_gone_on_from(labels):
+    for name in NAMES[:2]:
+        mark(labels, name, 8)
+    trained(labels, planned(labels), width=16)
+    assert "--set" not in commands(labels, planned(labels))[1]
+
+
+def test_no_network_is_judged_by_picks_that_it_or_one_before_it_learned(labels):
+    learned, n_labelled = set(), 0
+    for n_new in (5, 3, 0, 12):
+        for name in NAMES[n_labelled : n_labelled + n_new]:
+            mark(labels, name, 8)
+        n_labelled += n_new
+        k = planned(labels)
+        held_out = held_out_by(labels, k)
+        assert len(held_out) == max(1, round(0.2 * n_labelled)) and not held_out & learned
+        learned |= {*NAMES[:n_labelled]} - held_out
+        trained(labels, k)
+
+
+def test_where_all_picks_were_learned_a_round_begins_anew(labels):
+    for name in NAMES[:3]:
+        mark(labels, name, 8)
+    first = planned(labels)
+    trained(labels, first)
+    act(labels, "leave_out", held_out_by(labels, first).pop())
+    second = planned(labels)
+    assert "--set" not in commands(labels, second)[1] and len(held_out_by(labels, second)) == 1
 
 
 # Running
@@ -245,6 +335,17 @@ def test_proposals_are_read_as_they_come_and_again_when_they_change(tmp_path):
     assert not proposals.update()
     save_picks(tmp_path / "picks", candidates(NAMES[0], ROWS[0]), ("1", "2", "3"))
     assert proposals.update() and len(proposals.as_json(NAMES[0])) == 1
+
+
+def test_files_are_not_looked_at_where_none_came(tmp_path, monkeypatch):
+    proposals = proposals_of(tmp_path, candidates(NAMES[0], *ROWS))
+    os.utime(tmp_path / "picks" / "scored", (1e9, 1e9))
+    assert not proposals.update()
+    with monkeypatch.context() as patch:
+        patch.setattr(proposals_module, "scored", None)  # which is asked for each file
+        assert not proposals.update()
+    save_picks(tmp_path / "picks", candidates(NAMES[1], *ROWS), ("1", "2", "3"))
+    assert proposals.update() and len(proposals) == 2
 
 
 def test_the_network_is_most_uncertain_where_scores_are_near_a_half(tmp_path):

@@ -288,6 +288,12 @@ def test_ctrl_c_ends_it_though_a_page_listens_and_the_files_are_written(folder, 
     assert (tmp_path / "labels" / "picks.star").exists()
 
 
+def test_a_ctrl_c_right_after_the_address_was_printed_ends_it_too(folder, tmp_path):
+    for _ in range(3):
+        status, err = Server(folder / "raw", tmp_path / "labels").end()
+        assert (status, err.splitlines()[-1].partition(":")[0]) == (130, "interrupted")
+
+
 def test_after_a_kill_the_same_folder_port_and_cookie_go_on(folder, tmp_path):
     first = Server(folder / "raw", tmp_path / "labels")
     first.act(add("p"), add("q", "b.mrc"))

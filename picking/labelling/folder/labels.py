@@ -3,7 +3,7 @@
 import contextlib
 import datetime
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -142,10 +142,14 @@ class LabelsFolder:
                     self._junk_changed |= junk
                 raise
 
-    def write_to(self, folder: Path) -> None:
-        """Write the files that follow from the events so far into another folder."""
+    def write_to(self, folder: Path, left_out: Iterable[str] = ()) -> None:
+        """Write the files that follow from the events so far into another folder.
+
+        left_out: names of micrographs without labels that are to be left out there.
+        """
         with self._lock:
             labels = dict(self.history.labels)
+        labels |= {name: Labels(left_out=True) for name in left_out}
         make_folder(folder)
         self._write(folder, labels, {name for name, one in labels.items() if one.junk}, True)
 

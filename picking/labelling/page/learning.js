@@ -26,7 +26,10 @@ export class Learning {
         $(id).disabled = false;
       });
     };
-    asked('train', '/train', () => ({ expected: Number($('expected').value) || null }));
+    asked('train', '/train', () => ({
+      expected: Number($('expected').value) || null,
+      anew: !$('start-from').checked,
+    }));
     asked('stop', '/stop');
     asked('go-on', '/go-on');
     $('threshold').addEventListener('input', () => this.moveThreshold());
@@ -46,6 +49,8 @@ export class Learning {
     $('train').textContent = round ? 'Train again' : 'Train';
     $('train').disabled = this.page.isReadOnly();
     $('stop').hidden = !isRunning || round.is_stopping;
+    $('start-row').hidden = isRunning || state.starts_from === null;
+    $('start-text').textContent = `Start from the network of round ${state.starts_from}`;
     $('go-on').hidden = !['stopped', 'failed'].includes(round?.state);
     $('round-progress').hidden = !isRunning;
     if (isRunning && round.fraction !== null) $('round-progress').value = round.fraction;
@@ -195,7 +200,7 @@ function said(round) {
     const step = round.step ? ` (step ${round.step} of ${round.n_steps}${left})` : '';
     return `${name}: ${round.is_stopping ? 'stopping' : round.title}${step} …`;
   }
-  if (round.state === 'done') return `${name} is done: it learned from ${round.n_picks} picks.`;
+  if (round.state === 'done') return `${name} is done (from ${round.n_picks} picks).`;
   return `${name} ${round.state === 'stopped' ? 'was stopped' : 'failed'}: ${round.said}`;
 }
 
@@ -215,7 +220,7 @@ function described({ n_complete: n, precision, recall, intervals }) {
     const [low, high] = intervals[key] ?? [null, null];
     return `${word} ${percent(value)}% (${percent(low)} to ${percent(high)})`;
   });
-  return `${words.join(', ')} on the ${n} complete micrographs; it may have learned from them.`;
+  return `${words.join(', ')} on the ${n} complete micrographs (it may know them).`;
 }
 
 function drawHistogram(canvas, counts, threshold) {

@@ -79,8 +79,11 @@ export class Strip {
   }
 
   setProposals(numbers) {
+    const before = this.proposals;
     this.proposals = numbers;
-    this.rows.forEach((row, place) => this.update(place, row));
+    this.rows.forEach((row, place) => {
+      if (numbers[place] !== before[place]) this.update(place, row);
+    });
   }
 
   setFilter(state) {

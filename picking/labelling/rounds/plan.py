@@ -5,6 +5,7 @@
 The commands are those that a user would type: preprocess, train, pick.
 """
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,16 +15,18 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import make_folder, read_json, write_json
-from picking.inputs.labels_folder import COMPLETE, LEFT_OUT
+from picking.inputs.labels_folder import COMPLETE, LEFT_OUT, UNTOUCHED
 from picking.inputs.paths import Paths
 from picking.labelling.folder.history import History
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session, write_session
+from picking.labelling.rounds.warm_start import choose_held_out, find_start
 from picking.seeds import stream
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "pu_few_labels.yaml"
-# Unlabeled windows come from the labelled micrographs and so many others: more only take longer
+# Unlabeled windows come from the micrographs of which something is known and so many others: more
+# only take longer
 MOST_OTHERS = 60
 LEAST_PICKS = 10
 
@@ -65,6 +68,7 @@ def write_plan(
     is_list: bool,
     expected: float | None,
     config: Path | None,
+    anew: bool = False,
 ) -> int:
     """Make a round's folder with a copy of the labels and what is to be run; return its number.
 
@@ -75,6 +79,7 @@ def write_plan(
         is_list: whether the session's micrographs are a list, which says more than files do.
         expected: particles on a micrograph, about; None: what complete ones have, if any.
         config: of training; None: `CONFIG`.
+        anew: to start from new weights, not from those of the last round's network.
 
     Raises `UserError` where too little is labelled to learn from.
     """
@@ -87,30 +92,44 @@ def write_plan(
             f"{n_picks} particles on {len(labelled)} micrographs are too few to learn from: mark "
             f"{LEAST_PICKS} or more, on two micrographs or more"
         )
-    k = (last_round(labels.folder) or 0) + 1
+    k, config = (last_round(labels.folder) or 0) + 1, config or CONFIG
+    start = None if anew else find_start(labels.folder / "rounds", config)
+    held_out = choose_held_out(numbers, start, k)
+    if not held_out:  # it would be judged by what it learned
+        start, held_out = None, choose_held_out(numbers, None, k)
     round_path = round_folder(labels.folder, k)
     make_folder(round_path.parent)
     round_path.mkdir()
-    labels.write_to(round_path / "labels")
+    touched = [name for name in used if history.of(name).state != UNTOUCHED]
+    others = [name for name in used if history.of(name).state == UNTOUCHED]
+    drawn = {*stream(k, "round", "others").permutation(len(others))[:MOST_OTHERS].tolist()}
+    learned_from = [*touched, *(others[place] for place in sorted(drawn))]
+    # A list is passed on whole, and left out of the copy is what is not to be learned from
+    beyond = [name for place, name in enumerate(others) if place not in drawn] if is_list else []
+    labels.write_to(round_path / "labels", beyond)
     write_session(round_path / "labels", session)
-    others = [name for name in used if name not in labelled]
-    drawn = stream(k, "round", "others").permutation(len(others))[:MOST_OTHERS]
-    learned_from = [*labelled, *(others[place] for place in sorted(drawn.tolist()))]
+    # Of thousands of micrographs those that are looked at first, and vary, have proposals first
+    picked = dict.fromkeys([*learned_from, *used])
     expected = usual_number(history) if expected is None else expected
     listed = list(session.micrographs)
     steps = commands(
         round_path,
         session,
         listed if is_list else [_argument(used[name]) for name in learned_from],
-        listed if is_list else [_argument(path) for path in used.values()],
+        listed if is_list else [_argument(used[name]) for name in picked],
         expected,
-        config or CONFIG,
+        config,
+        [_argument(used[name]) for name in held_out],
+        start.weights if start else None,
     )
     plan = {
         "n_picks": n_picks,
         "n_labelled": len(labelled),
         "n_micrographs": len(used),
         "expected_particles": expected,
+        "starts_from": start.k if start else None,
+        "held_out": held_out,
+        "learned": sorted({*labelled, *(start.learned if start else ())} - {*held_out}),
         "steps": [step._asdict() for step in steps],
     }
     write_json(round_path / "plan.json", plan)
@@ -124,18 +143,26 @@ def commands(
     picked: Sequence[str],
     expected: float | None,
     config: Path,
+    held_out: Sequence[str],
+    weights: Path | None,
 ) -> list[Step]:
-    """Return the commands of a round, in their order."""
+    """Return the commands of a round, in their order.
+
+    learned_from, picked, held_out: micrographs, as on a command line. weights: to start from.
+    """
     size = ["--diameter", session.diameter]
     if session.pixel_size is not None:
         size += ["--pixel-size", f"{session.pixel_size:g}"]
     store = str(round_path / "store")
     preprocess = ["--micrographs", *learned_from, "--labels", str(round_path / "labels")]
     preprocess += [*size, "--output-dir", store, "--num-workers", "2", "--skip-unreadable"]
+    preprocess += ["--val-micrographs", *held_out]
     if expected is not None:
         preprocess += ["--expected-particles", f"{expected:g}"]
     train = ["--config", str(config), "--data-dir", store, "--resume"]
     train += ["--experiments-dir", str(round_path), "--exp-name", "training"]
+    if weights is not None:
+        train += ["--set", f"training.initial_weights={json.dumps(str(weights))}"]
     pick = ["--checkpoint", str(checkpoint(round_path)), "--micrographs", *picked, *size]
     pick += ["--output", str(round_path / "picks"), "--resume"]
     return [

@@ -1,5 +1,6 @@
 """What a round's network proposes: candidates with scores, and one threshold for all of them."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ THRESHOLD = "threshold.json"
 BINS = 50
 LOWEST_SHOWN = 0.02  # candidates that score less are no proposals
 MOST_SHOWN = 5000  # on a micrograph
+SETTLED_S = 5.0  # after which a folder's time tells every file that came
 FEW_COMPLETE = 3  # micrographs, with fewer of which nothing is known of precision and recall
 
 
@@ -35,12 +37,21 @@ class Proposals:
         self.round_path = round_path
         self._sizes_px = sizes_px
         self._known: dict[str, Candidates] = {}
+        self._read_ns: int | None = None  # the time of the folder when it was read last
         self._histogram: list[int] | None = None
         self._numbers: dict[float, dict[str, int]] = {}  # by threshold, of the last one
 
     def update(self) -> bool:
         """Read what was picked since; return whether there was any."""
         picks, changed = self.round_path / "picks", False
+        try:
+            folder_ns = (picks / "scored").stat().st_mtime_ns
+        except OSError:
+            return False
+        # Thousands of files are looked at only where one was written, or may just have been
+        if folder_ns == self._read_ns and time.time_ns() - folder_ns > SETTLED_S * 1e9:
+            return False
+        self._read_ns = folder_ns
         for name, size_px in self._sizes_px.items():
             path = scored(picks, name)
             try:

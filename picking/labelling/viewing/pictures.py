@@ -154,7 +154,8 @@ class Pictures:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_saved(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
-            _bound(self._folder / "pyramids", DISK_BYTES)
+            if kind == "pyramids":
+                _bound(path.parent, DISK_BYTES)
 
 
 def _bound(folder: Path, n_bytes: float) -> None:

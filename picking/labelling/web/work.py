@@ -20,6 +20,9 @@ from picking.labelling.viewing.pyramid import TILE_PX
 
 # The first micrograph to look at is chosen from so many, or from those seen in so many seconds
 FIRST_OF, FIRST_S = 12, 2.0
+# Thumbnails that are made unasked, to choose from what differs: each takes reading a micrograph
+MOST_AHEAD = 400
+GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclasses.dataclass
@@ -51,11 +54,11 @@ class Work:
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Begin to make pictures ahead, thumbnails of far apart micrographs first."""
+        """Begin to make pictures ahead, thumbnails of micrographs all over the list."""
         readable = [name for name in self.names if name not in self.problems]
-        step = max(1, len(readable) // 24)
-        spread = [name for start in range(step) for name in readable[start::step]]
-        self.pictures.prepare(spread, LATER, thumbnails=True)
+        # Any first part of these is spread evenly over the list, in which neighbours are alike
+        spread = sorted(range(len(readable)), key=lambda place: place * GOLDEN % 1)[:MOST_AHEAD]
+        self.pictures.prepare([readable[place] for place in spread], LATER, thumbnails=True)
         self.pictures.begin()
 
     def overview(self) -> dict[str, Any]:
