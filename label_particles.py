@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="with --train: not from the weights of the last round's network",
     )
-    add("--config", type=Path, help="of training; default: configs/pu_few_labels.yaml")
+    add("--config", type=Path, help="of training; default: configs/pu_from_general.yaml")
     add(
         "--export", nargs="+", choices=FORMATS, help="no page: write the picks into <output>/export"
     )

@@ -10,7 +10,7 @@ from picking.files import make_folder
 from picking.relion_job.pipeline import VERSIONS
 
 ROOT = Path(__file__).resolve().parents[2]
-FEW_LABELS = ROOT / "configs" / "pu_few_labels.yaml"
+CONFIG = ROOT / "configs" / "pu_from_general.yaml"
 NOT_USED = ("in_movies", "in_3dref", "in_mask")
 YES = {"": True, "yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
 
@@ -69,7 +69,7 @@ def parse_args(argv: Sequence[str], description: str | None) -> argparse.Namespa
     add("--device", help="cpu, cuda:0, ...; default: the best there is")
     add("--junk", type=Path, metavar="DIR", help="masks of junk, see pick_particles.py")
     add("--frame", choices=("jpeg", "mrc"), help="y axis of the picks to learn from; default: mrc")
-    add("--config", type=Path, default=FEW_LABELS, help=f"of training; default: {FEW_LABELS.name}")
+    add("--config", type=Path, default=CONFIG, help=f"of training; default: {CONFIG.name}")
     add("--relion_version", choices=VERSIONS, help="default: found out")
     for name in ("invert", "keep_junk", "strict", "allow_partial"):
         add(

@@ -1,7 +1,7 @@
 import pytest
 
 from picking.errors import InputWarning, UserError
-from picking.relion_job.arguments import FEW_LABELS, as_ours, deciding, flags, parse_args
+from picking.relion_job.arguments import CONFIG, as_ours, deciding, flags, parse_args
 
 JOB = ("--o", "External/job005/", "--in_mics", "CtfFind/job003/micrographs_ctf.star")
 TRAINED = (*JOB, "--checkpoint", "net.pt")
@@ -62,7 +62,7 @@ def test_what_does_not_fit_is_refused_in_a_sentence(argv, names):
 def test_coordinates_and_particles_may_both_be_learned_from():
     args = parse(*FEW, "--in_parts", "particles.star")
     assert [path.name for path in args.labels] == ["manualpick.star", "particles.star"]
-    assert args.config == FEW_LABELS
+    assert args.config == CONFIG
 
 
 def test_what_a_continued_job_must_not_change():

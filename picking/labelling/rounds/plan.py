@@ -24,7 +24,7 @@ from picking.labelling.rounds.warm_start import choose_held_out, find_start
 from picking.seeds import stream
 
 ROOT = Path(__file__).parents[3]
-CONFIG = ROOT / "configs" / "pu_few_labels.yaml"
+CONFIG = ROOT / "configs" / "pu_from_general.yaml"
 # Unlabeled windows come from the micrographs of which something is known and so many others: more
 # only take longer
 MOST_OTHERS = 60
