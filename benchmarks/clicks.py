@@ -172,7 +172,7 @@ def main() -> None:
     add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     add("--budgets", nargs="+", type=int, default=[50, 100, 150])
     add("--start", default="general", metavar="general|none|FILE", help="weights to begin with")
-    add("--set", nargs="+", default=["training.max_steps=200", "optimizer.lr=0.001"])
+    add("--set", nargs="+", default=[], help="config values of the training runs")
     add("--name", default="", help="tells runs with other settings apart")
     add("--figure", type=Path, help="draw the results that are there, and end")
     args = parser.parse_args()
@@ -275,11 +275,13 @@ def learn(
         "--expected-particles", real.expected, "--output-dir", folder / "store", "--seed", seed,
         "--num-workers", 0, *more,
     )  # fmt: skip
-    start = [] if network is None else [f"training.initial_weights={network}"]
+    config, start = "configs/pu_few_labels.yaml", []
+    if network is not None:
+        config, start = "configs/pu_from_general.yaml", [f"training.initial_weights={network}"]
     script(
-        "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
-        "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
-        "--device", "cpu", *overrides(f"training.seed={seed}", *start, *args.set),
+        "train_pu_fixed_full.py", "--config", config, "--resume", "--exp-name", "run",
+        "--experiments-dir", folder, "--data-dir", folder / "store", "--device", "cpu",
+        *overrides(f"training.seed={seed}", *start, *args.set),
     )  # fmt: skip
     return folder / "run" / "checkpoints" / "best_model.pt"
 
