@@ -88,7 +88,8 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         "--expected-particles",
         type=float,
         metavar="N",
-        help="where there is no truth: keep the threshold that picks N a micrograph on average",
+        help="where there is no truth: pick N a micrograph on average; without --output, keep the "
+        "threshold that does beside the checkpoint",
     )
     add("--evaluate", nargs="+", metavar="TRUTH", help=f"true particles: {KINDS}")
     add("--picks", nargs="+", metavar="FILE", help="evaluate these, of any such format")
@@ -133,13 +134,17 @@ def parse_args(description: str) -> argparse.Namespace:
         ),
         (
             not (args.choose_threshold or args.expected_particles)
-            or not (args.evaluate or args.output or args.picks),
+            or not (args.evaluate or args.picks or (args.choose_threshold and args.output)),
             "a threshold is chosen for the checkpoint alone: pick and --evaluate after it",
         ),
         (
             args.expected_particles is None
             or (0 < args.expected_particles < math.inf and not args.choose_threshold),
             "--expected-particles is above 0 and goes without --choose-threshold",
+        ),
+        (
+            args.expected_particles is None or args.threshold == "auto",
+            "--expected-particles finds the threshold: leave --threshold out",
         ),
         (
             args.precision is None or (args.choose_threshold and 0 < args.precision <= 1),

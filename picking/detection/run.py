@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -336,6 +337,27 @@ def write_for_relion(args: argparse.Namespace, picks: Sequence[Picks]) -> None:
         print(f"No particles.star, since {listed.path} says nothing of the microscope")
 
 
+def pick_expected_number(
+    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
+) -> None:
+    """Pick all micrographs, and then again from what is saved, as many on each as are expected.
+
+    That is the mean over all of them. left_out: gets micrographs that turn out to be beyond help.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "--expected-particles goes by all micrographs: start the script without torchrun, or "
+            "pick first, and then alone with --resume"
+        )
+    pick_micrographs(args, paths, sizes, left_out)
+    there = [name for name in paths if name not in left_out]
+    picks = [output.load_picks(args.output, name, sizes[name]) for name in there]
+    threshold = thresholds.threshold_for_count(picks, args.expected_particles)
+    print(f"\n{args.expected_particles:g} picks a micrograph on average reach {threshold:.4f}")
+    args.threshold, args.resume = f"{threshold!r}", True
+    pick_micrographs(args, paths, sizes, left_out)
+
+
 def keep_best_threshold(
     args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
 ) -> None:
@@ -349,8 +371,7 @@ def keep_best_threshold(
     if picker.path == SHIPPED:
         raise UserError(
             "a threshold is kept beside its checkpoint, and that of the project is everybody's: "
-            "pick first, find a threshold in thresholds.csv, and give it as --threshold with "
-            "--resume; or copy the checkpoint and name the copy"
+            "copy it and name the copy; or, for --expected-particles, give --output too"
         )
     with locked(thresholds.folder_to_lock(picker.path)):
         remove_half_written(picker.path.parent)

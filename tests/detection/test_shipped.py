@@ -64,6 +64,6 @@ def test_it_asks_for_the_diameter_and_keeps_no_threshold_of_one_user(unseen, tmp
     with pytest.raises(UserError, match="--diameter is missing"):
         pick("--micrographs", path, "--output", tmp_path / "out")
     before = sorted(SHIPPED.parent.iterdir())
-    with pytest.raises(UserError, match="that of the project is everybody's"):
+    with pytest.raises(UserError, match="that of the project is everybody"):
         pick("--micrographs", path, "--diameter", "100A", "--expected-particles", 30)
     assert sorted(SHIPPED.parent.iterdir()) == before and not (tmp_path / "out").exists()

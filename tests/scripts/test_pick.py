@@ -696,6 +696,21 @@ def test_the_threshold_for_an_expected_number_gives_so_many_picks(
     assert best[n_picks - 1] == kept["threshold"] > best[n_picks]
 
 
+@pytest.mark.parametrize("n_expected", [12, 2.4, 30])
+def test_an_expected_number_is_picked_at_once_and_nothing_is_kept_beside_the_checkpoint(
+    checkpoint, disks, tmp_path, n_expected
+):
+    given = (*flags_for(checkpoint, disks.folder), "--expected-particles", n_expected)
+    printed = call(*given, "--output", tmp_path / "out")
+    assert not list(checkpoint.parent.glob("*.threshold.json"))
+    assert f"{n_expected:g} picks a micrograph on average reach " in printed
+    found = read_picks(sorted((tmp_path / "out/star").iterdir()), disks.sizes)
+    assert sum(len(picks.centres_px) for picks in found) == round(3 * n_expected)
+    files = {path: path.read_text() for path in (tmp_path / "out/star").iterdir()}
+    call(*given, "--output", tmp_path / "out", "--resume")
+    assert {path: path.read_text() for path in (tmp_path / "out/star").iterdir()} == files
+
+
 def test_an_expected_number_is_found_where_all_scores_are_faint(
     checkpoint, disks, tmp_path, monkeypatch
 ):
