@@ -30,6 +30,7 @@ from PIL import Image
 from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
 from benchmarks.picking import pick
 from benchmarks.real_sets import RealSet, evaluate
+from picking.config import DataConfig
 from picking.detection.picker import load_picker
 from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json, write_saved
@@ -129,12 +130,13 @@ def write_network(trained: Path, path: Path) -> None:
     """Write what picking and fine-tuning need of a checkpoint.
 
     How coarse the micrographs were that it learned from is left out: of all proteins that says
-    nothing about one.
+    nothing about one. So is where its store lay.
     """
     checkpoint = load_checkpoint(trained)
     kept = ("kind", "config", "network", "input", "threshold", "calibration")
     slim = {key: checkpoint[key] for key in kept if key in checkpoint}
     slim["input"] = {key: value for key, value in slim["input"].items() if key != "coarseness"}
+    slim["config"]["data"]["dir"] = DataConfig.dir
     save_checkpoint(path, slim)
 
 

@@ -1,12 +1,14 @@
 """The network that comes with the project: --checkpoint general."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 import pick_particles
+from picking.config import PUConfig, config_from_dict, read_config
 from picking.detection.picker import load_picker
 from picking.errors import UserError
 from picking.evaluation.matching import match_picks, pick_metrics
@@ -18,7 +20,7 @@ from picking.simulation.variety import plan_varied
 from tests.fixtures.plans import record
 from tests.fixtures.pu_runs import call
 
-MOST_BYTES = 3 * 2**20
+ROOT, MOST_BYTES = SHIPPED.parents[1], 3 * 2**20
 
 
 def pick(*flags):
@@ -41,10 +43,19 @@ def unseen(tmp_path_factory):
 
 def test_it_is_small_and_says_how_to_scale_but_not_what_was_coarse():
     assert SHIPPED.stat().st_size <= MOST_BYTES and (SHIPPED.parent / "GENERAL.md").exists()
-    assert "coarseness" not in load_checkpoint(SHIPPED)["input"]
+    checkpoint = load_checkpoint(SHIPPED)
+    assert "coarseness" not in checkpoint["input"]
+    assert not Path(checkpoint["config"]["data"]["dir"]).is_absolute()
     picker = load_picker(named_checkpoint(GENERAL), torch.device("cpu"))
     assert picker.path == SHIPPED and picker.calibration is not None
     assert picker.for_diameter(60).input.scale == pytest.approx(20 / 60)
+
+
+def test_the_config_that_learns_from_it_has_its_shape():
+    config = read_config(ROOT / "configs" / "pu_from_general.yaml", [], PUConfig)
+    assert config.training.initial_weights == GENERAL
+    theirs = config_from_dict(load_checkpoint(SHIPPED)["config"], "", PUConfig)
+    assert config.model == theirs.model and config.data.input_size_px == theirs.data.input_size_px
 
 
 def test_it_picks_structures_that_it_never_saw(unseen, tmp_path):
