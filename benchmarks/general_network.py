@@ -1,7 +1,7 @@
 """The network that is shipped: it learned from many structures, to pick what it never saw.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.general_network --real empiar-10017 ribosome-10028
-    OMP_NUM_THREADS=1 python -m benchmarks.general_network --ship models/general.pt --real ...
+    python -m benchmarks.general_network --real empiar-10017 ribosome-10028
+    python -m benchmarks.general_network --ship FILE --real ...     # models/GENERAL.md says which
 
 It learns from simulated micrographs, each of its own structure (picking/simulation/variety.py), and
 from train of the --real sets. All particles are known there, so that what is near none is negative:
@@ -65,7 +65,7 @@ def main() -> None:
     add("--split", choices=("val", "test"), default="val", help="to report on")
     add("--micrographs", type=int, default=700, help="simulated")
     add("--seed", type=int, default=0)
-    add("--set", nargs="+", default=["training.max_steps=2000"], help="config values")
+    add("--set", nargs="+", default=["training.max_steps=3000"], help="config values")
     add("--name", default="", help="tells runs with other settings apart")
     add("--ship", type=Path, metavar="FILE", help="also write the network here")
     args = parser.parse_args()

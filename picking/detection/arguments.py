@@ -135,7 +135,7 @@ def parse_args(description: str) -> argparse.Namespace:
         (
             not (args.choose_threshold or args.expected_particles)
             or not (args.evaluate or args.picks or (args.choose_threshold and args.output)),
-            "a threshold is chosen for the checkpoint alone: pick and --evaluate after it",
+            "a threshold is chosen first: pick and --evaluate after it, with --resume",
         ),
         (
             args.expected_particles is None

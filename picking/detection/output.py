@@ -51,6 +51,11 @@ def begun_threshold(folder: Path, checksum: str) -> float | None:
     return began["threshold"] if is_number(began.get("threshold")) else None
 
 
+def has_begun(folder: Path) -> bool:
+    """Return whether there are picks, finished or not, with which ``--resume`` would go on."""
+    return (folder / "manifest.json").exists()
+
+
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
     """Begin in an empty folder, or go on in one that was begun alike; call while locked.
 

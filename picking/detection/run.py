@@ -40,7 +40,7 @@ from picking.evaluation.quality import (
     report_quality,
     tell_of_no_picks,
 )
-from picking.files import locked, make_folder, remove_half_written
+from picking.files import locked, make_folder, remove_half_written, sha256
 from picking.formats.coordinates import NEVER_EMPTY, write_picks
 from picking.formats.picks import Picks
 from picking.formats.relion.writing import remove_relion, write_relion
@@ -73,7 +73,7 @@ def load(args: argparse.Namespace, sizes: Sizes) -> tuple[Picker, float]:
     picker = picker._replace(invert=args.invert, keep_junk=args.keep_junk)
     if args.asked_px is not None:
         return picker, args.asked_px
-    if picker.path == SHIPPED:
+    if SHIPPED.is_file() and picker.checksum == sha256(SHIPPED.read_bytes()):  # or a copy of it
         raise UserError(
             "--diameter is missing: the network that comes with the project picks particles of any "
             "size, such as 150A or 108px"
@@ -349,10 +349,18 @@ def pick_expected_number(
             "--expected-particles goes by all micrographs: start the script without torchrun, or "
             "pick first, and then alone with --resume"
         )
-    pick_micrographs(args, paths, sizes, left_out)
+    # 1. Candidates alone, whatever the threshold
+    begun = args.resume and output.has_begun(args.output)
+    scored = argparse.Namespace(**vars(args))
+    scored.threshold, scored.formats = "auto" if begun else "0.5", []
+    scored.overlay, scored.listed = False, None
+    pick_micrographs(scored, paths, sizes, left_out)
+
+    # 2. The threshold, and what it leaves
     there = [name for name in paths if name not in left_out]
-    picks = [output.load_picks(args.output, name, sizes[name]) for name in there]
-    threshold = thresholds.threshold_for_count(picks, args.expected_particles)
+    every = [output.load_picks(args.output, name, sizes[name]) for name in there]
+    candidates = [output.to_write(args, picks, 0.0) for picks in every]
+    threshold = thresholds.threshold_for_count(candidates, args.expected_particles)
     print(f"\n{args.expected_particles:g} picks a micrograph on average reach {threshold:.4f}")
     args.threshold, args.resume = f"{threshold!r}", True
     pick_micrographs(args, paths, sizes, left_out)
@@ -368,7 +376,7 @@ def keep_best_threshold(
     picker, diameter_px = load(args, sizes)
     if distributed.place()[1] > 1:
         raise UserError("a threshold is chosen by one process: start the script without torchrun")
-    if picker.path == SHIPPED:
+    if picker.path.resolve() == SHIPPED.resolve():
         raise UserError(
             "a threshold is kept beside its checkpoint, and that of the project is everybody's: "
             "copy it and name the copy; or, for --expected-particles, give --output too"

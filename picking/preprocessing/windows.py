@@ -353,12 +353,13 @@ def place_priors(
 ) -> dict[str, float | None]:
     """Return the three priors for places instead of patches.
 
-    With n picks on a micrograph, N particles expected and a the fraction of its places near one of
-    them, v of known negatives and w of what is ignored, and means over micrographs::
+    With n picks on a micrograph, N particles expected on one without junk and a the fraction of its
+    places near one of them; of the part b that painted junk leaves, v are known negatives and w are
+    ignored. With means over micrographs, of that part::
 
-        actual = mean(n a)
-        pool = mean(max(n, N) a)                    n a where the micrograph is complete
-        unknown = mean(1 - n a - v - w)             0 where it is complete
+        actual = mean(n a / b)
+        pool = mean(max(n a / b, N a))              n a / b where the micrograph is complete
+        unknown = mean(1 - n a / b - v - w)         0 where it is complete
         unlabeled = (pool - actual) / unknown
 
     ``actual_prior`` is the fraction near a pick, ``pool_prior`` that near a particle,
@@ -371,8 +372,7 @@ def place_priors(
         sizes_px: (height, width) of each micrograph.
         n_picks: n of each.
         diameters_px: of the particles on each; None: the settings'.
-        junk_fractions: of each, painted, where no particle is expected and no window is cut; the
-            others are fractions of what that leaves.
+        junk_fractions: 1 - b of each, painted, where no window is cut.
         negative_fractions: v of each.
         ignored_fractions: w of each.
         complete: of each, whether all its particles are picked.
@@ -380,9 +380,11 @@ def place_priors(
     Raises `UserError` when so many particles would cover more than the micrographs.
     """
     diameters = settings.diameter_px if diameters_px is None else np.asarray(diameters_px)
-    left = 1 - np.asarray(junk_fractions)
-    disk = math.pi * (POSITIVE_RADIUS * diameters) ** 2 / (np.prod(sizes_px, axis=1) * left)
-    picked, done = np.asarray(n_picks) * disk, np.broadcast_to(complete, len(sizes_px))
+    disk = math.pi * (POSITIVE_RADIUS * diameters) ** 2 / np.prod(sizes_px, axis=1)
+    left = np.broadcast_to(1 - np.asarray(junk_fractions), len(sizes_px))
+    # At the scale of windows hardly anything may be left
+    picked = np.divide(n_picks * disk, left, out=np.zeros(len(sizes_px)), where=left > 0)
+    done = np.broadcast_to(complete, len(sizes_px))
     actual = float(np.mean(picked))
     known = np.asarray(negative_fractions) + np.asarray(ignored_fractions)
     unknown = 1 - actual - float(np.mean(np.where(done, 1 - picked, known)))
@@ -401,8 +403,8 @@ def place_priors(
             f"px would be centred within {covered:.0%} of a micrograph: give the number on one "
             "micrograph, about"
         )
-    expected = np.where(done, n_picks, np.maximum(n_picks, settings.expected_particles))
-    pool = float(np.mean(expected * disk))
+    near = np.maximum(picked, settings.expected_particles * disk)
+    pool = float(np.mean(np.where(done, picked, near)))
     if not pool - actual < unknown:
         raise UserError(
             f"what is known leaves {max(unknown, 0):.1%} of the places, too few for what is left "

@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> None:
     store_folder = Path(config.data.dir)
     train_data, val_data = (open_input(store_folder, name, config) for name in ("train", "val"))
     require_both_classes(val_data.store)
-    if config.training.initial_weights is not None:  # what does not fit is refused before all else
+    folder = args.experiments_dir / args.exp_name
+    begins = not (args.resume and last_path(folder).exists())
+    if begins and config.training.initial_weights is not None:  # refused before there is a folder
         with torch.device("meta"):
             initial_weights(config, build_network(config))
     sampler = PUBatchSampler(
@@ -77,7 +79,6 @@ def run(args: argparse.Namespace) -> None:
 
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes
-        folder = args.experiments_dir / args.exp_name
         finished = args.resume and (folder / "results.json").exists()
         content_hash = train_data.store.metadata["content_hash"]
         distributed.require_same((config, content_hash, args.resume), "configuration or data")
@@ -93,8 +94,8 @@ def run(args: argparse.Namespace) -> None:
             return
 
         # 3. Network, optimiser and, on --resume, where they stood
-        state = new_state(config, device)
-        if args.resume and last_path(folder).exists():
+        state = new_state(config, device, begins)
+        if not begins:
             state.load(last_path(folder), device)
             logger.info(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
         else:
@@ -149,12 +150,15 @@ def resolve_config(args: argparse.Namespace) -> tuple[PUConfig, float | None]:
     return config, replaced_prior
 
 
-def new_state(config: PUConfig, device: torch.device) -> State:
-    """Return what a run starts from, without its priors."""
+def new_state(config: PUConfig, device: torch.device, begins: bool = True) -> State:
+    """Return what a run starts from, without its priors; what a resumed one loads its state into.
+
+    begins: take the initial weights, if the config names any.
+    """
     require_size(lambda: build_network(config))
     torch.manual_seed(stream_seed(config.training.seed, "init"))
     network = build_network(config)
-    if config.training.initial_weights is not None:
+    if begins and config.training.initial_weights is not None:
         network.load_state_dict(initial_weights(config, network))
     network = distributed.with_shared_statistics(network.to(device), device)
     has_average = config.training.ema_decay > 0 or config.training.ema_teacher

@@ -1,6 +1,7 @@
 """The network that comes with the project: --checkpoint general."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,8 @@ from tests.fixtures.pu_runs import call
 ROOT, MOST_BYTES = SHIPPED.parents[1], 3 * 2**20
 
 
-def pick(*flags):
-    return call("--checkpoint", GENERAL, *flags, "--device", "cpu", main=pick_particles.main)
+def pick(*flags, checkpoint=GENERAL):
+    return call("--checkpoint", checkpoint, *flags, "--device", "cpu", main=pick_particles.main)
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +73,14 @@ def test_it_picks_structures_that_it_never_saw(unseen, tmp_path):
 
 def test_it_asks_for_the_diameter_and_keeps_no_threshold_of_one_user(unseen, tmp_path):
     path = unseen[0][0]
-    with pytest.raises(UserError, match="--diameter is missing"):
-        pick("--micrographs", path, "--output", tmp_path / "out")
+    copy = shutil.copy(SHIPPED, tmp_path / "copy.pt")
+    for name in (GENERAL, SHIPPED, copy):
+        with pytest.raises(UserError, match="--diameter is missing"):
+            pick("--micrographs", path, "--output", tmp_path / "out", checkpoint=name)
     before = sorted(SHIPPED.parent.iterdir())
-    with pytest.raises(UserError, match="that of the project is everybody"):
-        pick("--micrographs", path, "--diameter", "100A", "--expected-particles", 30)
+    (tmp_path / "link.pt").symlink_to(SHIPPED)
+    asked = ("--micrographs", path, "--diameter", "100A", "--expected-particles", 30)
+    for name in (GENERAL, tmp_path / "link.pt"):
+        with pytest.raises(UserError, match="that of the project is everybody"):
+            pick(*asked, checkpoint=name)
     assert sorted(SHIPPED.parent.iterdir()) == before and not (tmp_path / "out").exists()

@@ -247,5 +247,9 @@ def test_the_priors_are_of_the_area_that_junk_leaves():
     known = settings(expected_particles=50)
     whole = place_priors(known, [SIZE_PX], [20])
     half = place_priors(known, [SIZE_PX], [20], None, [0.5])
-    for name in ("actual_prior", "pool_prior"):
-        assert half[name] == pytest.approx(2 * whole[name])
+    assert half["actual_prior"] == pytest.approx(2 * whole["actual_prior"])
+    assert half["pool_prior"] == pytest.approx(whole["pool_prior"])  # as dense as elsewhere
+    # Painted but for what is lost in scaling: there is no place of which to know anything
+    nearly = place_priors(known, [SIZE_PX] * 2, [20, 0], None, [0.0, 1.0])
+    assert nearly["actual_prior"] == pytest.approx(whole["actual_prior"] / 2)
+    assert 0 < nearly["unlabeled_prior"] < nearly["pool_prior"] < 2 * whole["pool_prior"]

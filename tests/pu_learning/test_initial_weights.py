@@ -43,11 +43,11 @@ def store(tmp_path_factory):
     return root / "store"
 
 
-def train(store, experiments, *overrides, config="configs/pu_few_labels.yaml"):
+def train(store, experiments, *overrides, config="configs/pu_few_labels.yaml", flags=()):
     sets = [f"--set={one}" for one in (*SMALL, *overrides)]
     call(
         "--config", config, "--exp-name", "run", "--experiments-dir", experiments, "--data-dir",
-        store, "--device", "cpu", "--num-workers", 0, *sets,
+        store, "--device", "cpu", "--num-workers", 0, *sets, *flags,
     )  # fmt: skip
     return experiments / "run"
 
@@ -69,6 +69,14 @@ def test_the_weights_of_a_unet_of_either_pipeline_land(store, tmp_path, monkeypa
     assert f"Starting from {path}" in (folder / "training.log").read_text()
     learned = load_checkpoint(folder / "checkpoints" / "last.pt")["network"]
     assert not torch.equal(learned["head.weight"], weights["head.weight"])
+
+
+def test_a_run_that_goes_on_needs_no_initial_weights(store, tmp_path):
+    path = tmp_path / "before.pt"
+    pu_checkpoint(path)
+    train(store, tmp_path, f"training.initial_weights={path}")
+    path.unlink()
+    train(store, tmp_path, f"training.initial_weights={path}", flags=("--resume",))
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def write_plan(
         is_list: whether the session's micrographs are a list, which says more than files do.
         expected: particles on a micrograph, about; None: what complete ones have, if any.
         config: of training; None: `CONFIG`.
-        anew: to start from new weights, not from those of the last round's network.
+        anew: to start as the config says, not from the last round's network.
 
     Raises `UserError` where too little is labelled to learn from.
     """
