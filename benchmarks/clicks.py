@@ -30,12 +30,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
 
 from benchmarks import clicks_figure
 from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
-from benchmarks.picking import paths_of, pick
-from benchmarks.real_sets import RealSet, evaluate
+from benchmarks.picking import paths_of, pick, pick_and_evaluate
+from benchmarks.real_sets import RealSet
 from picking.detection.picker import load_picker
 from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json
@@ -210,10 +211,7 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
             candidates, half = candidates_of(real, folder / f"proposed_{k}", network)
         annotator.spend(way, budget, candidates, half)
         network = learn(args, real, annotator, step, network, seed)
-        own = threshold_of(network)
-        val = pick(real, "val", step, network, 0.5)
-        picked = val if args.split == "val" else pick(real, args.split, step, network, 0.5)
-        result = evaluate(real, args.split, val, picked, half=own)
+        result = pick_and_evaluate(real, args.split, step, network, threshold_of(network))
         kept = {key: result[key] for key in ("f1", "ap", "precision", "recall", "f1_at_expected")}
         row = {
             "paid": annotator.paid,
@@ -233,8 +231,6 @@ def candidates_of(real: RealSet, folder: Path, network: Path) -> tuple[dict[str,
 
 def threshold_of(network: Path) -> float:
     """Return the threshold that training tells, 0.5 where it tells none."""
-    import torch
-
     calibration = load_picker(network, torch.device("cpu")).calibration
     return 0.5 if calibration is None else calibration.threshold
 

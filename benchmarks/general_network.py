@@ -28,8 +28,9 @@ import torch
 from PIL import Image
 
 from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
-from benchmarks.picking import pick
-from benchmarks.real_sets import RealSet, evaluate
+from benchmarks.picking import pick_and_evaluate
+from benchmarks.real_sets import RealSet
+from benchmarks.transfer import require_same_settings
 from picking.config import DataConfig
 from picking.detection.picker import load_picker
 from picking.errors import UserError, run_script
@@ -75,7 +76,8 @@ def main() -> None:
         raise UserError(f"{unknown[0]} is not in {args.data_root}: choose of {', '.join(known)}")
 
     folder = FOLDER / f"{'+'.join(args.real) or 'simulated'}{args.name}"
-    require_same_settings(folder, args)
+    settings = {key: getattr(args, key) for key in ("micrographs", "seed", "set")}
+    require_same_settings(folder, settings)
     if not (folder / "store" / "metadata.json").exists():
         make_store(args, folder / "store")
     script(
@@ -101,17 +103,6 @@ def main() -> None:
         )  # fmt: skip
 
 
-def require_same_settings(folder: Path, args: argparse.Namespace) -> None:
-    """Raise `UserError` when the folder's results are of other settings."""
-    make_folder(folder)
-    settings = {"micrographs": args.micrographs, "seed": args.seed, "set": args.set}
-    path = folder / "settings.json"
-    if not path.exists():
-        write_json(path, settings)
-    if (there := read_json(path)) != settings:
-        raise UserError(f"{folder} was made with {there}, not with {settings}: give a --name")
-
-
 def result_of(args: argparse.Namespace, folder: Path, network: Path, real: RealSet) -> dict:
     """Return the metrics of a set's picks, and F1 at the network's own threshold as f1_at_own."""
     path = folder / real.name / f"result_{args.split}.json"
@@ -120,8 +111,8 @@ def result_of(args: argparse.Namespace, folder: Path, network: Path, real: RealS
         calibration = load_picker(network, torch.device("cpu")).calibration
         if calibration is None:
             raise UserError(f"the scores of {network} are not calibrated: train it for longer")
-        val, picked = (pick(real, s, path.parent, network, 0.5) for s in ("val", args.split))
-        result = evaluate(real, args.split, val, picked, half=calibration.threshold)
+        own = calibration.threshold
+        result = pick_and_evaluate(real, args.split, path.parent, network, own)
         write_json(path, {**result, "f1_at_own": result["f1_at_half"]})
     return read_json(path)
 

@@ -280,13 +280,15 @@ def paths_of(real: RealSet, split: str) -> list[Path]:
     return [m.path for m in real.micrographs(split)]
 
 
-def pick_and_evaluate(real: RealSet, split: str, folder: Path, checkpoint: Path) -> dict[str, Any]:
-    """Pick val and the split that is reported; return what `evaluate` makes of it."""
+def pick_and_evaluate(
+    real: RealSet, split: str, folder: Path, checkpoint: Path, half: float = 0.5
+) -> dict[str, Any]:
+    """Pick val and the split that is reported; return what `evaluate` makes of it and ``half``."""
     val = pick(real, "val", folder, checkpoint, 0.5)
     outcomes = [match_picks(val[m.path.stem], m, real.margin_px) for m in real.micrographs("val")]
     threshold = choose_threshold(pr_curve(outcomes))
     picked = val if split == "val" else pick(real, split, folder, checkpoint, threshold)
-    return evaluate(real, split, val, picked, half=0.5)
+    return evaluate(real, split, val, picked, half)
 
 
 def pick(

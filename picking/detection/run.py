@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import dataclasses
 import datetime
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -344,17 +343,17 @@ def pick_expected_number(
 
     That is the mean over all of them. left_out: gets micrographs that turn out to be beyond help.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if distributed.n_started() > 1:
         raise UserError(
             "--expected-particles goes by all micrographs: start the script without torchrun, or "
             "pick first, and then alone with --resume"
         )
-    # 1. Candidates alone, whatever the threshold
-    begun = args.resume and output.has_begun(args.output)
-    scored = argparse.Namespace(**vars(args))
-    scored.threshold, scored.formats = "auto" if begun else "0.5", []
-    scored.overlay, scored.listed = False, None
-    pick_micrographs(scored, paths, sizes, left_out)
+    # 1. Candidates, whatever the threshold; files of picks only where there are some to go on with
+    first = args
+    if not (args.resume and output.has_begun(args.output)):
+        alone = {"threshold": "0.5", "formats": [], "overlay": False, "listed": None}
+        first = argparse.Namespace(**{**vars(args), **alone})
+    pick_micrographs(first, paths, sizes, left_out)
 
     # 2. The threshold, and what it leaves
     there = [name for name in paths if name not in left_out]

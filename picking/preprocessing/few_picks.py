@@ -278,6 +278,11 @@ def check_expected(expected: float | None, splits: Mapping[str, Split]) -> None:
     )
 
 
+def number_held_out(n_picked: int) -> int:
+    """Return how many of so many micrographs with picks are held out, to choose the checkpoint."""
+    return max(1, round(VAL_FRACTION * n_picked))
+
+
 def splits_of_picks(
     paths: Sequence[Path],
     picks: Sequence[Picks],
@@ -308,8 +313,8 @@ def splits_of_picks(
                 f"picks lie on {len(picked)} micrograph{'s'[: len(picked) != 1]}, but two are "
                 "needed, one of them to choose the checkpoint on: pick some particles on another"
             )
-        n_val = max(1, round(VAL_FRACTION * len(picked)))
-        val_names = list(stream(seed, "val-micrographs").permutation(picked)[:n_val])
+        drawn = stream(seed, "val-micrographs").permutation(picked)
+        val_names = list(drawn[: number_held_out(len(picked))])
     known_as_none = {p.name: p.centres_px for p in negatives if len(p.centres_px)}
     complete, splits = set(complete), {}
 

@@ -22,6 +22,7 @@ see `place_priors`.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -174,8 +175,9 @@ class WindowPlan(CutPlan):
         about_negatives = np.where((known == NO_PARTICLE) & ~clicked, IGNORED, known)
         return known, about_negatives.astype(np.uint8)
 
+    @functools.cached_property
     def known_fractions(self) -> dict[str, float]:
-        """Return how much is known beside picks: fractions, those that are not 0.
+        """How much is known beside picks: fractions, those that are not 0.
 
         ``junk`` of the micrograph is painted; of the rest ``negative`` is known to be no particle
         and ``ignored`` is neither learned from.
@@ -304,7 +306,7 @@ class WindowSettings:
         n_picks = [len(p.labelled_px) for p in plans]
         n_negative = sum(len(p.negatives_px) for p in plans)
         n_complete = sum(p.micrograph.complete for p in plans)
-        of_each = [p.known_fractions() for p in plans]
+        of_each = [p.known_fractions for p in plans]
         return {
             "n_images": len(plans),
             "n_patches": sum(p.n_rows for p in plans),

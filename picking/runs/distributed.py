@@ -21,13 +21,18 @@ from picking.runs.devices import select_device
 Network = TypeVar("Network", bound=nn.Module)
 
 
+def n_started() -> int:
+    """Return how many processes torchrun started, 1 without it; known before `start`."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
 def start(name: str, patience: datetime.timedelta | None = None) -> tuple[torch.device, int, int]:
     """Join the processes that torchrun started; return the device, the rank and the world size.
 
     name: as for `select_device`. patience: how long one waits for another; None: torch's minutes.
     From here on an error is told of once, by the first to meet one.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
+    if n_started() == 1 or dist.is_initialized():
         return select_device(name), *place()
     store, rank, world_size = next(dist.rendezvous("env://"))
 

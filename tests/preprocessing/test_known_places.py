@@ -171,7 +171,7 @@ def test_windows_keep_from_painted_junk_and_all_others_stay_where_they_were(tmp_
     before_px = plan([(100, 400)], more=many).windows_px
     stayed = before_px[before_px[:, 0] < 240]
     assert len(stayed) > 150 and {*map(tuple, stayed)} < {*map(tuple, windows_px)}
-    assert one.known_fractions() == {"junk": 0.5}  # of the rest nothing is known
+    assert one.known_fractions == {"junk": 0.5}  # of the rest nothing is known
     assert (rows[1] == IGNORED).any()
 
 

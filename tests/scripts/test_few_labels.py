@@ -14,7 +14,7 @@ from torch import nn
 
 import pick_particles
 import preprocess_coco_full_dataset as script
-from picking.errors import InputWarning, UserError
+from picking.errors import InputWarning
 from picking.formats.coordinates import read_picks
 from picking.micrographs.mrc import write_mrc
 from picking.micrographs.preparation import PREPARATION
@@ -28,6 +28,7 @@ from tests.fixtures.cryosparc import locations, write_cs
 from tests.fixtures.data_sets import boxes, coco, some_centres
 from tests.fixtures.patch_stores import content, damage
 from tests.fixtures.pu_runs import call, results_of
+from tests.fixtures.runs import refusal
 
 SIZE_PX, DIAMETER_PX = (400, 480), 36
 N_PARTICLES, N_PICKED = 16, 6  # on each micrograph; picks on the first three of five
@@ -125,10 +126,7 @@ def preprocess(data, output, *flags, **changed):
 
 
 def refused(data, output, *flags, **changed):
-    with pytest.raises(UserError) as error:
-        preprocess(data, output, *flags, **changed)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal(preprocess, data, output, *flags, **changed)
 
 
 def train(store, experiments, overrides, *flags):

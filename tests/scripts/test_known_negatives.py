@@ -13,7 +13,7 @@ from PIL import Image
 
 import preprocess_coco_full_dataset as script
 from picking.config import PUConfig, config_from_dict
-from picking.errors import InputWarning, UserError
+from picking.errors import InputWarning
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Picks
 from picking.micrographs.preparation import PARTICLE_PX, prepare, scale_micrograph
@@ -26,6 +26,7 @@ from tests.fixtures import few_picks
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.patch_stores import content
 from tests.fixtures.pu_runs import call, metrics_of, results_of
+from tests.fixtures.runs import refusal
 
 SIZE_PX, DIAMETER_PX = (400, 480), 36
 N_PARTICLES, N_PICKED, N_DECOYS = 12, 6, 8  # on each micrograph; picks on the first three of five
@@ -86,10 +87,7 @@ def preprocess(data, output, *flags, **changed):
 
 
 def refused(data, output, *flags, **changed):
-    with pytest.raises(UserError) as error:
-        preprocess(data, output, *flags, **changed)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+    return refusal(preprocess, data, output, *flags, **changed)
 
 
 def train(store, experiments, *overrides, name="run"):

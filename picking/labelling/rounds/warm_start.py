@@ -12,7 +12,7 @@ from typing import NamedTuple
 from picking.config import PUConfig, read_config
 from picking.errors import UserError
 from picking.files import read_json
-from picking.preprocessing.few_picks import VAL_FRACTION
+from picking.preprocessing.few_picks import number_held_out
 from picking.seeds import stream
 
 
@@ -57,7 +57,7 @@ def choose_held_out(numbers: Mapping[str, int], start: Start | None, k: int) -> 
     there is none of these.
     """
     picked = sorted(name for name, n in numbers.items() if n)
-    n_held = max(1, round(VAL_FRACTION * len(picked)))
+    n_held = number_held_out(len(picked))
     drawn: list[str] = stream(k, "round", "held out").permutation(picked).tolist()
     if start is None:
         return drawn[:n_held]
