@@ -7,7 +7,8 @@ It learns from simulated micrographs, each of its own structure (picking/simulat
 from train of the --real sets. All particles are known there, so that what is near none is negative:
 the risk of positives and negatives. No two people measure a diameter alike, so each micrograph
 counts as one of particles some tenths smaller or larger. One in twenty simulated ones, and val of
-the real sets, choose the weights and calibrate the scores.
+the real sets, choose the weights and calibrate the scores. Some of all are low-passed, as published
+micrographs may be.
 
 Then it picks val, or with --split test that, of every set in --data-root without any label of it,
 which is honest for the sets that are not among --real. F1 at the threshold of the highest F1 on
@@ -38,14 +39,15 @@ from picking.files import make_folder, read_json, write_json, write_saved
 from picking.formats.picks import Micrograph
 from picking.inputs.annotations import Split
 from picking.micrographs.preparation import PARTICLE_PX
+from picking.micrographs.reading import read_grey
 from picking.parallel import ordered_map
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.metadata import count_splits
 from picking.preprocessing.windows import WINDOW_PX, WindowPlan, WindowSettings
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from picking.seeds import stream
-from picking.simulation.plans import MicrographPlan, simulate_planned
-from picking.simulation.variety import plan_varied
+from picking.simulation.plans import MicrographPlan
+from picking.simulation.variety import lowpassed, plan_varied, simulate_varied
 from picking.stores.journal import Journal
 from picking.stores.writer import write_split
 
@@ -155,6 +157,11 @@ def make_store(args: argparse.Namespace, store: Path) -> None:
                     (annotated(real, one, factor, store), real.diameter_px * factor, n)
                     for one in real.micrographs(split)
                 ]
+            if split == "train":
+                listed[split] += [
+                    (softened(real, one, store, args.seed), real.diameter_px, WINDOWS_REAL // 3)
+                    for one in real.train
+                ]
     own_px = {one.name: diameter_px for of in listed.values() for one, diameter_px, _ in of}
     settings = WindowSettings(
         window_px=WINDOW_PX, diameter_px=float(PARTICLE_PX), per_micrograph=WINDOWS_SIMULATED,
@@ -183,12 +190,17 @@ def simulated(plan: MicrographPlan, images: Path) -> Micrograph:
     """Simulate a micrograph unless it is there; return it with all its particles."""
     path, truth = images / f"{plan.stem}.png", images / f"{plan.stem}.npy"
     if not path.exists():
-        image = simulate_planned(plan)
+        image = simulate_varied(plan)
         write_saved(truth, functools.partial(np.save, arr=image.centres_px))
-        grey = (image.raw - image.raw.min()) / np.ptp(image.raw) * (2**16 - 1)
-        picture = Image.fromarray(np.rint(grey).astype(np.uint16))
-        write_saved(path, functools.partial(picture.save, format="PNG"))
+        write_grey(path, image.raw)
     return known_in_full(path, path.name, np.load(truth), plan.size_px)
+
+
+def write_grey(path: Path, grey: np.ndarray) -> None:
+    """Write (h, w) as a PNG of 16 bits that are all used."""
+    scaled = (grey - grey.min()) / np.ptp(grey) * (2**16 - 1)
+    picture = Image.fromarray(np.rint(scaled).astype(np.uint16))
+    write_saved(path, functools.partial(picture.save, format="PNG"))
 
 
 def annotated(real: RealSet, one: Micrograph, factor: float, store: Path) -> Micrograph:
@@ -203,6 +215,16 @@ def annotated(real: RealSet, one: Micrograph, factor: float, store: Path) -> Mic
     name = f"{real.name}_{factor}_{one.name}"
     known = known_in_full(one.path, name, one.centres_px, size_px)
     return dataclasses.replace(known, junk=path if margin_px else None)
+
+
+def softened(real: RealSet, one: Micrograph, store: Path, seed: int) -> Micrograph:
+    """Return a micrograph of a real set as denoising might leave it, known in full."""
+    path = store / "lowpassed" / f"{real.name}_{one.path.stem}.png"
+    make_folder(path.parent)
+    rng = stream(seed, "lowpass", path.name)
+    write_grey(path, lowpassed(read_grey(one.path), real.diameter_px, rng))
+    known = annotated(real, one, 1, store)
+    return dataclasses.replace(known, name=f"lowpassed_{known.name}", path=path)
 
 
 def known_in_full(

@@ -5,14 +5,24 @@ elongated structures, sparse and crowded ice, doses and defocuses over the real 
 aggregates, and micrographs without any particle. (crYOLO's general model learned from 43 real data
 sets, 10 simulated ones and 10 of empty micrographs.) Every structure is a draw of
 `picking.simulation.proteins`, known by its number.
+
+Published micrographs are often denoised: the noise that is left has blobs as wide as parts of a
+particle, which a network takes for particles unless it saw such noise. So a third is low-passed.
 """
 
+import dataclasses
 import math
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from picking.seeds import stream
 from picking.simulation.junk import KINDS
-from picking.simulation.plans import CRYSTALS_PER_UM2, MOST_JUNK, MicrographPlan
+from picking.simulation.plans import CRYSTALS_PER_UM2, MOST_JUNK, MicrographPlan, simulate_planned
 from picking.simulation.proteins import Protein
+
+if TYPE_CHECKING:
+    from picking.simulation.micrograph import Simulated
 
 # What is drawn evenly between two values, of a logarithm where they are so called
 LOG_DIAMETER_ANGSTROM, LOG_HEIGHT = (math.log(80), math.log(360)), (math.log(0.35), math.log(2))
@@ -21,6 +31,9 @@ DIAMETER_PX, SIDE_DIAMETERS = (22.0, 40.0), (11.0, 15.0)  # a micrograph is so w
 COVERED = (0.03, 0.45)  # of the area, before crowding
 CAVITY, CAVITY_OF_SHELLS = (0.0, 0.6), (0.0, 0.8)
 EMPTY, WITH_JUNK, WITH_CARBON = 0.06, 0.2, 0.05  # fractions of micrographs
+# Gaussian, its sigma in diameters: of EMPIAR-10017 as CryoPPP has it, less than a hundredth of the
+# power is finer than a third of a diameter
+LOWPASSED, LOWPASS_SIGMA = 1 / 3, (0.04, 0.14)
 SYMMETRIES = (*("C1",) * 3, *("C2",) * 2, *("D2",) * 2, "C3", "C4", "C5", "C6", "C7", "C12", "D3",
               "D4", "D5", "D7", "I")  # fmt: skip
 
@@ -63,3 +76,20 @@ def _plan(index: int, seed: int) -> MicrographPlan:
         junk=tuple(KINDS[i] for i in kinds) if rng.uniform() < WITH_JUNK else (),
         seed=seed,
     )
+
+
+def simulate_varied(plan: MicrographPlan) -> "Simulated":
+    """Simulate the micrograph of a plan, low-passed or not as its name has it."""
+    image = simulate_planned(plan)
+    rng = stream(plan.seed, "lowpass", plan.stem)
+    if rng.uniform() >= LOWPASSED:
+        return image
+    return dataclasses.replace(image, raw=lowpassed(image.raw, image.diameter_px, rng))
+
+
+def lowpassed(grey: np.ndarray, diameter_px: float, rng: np.random.Generator) -> np.ndarray:
+    """Return (h, w) as denoising might leave it, float32: by a Gaussian of a random width."""
+    from scipy.ndimage import gaussian_filter
+
+    sigma_px = diameter_px * rng.uniform(*LOWPASS_SIGMA)
+    return gaussian_filter(grey.astype(np.float32), sigma_px, mode="reflect")
