@@ -10,6 +10,9 @@ picked, the fractions of places near a particle are known,
     of all places            N a,  a = π (POSITIVE_RADIUS · diameter)² / area
     of those near no pick    π_U = (N - n) a / (1 - n a).
 
+Disks that overlap would cover less than N a; so far apart as particles lie, they do not: measured,
+0.99 to 1.00 of N a on four proteins, crowded TRPV1 among them (benchmarks/disks.py).
+
 No place is called negative, since nobody knows where the other particles are, unless somebody says
 so. Places near a click on what is no particle are known negatives. So is all of a micrograph that
 is picked completely, but for the disk about each pick and a ring around it, as far as a pick may be
