@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 # What is drawn evenly between two values, of a logarithm where they are so called
 LOG_DIAMETER_ANGSTROM, LOG_HEIGHT = (math.log(80), math.log(360)), (math.log(0.35), math.log(2))
-DEFOCUS_ANGSTROM, LOG_SNR = (7000.0, 30000.0), (math.log(0.03), math.log(0.5))
+DEFOCUS_ANGSTROM, LOG_SNR = (7000.0, 30000.0), (math.log(0.012), math.log(0.5))
 DIAMETER_PX, SIDE_DIAMETERS = (22.0, 40.0), (11.0, 15.0)  # a micrograph is so wide
-COVERED = (0.03, 0.45)  # of the area, before crowding
+COVERED = (0.03, 0.6)  # of the area, before crowding
 CAVITY, CAVITY_OF_SHELLS = (0.0, 0.6), (0.0, 0.8)
 EMPTY, WITH_JUNK, WITH_CARBON = 0.06, 0.2, 0.05  # fractions of micrographs
 # Gaussian, its sigma in diameters: of EMPIAR-10017 as CryoPPP has it, less than a hundredth of the
