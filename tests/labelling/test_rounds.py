@@ -15,6 +15,7 @@ from picking.detection.output import save_picks
 from picking.errors import Stopped, UserError
 from picking.formats.coordinates import read_picks
 from picking.formats.picks import Picks
+from picking.inputs.junk_masks import find_junk_masks
 from picking.inputs.labels_folder import read_labels_folder
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session
@@ -136,6 +137,46 @@ def test_a_list_of_micrographs_is_passed_on_as_it_is(labels):
     assert len(copied.left_out) == 100 - 63
     assert not {NAMES[0], NAMES[1], NAMES[99]} & {*copied.left_out}
     assert "left out" not in (labels.folder / "micrographs.csv").read_text()
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_nothing_is_proposed_in_painted_junk_and_labels_of_unused_micrographs_are_in_no_ones_way(
+    labels, is_list
+):
+    used, left_out, gone = NAMES[2], NAMES[3], NAMES[4:6]
+    for name in (*NAMES[:2], *gone):
+        mark(labels, name, 8)
+        act(labels, "complete", name)
+    for name in (used, left_out, *gone):
+        act(labels, "junk", name, path=[[50, 50]], radius=9, erase=False)
+    act(labels, "add_negative", gone[0], y=100, x=100)
+    act(labels, "leave_out", left_out)
+    # Two have become unreadable, or are listed no more
+    sizes, paths = ({name: of[name] for name in NAMES if name not in gone} for of in (SIZES, PATHS))
+    labels = LabelsFolder(labels.folder, sizes, DIAMETERS)
+    labels.begin()
+    copied = round_folder(labels.folder, write_plan(labels, SESSION, paths, is_list, None, None))
+    copied /= "labels"
+    pick = commands(labels, 1)[2]
+    assert values(pick, "--junk") == [str(copied / "junk")]
+    picked = paths if is_list else {path.name for path in map(Path, values(pick, "--micrographs"))}
+    masks = find_junk_masks(copied / "junk", {name: SIZES[name] for name in picked})
+    assert masks == {used: copied / "junk" / "002.png"}
+    # What the step before it learns from
+    found = read_labels_folder(copied)
+    assert found.complete == (NAMES[0], NAMES[1]) and left_out in found.left_out
+    assert [p.name for p in read_picks([found.picks], sizes)] == [*NAMES[:2]]
+    assert found.not_particles is None
+    # All of it is still there
+    assert len(list((labels.folder / "junk").iterdir())) == 4
+
+
+def test_a_round_without_painted_junk_asks_for_no_masks(labels):
+    mark(labels, NAMES[0], 8)
+    mark(labels, NAMES[1], 8)
+    act(labels, "junk", NAMES[1], path=[[50, 50]], radius=9, erase=False)
+    act(labels, "junk", NAMES[1], path=[[50, 50]], radius=12, erase=True)
+    assert "--junk" not in commands(labels, planned(labels))[2]
 
 
 # Going on from the last round's network

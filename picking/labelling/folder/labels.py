@@ -145,10 +145,12 @@ class LabelsFolder:
     def write_to(self, folder: Path, left_out: Iterable[str] = ()) -> None:
         """Write the files that follow from the events so far into another folder.
 
-        left_out: names of micrographs without labels that are to be left out there.
+        left_out: names of micrographs that are to be left out there, whatever is marked on them.
         """
         with self._lock:
             labels = dict(self.history.labels)
+        # Scripts are not given those that cannot be read or are gone, and refuse labels of others
+        labels = {name: one for name, one in labels.items() if name in self.sizes_px}
         labels |= {name: Labels(left_out=True) for name in left_out}
         make_folder(folder)
         self._write(folder, labels, {name for name, one in labels.items() if one.junk}, True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import make_folder, read_json, write_json
-from picking.inputs.labels_folder import COMPLETE, LEFT_OUT, UNTOUCHED
+from picking.inputs.labels_folder import COMPLETE, JUNK, LEFT_OUT, UNTOUCHED
 from picking.inputs.paths import Paths
 from picking.labelling.folder.history import History
 from picking.labelling.folder.labels import LabelsFolder
@@ -106,7 +106,7 @@ def write_plan(
     learned_from = [*touched, *(others[place] for place in sorted(drawn))]
     # A list is passed on whole, and left out of the copy is what is not to be learned from
     beyond = [name for place, name in enumerate(others) if place not in drawn] if is_list else []
-    labels.write_to(round_path / "labels", beyond)
+    labels.write_to(round_path / "labels", [*beyond, *(paths.keys() - used.keys())])
     write_session(round_path / "labels", session)
     # Of thousands of micrographs those that are looked at first, and vary, have proposals first
     picked = dict.fromkeys([*learned_from, *used])
@@ -165,6 +165,9 @@ def commands(
         train += ["--set", f"training.initial_weights={json.dumps(str(weights))}"]
     pick = ["--checkpoint", str(checkpoint(round_path)), "--micrographs", *picked, *size]
     pick += ["--output", str(round_path / "picks"), "--resume"]
+    junk = round_path / "labels" / JUNK
+    if any(junk.glob("*.png")):  # a folder without a mask would be refused
+        pick += ["--junk", str(junk)]
     return [
         Step("Preparing", _script("preprocess_coco_full_dataset.py", preprocess)),
         Step("Training", _script("train_pu_fixed_full.py", train)),
