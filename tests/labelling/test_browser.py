@@ -404,12 +404,15 @@ def test_from_clicks_to_a_trained_network_its_proposals_and_an_exported_star_fil
         until(lambda: "prop." in window.note("c.mrc"), "counts in the strip")
         window.click(*shown[0][:2])
         window.click(*shown[1][:2], "Shift")
+        assert window.page.locator("#n-proposals").inner_text() == str(len(shown) - 2)
+        until(lambda: window.note("c.mrc") == f"1 · 1 ✕ · +{len(shown) - 2}", "what is left")
         expected = [[*shown[0][:2], True], [*shown[1][:2], False]]
         assert near(window.marks(), expected)
         window.press("a")
         assert window.page.evaluate("labelling.proposals()") == []
         n = sum(mark[2] for mark in window.marks())
         assert n == len(shown) - 1
+        until(lambda: window.note("c.mrc") == f"{n} · 1 ✕ · +0", "nothing left")
         window.saved()
         assert "not known, with 0 complete" in window.text("#quality")
         window.press("c")

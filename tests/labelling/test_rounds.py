@@ -368,6 +368,29 @@ def test_proposals_come_best_first_without_those_that_score_nothing(tmp_path):
     assert sum(histogram) == 4 and histogram[45] == histogram[30] == histogram[20] == 1
 
 
+def test_what_is_left_to_decide_on_follows_each_mark_and_the_threshold(tmp_path, labels):
+    proposals = proposals_of(tmp_path / "r", *(candidates(name, *ROWS) for name in NAMES[:3]))
+
+    def left(threshold=0.4):
+        counts = proposals.left(labels.history, DIAMETERS.__getitem__, threshold)
+        return [counts[name] for name in NAMES[:3]]
+
+    assert left() == [3, 3, 3] and left(0.7) == [1, 1, 1]
+    act(labels, "accept", centres=[[12, 21]])  # of the highest; as what the network adds to
+    assert left() == [2, 3, 3] and left(0.7) == [0, 1, 1]
+    act(labels, "add_negative", y=50, x=69)
+    assert left() == [1, 3, 3]
+    act(labels, "undo", of=None)
+    act(labels, "junk", NAMES[1], path=[[100, 150], [100, 190]], radius=20, erase=False)
+    assert left() == [2, 2, 3]
+    save_picks(tmp_path / "r" / "picks", candidates(NAMES[1], *ROWS, (5, 5, 1)), ("1", "2", "3"))
+    assert proposals.update() and left() == [2, 3, 3]
+    act(labels, "complete", NAMES[0])
+    act(labels, "leave_out", NAMES[2])
+    assert left() == [0, 3, 0]
+    assert proposals.numbers(0.4) == {NAMES[0]: 3, NAMES[1]: 4, NAMES[2]: 3}
+
+
 def test_proposals_are_read_as_they_come_and_again_when_they_change(tmp_path):
     proposals = proposals_of(tmp_path)
     assert len(proposals) == 0 and not proposals.update()

@@ -97,14 +97,18 @@ def stale_junk(folder: Path, history: History) -> list[str]:
     return stale
 
 
-def drawn(strokes: Sequence[Stroke], size_px: tuple[int, int]) -> Image.Image:
-    """Return the mask of junk as a grey image of (height, width) px: 255 on it, else 0."""
-    mask = Image.new("L", size_px[::-1], 0)
+def drawn(strokes: Sequence[Stroke], size_px: tuple[int, int], scale: float = 1.0) -> Image.Image:
+    """Return the mask of junk as a grey image: 255 on it, else 0.
+
+    size_px: (height, width) of the micrograph. scale: px of the mask to one of that.
+    """
+    height, width = (max(1, round(scale * n)) for n in size_px)
+    mask = Image.new("L", (width, height), 0)
     draw = ImageDraw.Draw(mask)
     for stroke in strokes:
-        colour, r = 0 if stroke.erases else 255, stroke.radius_px
+        colour, r = 0 if stroke.erases else 255, scale * stroke.radius_px
         # Pillow counts from the centre of the first px, and we from its corner
-        path = [(x - 0.5, y - 0.5) for y, x in stroke.path_px]
+        path = [(scale * x - 0.5, scale * y - 0.5) for y, x in stroke.path_px]
         if len(path) > 1:
             draw.line(path, fill=colour, width=max(1, round(2 * r)))
         for x, y in path:

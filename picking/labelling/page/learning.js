@@ -74,7 +74,7 @@ export class Learning {
     const count = (known) => Object.keys(known?.numbers ?? {}).length;
     // There is something else to see
     if (before?.round !== proposals.round || count(before) !== count(proposals)) this.page.proposed();
-    this.page.numbered(proposals.numbers);
+    this.count();
   }
 
   /** Show the proposals of the micrograph at a place of the list. */
@@ -114,6 +114,14 @@ export class Learning {
       $(id).textContent = `${word} all ${n}`;
       $(id).disabled = !n || this.page.isReadOnly();
     }
+    this.count();
+  }
+
+  /** Say in the strip how many proposals nobody has decided on: of the open micrograph at once. */
+  count() {
+    const left = { ...this.state?.proposals?.left };
+    if (this.candidates.length) left[this.place] = this.page.scene.proposals.length;
+    this.page.numbered(left);
   }
 
   at(y, x, reach) {

@@ -10,7 +10,7 @@ export class Strip {
     this.items = [];
     this.rows = [];
     this.filter = '';
-    this.proposals = {}; // how many reach the threshold, by place
+    this.proposals = {}; // how many are to be decided on, by place
     // Of 2,000 thumbnails those are fetched that stay near: a strip that is scrolled past others
     // would have the micrograph wait behind them
     this.near = new Set();
@@ -74,7 +74,11 @@ export class Strip {
     const proposed = more === undefined ? null : marked ? `+${more}` : `${more} prop.`;
     const counts = [marked, proposed].filter(Boolean).join(' · ') || row.state;
     const flag = { complete: '✓ ', 'left out': '⊘ ' }[row.state] ?? '';
-    item.querySelector('.note').textContent = row.problem ? '⚠ cannot be read' : flag + counts;
+    const note = item.querySelector('.note');
+    note.textContent = row.problem ? '⚠ cannot be read' : flag + counts;
+    const toDecide = more === undefined ? [] : [`${more} proposals to decide on`];
+    const words = [`${row.picks} particles`, `${row.not_particles} places without`, ...toDecide];
+    note.title = row.problem ?? `${row.name}: ${words.join(', ')}`;
     item.hidden = this.filter !== '' && row.state !== this.filter && place !== this.selected;
   }
 

@@ -9,13 +9,11 @@ from picking.files import make_folder
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Picks
 from picking.formats.relion.writing import write_relion
-from picking.inputs.labels_folder import COMPLETE, LEFT_OUT
+from picking.inputs.labels_folder import LEFT_OUT
 from picking.inputs.micrograph_lists import MicrographList
 from picking.labelling.folder.actions import Labels
-from picking.labelling.folder.derived import drawn
 from picking.labelling.folder.history import History
-from picking.labelling.rounds.proposals import Proposals
-from picking.micrographs.junk import in_junk
+from picking.labelling.rounds.proposals import Proposals, not_marked
 
 CLICKED_SCORE = 1.0
 EXPORT = "export"  # below the folder of labels
@@ -29,24 +27,15 @@ def final_picks(
     size_px: tuple[int, int],
     diameter_px: float,
 ) -> Picks:
-    """Return the picks of a micrograph: what was marked, and what the network adds.
+    """Return the picks of a micrograph: what was marked, and what the network adds (`not_marked`).
 
-    It adds nothing within half a diameter of a mark, in junk, or where the micrograph is complete.
     What was marked scores `CLICKED_SCORE`; a micrograph that is left out has no picks.
     """
     marked = np.array(labels.places_px(True)).reshape(-1, 2)
     added, scores = np.empty((0, 2)), np.empty(0)
-    if candidates is not None and labels.state not in (COMPLETE, LEFT_OUT):
+    if candidates is not None:
         keep = candidates.scores >= threshold
-        everything = np.array([m.centre_px for m in labels.marks.values()]).reshape(-1, 2)
-        if len(everything):
-            from scipy.spatial import cKDTree
-
-            distance, _ = cKDTree(everything).query(candidates.centres_px)
-            keep &= distance > diameter_px / 2
-        if labels.junk and len(keep):
-            mask = np.asarray(drawn(labels.junk, size_px)) > 0
-            keep &= ~in_junk(mask, candidates.centres_px, size_px)
+        keep &= not_marked(candidates, labels, size_px, diameter_px)
         added, scores = candidates.centres_px[keep], candidates.scores[keep]
     if labels.state == LEFT_OUT:
         marked = marked[:0]

@@ -12,15 +12,46 @@ from picking.errors import UserError
 from picking.evaluation.matching import match_picks, pick_metrics
 from picking.files import is_number, read_json, write_json
 from picking.formats.picks import Picks
-from picking.inputs.labels_folder import COMPLETE
+from picking.inputs.labels_folder import COMPLETE, LEFT_OUT, UNTOUCHED
+from picking.labelling.folder.actions import Labels
+from picking.labelling.folder.derived import drawn
 from picking.labelling.folder.history import History
+from picking.micrographs.junk import in_junk
 
 THRESHOLD = "threshold.json"
 BINS = 50
 LOWEST_SHOWN = 0.02  # candidates that score less are no proposals
 MOST_SHOWN = 5000  # on a micrograph
 SETTLED_S = 5.0  # after which a folder's time tells every file that came
+COARSE_PX = 20  # of a particle's diameter in masks of junk for counts, a hundred times as fast
 FEW_COMPLETE = 3  # micrographs, with fewer of which nothing is known of precision and recall
+
+
+def not_marked(
+    candidates: Picks,
+    labels: Labels,
+    size_px: tuple[int, int],
+    diameter_px: float,
+    scale: float = 1.0,
+) -> np.ndarray:
+    """Return which candidates nobody has decided on, bool (n,), whatever they score.
+
+    Those within half a diameter of a mark are decided on, those in junk, and all where the
+    micrograph, of (height, width) px, is complete or left out. scale: of the mask of junk, in px to
+    one of the micrograph.
+    """
+    free = np.ones(len(candidates.scores), bool)
+    if labels.state in (COMPLETE, LEFT_OUT) or not len(free):
+        return ~free
+    if labels.marks:
+        from scipy.spatial import cKDTree
+
+        marks = np.array([mark.centre_px for mark in labels.marks.values()])
+        free &= cKDTree(marks).query(candidates.centres_px)[0] > diameter_px / 2
+    if labels.junk:
+        mask = np.asarray(drawn(labels.junk, size_px, scale)) > 0
+        free &= ~in_junk(mask, candidates.centres_px, size_px)
+    return free
 
 
 class Candidates(NamedTuple):
@@ -28,6 +59,14 @@ class Candidates(NamedTuple):
 
     picks: Picks
     time_ns: int
+
+
+class Free(NamedTuple):
+    """Which candidates nobody had decided on, bool (n,), as of these labels."""
+
+    labels: Labels
+    of: Candidates
+    candidates: np.ndarray
 
 
 class Proposals:
@@ -40,6 +79,7 @@ class Proposals:
         self._read_ns: int | None = None  # the time of the folder when it was read last
         self._histogram: list[int] | None = None
         self._numbers: dict[float, dict[str, int]] = {}  # by threshold, of the last one
+        self._free: dict[str, Free] = {}
 
     def update(self) -> bool:
         """Read what was picked since; return whether there was any."""
@@ -104,6 +144,26 @@ class Proposals:
             known = list(self._known.items())
             counts = {name: int((one.picks.scores >= threshold).sum()) for name, one in known}
             self._numbers = {threshold: counts}
+        return counts
+
+    def left(
+        self, history: History, diameter_of: Callable[[str], float], threshold: float
+    ) -> dict[str, int]:
+        """Return how many of the `numbers` nobody has decided on (`not_marked`)."""
+        counts = dict(self.numbers(threshold))
+        for name, labels in list(history.labels.items()):
+            if name not in self._known or labels.state == UNTOUCHED:
+                continue
+            candidates, before = self._known[name], self._free.get(name)
+            # Labels are replaced when something is done to them
+            if before is None or before.labels is not labels or before.of is not candidates:
+                px = diameter_of(name)
+                free = not_marked(
+                    candidates.picks, labels, self._sizes_px[name], px, COARSE_PX / px
+                )
+                before = self._free[name] = Free(labels, candidates, free)
+            scores = candidates.picks.scores[before.candidates]
+            counts[name] = int((scores >= threshold).sum())
         return counts
 
     def uncertainty(self) -> dict[str, float]:

@@ -79,14 +79,14 @@ class Learning:
         if (proposals := work.proposals) is not None:
             threshold = proposals.threshold()
             numbers = proposals.numbers(threshold)
+            of_labels = work.labels.history, work.diameters_px.__getitem__, threshold
             result["proposals"] = {
                 "round": int(proposals.round_path.name),
                 "threshold": threshold,
                 "histogram": proposals.histogram(),
                 "numbers": {work.place[name]: n for name, n in numbers.items()},
-                "quality": proposals.quality(
-                    work.labels.history, work.diameters_px.__getitem__, threshold
-                ),
+                "left": {work.place[name]: n for name, n in proposals.left(*of_labels).items()},
+                "quality": proposals.quality(*of_labels),
             }
         return result
 
