@@ -139,9 +139,10 @@ def require_as_begun(args: argparse.Namespace, job: Path) -> None:
     began = read_json(path)
     differing = [name for name in asked if asked[name] != began.get(name)]
     if differing:
+        before = " and ".join(arguments.as_typed(name, began.get(name)) for name in differing)
         raise UserError(
-            f"{job} was begun with another {', '.join(differing)}: continue it with the same, or "
-            "start a new job"
+            f"{job} was begun with another {', '.join(differing)}: continue it {before}, or start "
+            "a new job"
         )
 
 

@@ -149,6 +149,17 @@ def deciding(args: argparse.Namespace) -> dict[str, object]:
     return {name: str(v) if isinstance(v, Path) else v for name, v in plain.items()}
 
 
+def as_typed(name: str, value: object) -> str:
+    """Return how to ask for a value of `deciding`, after "continue it"."""
+    if name == "labels":
+        given = isinstance(value, list) and ", ".join(map(str, value))
+        what = "Input coordinates or Input particles"
+        return f"with {given} as {what}" if given else f"without {what}"
+    if value is None or value is False:
+        return f"without --{name}"
+    return f"with --{name} {'yes' if value is True else value}"
+
+
 def flags(args: argparse.Namespace, *names: str) -> list[str]:
     """Return those of the arguments that were given as flags of our scripts."""
     found: list[str] = []

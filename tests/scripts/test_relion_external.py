@@ -12,7 +12,7 @@ import pytest
 import relion_external as script
 from picking.detection import output
 from picking.errors import InputWarning, Stopped, UserError
-from picking.files import locked, write_json
+from picking.files import locked, read_json, write_json
 from picking.formats.picks import Picks
 from picking.micrographs.mrc import write_mrc
 from picking.relion_job import control
@@ -183,6 +183,33 @@ def test_a_job_is_not_continued_with_what_it_did_not_begin_with(job, scripts):
     with pytest.raises(UserError, match="diameter"):
         start(job, *FEW, "--diameter", "40A")
     assert scripts.calls == [] and exits(job) == {FAILURE}
+
+
+def test_a_job_that_was_begun_with_a_former_default_says_what_to_type(job, scripts):
+    start(job, *FEW)
+    former = str(ROOT / "configs" / "pu_few_labels.yaml")
+    write_json(job / "settings.json", {**read_json(job / "settings.json"), "config": former})
+    with pytest.raises(UserError, match=f"another config: continue it with --config {former}, or"):
+        start(job, *FEW)
+    start(job, *FEW, "--config", former)
+    assert exits(job) == {SUCCESS}
+
+
+@pytest.mark.parametrize(
+    ("began", "now", "typed"),
+    [
+        ((*FEW, "--pixel_size", "2"), FEW, "with --pixel_size 2.0"),
+        (FEW, (*FEW, "--junk", "masks", "--keep_junk"), "without --keep_junk and without --junk"),
+        ((*FEW, "--keep_junk"), FEW, "with --keep_junk yes"),
+        (FEW, (*FEW, "--in_parts", "p.star"), "with picks.star as Input coordinates or"),
+        (TRAINED, FEW, "with --checkpoint net.pt and without Input coordinates or Input particles"),
+    ],
+)
+def test_what_a_job_was_begun_with_is_named_as_it_is_typed(began, now, typed, job, scripts):
+    start(job, *began)
+    with pytest.raises(UserError, match=f": continue it {typed}"):
+        start(job, *now)
+    start(job, *began)
 
 
 # Ends
