@@ -15,7 +15,6 @@ from picking.runs import distributed
 from picking.runs.checkpoints import (
     load_checkpoint,
     load_weights,
-    named_checkpoint,
     require_size,
     require_weights,
 )
@@ -44,10 +43,9 @@ def begin_iteration(config: ActiveConfig, folder: Path, k: int, device: torch.de
     require_size(lambda: build_network(config))
     network = new_network(config, "init", k if start != "warm" else 0)
     origin = "Initialized new model"
-    if k == 0 and config.active_learning.initial_weights is not None:
-        path = named_checkpoint(config.active_learning.initial_weights)
-        network.load_state_dict(read_initial_weights(path, network, config.model, KEY))
-        origin = f"Starting from {path}"
+    if k == 0 and (named := config.active_learning.initial_weights) is not None:
+        network.load_state_dict(read_initial_weights(named, network, config.model, KEY))
+        origin = f"Starting from {named}"
     elif k > 0 and start != "scratch":
         path = folder_of(folder, k - 1) / "best_model.pt"
         weights: Any = load_checkpoint(path).get("network")

@@ -43,7 +43,7 @@ from picking.errors import UserError, raise_if_stopped
 from picking.files import locked, sha256, write_json
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.runs import distributed
-from picking.runs.checkpoints import load_checkpoint, load_weights, named_checkpoint
+from picking.runs.checkpoints import load_checkpoint, load_weights
 from picking.runs.devices import use_deterministic_kernels
 from picking.runs.folder import add_metrics, keep_metrics, open_run
 from picking.runs.log import open_log
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
         with torch.device("meta"):
             network = build_network(config)
         # What does not fit is refused before there is a folder
-        read_initial_weights(named_checkpoint(settings.initial_weights), network, config.model, KEY)
+        read_initial_weights(settings.initial_weights, network, config.model, KEY)
 
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes

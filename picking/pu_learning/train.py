@@ -26,7 +26,7 @@ from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import State, keep_calibration, load_best, update_average
 from picking.pu_learning.tensorboard import write_epoch, write_hyperparameters
 from picking.runs import distributed
-from picking.runs.checkpoints import load_weights, named_checkpoint, require_size, restored
+from picking.runs.checkpoints import load_weights, require_size, restored
 from picking.runs.devices import use_deterministic_kernels
 from picking.runs.folder import add_metrics, environment, keep_metrics, open_run, read_metrics
 from picking.runs.log import open_log
@@ -173,8 +173,8 @@ def new_state(config: PUConfig, device: torch.device, begins: bool = True) -> St
 
 def initial_weights(config: PUConfig, network: nn.Module) -> dict[str, Any]:
     """Return the weights that ``network``, a new one, starts with."""
-    path = named_checkpoint(str(config.training.initial_weights))
-    return read_initial_weights(path, network, config.model, "training.initial_weights")
+    named = str(config.training.initial_weights)
+    return read_initial_weights(named, network, config.model, "training.initial_weights")
 
 
 def require_both_classes(store: PatchStore) -> None:

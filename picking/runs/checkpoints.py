@@ -43,6 +43,8 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
     """
     if not path.exists():
         raise UserError(f"checkpoint {path} is not there: check the path")
+    if path.is_dir():
+        raise UserError(f"checkpoint {path} is a folder: name the best_model.pt in it")
     unreadable = f"checkpoint {path} cannot be read: copy it again or use another"
     try:
         require_stored(path)

@@ -1,6 +1,5 @@
 """Weights to start from: those of a U-Net that learned before, whatever pipeline trained it."""
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,20 +13,23 @@ from picking.config import (
 )
 from picking.errors import UserError
 from picking.micrographs.preparation import PREPARATION
-from picking.runs.checkpoints import load_checkpoint, require_weights
+from picking.runs.checkpoints import load_checkpoint, named_checkpoint, require_weights
 
 GATES = "gates."  # the layers of an Attention U-Net that a U-Net has not
 
 
 def read_initial_weights(
-    path: Path, network: nn.Module, model: ModelConfig | SegmentationModelConfig, key: str
+    named: str, network: nn.Module, model: ModelConfig | SegmentationModelConfig, key: str
 ) -> dict[str, Any]:
     """Return a state dict for ``network``, a new one that ``model`` describes.
 
-    path: a best_model.pt of PU learning with a U-Net or of segmentation. key: of the config, which
-    named it. Attention gates that it has not are the network's own; all else must fit, or it is a
-    `UserError` that says what differs.
+    named: a best_model.pt of PU learning with a U-Net or of segmentation, as `named_checkpoint`
+    takes it. key: of the config, which named it. Attention gates that it has not are the network's
+    own; all else must fit, or it is a `UserError` that says what differs.
     """
+    if not named:
+        raise UserError(f"{key} is empty: give a best_model.pt, or null for new weights")
+    path = named_checkpoint(named)
     if (wanted := getattr(model, "backbone", "unet")) != "unet":
         raise UserError(f"{key} is of a U-Net, and model.backbone is {wanted}: leave it out")
     checkpoint, theirs, backbone = load_checkpoint(path), None, None

@@ -187,6 +187,11 @@ def test_a_misfit_is_refused_naming_the_file_before_a_folder_is_made(
     assert [path.name for path in (tmp_path / "e").iterdir()] == ["tiny.yaml"]
 
 
+def test_weights_without_a_name_are_refused(seg_store, tmp_path):
+    message = refused(seg_store, tmp_path, overrides=["active_learning.initial_weights=''"])
+    assert message.startswith("active_learning.initial_weights is empty: ")
+
+
 def test_resume_needs_the_file_in_iteration_0_only_and_the_same_path(seg_store, tmp_path):
     path, _ = pu_checkpoint(tmp_path / "pu.pt")
     overrides = [*ONE, f"active_learning.initial_weights={path}"]

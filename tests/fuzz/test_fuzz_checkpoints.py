@@ -164,7 +164,7 @@ def initial_weights(draw, folder):
 
     def read(path):
         network = new_network(config, "init", 0)
-        network.load_state_dict(read_initial_weights(path, network, config.model, KEY))
+        network.load_state_dict(read_initial_weights(str(path), network, config.model, KEY))
         _step(network, torch.optim.AdamW(network.parameters(), 0.01, fused=True))
 
     return of_bytes(draw, folder, original, "best_model.pt", read)

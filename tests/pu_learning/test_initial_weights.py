@@ -79,6 +79,11 @@ def test_a_run_that_goes_on_needs_no_initial_weights(store, tmp_path):
     train(store, tmp_path, f"training.initial_weights={path}", flags=("--resume",))
 
 
+def test_weights_without_a_name_are_refused(store, tmp_path):
+    with pytest.raises(UserError, match=r"^training\.initial_weights is empty: .* or null"):
+        train(store, tmp_path, "training.initial_weights=''")
+
+
 @pytest.mark.parametrize(
     ("made", "override", "words"),
     [

@@ -84,7 +84,8 @@ def test_files_that_are_no_checkpoints_of_ours_are_clear_errors(tmp_path):
         assert "is not one of this project" in refused(load_checkpoint, tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("epoch 3, loss 0.2\n" * 20)
     np.savez(tmp_path / "arrays.npz", w=np.zeros(3))
-    for name in ("text.pt", "arrays.npz", ""):
+    assert "is a folder: name the best_model.pt in it" in refused(load_checkpoint, tmp_path)
+    for name in ("text.pt", "arrays.npz"):
         with pytest.raises(UserError, match="cannot be read"):
             load_checkpoint(tmp_path / name)
 
