@@ -10,7 +10,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import is_number
-from picking.micrographs.preparation import PREPARATION
+from picking.micrographs.preparation import TRAIN_AGAIN, require_preparation
 from picking.micrographs.problems import MOST_PX, Notes
 from picking.micrographs.reading import image_size, read_grey, read_scaled
 from picking.stores.masks import RESIZES, working_size
@@ -115,11 +115,7 @@ def input_of(checkpoint: dict[str, Any], source: str) -> NetworkInput:
                 f"checkpoint {source} does not say how its input was prepared (input.{key}): it is "
                 "of an older version; train again"
             )
-    if said["preparation"] != PREPARATION:
-        raise UserError(
-            f"checkpoint {source} is of another version, which prepared micrographs in another "
-            "way: train again"
-        )
+    require_preparation(said["preparation"], f"checkpoint {source}", TRAIN_AGAIN)
     sides_px = [said.get(key, 1) for key in ("patch_size_px", "side_px", "tiles")]
     lengths = ("scale", "diameter_px", "reach_px", "disk", "pixel_size_angstrom")
     sizes = [said.get(key, 1.0) for key in lengths]

@@ -7,9 +7,12 @@ does in the whole. `read_grey` replaced bad pixels before.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from picking.errors import UserError
 
 # Where the working scale is free, a particle is so wide
 PARTICLE_PX = 20
@@ -37,16 +40,31 @@ LEAST_DEVIATION = 1e-6  # of the largest grey: what is less is rounding
 
 Diameters = tuple[float, float] | np.ndarray
 
-# What stores and checkpoints say of it: others were made in another way
+# What stores and checkpoints say of it
 PREPARATION = (
     f"background of {BACKGROUND_SIGMA:g} diameters taken off, median {MIDDLE_GREY}, "
     f"{GREYS_PER_DEVIATION} grey levels a deviation"
 )
+# Remedies for others
+MAKE_AGAIN = "delete it and make it again with preprocess_coco_full_dataset.py"
+TRAIN_AGAIN = "make its store again and train it again, or use another"
 
 # For looking at what was prepared, and at raw counts
 SHOWN_CONTRAST = 2
 SHOWN_SIGMA_PX = 2.0
 SHOWN_PERCENTILES = (0.5, 99.5)
+
+
+def require_preparation(said: Any, what: str, remedy: str) -> None:
+    """Raise `UserError` unless micrographs were prepared as they are today.
+
+    said: what a store or a checkpoint says of it, which is called ``what``. remedy: `MAKE_AGAIN` or
+    `TRAIN_AGAIN`.
+    """
+    if said != PREPARATION:
+        raise UserError(
+            f"{what} is of another version, which prepared micrographs in another way: {remedy}"
+        )
 
 
 def scale_micrograph(grey: np.ndarray, size_px: tuple[int, int]) -> np.ndarray:

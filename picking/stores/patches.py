@@ -7,7 +7,7 @@ import numpy as np
 
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, is_number, open_array, read_arrays, read_json
-from picking.micrographs.preparation import PREPARATION
+from picking.micrographs.preparation import MAKE_AGAIN, require_preparation
 
 # What a row of the store is (index.npz, `tag`).
 TAG_PARTICLE, TAG_NEGATIVE, TAG_OFF_CENTRE, TAG_OUTLIER, TAG_WINDOW, TAG_NO_PARTICLE = range(6)
@@ -54,7 +54,7 @@ class PatchStore:
         if split not in self.metadata["splits"]:
             there = ", ".join(self.metadata["splits"])
             raise UserError(f"patch store {folder} has no split '{split}'; there are: {there}")
-        require_preparation(self.metadata.get("preparation"), f"patch store {folder}")
+        require_preparation(self.metadata.get("preparation"), f"patch store {folder}", MAKE_AGAIN)
         self.counts = self.metadata["splits"][split]
         self.windows: Any = self.metadata.get("windows")
         self.coarseness: Any = self.metadata.get("coarseness")
@@ -119,15 +119,6 @@ class PatchStore:
     def __getitem__(self, rows: np.ndarray | slice) -> np.ndarray:
         """Return a copy of the patches of these rows, uint8 (n, p, p)."""
         return np.array(self.patches[rows])
-
-
-def require_preparation(preparation: Any, what: str) -> None:
-    """Raise `UserError` unless the micrographs of a store were prepared as they are today."""
-    if preparation != PREPARATION:
-        raise UserError(
-            f"{what} was made by another version, which prepared micrographs in another way: "
-            "delete it and make it again with preprocess_coco_full_dataset.py"
-        )
 
 
 def read_metadata(folder: Path) -> dict:

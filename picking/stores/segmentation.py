@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 from picking.config import SegmentationDataConfig
 from picking.errors import UserError
 from picking.files import DAMAGED_ARRAY, is_number, open_array, read_json
+from picking.micrographs.preparation import MAKE_AGAIN, require_preparation
 from picking.stores.masks import RESIZES
-from picking.stores.patches import require_preparation
 
 MAKE = "make it, or finish it, with preprocess_coco_full_dataset.py --tasks segmentation"
 
@@ -35,7 +35,8 @@ class SegmentationStore:
         _require_finished(folder)
         index = read_json(folder / "index.json")
         if isinstance(index, dict):
-            require_preparation(index.get("preparation"), f"segmentation store {folder}")
+            said, what = index.get("preparation"), f"segmentation store {folder}"
+            require_preparation(said, what, MAKE_AGAIN)
         try:
             self.content_hash: str = index["content_hash"]
             self.size_px: int = index["size_px"]

@@ -12,7 +12,7 @@ from picking.config import (
     config_from_dict,
 )
 from picking.errors import UserError
-from picking.micrographs.preparation import PREPARATION
+from picking.micrographs.preparation import TRAIN_AGAIN, require_preparation
 from picking.runs.checkpoints import load_checkpoint, named_checkpoint, require_weights
 
 GATES = "gates."  # the layers of an Attention U-Net that a U-Net has not
@@ -43,12 +43,9 @@ def read_initial_weights(
             "segmentation run, or of PU learning with model.backbone=unet"
         )
 
-    said = checkpoint.get("input")
-    if not isinstance(said, dict) or said.get("preparation") != PREPARATION:
-        raise UserError(
-            f"{key}: {path} is of another version, which prepared "
-            "micrographs in another way: train it again"
-        )
+    wants = checkpoint.get("input")
+    said = wants.get("preparation") if isinstance(wants, dict) else None
+    require_preparation(said, f"{key}: checkpoint {path}", TRAIN_AGAIN)
     needed = {name: getattr(theirs, name) for name in ("width", "depth")}
     if getattr(theirs, "name", None) == "attention_unet":  # its gates have no place in a U-Net
         if isinstance(model, ModelConfig):

@@ -9,7 +9,7 @@ from models import UNETS
 from picking.active_learning import initial_weights
 from picking.active_learning import train as training
 from picking.config import ActiveConfig, PUConfig, plain
-from picking.micrographs.preparation import PREPARATION
+from picking.micrographs.preparation import PREPARATION, TRAIN_AGAIN
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from tests.fixtures.active_runs import (
     arguments,
@@ -160,11 +160,11 @@ def test_an_iteration_goes_on_from_the_last_ones_best_weights_unless_told_otherw
             "is of another architecture",
         ),
         (lambda path: pu_checkpoint(path, network=None), (), "is damaged"),
-        (lambda path: pu_checkpoint(path, input=None), (), "in another way: train it again"),
+        (lambda path: pu_checkpoint(path, input=None), (), f"in another way: {TRAIN_AGAIN}"),
         (
             lambda path: segmentation_checkpoint(path, input={"preparation": "grey as it is"}),
             (),
-            "in another way: train it again",
+            f"in another way: {TRAIN_AGAIN}",
         ),
         (lambda path: pu_checkpoint(path, config=[]), (), "holds no configuration"),
         (lambda path: path.write_text("no weights"), (), "cannot be read"),

@@ -67,7 +67,7 @@ def test_an_unfinished_and_a_damaged_store_are_clear_errors(finished):
 def test_a_store_whose_micrographs_were_prepared_in_another_way_is_refused(finished, preparation):
     folder, _, planned = finished
     edit_metadata(folder, planned.n_rows, preparation=preparation)
-    refused(folder, "store was made by another version, .* make it again with preprocess_coco")
+    refused(folder, "store is of another version, .* make it again with preprocess_coco")
 
 
 @pytest.mark.parametrize(

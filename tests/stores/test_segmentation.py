@@ -12,6 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from picking.errors import UserError
+from picking.micrographs.preparation import MAKE_AGAIN
 from picking.stores.journal import Journal
 from picking.stores.masks import MaskSettings, mask_writer
 from picking.stores.segmentation import (
@@ -154,6 +155,12 @@ def test_a_spoilt_store_is_a_sentence_that_names_it(split, spoil):
     with pytest.raises(UserError, match="train") as error:
         SegmentationStore(split)
     assert "\n" not in str(error.value)
+
+
+def test_a_store_whose_micrographs_were_prepared_in_another_way_is_refused(split):
+    edit(lambda index: index.update(preparation="grey as it is"))(split)
+    with pytest.raises(UserError, match=f"store .* is of another version, .* way: {MAKE_AGAIN}"):
+        SegmentationStore(split)
 
 
 def test_a_missing_folder_and_the_folder_above_the_splits_are_sentences(split, tmp_path):
