@@ -206,7 +206,15 @@ def read_annotations(args: argparse.Namespace) -> Splits:
             sizes.of, args.beside,
         )  # fmt: skip
         if args.expected_particles is None:
-            args.expected_particles = mean_of_complete(splits)
+            every = [one for split in splits.values() for one in split.micrographs]
+            mean = mean_of_complete((len(one.centres_px), one.complete) for one in every)
+            if mean is not None:
+                print(
+                    f"Expected particles on a micrograph: {mean:.1f}, as on the "
+                    f"{sum(one.complete for one in every):,} that are picked completely "
+                    "(--expected-particles overrides it)"
+                )
+            args.expected_particles = mean
         check_expected(args.expected_particles, splits)
         return splits
     names = annotations.find_splits(args.data_root, args.splits)

@@ -228,26 +228,19 @@ def _say_picks_in_junk(
         )
 
 
-def mean_of_complete(splits: Mapping[str, Split]) -> float | None:
-    """Return how many particles the micrographs that are complete have on average, and say so.
+def mean_of_complete(counts: Iterable[tuple[int, bool]]) -> float | None:
+    """Return how many particles the micrographs that are complete have on average.
 
-    None where there is none, and where the other micrographs have more picks on average.
+    counts: of each micrograph the picks, and whether it is complete. None where none is or all are,
+    and where the others have more picks on average.
     """
-    every = [one for split in splits.values() for one in split.micrographs]
-    counts = {
-        complete: [len(one.centres_px) for one in every if one.complete == complete]
-        for complete in (True, False)
-    }
-    if not sum(counts[True]) or not counts[False]:
+    of_kind: dict[bool, list[int]] = {True: [], False: []}
+    for n, complete in counts:
+        of_kind[complete].append(n)
+    if not sum(of_kind[True]) or not of_kind[False]:
         return None
-    means = {complete: sum(of_kind) / len(of_kind) for complete, of_kind in counts.items()}
-    if means[True] < means[False]:
-        return None
-    print(
-        f"Expected particles on a micrograph: {means[True]:.1f}, as on the {len(counts[True]):,} "
-        "that are picked completely (--expected-particles overrides it)"
-    )
-    return means[True]
+    mean, of_others = (sum(of_kind[kind]) / len(of_kind[kind]) for kind in (True, False))
+    return None if mean < of_others else mean
 
 
 def check_expected(expected: float | None, splits: Mapping[str, Split]) -> None:

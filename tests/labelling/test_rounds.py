@@ -115,14 +115,17 @@ def test_what_is_known_of_micrographs_without_picks_is_learned_too(labels):
     assert {str(PATHS[name]) for name in NAMES[97:]} < {*learned} and len(learned) == 65
 
 
-def test_complete_micrographs_tell_how_many_particles_to_expect(labels):
-    mark(labels, NAMES[0], 8)
-    mark(labels, NAMES[1], 14)
+def test_how_many_particles_to_expect_is_asked_for_or_left_to_preprocessing(labels):
+    # Which goes by complete micrographs, but not by two that are emptier than the others
+    for name, n in zip(NAMES, (8, 14, 30), strict=False):
+        mark(labels, name, n)
     for name in NAMES[:2]:
         act(labels, "complete", name)
     first, second = planned(labels), planned(labels, expected=30)
-    assert values(commands(labels, first)[0], "--expected-particles") == ["11"]
+    assert "--expected-particles" not in commands(labels, first)[0]
     assert values(commands(labels, second)[0], "--expected-particles") == ["30"]
+    copied = round_folder(labels.folder, first) / "labels"
+    assert read_labels_folder(copied).complete == (NAMES[0], NAMES[1])
 
 
 def test_a_list_of_micrographs_is_passed_on_as_it_is(labels):

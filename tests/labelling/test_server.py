@@ -230,6 +230,21 @@ def test_what_cannot_be_done_is_a_sentence(server, path, body, said):
     assert server.ask(path).status == 405
 
 
+def test_the_number_on_each_is_that_of_complete_micrographs_unless_they_are_emptier(server):
+    def usual(*own_and_do):
+        actions = [{"id": own, "do": do, "micrograph": "b.mrc"} for own, do in own_and_do]
+        assert all(answer["known"] is False for answer in server.act(*actions))
+        return server.json("/learning")["usual"]
+
+    many = [[10 * n + 5, 100] for n in range(40)]
+    server.act({"id": "many", "do": "accept", "micrograph": "b.mrc", "centres": many})
+    assert usual(("on", "complete")) == 40
+    server.act({"id": "more", "do": "accept", "micrograph": "c.mrc", "centres": many * 20})
+    assert usual() is None
+    server.act({"id": "undo2", "do": "undo", "of": "more"})
+    assert usual() == 40 and usual(("off", "not_complete")) is None
+
+
 def test_labels_alone_are_exported_too(server, folder):
     server.act(add("exported", "c.mrc", y=310))
     answer = json.loads(server.ask("/export", {"formats": ["star", "csv"]}).content)

@@ -11,13 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from picking.errors import UserError
 from picking.files import make_folder, read_json, write_json
-from picking.inputs.labels_folder import COMPLETE, JUNK, LEFT_OUT, UNTOUCHED
+from picking.inputs.labels_folder import JUNK, LEFT_OUT, UNTOUCHED
 from picking.inputs.paths import Paths
-from picking.labelling.folder.history import History
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session, write_session
 from picking.labelling.rounds.warm_start import choose_held_out, find_start
@@ -54,13 +51,6 @@ def checkpoint(round_path: Path) -> Path:
     return round_path / "training" / "checkpoints" / "best_model.pt"
 
 
-def usual_number(history: History) -> float | None:
-    """Return how many particles a complete micrograph has on average, None without such."""
-    complete = [labels for labels in list(history.labels.values()) if labels.state == COMPLETE]
-    numbers = [len(labels.places_px(True)) for labels in complete]
-    return float(np.mean(numbers)) if numbers and sum(numbers) else None
-
-
 def write_plan(
     labels: LabelsFolder,
     session: Session,
@@ -77,7 +67,7 @@ def write_plan(
         session: of the labels.
         paths: of the micrographs that can be read.
         is_list: whether the session's micrographs are a list, which says more than files do.
-        expected: particles on a micrograph, about; None: what complete ones have, if any.
+        expected: particles on a micrograph, about; None: preprocessing goes by complete ones.
         config: of training; None: `CONFIG`.
         anew: to start as the config says, not from the last round's network.
 
@@ -110,7 +100,6 @@ def write_plan(
     write_session(round_path / "labels", session)
     # Of thousands of micrographs those that are looked at first, and vary, have proposals first
     picked = dict.fromkeys([*learned_from, *used])
-    expected = usual_number(history) if expected is None else expected
     listed = list(session.micrographs)
     steps = commands(
         round_path,
@@ -126,7 +115,6 @@ def write_plan(
         "n_picks": n_picks,
         "n_labelled": len(labelled),
         "n_micrographs": len(used),
-        "expected_particles": expected,
         "starts_from": start.k if start else None,
         "held_out": held_out,
         "learned": sorted({*labelled, *(start.learned if start else ())} - {*held_out}),

@@ -29,7 +29,6 @@ from picking.labelling.rounds.plan import (
     ROOT,
     last_round,
     round_folder,
-    usual_number,
     write_plan,
 )
 from picking.labelling.rounds.progress import progress
@@ -38,6 +37,7 @@ from picking.labelling.rounds.runner import LOG, RUNNING, STATUS, STOP
 from picking.labelling.rounds.warm_start import find_start
 from picking.labelling.web.bodies import json_of
 from picking.labelling.web.work import Work
+from picking.preprocessing.few_picks import mean_of_complete
 
 LOOK_S, IDLE_S = 1.0, 4.0  # while a round runs, and else
 
@@ -67,7 +67,12 @@ class Learning:
         """Return the last round's progress, and what the last one with proposals proposes."""
         work, k = self.work, last_round(self.work.labels.folder)
         self._find_proposals(k)
-        usual = usual_number(work.labels.history)
+        known = [work.labels.history.of(name) for name in work.paths]
+        usual = mean_of_complete(
+            (len(labels.places_px(True)), labels.complete)
+            for labels in known
+            if not labels.left_out
+        )
         start = find_start(work.labels.folder / "rounds", work.config or CONFIG)
         result: dict[str, Any] = {
             "round": None if k is None else progress(round_folder(work.labels.folder, k)),
