@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from picking.config import ActiveConfig, PUConfig, config_from_dict
-from picking.detection import output, peaks
+from picking.detection import output
 from picking.detection.network_input import NetworkInput, PatchInput, WindowInput, input_of
-from picking.detection.score_map import (
+from picking.detection.scores import peaks
+from picking.detection.scores.score_map import (
     ScoreMap,
     classifier_map,
     segmentation_map,

@@ -1,8 +1,8 @@
 """The calibration of a network that learned from windows: from candidates on held-out micrographs.
 
-Candidates are what picking finds (picking/detection/peaks.py), here in whole windows. Those in
-windows at random are a sample of all; since a known fraction of places lies near a particle, so is
-how many of them are particles, about. Those at held-out picks are particles.
+Candidates are what picking finds (picking/detection/scores/peaks.py), here in whole windows. Those
+in windows at random are a sample of all; since a known fraction of places lies near a particle, so
+is how many of them are particles, about. Those at held-out picks are particles.
 """
 
 import math
@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from picking.detection.peaks import segmentation_picks
-from picking.detection.score_map import segmentation_map
+from picking.detection.scores.peaks import segmentation_picks
+from picking.detection.scores.score_map import segmentation_map
 from picking.errors import raise_if_stopped, warn
 from picking.metrics.calibration import Calibration, fit_calibration
 from picking.seeds import stream

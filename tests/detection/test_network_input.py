@@ -4,7 +4,7 @@ from PIL import Image
 from torch import nn
 
 from picking.detection.network_input import PatchInput, TileInput, WindowInput, input_of
-from picking.detection.score_map import segmentation_map
+from picking.detection.scores.score_map import segmentation_map
 from picking.micrographs.preparation import PREPARATION
 from tests.fixtures.images import grain
 

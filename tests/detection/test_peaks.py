@@ -6,14 +6,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.distance import cdist, pdist
 
-from picking.detection.peaks import (
-    _apart,
-    classifier_picks,
-    disk_means,
-    peaks,
-    segmentation_picks,
-)
-from picking.detection.score_map import ScoreMap
+from picking.detection.scores.disks import disk_means
+from picking.detection.scores.peaks import _apart, classifier_picks, peaks, segmentation_picks
+from picking.detection.scores.score_map import ScoreMap
 
 DIAMETER_PX = 100.0
 SPACINGS = [(5.0, 5.0), (4.0, 7.0)]
@@ -223,14 +218,14 @@ def test_picks_are_those_of_the_plain_way(shape, spacing_px, shift, at_once, mon
     size_px = tuple(round(n * s) for n, s in zip(shape, spacing_px, strict=True))
     spacing = np.array(spacing_px)
     scores = ScoreMap(noise.astype(np.float32), spacing / 2, spacing, size_px)
-    monkeypatch.setattr("picking.detection.peaks.CELLS_AT_ONCE", at_once)
+    monkeypatch.setattr("picking.detection.scores.disks.CELLS_AT_ONCE", at_once)
     picks = segmentation_picks(scores, "a", 40.0)
     for name, plain in (
-        ("disk_means", means_by_weighing_each_cell),
-        ("_apart", apart_one_by_one),
-        ("_own_cells", own_cells_of_all),
+        ("peaks.disk_means", means_by_weighing_each_cell),
+        ("peaks._apart", apart_one_by_one),
+        ("disks._own_cells", own_cells_of_all),
     ):
-        monkeypatch.setattr(f"picking.detection.peaks.{name}", plain)
+        monkeypatch.setattr(f"picking.detection.scores.{name}", plain)
     expected = segmentation_picks(scores, "a", 40.0)
     assert len(expected.scores) > 20
     for field in ("centres_px", "scores", "diameters_px"):
@@ -267,7 +262,7 @@ def test_faint_peaks_change_nothing_of_the_others_and_are_as_many_as_have_room(f
     scores = ScoreMap(logits, np.full(2, 4.0), np.full(2, 8.0), (1600, 1760))
     found = {}
     for densest in (2 / 3**0.5, 0.75, 0.0):
-        monkeypatch.setattr("picking.detection.peaks.DENSEST", densest)
+        monkeypatch.setattr("picking.detection.scores.peaks.DENSEST", densest)
         found[densest] = find(scores, "a", DIAMETER_PX)
     all_of_them, fewer, sure = found.values()
     n_called = int((sure.scores >= 0.05).sum())

@@ -7,7 +7,7 @@ from torch import nn
 
 from models import AttentionUNet, PUClassifier, UNet
 from picking.config import AugmentationConfig
-from picking.detection import score_map
+from picking.detection.scores import score_map
 from picking.preprocessing.cutting import cut_patches
 from picking.pu_learning.inputs import Patches
 from picking.stores.masks import ImagePlan, MaskSettings, working_size
