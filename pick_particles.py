@@ -54,11 +54,8 @@ def main() -> None:
     if args.junk:
         args.masks = find_junk_masks(args.junk, sizes, left_out, args.allow_partial)
     # Here torch is imported, which takes seconds: what is wrong with the above is said first
-    from picking.detection.run import (
-        keep_best_threshold,
-        pick_expected_number,
-        pick_micrographs,
-    )
+    from picking.detection.run import pick_micrographs
+    from picking.detection.threshold_search import keep_best_threshold, pick_expected_number
 
     if args.choose_threshold or (args.expected_particles and not args.output):
         keep_best_threshold(args, paths, sizes, left_out)

@@ -2,12 +2,14 @@
 
 import argparse
 import contextlib
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from picking.detection import output
+from picking.errors import UserError
 from picking.evaluation.quality import (
     Sizes,
     draw_outcomes,
@@ -17,7 +19,7 @@ from picking.evaluation.quality import (
     require_margin,
 )
 from picking.files import locked
-from picking.formats.coordinates import read_picks
+from picking.formats.coordinates import FORMATS, file_of, files_of_all, read_picks
 from picking.formats.names import few, finder
 from picking.formats.picks import Picks, merge_duplicates, select
 from picking.inputs.diameters import require_diameter_fits
@@ -81,5 +83,29 @@ def without_picks(
 ) -> list[Picks]:
     """Return the truth's micrographs on which our own ``files`` have no pick and no record."""
     named, true_name = finder([one.name for one in picks]), finder([one.name for one in truth])
-    names = {true_name(name) for name in output.picked_none(files) if named(name) is None}
+    names = {true_name(name) for name in picked_none(files) if named(name) is None}
     return [select(one, np.zeros(len(one.scores), bool)) for one in truth if one.name in names]
+
+
+def picked_none(files: Sequence[Path]) -> list[str]:
+    """Return the micrographs without a pick in folders of picks of which ``files`` are all.
+
+    No file or row may name them: only the summary of the folder knows that they were picked.
+    """
+    names: list[str] = []
+    for folder in sorted({one for path in files for one in path.parents[:2]}):
+        summary = folder / "summary.csv"
+        if not summary.is_file() or not (folder / "manifest.json").is_file():
+            continue
+        try:
+            with summary.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in csv.DictReader(file) if not row.get("left_out")]
+            counts = {row["micrograph"]: int(row["picks"]) for row in rows}
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise UserError(f"{summary} is damaged: pick again with --resume") from error
+        stems = {name: file_of(folder, "star", name).stem for name in counts}
+        given = {path.stem for path in files if folder in path.parents}
+        in_one = any(path in files_of_all(folder, name) for path in files for name in FORMATS)
+        if in_one or {stem for name, stem in stems.items() if counts[name]} <= given:
+            names += [name for name, stem in stems.items() if not counts[name] | (stem in given)]
+    return names

@@ -284,27 +284,3 @@ def write_summary(
         writer.writerow([one.name, len(one.scores), *medians, "", in_junk.get(one.name, 0)])
     writer.writerows([name, "", "", "", reason, ""] for name, reason in left_out.items())
     write_atomically(path, text.getvalue())
-
-
-def picked_none(files: Sequence[Path]) -> list[str]:
-    """Return the micrographs without a pick in folders of picks of which ``files`` are all.
-
-    No file or row may name them: only the summary of the folder knows that they were picked.
-    """
-    names: list[str] = []
-    for folder in sorted({one for path in files for one in path.parents[:2]}):
-        summary = folder / "summary.csv"
-        if not summary.is_file() or not (folder / "manifest.json").is_file():
-            continue
-        try:
-            with summary.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if not row.get("left_out")]
-            counts = {row["micrograph"]: int(row["picks"]) for row in rows}
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise UserError(f"{summary} is damaged: pick again with --resume") from error
-        stems = {name: file_of(folder, "star", name).stem for name in counts}
-        given = {path.stem for path in files if folder in path.parents}
-        in_one = any(path in files_of_all(folder, name) for path in files for name in FORMATS)
-        if in_one or {stem for name, stem in stems.items() if counts[name]} <= given:
-            names += [name for name, stem in stems.items() if not counts[name] | (stem in given)]
-    return names

@@ -1,4 +1,4 @@
-"""A run of picking: micrograph by micrograph, what all make together, and the threshold.
+"""A run of picking: micrograph by micrograph, and what all make together.
 
 Processes of torchrun and of --num-workers share the micrographs out, each wholly to one of them;
 the first makes of their picks what all make together. What it keeps of each micrograph meanwhile
@@ -10,27 +10,18 @@ It imports torch, which takes seconds: pick_particles.py checks what it can befo
 import argparse
 import contextlib
 import dataclasses
-import datetime
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from picking.detection import output, thresholds
+from picking.detection import output
 from picking.detection.evaluate import true_particles
-from picking.detection.picker import (
-    Picker,
-    Pictures,
-    draw_overlay,
-    fits_inverted,
-    junk_on,
-    load_picker,
-    picked,
-)
-from picking.errors import UserError, warn
-from picking.evaluation.matching import Outcome, choose_threshold, pick_metrics, pr_curve
+from picking.detection.micrographs import Pictures, draw_overlay, fits_inverted, junk_on, picked
+from picking.detection.picker import Picker, load
+from picking.detection.thresholds import threshold_of
+from picking.errors import warn
 from picking.evaluation.quality import (
     Sizes,
     draw_outcomes,
@@ -39,58 +30,17 @@ from picking.evaluation.quality import (
     report_quality,
     tell_of_no_picks,
 )
-from picking.files import locked, make_folder, remove_half_written, sha256
+from picking.files import locked, make_folder
 from picking.formats.coordinates import NEVER_EMPTY, write_picks
 from picking.formats.picks import Picks
 from picking.formats.relion.writing import remove_relion, write_relion
-from picking.inputs.diameters import learned_diameters, require_diameter_fits
 from picking.inputs.paths import Paths
 from picking.micrographs.left_out import Reasons, give_up_on, require_some
 from picking.micrographs.problems import IN_JUNK, Notes, UnreadableImage, notes_text, warn_of_notes
 from picking.runs import distributed
-from picking.runs.checkpoints import SHIPPED
 
 # On a micrograph on average, or of the candidates; with fewer the polarity is in question
 FEW_PICKS, FEW_OF_CANDIDATES = 3, 0.05
-PATIENCE = datetime.timedelta(days=7)  # of processes that are done with their share
-
-
-def load(args: argparse.Namespace, sizes: Sizes) -> tuple[Picker, float]:
-    """Return the network and the diameter of particles in px, but for those of ``args.own_px``.
-
-    Sets that where no diameter is asked for.
-    """
-    device, _, _ = distributed.start(args.device, PATIENCE)
-    if args.num_workers:
-        if device.type != "cpu":
-            raise UserError(
-                "--num-workers is for the CPU: with --device cuda leave it out, and start torchrun "
-                "with a process for each GPU"
-            )
-        torch.set_num_threads(1)  # threads that are there already would not live on in a worker
-    picker = load_picker(args.checkpoint, device)
-    picker = picker._replace(invert=args.invert, keep_junk=args.keep_junk)
-    if args.asked_px is not None:
-        return picker, args.asked_px
-    if SHIPPED.is_file() and picker.checksum == sha256(SHIPPED.read_bytes()):  # or a copy of it
-        raise UserError(
-            "--diameter is missing: the network that comes with the project picks particles of any "
-            "size, such as 150A or 108px"
-        )
-    learned = picker.input.diameter_px, picker.input.pixel_size_angstrom
-    diameter_px, args.own_px = learned_diameters(*learned, args.pixel_sizes, sizes)
-    require_diameter_fits(diameter_px, sizes, args.own_px)
-    return picker, diameter_px
-
-
-def threshold_of(args: argparse.Namespace, picker: Picker) -> tuple[float, str]:
-    """Return from which score a candidate is a pick, and where that number comes from."""
-    begun = output.begun_threshold(args.output, picker.checksum) if args.resume else None
-    if args.threshold != "auto":
-        return float(args.threshold), "--threshold"
-    if begun is not None:
-        return begun, f"with which {args.output} was begun"
-    return thresholds.kept_threshold(picker)
 
 
 def pick_micrographs(
@@ -334,79 +284,3 @@ def write_for_relion(args: argparse.Namespace, picks: Sequence[Picks]) -> None:
     )  # fmt: skip
     if not listed.optics:
         print(f"No particles.star, since {listed.path} says nothing of the microscope")
-
-
-def pick_expected_number(
-    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
-) -> None:
-    """Pick all micrographs, and then again from what is saved, as many on each as are expected.
-
-    That is the mean over all of them. left_out: gets micrographs that turn out to be beyond help.
-    """
-    if distributed.n_started() > 1:
-        raise UserError(
-            "--expected-particles goes by all micrographs: start the script without torchrun, or "
-            "pick first, and then alone with --resume"
-        )
-    # 1. Candidates, whatever the threshold; files of picks only where there are some to go on with
-    first = args
-    if not (args.resume and output.has_begun(args.output)):
-        alone = {"threshold": "0.5", "formats": [], "overlay": False, "listed": None}
-        first = argparse.Namespace(**{**vars(args), **alone})
-    pick_micrographs(first, paths, sizes, left_out)
-
-    # 2. The threshold, and what it leaves
-    there = [name for name in paths if name not in left_out]
-    every = [output.load_picks(args.output, name, sizes[name]) for name in there]
-    candidates = [output.to_write(args, picks, 0.0) for picks in every]
-    threshold = thresholds.threshold_for_count(candidates, args.expected_particles)
-    print(f"\n{args.expected_particles:g} picks a micrograph on average reach {threshold:.4f}")
-    args.threshold, args.resume = f"{threshold!r}", True
-    pick_micrographs(args, paths, sizes, left_out)
-
-
-def keep_best_threshold(
-    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
-) -> None:
-    """Keep the best threshold against the truth, or the one that gives the expected number.
-
-    left_out: gets micrographs that turn out to be beyond help.
-    """
-    picker, diameter_px = load(args, sizes)
-    if distributed.place()[1] > 1:
-        raise UserError("a threshold is chosen by one process: start the script without torchrun")
-    if picker.path.resolve() == SHIPPED.resolve():
-        raise UserError(
-            "a threshold is kept beside its checkpoint, and that of the project is everybody's: "
-            "copy it and name the copy; or, for --expected-particles, give --output too"
-        )
-    with locked(thresholds.folder_to_lock(picker.path)):
-        remove_half_written(picker.path.parent)
-        names = list(paths)
-        outcomes: list[Outcome] = []
-        if args.choose_threshold:
-            truth = true_particles(args, args.choose_threshold, paths, sizes, diameter_px)
-            names = [true.name for true in truth]
-        picks, noted = {}, {}
-        results = picked(args, picker, diameter_px, {name: paths[name] for name in names})
-        with contextlib.closing(results):
-            for one in results:
-                if isinstance(one.picks, UnreadableImage):
-                    give_up_on(one.name, one.picks, left_out, args.strict)
-                else:
-                    picks[one.name], noted[one.name] = one.picks, one.notes
-        warn_of_notes(noted)
-        require_some(picks, left_out)
-        if args.choose_threshold:
-            truth = [true for true in truth if true.name not in left_out]
-            outcomes, margin_px = match_all([*picks.values()], truth, args.margin_px, diameter_px)
-            threshold = choose_threshold(pr_curve(outcomes), args.precision)
-            metrics = pick_metrics(outcomes, threshold, n_bootstrap=0)
-            chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision}
-            chosen_on |= {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
-        else:
-            threshold = thresholds.threshold_for_count([*picks.values()], args.expected_particles)
-            chosen_on = {"expected_particles": args.expected_particles}
-        report_counts([*picks.values()], outcomes, threshold, None)
-        on = {"micrographs": [*picks], "diameter_px": diameter_px, **chosen_on}
-        thresholds.keep_threshold(picker, threshold, on, [*picks.values()])

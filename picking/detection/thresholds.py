@@ -4,12 +4,14 @@
 checkpoint file stays unchanged, so --resume still works after a new choice.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from picking.detection import output
 from picking.detection.picker import Picker
 from picking.errors import UserError
 from picking.files import is_number, read_json, sha256, write_json
@@ -19,6 +21,16 @@ from picking.formats.picks import Picks
 def threshold_file(checkpoint: Path) -> Path:
     """Return where the threshold of a checkpoint is kept."""
     return checkpoint.with_name(f"{checkpoint.stem}.threshold.json")
+
+
+def threshold_of(args: argparse.Namespace, picker: Picker) -> tuple[float, str]:
+    """Return from which score a candidate is a pick, and where that number comes from."""
+    begun = output.begun_threshold(args.output, picker.checksum) if args.resume else None
+    if args.threshold != "auto":
+        return float(args.threshold), "--threshold"
+    if begun is not None:
+        return begun, f"with which {args.output} was begun"
+    return kept_threshold(picker)
 
 
 def kept_threshold(picker: Picker) -> tuple[float, str]:

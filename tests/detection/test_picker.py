@@ -5,8 +5,9 @@ from PIL import Image
 from torch import nn
 
 from models import AttentionUNet, UNet
+from picking.detection.micrographs import pick
 from picking.detection.network_input import PatchInput, TileInput, WindowInput
-from picking.detection.picker import for_scoring, load_picker, pick
+from picking.detection.picker import for_scoring, load_picker
 from picking.errors import UserError
 from picking.metrics.calibration import Calibration
 from picking.micrographs.preparation import TRAIN_AGAIN

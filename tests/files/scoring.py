@@ -47,9 +47,9 @@ def no_inference(command, *more):
 
     def check(folder, result):
         assert result.status in (0, 2), result.err
-        from picking.detection import picker
+        from picking.detection import micrographs
 
-        with mock.patch.object(picker, "pick", side_effect=AssertionError("inference again")):
+        with mock.patch.object(micrographs, "pick", side_effect=AssertionError("inference again")):
             again = base.run(*f"{PICKING} raw/mic_000.mrc --resume {' '.join(more)}".split())
         assert again.status == 0, again.err
         for pattern in command:

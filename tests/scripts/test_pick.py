@@ -276,7 +276,7 @@ def test_on_a_grey_micrograph_nothing_is_picked_and_no_file_is_written_over_whic
 def test_a_resumed_run_ends_as_if_never_stopped(checkpoint, disks, tmp_path, monkeypatch):
     flags = ("--formats", "star", "coco", "--overlay", "--heatmap")
     pick(checkpoint, disks.folder, tmp_path / "whole", *flags)
-    from picking.detection import picker as loop
+    from picking.detection import micrographs as loop
 
     pick_one, picked = loop.pick, []
 
@@ -441,7 +441,7 @@ def no_inference(monkeypatch):
     def ask(*_):
         raise AssertionError("no network is needed")
 
-    return lambda: monkeypatch.setattr("picking.detection.picker.pick", ask)
+    return lambda: monkeypatch.setattr("picking.detection.micrographs.pick", ask)
 
 
 def test_another_threshold_or_format_is_made_without_inference_and_leaves_nothing_stale(

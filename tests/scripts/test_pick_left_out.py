@@ -229,12 +229,12 @@ def test_picks_of_others_are_evaluated_without_it(raw, tmp_path, run, capsys):
 
 
 def test_a_defect_of_ours_keeps_its_traceback(run, monkeypatch):
-    from picking.detection import picker
+    from picking.detection import micrographs
 
     def broken(*args):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(picker, "pick", broken)
+    monkeypatch.setattr(micrographs, "pick", broken)
     with pytest.raises(pytest.fail.Exception):  # it does not leave by `sys.exit`
         try:
             run()
