@@ -9,7 +9,7 @@ r"""Turn annotated micrographs into a patch store for PU learning, a segmentatio
         --data-root /data/CryoTransformer/train_val_test_data \
         --tasks patches segmentation --seg-output-dir data/cryotransformer_preprocessed
 
-    # what somebody picked by hand, and nothing known of the rest (picking/preprocessing/windows.py)
+    # what somebody picked by hand, and nothing known of the rest (picking/preprocessing/windows/)
     python preprocess_coco_full_dataset.py --micrographs 'raw/*.mrc' --labels picks.star \
         --diameter 150A --pixel-size 1.77 --output-dir data/few_labels
     # ... and what is no particle, what is junk, and which micrographs are picked completely
@@ -52,7 +52,7 @@ from picking.preprocessing.metadata import (
 )
 from picking.preprocessing.montage import write_mask_montage, write_montage
 from picking.preprocessing.patch_plan import PatchSettings
-from picking.preprocessing.windows import WindowSettings
+from picking.preprocessing.windows.settings import WindowSettings
 from picking.stores.journal import Journal, require_made_from
 from picking.stores.masks import MaskSettings, mask_writer
 from picking.stores.patches import read_metadata

@@ -2,9 +2,9 @@
 
     python -m benchmarks.disks --data-root ../shared/data
 
-`picking.preprocessing.windows.place_priors` takes N a for the fraction of places near one of N
-particles, which is right while their disks are apart. Train of each set, inside its margin: N a,
-1 - exp(-N a) as for particles that lie anywhere, and what the disks cover.
+`place_priors` in picking/preprocessing/windows/priors.py takes N a for the fraction of places near
+one of N particles, which is right while their disks are apart. Train of each set, inside its
+margin: N a, 1 - exp(-N a) as for particles that lie anywhere, and what the disks cover.
 """
 
 import math
@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from benchmarks.common import new_parser, print_header, print_row
 from benchmarks.real_sets import RealSet
 from picking.errors import run_script
-from picking.preprocessing.windows import POSITIVE_RADIUS
+from picking.preprocessing.windows.plan import POSITIVE_RADIUS
 
 DIAMETER_PX = 40  # of a particle on the grid on which places are counted
 

@@ -43,7 +43,8 @@ from picking.micrographs.reading import read_grey
 from picking.parallel import ordered_map
 from picking.preprocessing.cutting import patch_writer
 from picking.preprocessing.metadata import count_splits
-from picking.preprocessing.windows import WINDOW_PX, WindowPlan, WindowSettings
+from picking.preprocessing.windows.plan import WINDOW_PX, WindowPlan
+from picking.preprocessing.windows.settings import WindowSettings
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from picking.seeds import stream
 from picking.simulation.plans import MicrographPlan

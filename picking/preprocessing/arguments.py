@@ -17,7 +17,7 @@ from picking.inputs.labels_folder import (
 )
 from picking.preprocessing.few_picks import Beside
 from picking.preprocessing.negatives import RULES
-from picking.preprocessing.windows import WINDOW_PX
+from picking.preprocessing.windows.plan import WINDOW_PX
 from picking.stores.masks import RESIZES
 
 PATCH_SIZE_PX = 128

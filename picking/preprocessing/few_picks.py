@@ -31,7 +31,7 @@ from picking.inputs.placement import check_placement
 from picking.micrographs.junk import in_junk
 from picking.micrographs.problems import UnreadableImage
 from picking.micrographs.reading import image_size
-from picking.preprocessing.windows import POSITIVE_RADIUS
+from picking.preprocessing.windows.plan import POSITIVE_RADIUS
 from picking.seeds import stream
 
 VAL_FRACTION = 0.2

@@ -9,7 +9,7 @@ from picking.micrographs.junk import coarsest
 from picking.micrographs.preparation import PREPARATION
 from picking.micrographs.problems import BAD_PX
 from picking.preprocessing.patch_plan import PatchSettings
-from picking.preprocessing.windows import WindowSettings
+from picking.preprocessing.windows.settings import WindowSettings
 from picking.stores.masks import ImagePlan, MaskSettings, pixel_fractions
 
 Settings = PatchSettings | WindowSettings | MaskSettings  # of what a store holds

@@ -11,7 +11,7 @@ from picking.mask_values import IGNORE, PARTICLE
 from picking.micrographs.preparation import visible
 from picking.micrographs.reading import read_micrograph
 from picking.preprocessing.patch_plan import PatchPlan
-from picking.preprocessing.windows import WindowPlan
+from picking.preprocessing.windows.plan import WindowPlan
 from picking.stores.patches import TAG_NO_PARTICLE, TAG_WINDOW
 
 ROWS, COLUMNS = 2, 6

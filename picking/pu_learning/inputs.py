@@ -141,7 +141,7 @@ class Windows(_Rows):
     """Windows about a few picks and of anywhere; a U-Net has a logit for every place of a crop.
 
     Places near a pick are labelled, in any window; the class of the others is not known, unless
-    somebody said that they are no particle. See picking/preprocessing/windows.py. A window is at
+    somebody said that they are no particle. See picking/preprocessing/windows/. A window is at
     least twice as wide as ``side_px``, the crop that the network sees. P are the windows about
     picks, N those about what is no particle.
     """

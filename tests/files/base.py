@@ -25,7 +25,7 @@ import pick_particles
 import preprocess_coco_full_dataset
 from picking.errors import run_script
 from picking.micrographs.mrc import write_mrc
-from picking.preprocessing.windows import REACH_PX
+from picking.preprocessing.windows.plan import REACH_PX
 from picking.training import networks
 from tests.fixtures.data_sets import some_centres, write_coco
 from tests.fixtures.pickers import classifier_content, write_checkpoint

@@ -9,12 +9,9 @@ from PIL import Image
 from scipy.spatial import cKDTree
 
 from picking.micrographs.junk import junk_mask
-from picking.preprocessing.windows import (
-    NEGATIVE_RADIUS,
-    POSITIVE_RADIUS,
-    WindowSettings,
-    place_priors,
-)
+from picking.preprocessing.windows.plan import NEGATIVE_RADIUS, POSITIVE_RADIUS
+from picking.preprocessing.windows.priors import place_priors
+from picking.preprocessing.windows.settings import WindowSettings
 from picking.stores.patches import (
     IGNORED,
     NEAR_PICK,

@@ -15,12 +15,9 @@ from picking.inputs.annotations import Split
 from picking.micrographs.preparation import PREPARATION, prepare, scale_micrograph
 from picking.preprocessing.cutting import cut_patches, patch_writer
 from picking.preprocessing.metadata import count_splits
-from picking.preprocessing.windows import (
-    PARTICLE_PX,
-    POSITIVE_RADIUS,
-    WindowSettings,
-    place_priors,
-)
+from picking.preprocessing.windows.plan import PARTICLE_PX, POSITIVE_RADIUS
+from picking.preprocessing.windows.priors import place_priors
+from picking.preprocessing.windows.settings import WindowSettings
 from picking.stores.journal import Journal
 from picking.stores.patches import TAG_PARTICLE, TAG_WINDOW, PatchStore
 from picking.stores.writer import write_split

@@ -19,7 +19,7 @@ from picking.formats.coordinates import read_picks
 from picking.micrographs.mrc import write_mrc
 from picking.micrographs.preparation import PREPARATION
 from picking.preprocessing.montage import write_montage
-from picking.preprocessing.windows import POSITIVE_RADIUS
+from picking.preprocessing.windows.plan import POSITIVE_RADIUS
 from picking.pu_learning import train as pu_training
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from picking.stores.patches import PatchStore
