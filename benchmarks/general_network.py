@@ -10,10 +10,8 @@ counts as one of particles some tenths smaller or larger. One in twenty simulate
 the real sets, choose the weights and calibrate the scores. Some of all are low-passed, as published
 micrographs may be.
 
-Then it picks val, or with --split test that, of every set in --data-root without any label of it,
-which is honest for the sets that are not among --real. F1 at the threshold of the highest F1 on
-val, at the network's own, which needs no label, and at the expected number. What is finished is
-read, not run again.
+How it picks a set that is not among --real: benchmarks/picking.py, part general, with --start
+experiments/general_network/A+B/general.pt. What is finished is read, not run again.
 """
 
 import argparse
@@ -25,17 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
-from benchmarks.picking import pick_and_evaluate
+from benchmarks.common import ROOT, new_parser, overrides, script
 from benchmarks.real_sets import RealSet
 from benchmarks.transfer import require_same_settings
 from picking.config import DataConfig
-from picking.detection.picker import load_picker
 from picking.errors import UserError, run_script
-from picking.files import make_folder, read_json, write_json, write_saved
+from picking.files import make_folder, write_json, write_saved
 from picking.formats.picks import Micrograph
 from picking.inputs.annotations import Split
 from picking.micrographs.preparation import PARTICLE_PX
@@ -60,13 +55,11 @@ ONE_OF = 20  # simulated micrographs is for validation
 
 
 def main() -> None:
-    """Train what is missing, pick every set, print a row each; ship the network."""
+    """Train what is missing; ship the network."""
     parser = new_parser(__doc__)
     add = parser.add_argument
     add("--data-root", type=Path, default=Path("../shared/data"), help="folder of real sets")
     add("--real", nargs="*", default=[], metavar="SET", help="to learn from, by folder")
-    add("--evaluate", nargs="*", metavar="SET", help="default: all")
-    add("--split", choices=("val", "test"), default="val", help="to report on")
     add("--micrographs", type=int, default=700, help="simulated")
     add("--seed", type=int, default=0)
     add("--set", nargs="+", default=["training.max_steps=3000"], help="config values")
@@ -75,7 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     args.data_root = args.data_root.resolve()
     known = sorted(path.name for path in args.data_root.iterdir() if path.is_dir())
-    if unknown := sorted({*args.real, *(args.evaluate or [])} - {*known}):
+    if unknown := sorted({*args.real} - {*known}):
         raise UserError(f"{unknown[0]} is not in {args.data_root}: choose of {', '.join(known)}")
 
     folder = FOLDER / f"{'+'.join(args.real) or 'simulated'}{args.name}"
@@ -94,30 +87,7 @@ def main() -> None:
         write_network(folder / "run" / "checkpoints" / "best_model.pt", network)
     if args.ship:
         write_network(network, args.ship)
-
-    print_header("set", "learned from", "F1", "AP", "at own threshold", "at expected", "val F1")
-    for name in args.evaluate or known:
-        result = result_of(args, folder, network, RealSet(args.data_root / name))
-        print_row(
-            name, "yes" if name in args.real else "no",
-            *(f"{result[key]:.3f}" for key in ("f1", "ap", "f1_at_own")),
-            *("-" if result[key] is None else f"{result[key]:.3f}"
-              for key in ("f1_at_expected", "val_f1")),
-        )  # fmt: skip
-
-
-def result_of(args: argparse.Namespace, folder: Path, network: Path, real: RealSet) -> dict:
-    """Return the metrics of a set's picks, and F1 at the network's own threshold as f1_at_own."""
-    path = folder / real.name / f"result_{args.split}.json"
-    make_folder(path.parent)
-    if not path.exists():
-        calibration = load_picker(network, torch.device("cpu")).calibration
-        if calibration is None:
-            raise UserError(f"the scores of {network} are not calibrated: train it for longer")
-        own = calibration.threshold
-        result = pick_and_evaluate(real, args.split, path.parent, network, own)
-        write_json(path, {**result, "f1_at_own": result["f1_at_half"]})
-    return read_json(path)
+    print(f"Finished {network}")
 
 
 def write_network(trained: Path, path: Path) -> None:

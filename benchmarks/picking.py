@@ -3,6 +3,7 @@
     root=../shared/data/ribosome-10028      # any set of CryoTransformer's layout
     python -m benchmarks.picking segmentation --data-root $root --seeds 0 1 2
     python -m benchmarks.picking few-labels --data-root $root --picks 40 10 --shares 1 --seeds 0 1 2
+    python -m benchmarks.picking general --data-root $root --start general.pt
     python -m benchmarks.picking topaz --data-root $root --picks 40 10 --seeds 0 1 2 --topaz topaz
     python -m benchmarks.picking agreement --data-root ../shared/data/empiar-10017 \
         --picks-of 'experiments/picking_benchmark/empiar-10017/segmentation_*/test/star/*.star' \
@@ -11,7 +12,9 @@
 
 All report on val, where they also choose, unless --split test says that nothing is to be chosen any
 more. segmentation: a U-Net with all labels. few-labels: PU + FixMatch from some labels of train, as
-picks, with some of val to choose the checkpoint by. topaz: its pretrained network, and trained on
+picks, with some of val to choose the checkpoint by; with --start from the weights of a general
+network (benchmarks/general_network.py) that never saw the set. general: that network without any
+label; its own threshold stands in the place of 0.5. topaz: its pretrained network, and trained on
 the same picks. Diameter, margin, particles expected and the U-Net's tiles follow from the set.
 
 Threshold with the highest F1 on val, annotated in full; beside it F1 at a probability of 0.5, and
@@ -31,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.spatial import cKDTree
 
 from benchmarks import picking_figure, topaz
@@ -44,9 +48,10 @@ from benchmarks.common import (
 )
 from benchmarks.real_sets import METRICS, RealSet, evaluate, write_labels
 from picking.detection.output import load_picks
+from picking.detection.picker import load_picker
 from picking.errors import UserError, run_script
 from picking.evaluation.matching import choose_threshold, match_picks, pr_curve
-from picking.files import make_folder, read_json, write_json
+from picking.files import make_folder, read_json, sha256, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
 from picking.inputs.paths import find_coordinates
@@ -60,7 +65,7 @@ def parse_args() -> argparse.Namespace:
     """Return the command line."""
     parser = new_parser(__doc__)
     add = parser.add_argument
-    parts = ("segmentation", "few-labels", "topaz", "agreement", "figure")
+    parts = ("segmentation", "few-labels", "general", "topaz", "agreement", "figure")
     add("part", choices=parts)
     add("--data-root", type=Path, default=Path("../shared/data/empiar-10017"))
     add("--split", choices=("val", "test"), default="val", help="to report on")
@@ -76,6 +81,7 @@ def parse_args() -> argparse.Namespace:
     add("--shares", nargs="+", type=float, default=[], help="few-labels, topaz: such shares of all")
     add("--annotated-margin", type=int, metavar="PX", help="default: as wide as in train")
     add("--expected-particles", type=float, help="few-labels; default: as train has on average")
+    add("--start", type=Path, metavar="FILE", help="few-labels, general: a network")
     add("--set", nargs="+", default=[], help="config values of the training runs")
     add("--name", default="", help="tells runs with other --set apart")
     add("--picks-of", help="agreement: STAR files of ours, in folders by run")
@@ -84,6 +90,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.part == "topaz" and not args.topaz:
         raise UserError("--topaz is missing: give the command that starts Topaz")
+    if args.part == "general" and not args.start:
+        raise UserError("--start is missing: give a general network that never saw the set")
+    args.start = args.start and args.start.resolve()
     args.data_root = args.data_root.resolve()
     return args
 
@@ -109,6 +118,14 @@ def main() -> None:
     if args.part == "segmentation":
         rows(args, real, "U-Net, all labels", "segmentation", segment)
         return
+    if args.part == "general":
+        settings = {"start": sha256(args.start.read_bytes())}
+        folder = real.folder / f"general{args.name}"
+        result = result_of(
+            args, folder, "general network", settings, lambda: no_label(args, real, folder)
+        )
+        print_result(result, "")
+        return
     if args.part == "topaz":
         # One run, whatever the seed: there is no training
         settings = {"scales": args.scales, "radii": args.radii}
@@ -120,7 +137,10 @@ def main() -> None:
         print_result(result, "")
     for name, n_labels in amounts(args, real).items():
         if args.part == "few-labels":
-            rows(args, real, "few labels", f"few-labels_{name}", learn_from_picks, n_labels)
+            picker, folder_name = "few labels", f"few-labels_{name}"
+            if args.start:
+                picker, folder_name = f"{picker}, from general", f"few-labels-from-general_{name}"
+            rows(args, real, picker, folder_name, learn_from_picks, n_labels)
         else:
             rows(args, real, "Topaz, trained", f"topaz_{name}", train_topaz, n_labels)
 
@@ -152,6 +172,8 @@ def rows(
     for seed in args.seeds:
         folder = real.folder / f"{name}{args.name}_seed{seed}"
         settings = {"set": args.set, "expected": args.expected_particles}
+        if args.start:
+            settings["start"] = sha256(args.start.read_bytes())
         if run is train_topaz:
             settings = {"train": args.train, "scales": args.scales, "radii": args.radii}
         result = result_of(
@@ -248,16 +270,27 @@ def learn_from_picks(
         args.expected_particles or real.expected, "--output-dir", folder / "store",
         "--seed", seed, "--num-workers", 0,
     )  # fmt: skip
+    config = "configs/pu_from_general.yaml" if args.start else "configs/pu_few_labels.yaml"
+    start = [f"training.initial_weights={args.start}"] if args.start else []
     minutes = train_once(
-        folder, "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
+        folder, "train_pu_fixed_full.py", "--config", config, "--resume",
         "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
-        "--device", "cpu", *overrides(f"training.seed={seed}", *args.set),
+        "--device", "cpu", *overrides(f"training.seed={seed}", *start, *args.set),
     )  # fmt: skip
     best = folder / "run" / "checkpoints" / "best_model.pt"
     return {
         "labels": n_labels["train"], "cpu_minutes": minutes,
         **pick_and_evaluate(real, args.split, folder, best),
     }  # fmt: skip
+
+
+def no_label(args: argparse.Namespace, real: RealSet, folder: Path) -> dict[str, Any]:
+    """Pick with the general network as it is, evaluate."""
+    calibration = load_picker(args.start, torch.device("cpu")).calibration
+    if calibration is None:
+        raise UserError(f"the scores of {args.start} are not calibrated: train it for longer")
+    metrics = pick_and_evaluate(real, args.split, folder, args.start, calibration.threshold)
+    return {"labels": 0, "cpu_minutes": 0.0, **metrics}
 
 
 def train_topaz(

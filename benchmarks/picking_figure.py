@@ -20,12 +20,16 @@ PEERS = {  # of others, on the same micrographs
     "apoferritin-10146": (0.953, "two people, one held against the other"),
 }
 STYLES = {
-    "few labels": ("o-", "#1f77b4", "ours, from a few picks"),
+    "few labels, from general": ("D-", "#9467bd", "ours, from the general network"),
+    "few labels": ("o-", "#1f77b4", "ours, from new weights"),
     "U-Net, all labels": ("s", "#2ca02c", "ours, U-Net with all labels"),
     "Topaz, trained": ("^", "#ff7f0e", "Topaz, trained on the same picks"),
 }
 TICKS = (40, 100, 400, 1000, 4000)  # labels
-PRETRAINED = "Topaz, pretrained"
+NO_LABELS = {  # lines across
+    "general network": ("#9467bd", "ours, no labels: the general network"),
+    "Topaz, pretrained": ("#ff7f0e", "Topaz, pretrained, no labels"),
+}
 
 
 def draw() -> None:
@@ -79,9 +83,9 @@ def draw_set(panel: Any, results: list[dict[str, Any]], peer: tuple[float, str] 
             for n in labels:
                 panel.plot([n] * len(by_labels[n]), by_labels[n], ".", color=colour, alpha=0.5)
     for result in results:
-        if result["picker"] == PRETRAINED:
-            across = {"color": STYLES["Topaz, trained"][1], "linestyle": "--"}
-            panel.axhline(result["f1"], label=f"{PRETRAINED}, no labels", **across)
+        if result["picker"] in NO_LABELS:
+            colour, label = NO_LABELS[result["picker"]]
+            panel.axhline(result["f1"], label=label, color=colour, linestyle="--")
     if peer is not None:
         across = {"color": "#7f7f7f", "linestyle": ":" if "crYOLO" in peer[1] else "-."}
         panel.axhline(peer[0], label=peer[1], **across)

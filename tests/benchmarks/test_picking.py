@@ -141,18 +141,20 @@ def test_a_result_that_is_there_is_read_and_other_settings_are_refused(tmp_path)
 
 
 def test_the_figure_is_drawn_from_the_results_that_are_there(tmp_path, monkeypatch):
-    peer = picking_figure.PRETRAINED
+    general, peer = picking_figure.NO_LABELS
     monkeypatch.setattr(picking_figure, "FOLDER", tmp_path)
     monkeypatch.setattr(picking_figure, "PICTURE", tmp_path / "figure.png")
     with pytest.raises(UserError, match="no result on test"):
         picking_figure.draw()
-    for picker, labels, name in (("few labels", 40, ""), ("few labels", 40, "_w16"), (peer, 0, "")):
+    shown = [("few labels", 40, ""), ("few labels, from general", 40, ""), (peer, 0, "")]
+    for picker, labels, name in (*shown, ("few labels", 40, "_w16"), (general, 0, "")):
         folder = tmp_path / "ribosome-10028" / f"{picker}{name}"
         folder.mkdir(parents=True)
         result = {"picker": picker, "labels": labels, "f1": 0.8, "name": name}
         write_json(folder / "result_test.json", result)
     drawn = picking_figure.results_of("ribosome-10028")
-    assert {one["picker"]: one["name"] for one in drawn} == {"few labels": "", peer: ""}
+    named = {one["picker"]: one["name"] for one in drawn}
+    assert named == {**dict.fromkeys((picker for picker, *_ in shown), ""), general: ""}
     picking_figure.draw()
     assert (tmp_path / "figure.png").exists()
 
@@ -160,4 +162,10 @@ def test_the_figure_is_drawn_from_the_results_that_are_there(tmp_path, monkeypat
 def test_topaz_must_be_named(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["picking", "topaz", "--picks", "40", "10"])
     with pytest.raises(UserError, match="--topaz is missing"):
+        picking.parse_args()
+
+
+def test_a_general_network_must_be_named(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["picking", "general"])
+    with pytest.raises(UserError, match="--start is missing"):
         picking.parse_args()
