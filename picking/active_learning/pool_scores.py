@@ -7,6 +7,7 @@ their batch, so memory grows with the pool only by the numbers kept.
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 
@@ -15,11 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from picking.config import PUConfig, config_from_dict
 from picking.errors import UserError, raise_if_stopped
+from picking.micrographs.preparation import PARTICLE_PX, prepare, scale_micrograph
 from picking.runs import distributed
+from picking.runs.checkpoints import SHIPPED, load_checkpoint, restored
+from picking.stores.segmentation import SegmentationStore
 from picking.training.augment import to_float
+from picking.training.networks import build_network
 from picking.training.scoring import autocast
 
+NARROWEST_PX = 2  # a particle that the general network can be shown
+SCALED_BATCH = 8  # images that the general network sees at once
 AMBIGUOUS = 0.2  # a pixel is ambiguous where |2p - 1| is below this
 FOREGROUND = 0.2  # a pixel is foreground where p is above this
 # The same limits as logits, so that no map of p is needed for them: |2p - 1| = tanh(|z| / 2).
@@ -32,13 +40,15 @@ class PoolScores:
     """What is kept of n images, in the order of ``rows``; all float32 but ``rows``.
 
     ``rows`` (n,) are int64 positions in the store; `pixel_scores` says what the scores mean.
-    ``features`` (n, C) are the bottleneck's channels, averaged over the image. ``bald`` (n,) and
-    ``badge`` (n, 2 c) are there only where they were asked for.
+    ``features`` (n, C) are the bottleneck's channels, averaged over the image. ``bald`` (n,),
+    ``badge`` (n, 2 c) and ``general`` (n, D), of `general_features`, are there only where they were
+    asked for.
     """
 
     rows: np.ndarray
     uncertainty: np.ndarray
     entropy: np.ndarray
+    particle_entropy: np.ndarray
     margin: np.ndarray
     foreground_uncertainty: np.ndarray
     foreground_entropy: np.ndarray
@@ -48,6 +58,7 @@ class PoolScores:
     features: np.ndarray
     bald: np.ndarray | None = None
     badge: np.ndarray | None = None
+    general: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -57,7 +68,7 @@ class PoolScores:
 @torch.no_grad()
 def score_pool(
     network: nn.Module,
-    images: np.ndarray,
+    images: "np.ndarray | _Scaled",
     rows: np.ndarray,
     device: torch.device,
     *,
@@ -108,13 +119,66 @@ def score_pool(
     return PoolScores(rows=rows, **distributed.put_together(kept, mine, len(rows)))
 
 
+@functools.lru_cache(maxsize=1)
+def general_features(store: SegmentationStore, device: torch.device) -> np.ndarray:
+    """Return the features of all images of a store by the shipped general network, (n, D) float32.
+
+    It wants particles `PARTICLE_PX` wide, so each image is scaled by the diameter that its
+    micrograph was prepared with, as far as sides that the network halves allow, and standardised
+    again, since scaling changes the noise. The bottleneck's channels are averaged over the image.
+    Kept until another store is asked for: they are the same in every query.
+
+    It sees less than in picking: an image alone is standardised, not its whole micrograph; what was
+    scaled down to the store's px stays coarse when scaled up again; and the diameter is the mean of
+    the annotated ones, which a user would have to know beforehand.
+
+    Raises:
+        UserError: when the store does not say how wide particles are, or they are too small.
+    """
+    if store.diameters_px is None:
+        raise UserError(
+            f"{store.folder} does not say how wide particles are, which typical_first needs: it is "
+            "of an older version; make it again with preprocess_coco_full_dataset.py"
+        )
+    narrowest_px = store.diameters_px.min()
+    if narrowest_px < NARROWEST_PX:
+        raise UserError(
+            f"particles in {store.folder} are down to {narrowest_px:.2g} px wide, too small for "
+            "typical_first: make it again with a larger --seg-size, or with --seg-tiles"
+        )
+    checkpoint = load_checkpoint(SHIPPED, device)
+    config = config_from_dict(checkpoint["config"], str(SHIPPED), PUConfig)
+    network = restored(lambda: build_network(config), checkpoint["network"], SHIPPED, device)
+    step_px = 2**config.model.depth
+    steps = store.size_px * PARTICLE_PX / store.diameters_px / step_px
+    sizes_px = np.maximum(1, np.rint(steps)).astype(int) * step_px
+    features = np.empty((len(store), config.model.width * step_px), np.float32)
+    for height, width in np.unique(sizes_px, axis=0).tolist():
+        rows = np.flatnonzero((sizes_px == (height, width)).all(axis=1))
+        scaled = _Scaled(store.images, (height, width))
+        features[rows] = score_pool(network, scaled, rows, device, batch_size=SCALED_BATCH).features
+    return features
+
+
+@dataclasses.dataclass(frozen=True)
+class _Scaled:
+    """Images (N, S, S) scaled to one size at which particles are `PARTICLE_PX` wide."""
+
+    images: np.ndarray
+    size_px: tuple[int, int]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        scaled = [scale_micrograph(self.images[row], self.size_px) for row in rows]
+        return np.stack([prepare(one, (PARTICLE_PX, PARTICLE_PX)) for one in scaled])
+
+
 def pixel_scores(z: Tensor) -> dict[str, Tensor]:
     """Return the scores of a batch by name, (B,) float32 each, from logits (B, 1, H, W).
 
-    `uncertainty` is the mean over pixels of min(p, 1-p), `entropy` that of H(p) in nats, `margin`
-    the fraction of ambiguous pixels, |2p-1| < 0.2. With `foreground_` before it, each is taken over
-    foreground pixels alone, p > 0.2, and 0 where there is none. `foreground` is their fraction,
-    `positive` that of pixels with p >= 0.5.
+    `uncertainty` is the mean over pixels of min(p, 1-p), `entropy` that of H(p) in nats,
+    `particle_entropy` that of p·H(p), `margin` the fraction of ambiguous pixels, |2p-1| < 0.2. With
+    `foreground_` before it, each is taken over foreground pixels alone, p > 0.2, and 0 where there
+    is none. `foreground` is their fraction, `positive` that of pixels with p >= 0.5.
     """
     z = z.float().flatten(1)
     magnitude = z.abs()
@@ -129,6 +193,7 @@ def pixel_scores(z: Tensor) -> dict[str, Tensor]:
     return {
         "uncertainty": smaller.mean(1),
         "entropy": entropy.mean(1),
+        "particle_entropy": (torch.sigmoid(z) * entropy).mean(1),
         "margin": n_ambiguous / n_pixels,
         "foreground_uncertainty": smaller.mul_(foreground).sum(1) / at_least_one,
         "foreground_entropy": entropy.mul_(foreground).sum(1) / at_least_one,

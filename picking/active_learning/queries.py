@@ -1,5 +1,6 @@
 """A query: a network scores the pool, a strategy chooses, and the next labelled set is written."""
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from picking.active_learning import strategies
 from picking.active_learning.iterations import write_labelled
 from picking.active_learning.log import log_query
-from picking.active_learning.pool_scores import PoolScores, score_pool
+from picking.active_learning.pool_scores import PoolScores, general_features, score_pool
 from picking.config import ActiveConfig
 from picking.runs import distributed
 from picking.stores.segmentation import SegmentationStore
@@ -44,12 +45,15 @@ def query(
     unlabeled = np.setdiff1d(np.arange(len(store)), labelled)
 
     def scored(rows: np.ndarray) -> PoolScores:
-        return score_pool(
+        scores = score_pool(
             network, store.images, rows, device,
             batch_size=training.eval_batch_size,
             precision=training.precision,
             extras=strategy.extras if rows is unlabeled else frozenset(),
         )  # fmt: skip
+        if "general" not in strategy.extras:
+            return scores
+        return dataclasses.replace(scores, general=general_features(store, device)[rows])
 
     pool = strategies.Pool(
         rows=unlabeled,
@@ -57,6 +61,7 @@ def query(
         score=scored,
         labelled_particles=store.n_particles[labelled],
         strata=[store.ids[i] for i in unlabeled],
+        progress=k / max(1, settings.iterations - 2),  # the last iteration queries nothing
     )
     started = time.monotonic()
     rng = strategies.query_rng(training.seed, name, k)

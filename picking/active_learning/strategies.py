@@ -14,22 +14,32 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy import sparse
 
+from picking.active_learning.feature_space import (
+    clusters_of,
+    distance_of,
+    k_centre,
+    k_means_plus_plus,
+    nearest_cosine,
+    normalised,
+    typicality_of,
+)
 from picking.errors import UserError
 from picking.seeds import stream
 
 if TYPE_CHECKING:  # it imports torch, which those who only want the names need not wait for
     from picking.active_learning.pool_scores import PoolScores
 
-BLOCK_ROWS = 4096  # rows of features in one matrix product, to bound its memory
 UNCERTAIN_FRACTION = 0.7  # of a hybrid query; the rest is chosen by k-centre
 # As in Hacohen et al. 2022 (TypiClust).
 MAX_CLUSTERS = 500
 SMALLEST_CLUSTER = 5
-NEIGHBOURS = 20
 MAX_STRATA = 20  # where no EMPIAR id is known; about as many as the data set has proteins
-LLOYD_STEPS = 10
+FOREGROUND_FRACTION = 1 / 3  # of a foreground_random query, as in nnActive
+# Of a clasp_pe query, as there. The noise has a scale of 1 / β in the log; nnActive tries it from
+# β = 1, where it decides as much as the scores do, to 40, where it decides between near ties.
+STRATIFIED_FRACTION = 0.66
+FIRST_BETA, LAST_BETA = 1.0, 40.0
 
 Selection = tuple[np.ndarray, np.ndarray]
 
@@ -41,7 +51,7 @@ class Pool:
     rows: int64 (n,), positions of the candidates in the store. labelled_rows: int64 (m,), those of
     the labelled images. score: `score_pool` with the network. labelled_particles: (m,), the number
     of particles in each labelled image. strata: (n,), the EMPIAR id of each candidate, None where
-    it is not known.
+    it is not known. progress: 0 in the first query of a run, 1 in its last, in equal steps.
     """
 
     rows: np.ndarray
@@ -49,6 +59,7 @@ class Pool:
     score: "Callable[[np.ndarray], PoolScores]"
     labelled_particles: np.ndarray
     strata: Sequence[str | None]
+    progress: float = 0.0
 
     @functools.cached_property
     def candidates(self) -> "PoolScores":
@@ -66,7 +77,7 @@ class Pool:
 
 
 class Strategy(NamedTuple):
-    """A function that selects, and the extras of `pool_scores.score_pool` that it needs."""
+    """A function that selects, and the fields of `PoolScores` that are made only on demand."""
 
     select: Callable[[Pool, int, np.random.Generator], Selection]
     extras: frozenset[str] = frozenset()
@@ -75,6 +86,28 @@ class Strategy(NamedTuple):
 def random(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     """Choose with equal chances; every score is 0."""
     return _highest(np.zeros(len(pool)), n, rng)
+
+
+def foreground_random(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose a third at random of the images where the network sees particles, the rest of all.
+
+    It sees some where it calls at least as many pixels positive as it does for one particle of the
+    labelled images, on average; where it calls none positive there, one pixel is enough. A lower
+    limit would count false pixels in empty ice, a higher one would leave images with few particles
+    to chance alone. The score is 1 where it sees some, else 0. Where it sees fewer than a third of
+    the query, more are drawn of all.
+
+    The baseline of Lüth et al. 2025 (nnActive), which takes the third by the true labels of the
+    pool: what an annotator who looks for particles would do. Here the network looks for them.
+    """
+    n = min(n, len(pool))
+    positive = pool.labelled.positive.sum(dtype=np.float64)
+    particles = pool.labelled_particles.sum()
+    of_one = positive / particles if particles > 0 else 0.0
+    sees = (pool.candidates.positive >= of_one) & (pool.candidates.positive > 0)
+    first = rng.permutation(np.flatnonzero(sees))[: round(FOREGROUND_FRACTION * n)]
+    rest = rng.permutation(np.setdiff1d(np.arange(len(pool)), first))[: n - len(first)]
+    return np.concatenate([first, rest]).astype(np.int64), sees.astype(np.float64)
 
 
 def by_score(name: str) -> Callable[[Pool, int, np.random.Generator], Selection]:
@@ -94,8 +127,35 @@ def power_entropy(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
 
     Chance keeps near-copies from filling a query. Kirsch et al. 2021, with β = 1.
     """
-    entropy = np.maximum(pool.candidates.entropy, np.finfo(np.float32).tiny)
-    return _highest(np.log(entropy.astype(np.float64)) + rng.gumbel(size=len(pool)), n, rng)
+    return _highest(_noised(pool.candidates.entropy, 1.0, rng), n, rng)
+
+
+def clasp_pe(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose two thirds by the entropy of what is predicted particle, the rest by that of all.
+
+    Class-stratified Scheduled Power Predictive Entropy, Lüth et al. 2026. Of each class but the
+    background a share of 0.66 of the query is chosen by p·H, H the entropy of a pixel in nats and p
+    its probability of that class, the mean over the image; the rest by the mean of H. Particles are
+    the only such class, so there is one stratum: int(0.66 n) by the mean of p·H first, then the
+    rest by H of those left. Both are noised as in `power_entropy`: the highest log(score) + Gumbel
+    noise of scale 1 / β are taken. β grows over the queries of a run by equal factors, from 1 in
+    the first to 40 in the last: early queries are varied, late ones take the most uncertain. The
+    score is the mean of p·H, without noise.
+
+    The share, the two scores and the noise are those of MIC-DKFZ/nnActive's code. Its schedules are
+    exponential or sigmoid; their constants were not found, so those here are ours. Its H is of the
+    mean prediction of several networks, here of one.
+    """
+    n = min(n, len(pool))
+    beta = FIRST_BETA * (LAST_BETA / FIRST_BETA) ** pool.progress
+    particle_entropy, entropy = pool.candidates.particle_entropy, pool.candidates.entropy
+    of_particles, _ = _highest(
+        _noised(particle_entropy, beta, rng), int(STRATIFIED_FRACTION * n), rng
+    )
+    of_all = _noised(entropy, beta, rng)
+    of_all[of_particles] = -np.inf
+    rest, _ = _highest(of_all, n - len(of_particles), rng)
+    return np.concatenate([of_particles, rest]), particle_entropy.astype(np.float64)
 
 
 def cost_aware(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
@@ -123,7 +183,7 @@ def random_stratified(pool: Pool, n: int, rng: np.random.Generator) -> Selection
     if any(id_ is not None for id_ in pool.strata):
         strata = np.array([id_ or "" for id_ in pool.strata])
     else:
-        strata = _clusters(_normalised(pool.candidates.features), min(MAX_STRATA, n), rng)
+        strata = clusters_of(normalised(pool.candidates.features), min(MAX_STRATA, n), rng)
     place = _places(strata, rng.permutation(len(pool)))
     return _highest(-place, n, rng)
 
@@ -133,9 +193,9 @@ def diversity(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
 
     Features are compared by direction. Gonzalez 1985; Sener and Savarese 2018 (core-set).
     """
-    x = _normalised(pool.candidates.features)
-    similarity = _similarity(x, _normalised(pool.labelled.features))
-    return _k_centre(x, similarity.copy(), n), _distance(similarity)
+    x = normalised(pool.candidates.features)
+    similarity = nearest_cosine(x, normalised(pool.labelled.features))
+    return k_centre(x, similarity.copy(), n), distance_of(similarity)
 
 
 def hybrid(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
@@ -145,12 +205,12 @@ def hybrid(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     """
     n = min(n, len(pool))
     uncertain, scores = _highest(pool.candidates.uncertainty, int(UNCERTAIN_FRACTION * n), rng)
-    x = _normalised(pool.candidates.features)
-    similarity = _similarity(x, _normalised(pool.labelled.features))
+    x = normalised(pool.candidates.features)
+    similarity = nearest_cosine(x, normalised(pool.labelled.features))
     if len(uncertain):
-        similarity = np.maximum(similarity, _similarity(x, x[uncertain]))
+        similarity = np.maximum(similarity, nearest_cosine(x, x[uncertain]))
     similarity[uncertain] = np.inf
-    return np.concatenate([uncertain, _k_centre(x, similarity, n - len(uncertain))]), scores
+    return np.concatenate([uncertain, k_centre(x, similarity, n - len(uncertain))]), scores
 
 
 def badge(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
@@ -161,7 +221,7 @@ def badge(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     assert pool.candidates.badge is not None
     embeddings = pool.candidates.badge.astype(np.float64)
     length = np.linalg.norm(embeddings, axis=1)
-    return _k_means_plus_plus(embeddings, n, rng, first=int(length.argmax())), length
+    return k_means_plus_plus(embeddings, n, rng, first=int(length.argmax())), length
 
 
 def typiclust(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
@@ -173,21 +233,23 @@ def typiclust(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     The score is typicality: 1 / (mean distance to the 20 nearest images of the cluster). Hacohen
     et al. 2022.
     """
-    n_labelled = len(pool.labelled)
-    x = _normalised(np.concatenate([pool.labelled.features, pool.candidates.features]))
-    cluster = _clusters(x, min(n_labelled + n, MAX_CLUSTERS), rng)
-    typicality = _typicality(x, cluster)[n_labelled:]
-    covered = np.bincount(cluster[:n_labelled], minlength=cluster.max() + 1)
-    size = np.bincount(cluster)
-    cluster = cluster[n_labelled:]
-    covered_before = covered[cluster] + _places(cluster, np.argsort(-typicality, kind="stable"))
-    order = np.lexsort([cluster, -size[cluster], covered_before, size[cluster] < SMALLEST_CLUSTER])
-    return order[:n].astype(np.int64), typicality
+    return _most_typical(pool.labelled.features, pool.candidates.features, n, rng)
+
+
+def typical_first(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
+    """Choose as `typiclust` does, by features of the general network that is shipped.
+
+    It has seen many proteins before anything here is labelled, and its features do not change from
+    query to query; `pool_scores.general_features` says how it sees the images.
+    """
+    assert pool.labelled.general is not None and pool.candidates.general is not None
+    return _most_typical(pool.labelled.general, pool.candidates.general, n, rng)
 
 
 STRATEGIES = {
     "random": Strategy(random),
     "random_stratified": Strategy(random_stratified),
+    "foreground_random": Strategy(foreground_random),
     "uncertainty": Strategy(by_score("uncertainty")),
     "entropy": Strategy(by_score("entropy")),
     "margin": Strategy(by_score("margin")),
@@ -195,10 +257,12 @@ STRATEGIES = {
     "foreground_entropy": Strategy(by_score("foreground_entropy")),
     "foreground_margin": Strategy(by_score("foreground_margin")),
     "power_entropy": Strategy(power_entropy),
+    "clasp_pe": Strategy(clasp_pe),
     "cost_aware": Strategy(cost_aware),
     "diversity": Strategy(diversity),
     "hybrid": Strategy(hybrid),
     "typiclust": Strategy(typiclust),
+    "typical_first": Strategy(typical_first, frozenset({"general"})),
     "bald": Strategy(by_score("bald"), frozenset({"bald"})),
     "badge": Strategy(badge, frozenset({"badge"})),
 }
@@ -286,110 +350,26 @@ def overlaps(
     return fractions
 
 
-def _k_centre(x: np.ndarray, similarity: np.ndarray, n: int) -> np.ndarray:
-    """Choose n rows of the unit vectors ``x``, each time the one farthest from all centres.
-
-    ``similarity`` (n_pool,) is the cosine to the nearest centre so far, infinite for rows that are
-    chosen already; it is overwritten. Of equally far rows the first is taken.
-    """
-    chosen = np.empty(min(n, int((similarity < np.inf).sum())), dtype=np.int64)
-    for i in range(len(chosen)):
-        position = similarity.argmin()
-        # Not `@`, which may round copies of one row differently
-        cosine = np.einsum("ij,j->i", x, x[position])
-        np.maximum(similarity, cosine, out=similarity)
-        similarity[position] = np.inf
-        chosen[i] = position
-    return chosen
-
-
-def _similarity(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return the cosine to the nearest centre, float32 (n,), of unit vectors (n, C) and (m, C)."""
-    nearest = np.full(len(x), -np.inf, dtype=np.float32)
-    for rows in _blocks(len(x)):
-        for columns in _blocks(len(centres)):
-            cosine = (x[rows] @ centres[columns].T).max(axis=1)
-            np.maximum(nearest[rows], cosine, out=nearest[rows])
-    return nearest
+def _most_typical(
+    labelled: np.ndarray, candidates: np.ndarray, n: int, rng: np.random.Generator
+) -> Selection:
+    """Choose as `typiclust` says, by features of the labelled images (m, C) and candidates."""
+    n_labelled = len(labelled)
+    x = normalised(np.concatenate([labelled, candidates]))
+    cluster = clusters_of(x, min(n_labelled + n, MAX_CLUSTERS), rng)
+    typicality = typicality_of(x, cluster)[n_labelled:]
+    covered = np.bincount(cluster[:n_labelled], minlength=cluster.max() + 1)
+    size = np.bincount(cluster)
+    cluster = cluster[n_labelled:]
+    covered_before = covered[cluster] + _places(cluster, np.argsort(-typicality, kind="stable"))
+    order = np.lexsort([cluster, -size[cluster], covered_before, size[cluster] < SMALLEST_CLUSTER])
+    return order[:n].astype(np.int64), typicality
 
 
-def _distance(similarity: np.ndarray) -> np.ndarray:
-    """Return the distance, 0 to 2, of unit vectors from their cosine."""
-    return np.sqrt(2 - 2 * np.clip(similarity.astype(np.float64), -1, 1))
-
-
-def _typicality(x: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """Return 1 / (mean distance to the nearest neighbours in the cluster), float64 (n,).
-
-    It is 0 for a cluster of one. ``x`` (n, C) are unit vectors, ``cluster`` (n,) their clusters.
-    """
-    typicality = np.zeros(len(x))
-    for number in np.unique(cluster):
-        members = np.flatnonzero(cluster == number)
-        n_neighbours = min(NEIGHBOURS, len(members) - 1)
-        if not n_neighbours:
-            continue
-        for rows in _blocks(len(members)):
-            cosine = x[members[rows]] @ x[members].T
-            np.fill_diagonal(cosine[:, rows], -np.inf)  # nothing is its own neighbour
-            nearest = np.partition(cosine, -n_neighbours, axis=1)[:, -n_neighbours:]
-            # Copies are at distance 0: the limit keeps the score finite.
-            typicality[members[rows]] = 1 / np.maximum(_distance(nearest).mean(axis=1), 1e-6)
-    return typicality
-
-
-def _clusters(x: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:
-    """Return the cluster of each of the unit vectors ``x`` (n, C) by k-means, int64 (n,).
-
-    Some of the k clusters may be empty. scikit-learn's k-means is not used, because its sums depend
-    on the order in which threads finish, and a resumed run must choose the same images.
-    """
-    centres = x[_k_means_plus_plus(x, max(k, 1), rng)]
-    cluster = _nearest(x, centres)
-    for _ in range(LLOYD_STEPS):
-        size = np.bincount(cluster, minlength=len(centres))
-        belongs = sparse.csr_matrix(
-            (np.ones(len(x), np.float32), (cluster, np.arange(len(x)))), (len(centres), len(x))
-        )
-        centres = np.where(size[:, None] > 0, (belongs @ x) / np.maximum(size, 1)[:, None], centres)
-        centres = centres.astype(np.float32)
-        before, cluster = cluster, _nearest(x, centres)
-        if (cluster == before).all():
-            break
-    return cluster
-
-
-def _nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Return the nearest of the centres (k, C) for each of ``x`` (n, C), int64 (n,)."""
-    half_square = _square(centres) / 2
-    parts = [(x[rows] @ centres.T - half_square).argmax(axis=1) for rows in _blocks(len(x))]
-    return np.concatenate(parts)
-
-
-def _k_means_plus_plus(
-    points: np.ndarray, n: int, rng: np.random.Generator, first: int | None = None
-) -> np.ndarray:
-    """Choose n points, each with a chance in proportion to its squared distance to those chosen.
-
-    ``points`` is (n_pool, C). The first is drawn with equal chances unless ``first`` is given.
-    Returns int64 (n,) without repeats; where only copies of chosen points are left, these are drawn
-    with equal chances. Arthur and Vassilvitskii 2007.
-    """
-    square = _square(points)
-    distance = np.full(len(points), np.inf)
-    free = np.ones(len(points), dtype=bool)
-    chosen = np.empty(min(n, len(points)), dtype=np.int64)
-    position = rng.integers(len(points)) if first is None else first
-    for i in range(len(chosen)):
-        if i > 0:
-            weight = distance * free
-            weight = weight if weight.any() else free.astype(np.float64)
-            position = rng.choice(len(points), p=weight / weight.sum())
-        to_it = square + square[position] - 2 * (points @ points[position])
-        np.minimum(distance, np.maximum(to_it, 0), out=distance)
-        free[position] = False
-        chosen[i] = position
-    return chosen
+def _noised(scores: np.ndarray, beta: float, rng: np.random.Generator) -> np.ndarray:
+    """Return log(score) + Gumbel noise of scale 1 / β, float64 (n,); scores are 0 or more."""
+    positive = np.maximum(scores, np.finfo(np.float32).tiny).astype(np.float64)
+    return np.log(positive) + rng.gumbel(scale=1 / beta, size=len(scores))
 
 
 def _places(group: np.ndarray, order: np.ndarray) -> np.ndarray:
@@ -409,19 +389,3 @@ def _highest(scores: np.ndarray, n: int, rng: np.random.Generator) -> Selection:
     order = rng.permutation(len(scores))
     order = order[np.argsort(-scores[order], kind="stable")]
     return order[:n].astype(np.int64), scores.astype(np.float64)
-
-
-def _normalised(features: np.ndarray) -> np.ndarray:
-    """Return float32 (n, C) rows of length 1; a row of zeros stays."""
-    x = features.astype(np.float32)
-    x /= np.maximum(np.sqrt(_square(x)), 1e-12)[:, None]
-    return x
-
-
-def _square(x: np.ndarray) -> np.ndarray:
-    """Return the squared length of each row, without a temporary of the size of ``x``."""
-    return np.einsum("ij,ij->i", x, x)
-
-
-def _blocks(n: int) -> list[slice]:
-    return [slice(start, start + BLOCK_ROWS) for start in range(0, n, BLOCK_ROWS)]

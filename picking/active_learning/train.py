@@ -241,6 +241,7 @@ def run_iteration(
         "num_labeled": len(labelled),
         "num_pool": len(store),
         "data_fraction": len(labelled) / len(store),
+        "num_micrographs_labeled": len({store.micrographs[i] for i in labelled}),
         "num_particles_labeled": int(store.n_particles[labelled].sum()),
         "num_particles_pool": int(store.n_particles.sum()),
         "optimizer_steps": state.progress.step,

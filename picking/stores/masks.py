@@ -252,6 +252,7 @@ def mask_writer(folder: Path, plans: Sequence[ImagePlan], journal: Journal) -> S
                         "empiar_id": plan.micrograph.empiar_id,
                         "original_size_px": list(plan.size_px),
                         "scale": plan.scale.tolist(),
+                        "diameter_px": (plan.typical_px * plan.scale).tolist(),
                         "tile": [row, column] if tiled else None,
                         "n_particles": n_particles[n],
                         "checksum": checksum,

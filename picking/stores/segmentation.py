@@ -24,9 +24,11 @@ class SegmentationStore:
 
     Attributes: images and masks, uint8 (n, S, S), memory maps; names of the images, each its own;
     micrographs and ids, the micrograph and the EMPIAR id of each; n_particles int64 (n,), listed
-    particles whose centre lies in the image; checksums int64 (n,), CRC-32 of the images' bytes;
-    content_hash; coarseness of the coarsest micrograph, as `coarsest` has it; size_px, S; tiles,
-    resize and disk, how a micrograph became images and masks (picking/stores/masks.py).
+    particles whose centre lies in the image; diameters_px float64 (n, 2), along y and x, of a
+    particle there as its micrograph was prepared, None in older stores; checksums int64 (n,),
+    CRC-32 of the images' bytes; content_hash; coarseness of the coarsest micrograph, as `coarsest`
+    has it; size_px, S; tiles, resize and disk, how a micrograph became images and masks
+    (picking/stores/masks.py).
     Raises `UserError` when the split is missing, unfinished or damaged.
     """
 
@@ -49,6 +51,8 @@ class SegmentationStore:
             self.micrographs: list[str] = [image["micrograph"] for image in listed]
             self.ids: list[str | None] = [image["empiar_id"] for image in listed]
             self.n_particles = np.array([image["n_particles"] for image in listed], np.int64)
+            diameters = [image.get("diameter_px") for image in listed]
+            self.diameters_px = None if None in diameters else np.array(diameters, np.float64)
             self.checksums = np.array([image["checksum"] for image in listed], np.int64)
             # Copy-on-write: torch warns of arrays that are read-only; the files stay as they are
             self.images = open_array(folder / "images.npy", "c")
@@ -72,6 +76,7 @@ class SegmentationStore:
             and (self.coarseness is None or is_number(self.coarseness))
             and 0 < self.disk <= 1
             and (self.n_particles >= 0).all()
+            and _are_diameters(self.diameters_px, len(self.names))
             and self.n_particles.shape == self.checksums.shape
         ):
             raise ValueError("index.json does not describe images")
@@ -200,6 +205,13 @@ def require_separate(train: SegmentationStore, other: SegmentationStore, name: s
             f"{train.folder}: {'; '.join(common[:3])}{'; ...' if len(common) > 3 else ''}: "
             "take them out of one split and preprocess again"
         )
+
+
+def _are_diameters(diameters_px: np.ndarray | None, n: int) -> bool:
+    """Return whether there are none, or two above 0 for each of n images."""
+    if diameters_px is None:
+        return True
+    return diameters_px.shape == (n, 2) and bool((diameters_px > 0).all())
 
 
 def _require_finished(folder: Path) -> None:

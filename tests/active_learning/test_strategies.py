@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 
 from models import UNet
-from picking.active_learning import strategies
+from picking.active_learning import feature_space, strategies
 from picking.active_learning.pool_scores import PoolScores, score_pool
 from picking.active_learning.strategies import (
     STRATEGIES,
@@ -24,7 +25,8 @@ BY_SCORE = [
     "uncertainty", "entropy", "margin", "foreground_uncertainty", "foreground_entropy",
     "foreground_margin", "bald",
 ]  # fmt: skip
-SCORES = [*BY_SCORE, "foreground", "positive"]
+SCORES = [*BY_SCORE, "particle_entropy", "foreground", "positive"]
+ON_DEMAND = {"bald", "badge", "typical_first"}  # strategies that look at what is made on demand
 
 
 def scores(n, seed=0, **given):
@@ -33,14 +35,16 @@ def scores(n, seed=0, **given):
     values = {name: rng.random(n).astype(np.float32) for name in SCORES}
     values["features"] = rng.standard_normal((n, 6)).astype(np.float32)
     values["badge"] = rng.standard_normal((n, 4)).astype(np.float32)
+    values["general"] = rng.standard_normal((n, 5)).astype(np.float32)
     given = {name: np.asarray(value, np.float32) for name, value in given.items()}
     return PoolScores(rows=np.arange(n), **(values | given))
 
 
-def pool_of(n, labelled=None, particles=None, strata=None, **given):
+def pool_of(n, labelled=None, particles=None, strata=None, progress=0.0, **given):
     labelled = scores(5, seed=1) if labelled is None else labelled
     particles = np.full(len(labelled), 10) if particles is None else np.array(particles)
-    return made_pool(scores(n, **given), labelled, particles, strata or [None] * n)
+    pool = made_pool(scores(n, **given), labelled, particles, strata or [None] * n)
+    return dataclasses.replace(pool, progress=progress)
 
 
 def made_pool(candidates, labelled, particles, strata):
@@ -90,9 +94,15 @@ def trained_pool():
         nn.functional.binary_cross_entropy_with_logits(network(inputs), targets).backward()
         optimizer.step()
     device, extras = torch.device("cpu"), frozenset({"bald", "badge"})
+    scored = [
+        dataclasses.replace(
+            score_pool(network, images, rows, device, batch_size=32, extras=needed),
+            general=rng.standard_normal((len(rows), 5)).astype(np.float32),
+        )
+        for rows, needed in ((candidates, extras), (labelled, frozenset()))
+    ]
     return made_pool(
-        score_pool(network, images, candidates, device, batch_size=32, extras=extras),
-        score_pool(network, images, labelled, device, batch_size=32),
+        *scored,
         n_particles[labelled],
         [str(row % 3) for row in candidates],
     )
@@ -117,7 +127,7 @@ def test_every_strategy_chooses_distinct_candidates_and_scores_all_as_its_genera
 def test_every_strategy_copes_with_copies_and_with_scores_of_zero(name):
     n = 12
     zeros = {key: np.zeros(n) for key in SCORES}
-    copies = {"features": np.ones((n, 6)), "badge": np.zeros((n, 4))}
+    copies = {"features": np.ones((n, 6)), "badge": np.zeros((n, 4)), "general": np.ones((n, 5))}
     chosen, values = select(name, pool_of(n, **zeros, **copies), 10)
     assert len(set(chosen.tolist())) == 10 and np.isfinite(values).all()
 
@@ -173,7 +183,7 @@ def naive_k_centre(features, labelled, n):
 def test_diversity_takes_the_farthest_image_as_a_naive_search_does_and_scores_the_distance(
     monkeypatch, n_labelled, block_rows
 ):
-    monkeypatch.setattr(strategies, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(feature_space, "BLOCK_ROWS", block_rows)
     pool = pool_of(80, scores(n_labelled, seed=1))
     features, labelled = pool.candidates.features, pool.labelled.features
     chosen, values = select("diversity", pool, 25)
@@ -214,6 +224,71 @@ def test_hybrid_takes_int_of_seven_tenths_by_uncertainty_and_spreads_the_rest(n,
     others = np.delete(np.arange(29), uncertain)
     spread = naive_k_centre(pool.candidates.features[others], known, len(chosen) - n_uncertain)
     assert chosen[n_uncertain:].tolist() == others[spread].tolist()
+
+
+# One particle covers 0.02 of a labelled image: 20 particles in 0.4 of an image
+OF_ONE = {"labelled": [0.1, 0.3], "particles": [5, 15]}
+
+
+def seeing_pool(n_seeing, n_blind, **more):
+    """A pool whose first images are called positive where one particle would be, or more."""
+    positive = [0.021] * n_seeing + [0.019] * (n_blind - 1) + [0]
+    labelled = scores(2, positive=OF_ONE["labelled"])
+    return pool_of(n_seeing + n_blind, labelled, OF_ONE["particles"], positive=positive, **more)
+
+
+def test_foreground_random_takes_a_third_where_a_particle_is_seen_and_the_rest_of_all():
+    pool = seeing_pool(10, 30)
+    queries = [select("foreground_random", pool, 12, seed) for seed in range(600)]
+    assert all((values == [1] * 10 + [0] * 30).all() for _, values in queries)
+    assert all((chosen[:4] < 10).all() for chosen, _ in queries)
+    counts = np.bincount(np.concatenate([chosen for chosen, _ in queries]), minlength=40) / 600
+    # Of ten, four, and of the six left and the other thirty, eight of 36
+    rest = 8 / 36
+    np.testing.assert_allclose(counts[:10], 0.4 + 0.6 * rest, atol=4.5 * 0.5 / np.sqrt(600))
+    np.testing.assert_allclose(counts[10:], rest, atol=4.5 * 0.42 / np.sqrt(600))
+
+
+@pytest.mark.parametrize(("n", "n_first"), [(1, 0), (2, 1), (9, 3), (10, 3), (11, 4)])
+def test_foreground_random_rounds_a_third_and_takes_what_is_seen_where_that_is_less(n, n_first):
+    for n_seeing in (20, 1, 0):
+        pool = seeing_pool(n_seeing, 400)
+        seen = [(select("foreground_random", pool, n, s)[0] < n_seeing).sum() for s in range(60)]
+        assert min(seen) == min(n_first, n_seeing)
+        assert np.mean(seen) <= n_first + 0.9  # of the rest few are among them
+
+
+def test_foreground_random_takes_any_positive_pixel_where_none_is_called_among_the_labelled():
+    positive = np.zeros(30)
+    positive[:3] = 1e-6
+    for labelled, particles in (([0, 0], [5, 15]), ([0.1, 0.3], [0, 0])):
+        pool = pool_of(30, scores(2, positive=labelled), particles, positive=positive)
+        chosen, values = select("foreground_random", pool, 9)
+        assert values.tolist() == [1] * 3 + [0] * 27 and set(chosen[:3]) == {0, 1, 2}
+
+
+def test_clasp_pe_takes_two_thirds_by_the_entropy_of_particles_and_the_rest_by_all_entropy():
+    n, rng = 30, np.random.default_rng(3)
+    # So far apart that noise of 1 / 40 does not change the order
+    of_particles, entropy = (2.0 ** -rng.permutation(n) for _ in range(2))
+    pool = pool_of(n, progress=1.0, particle_entropy=of_particles, entropy=entropy)
+    for n_query, n_stratified in ((1, 0), (2, 1), (9, 5), (10, 6), (20, 13)):
+        chosen, values = select("clasp_pe", pool, n_query)
+        first = np.argsort(-of_particles)[:n_stratified]
+        left = [i for i in np.argsort(-entropy) if i not in first]
+        assert chosen.tolist() == [*first, *left[: n_query - n_stratified]]
+        np.testing.assert_allclose(values, of_particles, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("progress", "beta"), [(0.0, 1), (0.5, np.sqrt(40)), (1.0, 40)])
+def test_clasp_pe_draws_by_a_power_of_the_score_that_grows_over_the_queries(progress, beta):
+    of_particles, entropy = np.array([0.05, 0.06, 0.065]), np.array([0.3, 0.29, 0.25])
+    pool = pool_of(3, progress=progress, particle_entropy=of_particles, entropy=entropy)
+    by_class = np.bincount([select("clasp_pe", pool, 2, s)[0][0] for s in range(3000)], minlength=3)
+    by_all = np.bincount([select("clasp_pe", pool, 1, s)[0][0] for s in range(3000)], minlength=3)
+    for counts, score in ((by_class, of_particles), (by_all, entropy)):
+        expected = score**beta / (score**beta).sum()
+        np.testing.assert_allclose(counts / 3000, expected, atol=4.5 * 0.5 / np.sqrt(3000))
 
 
 def test_random_stratified_takes_equally_many_of_each_id_as_far_as_they_last():
@@ -285,6 +360,22 @@ def test_typiclust_takes_the_most_typical_of_the_largest_clusters_without_a_labe
         assert values[40] == values[30:50].max()
 
 
+def test_typical_first_is_typiclust_by_features_of_the_general_network():
+    general = blobs([0, 1, 2, 3], [30, 20, 25, 10])
+    labelled_at = blobs([0, 3], [1, 1], seed=5)
+    pool = pool_of(85, scores(2, general=labelled_at), general=general)
+    same = pool_of(85, scores(2, features=labelled_at), features=general)
+    for seed in range(5):
+        (chosen, values), (expected, typicality) = (
+            select(name, one, 9, seed)
+            for name, one in (("typical_first", pool), ("typiclust", same))
+        )
+        assert chosen.tolist() == expected.tolist() and (values == typicality).all()
+        # Two of four clusters have no label: the larger comes first
+        first, second = select("typical_first", pool, 2, seed)[0]
+        assert 50 <= first < 75 and 30 <= second < 50
+
+
 def test_typiclust_goes_round_the_clusters_when_all_hold_something_and_outliers_come_last(
     monkeypatch,
 ):
@@ -298,8 +389,8 @@ def test_typiclust_goes_round_the_clusters_when_all_hold_something_and_outliers_
 
 def test_typicality_is_one_over_the_mean_distance_to_the_nearest_neighbours(monkeypatch):
     monkeypatch.setattr(strategies, "MAX_CLUSTERS", 1)
-    monkeypatch.setattr(strategies, "NEIGHBOURS", 3)
-    monkeypatch.setattr(strategies, "BLOCK_ROWS", 10)
+    monkeypatch.setattr(feature_space, "NEIGHBOURS", 3)
+    monkeypatch.setattr(feature_space, "BLOCK_ROWS", 10)
     pool = pool_of(23)
     x = on_sphere(np.concatenate([pool.labelled.features, pool.candidates.features]))
     apart = np.sort(np.linalg.norm(x[:, None] - x[None], axis=2), axis=1)[:, 1:4]
@@ -333,8 +424,9 @@ def test_overlaps_are_fractions_of_the_query_that_another_run_would_have_made_to
 
 def test_overlaps_leave_out_strategies_whose_extras_were_not_computed(trained_pool):
     chosen, _ = select("entropy", trained_pool, 9)
-    without = made_pool(trained_pool.labelled, trained_pool.labelled, np.ones(20), [None] * 20)
-    assert set(overlaps(without, chosen, STRATEGIES, 0, 0)) == set(STRATEGIES) - {"bald", "badge"}
+    bare = dataclasses.replace(trained_pool.labelled, general=None)
+    without = made_pool(bare, bare, np.ones(20), [None] * 20)
+    assert set(overlaps(without, chosen, STRATEGIES, 0, 0)) == set(STRATEGIES) - ON_DEMAND
     assert set(overlaps(trained_pool, chosen, STRATEGIES, 0, 0)) == set(STRATEGIES)
 
 

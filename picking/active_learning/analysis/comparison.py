@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from picking.active_learning.analysis.curves import (
-    area,
-    common_range,
+    areas,
     crossing,
     needed,
     over_seeds,
@@ -32,7 +31,7 @@ from picking.errors import UserError
 LEVELS = (0.90, 0.95, 0.98, 1.00)  # of the full-data F1
 FULL_POOL = 5172  # training images of CryoTransformer, to which the config's target_f1 applies
 NO_TARGET = "run --strategy full, or give --target-f1"
-REFERENCES = ("random", "random_stratified")
+REFERENCES = ("random", "random_stratified", "foreground_random")
 
 
 def summarise(runs: list[Run], target_f1: float | None, minutes_per_image: float) -> dict[str, Any]:
@@ -100,12 +99,10 @@ def compare_strategies(
     if split == "test" and any(f1_of(m, split) is None for run in runs for m in run.iterations):
         return None
     curves = {g.label: {s: run.curve(split) for s, run in g.runs.items()} for g in active}
-    common = common_range([curve for by_seed in curves.values() for curve in by_seed.values()])
-    areas = {
-        label: {s: area(c.images, c.f1, *common) for s, c in own.items() if len(c.images) > 1}
-        if common else {}
-        for label, own in curves.items()
-    }  # fmt: skip
+    common, by_images = areas(curves, "images")
+    common_clicks, by_clicks = areas(curves, "clicks")
+    _, by_log_clicks = areas(curves, "clicks", log=True)
+    of_axes = {"area": by_images, "area_clicks": by_clicks, "area_log_clicks": by_log_clicks}
     pool = active[0].first.iterations[0]["num_pool"]
     strategies = {}
     for group in active:
@@ -124,20 +121,27 @@ def compare_strategies(
                 float(max(curve.images[0] for curve in own.values())) / pool,
                 float(min(curve.images[-1] for curve in own.values())) / pool,
             ],
-            "area": over_seeds(areas[group.label]),
+            **{name: over_seeds(of_one[group.label]) for name, of_one in of_axes.items()},
             "levels_of": "the full-data baseline" if base else "the target",
             "levels": levels(group, curves, others["random"], goal["f1"], base, minutes),
             "against": {
                 name: {
                     "reference": other.label,
-                    "area": paired(areas[group.label], areas[other.label]),
+                    **{
+                        axis: paired(of_one[group.label], of_one[other.label])
+                        for axis, of_one in of_axes.items()
+                    },
                     "f1": over_images(own, pool, curves[other.label]),
                 }
                 for name, other in others.items()
                 if other
             },
         }
-    return {"area_range": [x / pool for x in common] if common else None, "strategies": strategies}
+    return {
+        "area_range": [x / pool for x in common] if common else None,
+        "clicks_range": list(common_clicks) if common_clicks else None,
+        "strategies": strategies,
+    }
 
 
 def over_images(
@@ -154,11 +158,14 @@ def over_images(
     rows = []
     for n in sorted({float(n) for curve in own.values() for n in curve.images}):
         f1 = over_seeds(at(own, n)) if other is None else paired(at(own, n), at(other, n))
-        clicks = [float(c.particles[c.images == n][0]) for c in own.values() if n in c.images]
+        there = [(c, c.images == n) for c in own.values() if n in c.images]
         if f1["n"]:
             rows.append({"images": int(n), "share": n / pool} | f1)
             if other is None:
-                rows[-1]["particles"] = float(np.mean(clicks))
+                rows[-1]["particles"] = float(np.mean([c.particles[at_n] for c, at_n in there]))
+                clicks = [c.clicks[at_n] for c, at_n in there if c.clicks is not None]
+                all_known = len(clicks) == len(there)
+                rows[-1]["clicks"] = float(np.mean(clicks)) if all_known else None
     return rows
 
 

@@ -73,9 +73,36 @@ def mean_curve(curves: dict[int, LearningCurve]) -> LearningCurve:
     )
 
 
-def common_range(curves: list[LearningCurve]) -> tuple[float, float] | None:
-    """Return the range of images that all curves of two points or more cover, or None."""
-    long = [curve.images for curve in curves if len(curve.images) > 1]
+def areas(
+    curves: dict[str, dict[int, LearningCurve]], axis: str, log: bool = False
+) -> tuple[tuple[float, float] | None, dict[str, dict[int, float]]]:
+    """Return the range of x that all curves of two points or more cover, and the `area` of each.
+
+    curves, and so the areas: by label and seed. axis: what x is, a field of the curves; log: its
+    natural logarithm. There is no area where no x is covered by all, or some curve does not know x.
+    """
+    long = {
+        label: {s: c for s, c in own.items() if len(c.images) > 1} for label, own in curves.items()
+    }
+    xs = {label: {s: getattr(c, axis) for s, c in own.items()} for label, own in long.items()}
+    every = [x for own in xs.values() for x in own.values()]
+    common = None if any(x is None for x in every) else common_range(every)
+    if common is None:
+        return None, {label: {} for label in curves}
+
+    def of_one(x: np.ndarray, f1: np.ndarray) -> float:
+        low, high = common
+        return area(np.log(x), f1, *np.log([low, high])) if log else area(x, f1, low, high)
+
+    return common, {
+        label: {s: of_one(xs[label][s], c.f1) for s, c in own.items()}
+        for label, own in long.items()
+    }
+
+
+def common_range(xs: list[np.ndarray]) -> tuple[float, float] | None:
+    """Return the range that all x of two points or more cover, or None."""
+    long = [x for x in xs if len(x) > 1]
     low = max((x[0] for x in long), default=0.0)
     high = min((x[-1] for x in long), default=0.0)
     return (float(low), float(high)) if high > low else None

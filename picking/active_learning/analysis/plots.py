@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import PercentFormatter, StrMethodFormatter
 
-from picking.active_learning.analysis.runs import n_seeds
+from picking.active_learning.analysis.runs import IMAGE, OPENING, n_seeds
 from picking.active_learning.analysis.verdicts import LIMIT
 from picking.files import write_atomically
 
@@ -17,16 +17,19 @@ from picking.files import write_atomically
 STYLES = {
     "random": ("#000000", "o"),
     "random_stratified": ("#808080", "s"),
+    "foreground_random": ("#B0B0B0", "D"),
     "uncertainty": ("#0072B2", "o"),
     "foreground_uncertainty": ("#56B4E9", "^"),
     "entropy": ("#D55E00", "s"),
     "foreground_entropy": ("#F2A27A", "^"),
     "power_entropy": ("#7A3400", "v"),
+    "clasp_pe": ("#A6761D", "P"),
     "margin": ("#009E73", "D"),
     "foreground_margin": ("#7FCEB9", "^"),
     "hybrid": ("#CC79A7", "P"),
     "diversity": ("#E69F00", "v"),
     "typiclust": ("#999933", "X"),
+    "typical_first": ("#DDCC77", "o"),
     "bald": ("#882255", "D"),
     "badge": ("#AA4499", "X"),
     "cost_aware": ("#332288", "P"),
@@ -37,11 +40,14 @@ RED = "#B2182B"
 
 
 def draw_comparison(summary: dict[str, Any], path: Path) -> None:
-    """Draw F1 on validation against the fraction of labelled images and labelled particles."""
+    """Draw F1 on validation against labelled images, particles and, where known, what they cost."""
     strategies = summary["validation"]["strategies"]
-    figure = Figure(figsize=(13, 6.2), dpi=110, layout="constrained")
-    by_images, by_particles = figure.subplots(1, 2, sharey=True)
-    for axis, x in ((by_images, "share"), (by_particles, "particles")):
+    known = all(row["clicks"] is not None for s in strategies.values() for row in s["f1"])
+    xs = ("share", "particles", "clicks") if known else ("share", "particles")
+    figure = Figure(figsize=(6.5 * len(xs), 6.2), dpi=110, layout="constrained")
+    panels = figure.subplots(1, len(xs), sharey=True)
+    by_images, by_particles = panels[:2]
+    for axis, x in zip(panels, xs, strict=True):
         for label, strategy in strategies.items():
             _draw_curve(axis, x, label, strategy, _style(strategies, label))
         for name, f1, colour, dashes in _horizontal_lines(strategies):
@@ -55,16 +61,20 @@ def draw_comparison(summary: dict[str, Any], path: Path) -> None:
         color=RED, fontsize=9,
     )  # fmt: skip
     by_images.xaxis.set_major_formatter(PercentFormatter(1))
-    by_particles.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for axis in panels[1:]:
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     pool = summary["pool"]
     by_images.set(
         xlabel=f"labelled fraction of the {pool['images']:,} images",
         ylabel=f"F1 of pixels at 0.5, {summary['val_images']:,} validation images",
         title="By images",
     )
-    by_particles.set(
-        xlabel=f"labelled particles (clicks), of {pool['particles']:,}", title="By clicks"
-    )
+    by_particles.set(xlabel=f"labelled particles, of {pool['particles']:,}", title="By particles")
+    if known:
+        panels[2].set(
+            xlabel=f"clicks: {OPENING} a micrograph, {IMAGE} an image, 1 a particle",
+            title="By clicks",
+        )
     figure.suptitle(
         "Mean over seeds; bands from the lowest to the highest seed; dotted: some seeds only",
         fontsize=10,

@@ -24,16 +24,23 @@ NO_SETTINGS = (
     "training.channels_last",
     "training.eval_batch_size",
 )
+# What labelling costs, in clicks: a particle is one (METHODS: active learning on regions)
+OPENING, IMAGE = 10, 2  # a micrograph, and each image of it: a tile or the whole
 MODEL = ("model.name", "model.width", "model.depth")
 
 
 @dataclasses.dataclass(frozen=True)
 class LearningCurve:
-    """F1 (n,) against the numbers of labelled images (n,) and labelled particles (n,)."""
+    """F1 (n,) against the numbers of labelled images (n,) and labelled particles (n,).
+
+    clicks: what the labels cost (n,), `OPENING` for each micrograph once, `IMAGE` for each image, 1
+    for each particle; None where a run does not say of how many micrographs its images are.
+    """
 
     images: np.ndarray
     particles: np.ndarray
     f1: np.ndarray
+    clicks: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +87,15 @@ class Run:
     def curve(self, split: str) -> LearningCurve:
         """Return the curve on `val` or `test`, without iterations that have no F1 there."""
         known = [m for m in self.iterations if f1_of(m, split) is not None]
+        images = np.array([m["num_labeled"] for m in known], float)
+        particles = np.array([m["num_particles_labeled"] for m in known], float)
+        micrographs = np.array([m.get("num_micrographs_labeled", np.nan) for m in known], float)
+        clicks = OPENING * micrographs + IMAGE * images + particles
         return LearningCurve(
-            np.array([m["num_labeled"] for m in known], float),
-            np.array([m["num_particles_labeled"] for m in known], float),
+            images,
+            particles,
             np.array([f1_of(m, split) for m in known], float),
+            None if np.isnan(clicks).any() else clicks,
         )
 
 
@@ -147,6 +159,9 @@ def _problem(metrics: Any, before: list[dict]) -> str | None:
     for key in COUNTS:
         if type(metrics.get(key)) is not int or metrics[key] < 0:
             return f"'{key}' is {metrics.get(key)!r}, not a count"
+    micrographs = metrics.get("num_micrographs_labeled", 1)  # older runs lack it
+    if type(micrographs) is not int or not 0 < micrographs <= metrics["num_labeled"]:
+        return f"'num_micrographs_labeled' is {micrographs!r}, not a count"
     for split in ("val", "test"):
         f1 = f1_of(metrics, split) if "f1_score" in metrics else "missing"
         if f1 is not None and not (isinstance(f1, int | float) and 0 <= f1 <= 1):

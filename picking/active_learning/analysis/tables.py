@@ -59,6 +59,19 @@ def _split(split: dict[str, Any]) -> list[str]:
         ])  # fmt: skip
     lines += ["", *_table(rows)]
 
+    # The same by what the labels cost
+    if covered := split["clicks_range"]:
+        low, high = covered
+        rows = [[f"{low:,.0f}-{high:,.0f} clicks", "area", "minus random's [95%]", "by log", ""]]
+        for label, strategy in strategies.items():
+            row, against = [label], strategy["against"].get("random")
+            for axis in ("area_clicks", "area_log_clicks"):
+                row += [
+                    _mean(strategy[axis]), _with_interval(against[axis], "+.4f") if against else "",
+                ]  # fmt: skip
+            rows.append(row)
+        lines += ["", *_table(rows)]
+
     # Data needed
     first = next(iter(strategies.values()))
     names = list(dict.fromkeys(row["level"] for s in strategies.values() for row in s["levels"]))
