@@ -51,7 +51,7 @@ def test_the_run_folder_is_the_users_guides(active_run):
 def test_metrics_say_what_was_reached_with_how_much(active_run, seg_store):
     needed = {
         "f1_score", "precision", "recall", "iou", "auc", "ap", "threshold", "num_labeled",
-        "data_fraction", "num_particles_labeled", "optimizer_steps", "train_seconds",
+        "data_fraction", "num_micrographs_labeled", "num_particles_labeled", "optimizer_steps", "train_seconds",
         "query_seconds", "test",
     }  # fmt: skip
     particles = SegmentationStore(seg_store / "train").n_particles
@@ -63,6 +63,7 @@ def test_metrics_say_what_was_reached_with_how_much(active_run, seg_store):
         assert metrics["data_fraction"] == n_labelled / 10
         labelled = labelled_of(active_run, k)["indices"]
         assert metrics["num_particles_labeled"] == particles[labelled].sum()
+        assert metrics["num_micrographs_labeled"] == n_labelled  # each image is a whole one
         steps += 2 * math.ceil(n_labelled / 2)
         assert metrics["optimizer_steps"] == steps
         assert (metrics["query_seconds"] is None) == (k == 2)

@@ -38,7 +38,8 @@ def write_comparison(root):
         for strategy, f1s in (("random", SLOW), ("uncertainty", RISING), ("entropy", RISING[:6])):
             f1s = [f1 + offset for f1 in f1s]
             tested = [f1 - 0.05 for f1 in f1s]
-            write_run(root, strategy, f1s[: 4 if seed == 43 else None], seed, test_f1s=tested)
+            f1s, micrographs = f1s[: 4 if seed == 43 else None], range(5, 15)
+            write_run(root, strategy, f1s, seed, test_f1s=tested, micrographs=micrographs)
         write_run(root, "full", [0.59 + offset], seed, test_f1s=[0.55])
 
 
@@ -73,6 +74,15 @@ def test_the_summary_is_strict_json_and_says_what_the_terminal_says(tmp_path, an
     }  # fmt: skip
     for label, one in judged.items():
         assert re.search(rf"^{label} +{one} +0.5950 ", printed, re.MULTILINE)
+    # From the first set, of 5 micrographs and 10 images, to what the shortest run has
+    low, high = 10 * 5 + 2 * 10 + 500, 10 * 8 + 2 * 40 + 2000
+    assert summary["validation"]["clicks_range"] == [low, high]
+    table = printed.partition(f"{low} to {high:,} clicks")[2].partition("\n\n")[0]
+    entropy = summary["validation"]["strategies"]["entropy"]
+    for axis in ("area_clicks", "area_log_clicks"):
+        assert f"{entropy[axis]['mean']:.4f} ±" in table
+    minus_random = entropy["against"]["random"]["area_log_clicks"]
+    assert f"{minus_random['mean']:+.4f} [{minus_random['interval'][0]:+.4f}, " in table
 
 
 @pytest.mark.parametrize("flags", [(), ("--target-f1", 0.45)])

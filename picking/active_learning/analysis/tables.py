@@ -62,14 +62,13 @@ def _split(split: dict[str, Any]) -> list[str]:
     # The same by what the labels cost
     if covered := split["clicks_range"]:
         low, high = covered
-        rows = [[f"{low:,.0f}-{high:,.0f} clicks", "area", "minus random's [95%]", "by log", ""]]
+        rows = [[f"{low:,.0f} to {high:,.0f} clicks", "area", "over log clicks", "minus random's"]]
         for label, strategy in strategies.items():
-            row, against = [label], strategy["against"].get("random")
-            for axis in ("area_clicks", "area_log_clicks"):
-                row += [
-                    _mean(strategy[axis]), _with_interval(against[axis], "+.4f") if against else "",
-                ]  # fmt: skip
-            rows.append(row)
+            against = strategy["against"].get("random")
+            rows.append([
+                label, _mean(strategy["area_clicks"]), _mean(strategy["area_log_clicks"]),
+                _with_interval(against["area_log_clicks"], "+.4f") if against else "",
+            ])  # fmt: skip
         lines += ["", *_table(rows)]
 
     # Data needed

@@ -6,6 +6,7 @@ from scipy import stats
 
 from picking.active_learning.analysis.curves import (
     area,
+    areas,
     common_range,
     crossing,
     mean_curve,
@@ -63,8 +64,44 @@ def test_areas_are_compared_over_what_every_run_covers(tmp_path):
 def test_runs_that_share_no_range_have_no_area():
     f1 = np.array([0.1, 0.2])
     one, other = (LearningCurve(np.array(x), np.array(x), f1) for x in ([1, 2], [3, 4]))
-    assert common_range([one, one]) == (1, 2)
-    assert common_range([one, other]) is None
+    assert common_range([one.images, one.images]) == (1, 2)
+    assert common_range([one.images, other.images]) is None
+    assert areas({"a": {1: one}, "b": {1: other}}, "images") == (None, {"a": {}, "b": {}})
+
+
+def test_labels_cost_ten_clicks_a_micrograph_two_an_image_and_one_a_particle(tmp_path):
+    images, micrographs, of_each = [10, 20, 40], [4, 9, 16], 3
+    write_run(tmp_path, "random", [0.2, 0.3, 0.4], images=images, micrographs=micrographs,
+              particles_per_image=of_each)  # fmt: skip
+    write_run(tmp_path, "margin", [0.2, 0.3, 0.4], images=images, micrographs=images,
+              particles_per_image=of_each)  # fmt: skip
+    split = summary_of(tmp_path, 0.7)["validation"]
+    random, margin = (split["strategies"][name] for name in ("random", "margin"))
+    assert [row["clicks"] for row in random["f1"]] == [40 + 20 + 30, 90 + 40 + 60, 160 + 80 + 120]
+    assert [row["clicks"] for row in margin["f1"]] == [150, 300, 600]
+    # From where the second begins to where the first ends
+    low, high = split["clicks_range"]
+    assert (low, high) == (150, 360)
+    x, logs = np.linspace(low, high, 100_001), np.geomspace(low, high, 100_001)
+    for strategy, clicks in ((random, [90, 190, 360]), (margin, [150, 300, 600])):
+        area = np.interp(x, clicks, [0.2, 0.3, 0.4]).mean()
+        by_log = np.interp(np.log(logs), np.log(clicks), [0.2, 0.3, 0.4]).mean()
+        assert strategy["area_clicks"]["mean"] == pytest.approx(area, abs=1e-5)
+        assert strategy["area_log_clicks"]["mean"] == pytest.approx(by_log, abs=1e-5)
+    against = margin["against"]["random"]
+    for axis in ("area", "area_clicks", "area_log_clicks"):
+        assert against[axis]["mean"] == pytest.approx(margin[axis]["mean"] - random[axis]["mean"])
+    assert against["area"]["mean"] == 0 > against["area_clicks"]["mean"]
+
+
+def test_where_a_run_does_not_say_of_how_many_micrographs_its_images_are_no_cost_is_told(tmp_path):
+    write_run(tmp_path, "random", RISING, micrographs=[10 * (k + 1) for k in range(10)])
+    write_run(tmp_path, "margin", RISING)
+    split = summary_of(tmp_path, 0.7)["validation"]
+    assert split["clicks_range"] is None and split["area_range"] == [0.1, 1.0]
+    random, margin = (split["strategies"][name] for name in ("random", "margin"))
+    assert random["area_clicks"]["mean"] is margin["area_log_clicks"]["mean"] is None
+    assert random["f1"][0]["clicks"] == 100 + 20 + 500 and margin["f1"][0]["clicks"] is None
 
 
 # Seeds
