@@ -244,7 +244,7 @@ def mask_writer(folder: Path, plans: Sequence[ImagePlan], journal: Journal) -> S
             n_particles = plan.particles_per_image()
             for n, checksum in enumerate(noted["image_checksums"]):
                 row, column = divmod(n, plan.grid[1])
-                tiled = settings.tiles > 1
+                tiled = plan.settings.tiles > 1
                 listed.append(
                     {
                         "name": plan.micrograph.name + (f"#r{row}c{column}" if tiled else ""),

@@ -51,8 +51,8 @@ def test_the_run_folder_is_the_users_guides(active_run):
 def test_metrics_say_what_was_reached_with_how_much(active_run, seg_store):
     needed = {
         "f1_score", "precision", "recall", "iou", "auc", "ap", "threshold", "num_labeled",
-        "data_fraction", "num_micrographs_labeled", "num_particles_labeled", "optimizer_steps", "train_seconds",
-        "query_seconds", "test",
+        "data_fraction", "num_micrographs_labeled", "num_particles_labeled", "optimizer_steps",
+        "train_seconds", "query_seconds", "test",
     }  # fmt: skip
     particles = SegmentationStore(seg_store / "train").n_particles
     steps = 0

@@ -33,8 +33,7 @@ MODEL = ("model.name", "model.width", "model.depth")
 class LearningCurve:
     """F1 (n,) against the numbers of labelled images (n,) and labelled particles (n,).
 
-    clicks: what the labels cost (n,), `OPENING` for each micrograph once, `IMAGE` for each image, 1
-    for each particle; None where a run does not say of how many micrographs its images are.
+    clicks: their `cost` (n,); None where a run does not say of how many micrographs its images are.
     """
 
     images: np.ndarray
@@ -90,7 +89,7 @@ class Run:
         images = np.array([m["num_labeled"] for m in known], float)
         particles = np.array([m["num_particles_labeled"] for m in known], float)
         micrographs = np.array([m.get("num_micrographs_labeled", np.nan) for m in known], float)
-        clicks = OPENING * micrographs + IMAGE * images + particles
+        clicks = cost(images, micrographs, particles)
         return LearningCurve(
             images,
             particles,
@@ -110,6 +109,14 @@ class Group:
     def first(self) -> Run:
         """Any of the runs, for what they have in common."""
         return next(iter(self.runs.values()))
+
+
+def cost(images: np.ndarray, micrographs: np.ndarray, particles: np.ndarray) -> np.ndarray:
+    """Return what labels cost in clicks, (n,).
+
+    Of so many images (n,), of so many micrographs, each opened once, with so many particles.
+    """
+    return OPENING * micrographs + IMAGE * images + particles
 
 
 def f1_of(metrics: dict, split: str) -> float | None:
