@@ -10,10 +10,11 @@ test are tiles of as many simulated micrographs of every protein, and of the set
 
 A run labels the first of --budgets (percent of the tiles) by chance and then as much again in each
 query up to the last, with the launcher's training script and a small Attention U-Net. F1 is of the
-pixels of --split at 0.5, after the last epoch of an iteration: of all together, in which frequent proteins count more, and the mean over
-proteins. Labels cost 10 clicks for each micrograph opened, 2 a tile and 1 a particle; areas are
-under the F1 at the budgets over the logarithm of that, where all runs cover it. Differences are
-paired by seed, with 95% t intervals. What is finished is read, not run again.
+pixels of --split at 0.5, after an iteration's last epoch: of all together, in which frequent
+proteins count more, and the mean over proteins. Labels cost 10 clicks for each micrograph opened,
+2 a tile and 1 a particle; areas are under the F1 at the budgets over the logarithm of that, where
+all runs cover it. Differences are paired by seed, with 95% t intervals. What is finished is read,
+not run again.
 """
 
 import argparse
@@ -284,7 +285,7 @@ def print_tables(
                   for base in BASELINES for axis in ("area", "f1")),
             )  # fmt: skip
         print()
-    ids = sorted(set(map(str, train.ids)))
+    ids = sorted(set(map(str, stores[args.split].ids)))
     counts = [sum(str(one) == id_ for one in train.ids) for id_ in ids]
     print(f"F1 of each protein with {args.budgets[-1]}% of the tiles, mean of seeds\n")
     print_header("strategy", *ids)
