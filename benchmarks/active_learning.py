@@ -31,7 +31,7 @@ from benchmarks.common import ROOT, new_parser, print_header, print_row, script,
 from picking.active_learning import train
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS
-from picking.active_learning.pool_scores import score_pool
+from picking.active_learning.pool_scores import general_features, score_pool
 from picking.active_learning.strategies import STRATEGIES, Pool, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
@@ -76,12 +76,13 @@ def agreement(args: argparse.Namespace) -> None:
     store = SegmentationStore(args.data_dir)
     labelled = json.loads((args.checkpoint.parent / "labeled_indices.json").read_text())["indices"]
     rows = np.setdiff1d(np.arange(len(store)), labelled)
-    extras = frozenset({"bald", "badge"})
+    extras, general = frozenset({"bald", "badge"}), general_features(store, device)
     whole = Pool(
         rows=rows,
         labelled_rows=np.array(labelled),
-        score=lambda part: score_pool(
-            network, store.images, part, device, batch_size=8, extras=extras
+        score=lambda part: dataclasses.replace(
+            score_pool(network, store.images, part, device, batch_size=8, extras=extras),
+            general=general[part],
         ),
         labelled_particles=store.n_particles[labelled],
         strata=[store.ids[i] for i in rows],

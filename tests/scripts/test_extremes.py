@@ -181,7 +181,18 @@ def test_a_batch_of_one_image_is_trained_on_where_batch_norm_has_more_than_one_v
 
 
 @pytest.mark.parametrize(
-    "strategy", ["random_stratified", "uncertainty", "coreset", "hybrid", "typiclust", "badge"]
+    "strategy",
+    [
+        "random_stratified",
+        "foreground_random",
+        "uncertainty",
+        "clasp_pe",
+        "coreset",
+        "hybrid",
+        "typiclust",
+        "typical_first",
+        "badge",
+    ],
 )
 def test_a_pool_of_two_images_is_learned_one_by_one(tmp_path, monkeypatch, strategy):
     monkeypatch.setitem(active_runs.N_IMAGES, "train", 2)
