@@ -133,14 +133,16 @@ def power_entropy(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
 def clasp_pe(pool: Pool, n: int, rng: np.random.Generator) -> Selection:
     """Choose two thirds by the entropy of what is predicted particle, the rest by that of all.
 
-    Class-stratified Scheduled Power Predictive Entropy, Lüth et al. 2026. Of each class but the
-    background a share of 0.66 of the query is chosen by p·H, H the entropy of a pixel in nats and p
-    its probability of that class, the mean over the image; the rest by the mean of H. Particles are
-    the only such class, so there is one stratum: int(0.66 n) by the mean of p·H first, then the
-    rest by H of those left. Both are noised as in `power_entropy`: the highest log(score) + Gumbel
-    noise of scale 1 / β are taken. β grows over the queries of a run by equal factors, from 1 in
-    the first to 40 in the last: early queries are varied, late ones take the most uncertain. The
-    score is the mean of p·H, without noise.
+    Class-stratified Scheduled Power Predictive Entropy, Lüth et al. 2026. The classes but the
+    background share 0.66 of the query equally: for each, the images with the highest mean over
+    pixels of p·H are chosen, H the entropy of a pixel in nats and p its probability of that class;
+    the rest by the mean of H. Particles are the only such class, so there is one stratum:
+    int(0.66 n) by the mean of p·H first, then the rest by H of those left.
+
+    Both are noised as in `power_entropy`: the highest log(score) + Gumbel noise of scale 1 / β are
+    taken. β grows over the queries of a run by equal factors, from 1 in the first to 40 in the
+    last: early queries are varied, late ones take the most uncertain. The score is the mean of p·H,
+    without noise.
 
     The share, the two scores and the noise are those of MIC-DKFZ/nnActive's code. Its schedules are
     exponential or sigmoid; their constants were not found, so those here are ours. Its H is of the
