@@ -68,7 +68,7 @@ SIMULATOR = ("--size", 1024, "--pixel-size", 4, "--snr", 0.06, 0.2, "--proteins"
              "--unannotated", 0)  # fmt: skip
 PROTEIN_RATIO = 1.25
 BASELINES = ("random", "foreground_random")
-KEYS = {"f1": "all pixels together", "macro_f1": "the mean over proteins"}
+KEYS = {"f1": "all pixels together", "macro_f1": "mean over proteins"}
 
 
 def main() -> None:
@@ -269,10 +269,11 @@ def print_tables(
         f"tiles of {args.split}": len(stores[args.split]), "seeds": len(args.seeds),
         "CPU minutes a run": f"{np.median(minutes):.1f}",
     })  # fmt: skip
-    for key, what in KEYS.items():
+    ids = sorted(set(map(str, stores[args.split].ids)))
+    for key, what in KEYS.items() if len(ids) > 1 else [*KEYS.items()][:1]:
         low_high, table = compared(results, key)
         over = "-" if low_high is None else "{:,.0f} to {:,.0f}".format(*low_high)
-        print(f"F1 of {what}; area over the log of {over} clicks\n")
+        print(f"F1, {what}; area over the log of {over} clicks\n")
         print_header(
             "strategy", *(f"{budget}%" for budget in args.budgets), "clicks", "area",
             *(f"{what} minus {base}'s" for base in BASELINES
@@ -285,7 +286,6 @@ def print_tables(
                   for base in BASELINES for axis in ("area", "f1")),
             )  # fmt: skip
         print()
-    ids = sorted(set(map(str, stores[args.split].ids)))
     counts = [sum(str(one) == id_ for one in train.ids) for id_ in ids]
     print(f"F1 of each protein with {args.budgets[-1]}% of the tiles, mean of seeds\n")
     print_header("strategy", *ids)
