@@ -30,7 +30,7 @@ from benchmarks.real_sets import RealSet
 from benchmarks.transfer import require_same_settings
 from picking.config import DataConfig
 from picking.errors import UserError, run_script
-from picking.files import make_folder, write_json, write_saved
+from picking.files import make_folder, sha256, write_json, write_saved
 from picking.formats.picks import Micrograph
 from picking.inputs.annotations import Split
 from picking.micrographs.preparation import PARTICLE_PX
@@ -43,7 +43,13 @@ from picking.preprocessing.windows.settings import WindowSettings
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
 from picking.seeds import stream
 from picking.simulation.plans import MicrographPlan
-from picking.simulation.variety import lowpassed, plan_varied, simulate_varied
+from picking.simulation.variety import (
+    LOWPASS_SIGMA,
+    LOWPASSED,
+    lowpassed,
+    plan_varied,
+    simulate_varied,
+)
 from picking.stores.journal import Journal
 from picking.stores.writer import write_split
 
@@ -72,10 +78,13 @@ def main() -> None:
         raise UserError(f"{unknown[0]} is not in {args.data_root}: choose of {', '.join(known)}")
 
     folder = FOLDER / f"{'+'.join(args.real) or 'simulated'}{args.name}"
+    plans = plan_varied(args.micrographs, args.seed)
     settings = {key: getattr(args, key) for key in ("micrographs", "seed", "set")}
+    # Images are known by number, so those of another recipe would be taken for them
+    settings["recipe"] = sha256(repr((plans, LOWPASSED, LOWPASS_SIGMA)))[:12]
     require_same_settings(folder, settings)
     if not (folder / "store" / "metadata.json").exists():
-        make_store(args, folder / "store")
+        make_store(args, plans, FOLDER / f"simulated_{settings['recipe']}", folder / "store")
     script(
         "train_pu_fixed_full.py", "--config", "configs/pu_few_labels.yaml", "--resume",
         "--exp-name", "run", "--experiments-dir", folder, "--data-dir", folder / "store",
@@ -107,12 +116,12 @@ def write_network(trained: Path, path: Path) -> None:
 # What it learns from
 
 
-def make_store(args: argparse.Namespace, store: Path) -> None:
-    """Make the store of windows of simulated and real micrographs."""
+def make_store(
+    args: argparse.Namespace, plans: Sequence[MicrographPlan], images: Path, store: Path
+) -> None:
+    """Make the store of windows of real micrographs and simulated ones, kept in ``images``."""
     listed: dict[str, list[tuple[Micrograph, float, int]]] = {"train": [], "val": []}
-    images = FOLDER / f"simulated_seed{args.seed}"
     make_folder(images)
-    plans = plan_varied(args.micrographs, args.seed)
     job = functools.partial(simulated, images=images)
     for i, micrograph in enumerate(ordered_map(job, plans, os.cpu_count() or 1, "Simulating")):
         factor = math.exp(stream(args.seed, "mismeasured", str(i)).uniform(*LOG_MISMEASURED))

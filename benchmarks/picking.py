@@ -92,6 +92,10 @@ def parse_args() -> argparse.Namespace:
         raise UserError("--topaz is missing: give the command that starts Topaz")
     if args.part == "general" and not args.start:
         raise UserError("--start is missing: give a general network that never saw the set")
+    if args.start and args.part not in ("general", "few-labels"):
+        raise UserError(f"--start says nothing of {args.part}: leave it out")
+    if args.start and not args.start.is_file():
+        raise UserError(f"--start {args.start} is not a file: give a general.pt")
     args.start = args.start and args.start.resolve()
     args.data_root = args.data_root.resolve()
     return args

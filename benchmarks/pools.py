@@ -45,11 +45,11 @@ from picking.active_learning.iterations import folder_of
 from picking.active_learning.strategies import strategy
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import UserError, run_script
-from picking.files import make_folder, read_json, write_json
+from picking.files import make_folder, read_json, sha256_of_file, write_json
 from picking.formats.picks import typical_diameters
 from picking.inputs.annotations import SPLITS
 from picking.metrics import pixels
-from picking.runs.checkpoints import load_checkpoint, restored
+from picking.runs.checkpoints import SHIPPED, load_checkpoint, restored
 from picking.simulation.dataset import RECORD
 from picking.stores.journal import Journal
 from picking.stores.masks import ImagePlan, MaskSettings, mask_writer
@@ -93,7 +93,9 @@ def main() -> None:
         strategy(name)
     folder = FOLDER / f"{args.pool}{args.name}"
     keys = ("budgets", "micrographs", "held_out", "epochs", "set")
-    require_same_settings(folder, {key: getattr(args, key) for key in keys})
+    settings = {key: getattr(args, key) for key in keys}
+    settings |= {"data_root": str(args.data_root), "general": sha256_of_file(SHIPPED)}
+    require_same_settings(folder, settings)
     stores = make_pool(args, folder / "store")
 
     results: dict[str, dict[int, list[dict[str, Any]]]] = {name: {} for name in args.strategies}
@@ -157,7 +159,7 @@ def members_of(args: argparse.Namespace) -> dict[str, list[ImagePlan]]:
 
 
 def simulated(args: argparse.Namespace, part: str) -> RealSet:
-    """Simulate the set to train on, or the one that is held out; seeds and proteins differ."""
+    """Simulate the set to train on, or the one that is held out, of other seed and proportions."""
     n = 10 * args.held_out
     numbers = (args.micrographs, 0, 0) if part == "train" else (0, n, n)
     folder = FOLDER / f"simulated_{part}_{max(numbers)}"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from picking.config import PUConfig, config_from_dict
 from picking.errors import UserError, raise_if_stopped
-from picking.micrographs.preparation import PARTICLE_PX, prepare, scale_micrograph
+from picking.micrographs.preparation import MAKE_AGAIN, PARTICLE_PX, prepare, scale_micrograph
 from picking.runs import distributed
 from picking.runs.checkpoints import SHIPPED, load_checkpoint, restored
 from picking.stores.segmentation import SegmentationStore
@@ -27,7 +27,7 @@ from picking.training.networks import build_network
 from picking.training.scoring import autocast
 
 NARROWEST_PX = 2  # a particle that the general network can be shown
-SCALED_BATCH = 8  # images that the general network sees at once
+SCALED_PX = 2**20  # of images that the general network sees at once, but for a larger one
 AMBIGUOUS = 0.2  # a pixel is ambiguous where |2p - 1| is below this
 FOREGROUND = 0.2  # a pixel is foreground where p is above this
 # The same limits as logits, so that no map of p is needed for them: |2p - 1| = tanh(|z| / 2).
@@ -132,20 +132,9 @@ def general_features(store: SegmentationStore, device: torch.device) -> np.ndarr
     scaled down to the store's px stays coarse when scaled up again; and the diameter is the mean of
     the annotated ones, which a user would have to know beforehand.
 
-    Raises:
-        UserError: when the store does not say how wide particles are, or they are too small.
+    store: one that `require_diameters` accepts.
     """
-    if store.diameters_px is None:
-        raise UserError(
-            f"{store.folder} does not say how wide particles are, which typical_first needs: it is "
-            "of an older version; make it again with preprocess_coco_full_dataset.py"
-        )
-    narrowest_px = store.diameters_px.min()
-    if narrowest_px < NARROWEST_PX:
-        raise UserError(
-            f"particles in {store.folder} are down to {narrowest_px:.2g} px wide, too small for "
-            "typical_first: make it again with a larger --seg-size, or with --seg-tiles"
-        )
+    assert store.diameters_px is not None
     checkpoint = load_checkpoint(SHIPPED, device)
     config = config_from_dict(checkpoint["config"], str(SHIPPED), PUConfig)
     network = restored(lambda: build_network(config), checkpoint["network"], SHIPPED, device)
@@ -156,8 +145,24 @@ def general_features(store: SegmentationStore, device: torch.device) -> np.ndarr
     for height, width in np.unique(sizes_px, axis=0).tolist():
         rows = np.flatnonzero((sizes_px == (height, width)).all(axis=1))
         scaled = _Scaled(store.images, (height, width))
-        features[rows] = score_pool(network, scaled, rows, device, batch_size=SCALED_BATCH).features
+        batch_size = max(1, SCALED_PX // (height * width))
+        features[rows] = score_pool(network, scaled, rows, device, batch_size=batch_size).features
     return features
+
+
+def require_diameters(store: SegmentationStore) -> None:
+    """Raise `UserError` unless a store says how wide particles are, and they are wide enough."""
+    if store.diameters_px is None:
+        raise UserError(
+            f"{store.folder} does not say how wide particles are, which typical_first needs: it is "
+            f"of an older version; {MAKE_AGAIN}"
+        )
+    narrowest_px = store.diameters_px.min()
+    if narrowest_px < NARROWEST_PX:
+        raise UserError(
+            f"particles in {store.folder} are down to {narrowest_px:.2g} px wide, too small for "
+            f"typical_first: {MAKE_AGAIN}, with a larger --seg-size or with --seg-tiles"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,7 +51,7 @@ def query(
             precision=training.precision,
             extras=strategy.extras if rows is unlabeled else frozenset(),
         )  # fmt: skip
-        if "general" not in strategy.extras:
+        if not strategies.needs_general(name):
             return scores
         return dataclasses.replace(scores, general=general_features(store, device)[rows])
 

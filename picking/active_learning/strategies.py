@@ -352,6 +352,11 @@ def overlaps(
     return fractions
 
 
+def needs_general(name: str) -> bool:
+    """Return whether a strategy looks at features of the general network that is shipped."""
+    return "general" in strategy(name).extras
+
+
 def _most_typical(
     labelled: np.ndarray, candidates: np.ndarray, n: int, rng: np.random.Generator
 ) -> Selection:

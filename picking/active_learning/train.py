@@ -32,6 +32,7 @@ from picking.active_learning.iterations import (
     save_last,
     write_labelled,
 )
+from picking.active_learning.pool_scores import require_diameters
 from picking.active_learning.queries import query
 from picking.active_learning.unlabeled import (
     WithUnlabeled,
@@ -40,10 +41,10 @@ from picking.active_learning.unlabeled import (
 )
 from picking.config import ActiveConfig, plain, read_config
 from picking.errors import UserError, raise_if_stopped
-from picking.files import locked, sha256, write_json
+from picking.files import locked, read_json, sha256, sha256_of_file, write_json
 from picking.parallel import batch_loader, keep_freed_memory, reading_workers
 from picking.runs import distributed
-from picking.runs.checkpoints import load_checkpoint, load_weights
+from picking.runs.checkpoints import SHIPPED, load_checkpoint, load_weights
 from picking.runs.devices import use_deterministic_kernels
 from picking.runs.folder import add_metrics, keep_metrics, open_run
 from picking.runs.log import open_log
@@ -123,6 +124,9 @@ def run(args: argparse.Namespace) -> None:
             network = build_network(config)
         # What does not fit is refused before there is a folder
         read_initial_weights(settings.initial_weights, network, config.model, KEY)
+    by_general = settings.strategy != FULL and strategies.needs_general(settings.strategy)
+    if by_general:
+        require_diameters(splits.train)
 
     with contextlib.ExitStack() as stack:
         # 2. Run folder; only the first process writes
@@ -132,6 +136,8 @@ def run(args: argparse.Namespace) -> None:
             stack.enter_context(locked(folder))
             open_run(folder, plain(config), sha256(*hashes), device, args.resume)
             write_json(folder / "config.json", plain(config))
+            if by_general:
+                require_same_general(folder)
         distributed.wait_for_all()
         left = [k for k in range(len(counts)) if not is_complete(folder, k)]
         if rank == 0:
@@ -161,6 +167,18 @@ def run(args: argparse.Namespace) -> None:
             run_iteration(config, folder, k, state, counts, splits, args.num_workers, board)
         logger.info(
             f"Finished {folder}; compare runs with: python analyze_active_learning_results.py"
+        )
+
+
+def require_same_general(folder: Path) -> None:
+    """Raise `UserError` when a run was begun with another general network than is shipped now."""
+    path, checksum = folder / "general_network.json", sha256_of_file(SHIPPED)
+    if not path.exists():
+        write_json(path, {"checksum": checksum})
+    if read_json(path).get("checksum") != checksum:
+        raise UserError(
+            f"{folder} was begun with another general network than models/general.pt is now: "
+            "choose another --run-name"
         )
 
 

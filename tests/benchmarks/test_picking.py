@@ -165,7 +165,15 @@ def test_topaz_must_be_named(monkeypatch):
         picking.parse_args()
 
 
-def test_a_general_network_must_be_named(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["picking", "general"])
-    with pytest.raises(UserError, match="--start is missing"):
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["general"], "--start is missing"),
+        (["general", "--start", "nowhere.pt"], "nowhere.pt is not a file"),
+        (["segmentation", "--start", "any.pt"], "--start says nothing of segmentation"),
+    ],
+)
+def test_a_general_network_must_be_there_and_of_use(monkeypatch, flags, message):
+    monkeypatch.setattr(sys, "argv", ["picking", *flags])
+    with pytest.raises(UserError, match=message):
         picking.parse_args()

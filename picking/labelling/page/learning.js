@@ -43,7 +43,7 @@ export class Learning {
     const before = this.state?.proposals;
     this.state = state;
     const { round, proposals, usual } = state;
-    if (usual) $('expected').placeholder = usual;
+    $('expected').placeholder = usual ?? '?';
     const isRunning = round?.state === 'running';
     $('train').hidden = isRunning;
     $('train').textContent = round ? 'Train again' : 'Train';

@@ -159,7 +159,7 @@ class Proposals:
             if before is None or before.labels is not labels or before.of is not candidates:
                 px = diameter_of(name)
                 free = not_marked(
-                    candidates.picks, labels, self._sizes_px[name], px, COARSE_PX / px
+                    candidates.picks, labels, self._sizes_px[name], px, min(1.0, COARSE_PX / px)
                 )
                 before = self._free[name] = Free(labels, candidates, free)
             scores = candidates.picks.scores[before.candidates]
