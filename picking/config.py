@@ -94,6 +94,7 @@ class TrainingConfig:
     early_stopping_patience: int = ranged(20, 1)
     max_steps: int | None = ranged(None, 1)
     initial_weights: str | None = None
+    initial_share: float = ranged(0.0, 0, 1)
     seed: int = ranged(42, 0)
     ema_decay: float = ranged(0.0, 0, 0.99999)
     ema_teacher: bool = False

@@ -29,11 +29,13 @@ from picking.training.loop import Progress
 class State(loop.State):
     """What changes while a run goes on.
 
-    average: of the network's weights, exponential. adaptive: float32 (3,), the running means behind
-    `adaptive_threshold` (2) and `align_distribution` (1).
+    average: of the network's weights, exponential. initial: the weights that the run began with,
+    where a share of them is kept in what is evaluated and saved. adaptive: float32 (3,), the
+    running means behind `adaptive_threshold` (2) and `align_distribution` (1).
     """
 
     average: nn.Module | None
+    initial: dict[str, Tensor] | None
     adaptive: Tensor
     priors: Priors = dataclasses.field(init=False)  # resolved, or loaded
 
@@ -45,6 +47,7 @@ class State(loop.State):
                 "kind": "pu_run",
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict() if self.average else None,
+                "initial": self.initial,
                 "optimizer": moments_of(self.optimizer),
                 "totals": self.totals,
                 "adaptive": self.adaptive,
@@ -91,6 +94,7 @@ class State(loop.State):
             load_weights(self.average, last.get("average"), path)
         load_moments(self.optimizer, last.get("optimizer"), path)
         with reading(path):
+            self.initial = last["initial"]
             self.totals.copy_(last["totals"])
             self.adaptive.copy_(last["adaptive"])
             self.progress = Progress(**last["progress"])
@@ -130,3 +134,19 @@ def update_average(state: State, highest_decay: float, step: int) -> None:
         old.lerp_(new, 1 - decay)
     for buffer, source in zip(average.buffers(), network.buffers(), strict=True):
         buffer.copy_(source)
+
+
+@torch.no_grad()
+def mix_initial(
+    shown: nn.Module, trained: nn.Module, initial: dict[str, Tensor], share: float
+) -> None:
+    """Give ``shown`` the weights of ``trained`` and, by a share, those that the run began with.
+
+    What forty picks taught is kept, and less is lost of what was known before. Wortsman et al.,
+    Robust fine-tuning of zero-shot models (WiSE-FT), CVPR 2022.
+    """
+    mixed = {
+        name: value.lerp(initial[name], share) if value.is_floating_point() else value
+        for name, value in trained.state_dict().items()
+    }
+    shown.load_state_dict(mixed)

@@ -23,7 +23,13 @@ from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, evaluate_split, open_input, score
 from picking.pu_learning.priors import eta_of, resolve_priors
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import State, keep_calibration, load_best, update_average
+from picking.pu_learning.state import (
+    State,
+    keep_calibration,
+    load_best,
+    mix_initial,
+    update_average,
+)
 from picking.pu_learning.tensorboard import write_epoch, write_hyperparameters
 from picking.runs import distributed
 from picking.runs.checkpoints import load_weights, require_size, restored
@@ -57,6 +63,11 @@ def run(args: argparse.Namespace) -> None:
 
     # 1. Config and data
     config, replaced_prior = resolve_config(args)
+    if config.training.initial_share and config.training.initial_weights is None:
+        raise UserError(
+            f"training.initial_share is {config.training.initial_share:g}, a share of "
+            "training.initial_weights, which is null: set it to 0, or name weights"
+        )
     if config.training.deterministic:
         use_deterministic_kernels()
     store_folder = Path(config.data.dir)
@@ -162,9 +173,11 @@ def new_state(config: PUConfig, device: torch.device, begins: bool = True) -> St
         network.load_state_dict(initial_weights(config, network))
     network = distributed.with_shared_statistics(network.to(device), device)
     has_average = config.training.ema_decay > 0 or config.training.ema_teacher
+    keeps_initial = begins and config.training.initial_share > 0
     return State(
         network=network,
         average=copy.deepcopy(network).eval() if has_average else None,
+        initial=copy.deepcopy(network.state_dict()) if keeps_initial else None,
         optimizer=loop.new_optimizer(network, config.optimizer),
         totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64, device=device),
         adaptive=torch.full((3,), 0.5, device=device),
@@ -216,7 +229,8 @@ def train(
     progress, settings, val_store = state.progress, config.training, val_data.store
     n_epochs, n_steps = length_of_run(config, len(sampler))
     model = loop.trained(state.network, settings.compile)
-    evaluated: Any = state.average if settings.ema_decay else state.network
+    learned: Any = state.average if settings.ema_decay else state.network
+    evaluated = learned if state.initial is None else copy.deepcopy(learned)
     metrics_path, last = folder / "metrics.jsonl", last_path(folder)
     unlabeled_prior, patience = state.priors.unlabeled_prior, settings.early_stopping_patience
     recent = keep_metrics(metrics_path, progress.epoch)
@@ -226,7 +240,9 @@ def train(
         sampler.set_epoch(progress.epoch, progress.batch)
         with loop.saving_on_stop(state, lambda: state.save(last)):
             train_one_epoch(config, state, model, loader, sampler, n_steps, last, eta)
-            distributed.take_buffers_of_first(evaluated)
+            distributed.take_buffers_of_first(learned)
+            if state.initial is not None:
+                mix_initial(evaluated, learned, state.initial, settings.initial_share)
             probability = score(evaluated, val_data, settings, state.totals.device)
         trained = log.epoch_metrics(state.totals.tolist())
         loop.end_epoch(state)

@@ -79,6 +79,52 @@ def test_a_run_that_goes_on_needs_no_initial_weights(store, tmp_path):
     train(store, tmp_path, f"training.initial_weights={path}", flags=("--resume",))
 
 
+@pytest.mark.parametrize("overrides", [(), ("training.ema_decay=0.9",)])
+def test_a_share_of_the_initial_weights_is_kept_in_what_is_saved(store, tmp_path, overrides):
+    path = tmp_path / "before.pt"
+    _, before = pu_checkpoint(path)
+    asked = (f"training.initial_weights={path}", "training.initial_share=0.25", *overrides)
+    folder = train(store, tmp_path, *asked)
+    best = load_checkpoint(folder / "checkpoints" / "best_model.pt")["network"]
+    last = load_checkpoint(folder / "checkpoints" / "last.pt")
+    learned = last["average" if overrides else "network"]
+    assert {name for name in before if not torch.equal(before[name], learned[name])}
+    for name, value in learned.items():
+        expected = 0.75 * value + 0.25 * before[name] if value.is_floating_point() else value
+        torch.testing.assert_close(best[name], expected)
+
+
+def test_a_run_that_is_resumed_keeps_the_share_that_it_would_have_kept(store, tmp_path):
+    path = tmp_path / "before.pt"
+    pu_checkpoint(path)
+    asked = (f"training.initial_weights={path}", "training.initial_share=0.5")
+    once = train(store, tmp_path / "once", *asked, "training.max_steps=6")
+    save, saved = training.State.save, []
+
+    def save_and_break(self, *args):
+        save(self, *args)
+        saved.append(1)
+        raise KeyError("killed")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError, match="killed"):
+        patch.setattr(training.State, "save", save_and_break)
+        train(store, tmp_path / "twice", *asked, "training.max_steps=6",
+              "training.checkpoint_every_steps=2")  # fmt: skip
+    path.unlink()
+    twice = train(store, tmp_path / "twice", *asked, "training.max_steps=6",
+                  "training.checkpoint_every_steps=2", flags=("--resume",))  # fmt: skip
+    one, other = (
+        load_checkpoint(folder / "checkpoints" / "best_model.pt")["network"]
+        for folder in (once, twice)
+    )
+    assert saved == [1] and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_share_of_no_weights_is_refused(store, tmp_path):
+    with pytest.raises(UserError, match=r"initial_share is 0\.25, .* which is null: set it to 0"):
+        train(store, tmp_path, "training.initial_share=0.25")
+
+
 def test_weights_without_a_name_are_refused(store, tmp_path):
     with pytest.raises(UserError, match=r"^training\.initial_weights is empty: .* or null"):
         train(store, tmp_path, "training.initial_weights=''")
