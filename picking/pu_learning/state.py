@@ -35,7 +35,7 @@ class State(loop.State):
     """
 
     average: nn.Module | None
-    initial: dict[str, Tensor] | None
+    initial: dict[str, Tensor] | None = None
     adaptive: Tensor
     priors: Priors = dataclasses.field(init=False)  # resolved, or loaded
 

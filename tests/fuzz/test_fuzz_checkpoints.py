@@ -140,7 +140,6 @@ def last_of_pu_learning(draw, folder):
         state = State(
             network=network,
             average=None,
-            initial=None,
             optimizer=optimizer,
             totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64),
             adaptive=torch.zeros(3),
