@@ -31,7 +31,7 @@ from benchmarks.common import ROOT, new_parser, print_header, print_row, script,
 from picking.active_learning import train
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS
-from picking.active_learning.pool_scores import general_features, score_pool
+from picking.active_learning.pool_scores import general_features, require_diameters, score_pool
 from picking.active_learning.strategies import STRATEGIES, Pool, query_rng, schedule
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
@@ -74,6 +74,7 @@ def agreement(args: argparse.Namespace) -> None:
     network = new_network(config, "init", 0).to(device)
     load_weights(network, best["network"], args.checkpoint)
     store = SegmentationStore(args.data_dir)
+    require_diameters(store)
     labelled = json.loads((args.checkpoint.parent / "labeled_indices.json").read_text())["indices"]
     rows = np.setdiff1d(np.arange(len(store)), labelled)
     extras, general = frozenset({"bald", "badge"}), general_features(store, device)

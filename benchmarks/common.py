@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from picking.errors import UserError
+from picking.files import read_json, write_json
 from picking.seeds import stream
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,6 +25,20 @@ def new_parser(description: str | None) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+
+
+def require_same_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Raise `UserError` when the folder's results are of other settings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "settings.json"
+    if not path.exists():
+        write_json(path, settings)
+    there = read_json(path)
+    differing = [f"{key} {there.get(key)}" for key in settings if there.get(key) != settings[key]]
+    if differing:
+        raise UserError(
+            f"{folder} holds results with {', '.join(differing)}: give other settings a --name"
+        )
 
 
 def script(name: str, *arguments: object) -> float:

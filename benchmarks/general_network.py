@@ -25,9 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import ROOT, new_parser, overrides, script
+from benchmarks.common import ROOT, new_parser, overrides, require_same_settings, script
 from benchmarks.real_sets import RealSet
-from benchmarks.transfer import require_same_settings
 from picking.config import DataConfig
 from picking.errors import UserError, run_script
 from picking.files import make_folder, sha256, write_json, write_saved

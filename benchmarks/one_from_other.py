@@ -28,8 +28,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
-from benchmarks.transfer import require_same_settings
+from benchmarks.common import (
+    ROOT,
+    new_parser,
+    overrides,
+    print_header,
+    print_row,
+    require_same_settings,
+    script,
+)
 from picking.active_learning.strategies import initial_set, schedule
 from picking.config import ActiveConfig, read_config
 from picking.errors import run_script

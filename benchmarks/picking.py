@@ -51,7 +51,7 @@ from picking.detection.output import load_picks
 from picking.detection.picker import load_picker
 from picking.errors import UserError, run_script
 from picking.evaluation.matching import choose_threshold, match_picks, pr_curve
-from picking.files import make_folder, read_json, sha256, write_json
+from picking.files import make_folder, read_json, sha256_of_file, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
 from picking.inputs.paths import find_coordinates
@@ -123,7 +123,7 @@ def main() -> None:
         rows(args, real, "U-Net, all labels", "segmentation", segment)
         return
     if args.part == "general":
-        settings = {"start": sha256(args.start.read_bytes())}
+        settings = {"start": sha256_of_file(args.start)}
         folder = real.folder / f"general{args.name}"
         result = result_of(
             args, folder, "general network", settings, lambda: no_label(args, real, folder)
@@ -177,7 +177,7 @@ def rows(
         folder = real.folder / f"{name}{args.name}_seed{seed}"
         settings = {"set": args.set, "expected": args.expected_particles}
         if args.start:
-            settings["start"] = sha256(args.start.read_bytes())
+            settings["start"] = sha256_of_file(args.start)
         if run is train_topaz:
             settings = {"train": args.train, "scales": args.scales, "radii": args.radii}
         result = result_of(

@@ -34,11 +34,11 @@ from benchmarks.common import (
     print_conditions,
     print_header,
     print_row,
+    require_same_settings,
     run,
     script,
 )
 from benchmarks.real_sets import RealSet
-from benchmarks.transfer import require_same_settings
 from picking.active_learning.analysis.curves import areas, over_seeds, paired
 from picking.active_learning.analysis.runs import LearningCurve, cost
 from picking.active_learning.iterations import folder_of

@@ -25,6 +25,7 @@ from benchmarks.common import (
     new_parser,
     print_header,
     print_row,
+    require_same_settings,
     script,
     with_interval,
 )
@@ -80,20 +81,6 @@ def main() -> None:
         if len(args.seeds) > 1:
             for arm in ARMS:
                 print_row(protein, "mean", arm, *cells_of(mean_of(results[arm])))
-
-
-def require_same_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Raise `UserError` when the folder's results are of other settings."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "settings.json"
-    if not path.exists():
-        write_json(path, settings)
-    there = read_json(path)
-    differing = [f"{key} {there.get(key)}" for key in settings if there.get(key) != settings[key]]
-    if differing:
-        raise UserError(
-            f"{folder} holds results with {', '.join(differing)}: give other settings a --name"
-        )
 
 
 def result_of(
