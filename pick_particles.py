@@ -55,12 +55,10 @@ def main() -> None:
         args.masks = find_junk_masks(args.junk, sizes, left_out, args.allow_partial)
     # Here torch is imported, which takes seconds: what is wrong with the above is said first
     from picking.detection.run import pick_micrographs
-    from picking.detection.threshold_search import keep_best_threshold, pick_expected_number
+    from picking.detection.threshold_search import keep_best_threshold
 
     if args.choose_threshold or (args.expected_particles and not args.output):
         keep_best_threshold(args, paths, sizes, left_out)
-    elif args.expected_particles:
-        pick_expected_number(args, paths, sizes, left_out)
     else:
         pick_micrographs(args, paths, sizes, left_out)
     tell(left_out, len(given))

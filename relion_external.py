@@ -103,28 +103,13 @@ def do_job(args: argparse.Namespace, job: Path) -> None:
     if checkpoint is None:
         checkpoint = learn(args, job)
 
-    # 2. Picks; as many as expected once all candidates are known
-    chosen = job / "threshold.json"
-    threshold = args.threshold
-    if args.expected_particles is not None and args.threshold == "auto" and chosen.exists():
-        kept = read_json(chosen)
-        if kept.get("expected_particles") == args.expected_particles:
-            threshold = str(kept["threshold"])
-    pick(args, job, checkpoint, threshold)
+    # 2. Picks
+    pick(args, job, checkpoint)
+
+    # 3. What RELION shows and what its next jobs take
     micrographs, _ = given_micrographs([str(args.in_mics)], args.allow_partial)
     names = [name for name in micrographs if output.scored(picks, name).exists()]
     candidates = [output.load_picks(picks, name, (0, 0)) for name in names]
-    if args.expected_particles is not None and args.threshold == threshold == "auto":
-        from picking.detection.thresholds import threshold_for_count
-
-        number = threshold_for_count(candidates, args.expected_particles)
-        threshold = str(number)
-        print(f"Threshold {number:.4f}: {args.expected_particles:g} picks a micrograph")
-        pick(args, job, checkpoint, threshold)
-        kept = {"threshold": number, "expected_particles": args.expected_particles}
-        write_json(chosen, kept)
-
-    # 3. What RELION shows and what its next jobs take
     used = float(read_json(picks / "manifest.json")["threshold"])
     write_logfile(job / "logfile.pdf", candidates, used, micrographs)
     pipeline.write_nodes(job, version, picks)
@@ -169,14 +154,15 @@ def learn(args: argparse.Namespace, job: Path) -> Path:
     return job / "training" / "checkpoints" / "best_model.pt"
 
 
-def pick(args: argparse.Namespace, job: Path, checkpoint: Path, threshold: str) -> None:
+def pick(args: argparse.Namespace, job: Path, checkpoint: Path) -> None:
     """Pick all micrographs that are not picked yet, or remake the files for another threshold."""
+    number = () if args.threshold != "auto" else ("expected_particles",)
     call(
         args, job, "pick_particles.py", "--checkpoint", checkpoint, "--micrographs", args.in_mics,
-        "--output", job / "picks", "--resume", "--threshold", threshold,
+        "--output", job / "picks", "--resume", "--threshold", args.threshold,
         *arguments.flags(
             args, "diameter", "pixel_size", "box", "device", "invert", "keep_junk", "junk",
-            "strict", "allow_partial",
+            "strict", "allow_partial", *number,
         ),
     )  # fmt: skip
 

@@ -42,6 +42,7 @@ from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Micrograph, Picks
+from picking.metrics.calibration import threshold_between
 from picking.seeds import stream
 
 FOLDER = ROOT / "experiments" / "clicks"
@@ -208,7 +209,7 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
     for k, budget in enumerate(args.budgets):
         step = folder / f"round_{k}"
         if way not in ("random", "whole") and network is not None:
-            candidates, half = candidates_of(real, folder / f"proposed_{k}", network)
+            candidates, half = candidates_of(real, folder / f"proposed_{k}", network, k == 0)
         annotator.spend(way, budget, candidates, half)
         network = learn(args, real, annotator, step, network, seed)
         result = pick_and_evaluate(real, args.split, step, network, threshold_of(network))
@@ -224,9 +225,18 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
     return rows
 
 
-def candidates_of(real: RealSet, folder: Path, network: Path) -> tuple[dict[str, Picks], float]:
-    """Return a network's candidates on train, by stem, and the score of an even chance."""
-    return pick(real, "train", folder, network, 0.5), threshold_of(network)
+def candidates_of(
+    real: RealSet, folder: Path, network: Path, is_start: bool
+) -> tuple[dict[str, Picks], float]:
+    """Return a network's candidates on train, by stem, and the score of an even chance.
+
+    is_start: it never saw such micrographs, so that their scores tell it, as in picking.
+    """
+    candidates, half = pick(real, "train", folder, network, 0.5), threshold_of(network)
+    if is_start:
+        scores = np.concatenate([one.scores for one in candidates.values()])
+        half = threshold_between(scores) or half
+    return candidates, half
 
 
 def threshold_of(network: Path) -> float:

@@ -14,8 +14,9 @@ All report on val, where they also choose, unless --split test says that nothing
 more. segmentation: a U-Net with all labels. few-labels: PU + FixMatch from some labels of train, as
 picks, with some of val to choose the checkpoint by; with --start from the weights of a general
 network (benchmarks/general_network.py) that never saw the set. general: that network without any
-label; its own threshold stands in the place of 0.5. topaz: its pretrained network, and trained on
-the same picks. Diameter, margin, particles expected and the U-Net's tiles follow from the set.
+label; what parts the scores of all micrographs best stands in the place of 0.5. topaz: its
+pretrained network, and trained on the same picks. Diameter, margin, particles expected and the
+U-Net's tiles follow from the set.
 
 Threshold with the highest F1 on val, annotated in full; beside it F1 at a probability of 0.5, and
 where as many are picked as a micrograph of train has particles. The seed is that of training, and
@@ -34,7 +35,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.spatial import cKDTree
 
 from benchmarks import picking_figure, topaz
@@ -48,13 +48,13 @@ from benchmarks.common import (
 )
 from benchmarks.real_sets import METRICS, RealSet, evaluate, write_labels
 from picking.detection.output import load_picks
-from picking.detection.picker import load_picker
 from picking.errors import UserError, run_script
 from picking.evaluation.matching import choose_threshold, match_picks, pr_curve
 from picking.files import make_folder, read_json, sha256_of_file, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
 from picking.inputs.paths import find_coordinates
+from picking.metrics.calibration import threshold_between
 from picking.micrographs.reading import image_size
 
 TILES_SEEN = 25 * 216  # by a U-Net: 25 epochs of the tiles of EMPIAR-10017
@@ -290,10 +290,7 @@ def learn_from_picks(
 
 def no_label(args: argparse.Namespace, real: RealSet, folder: Path) -> dict[str, Any]:
     """Pick with the general network as it is, evaluate."""
-    calibration = load_picker(args.start, torch.device("cpu")).calibration
-    if calibration is None:
-        raise UserError(f"the scores of {args.start} are not calibrated: train it for longer")
-    metrics = pick_and_evaluate(real, args.split, folder, args.start, calibration.threshold)
+    metrics = pick_and_evaluate(real, args.split, folder, args.start, half=None)
     return {"labels": 0, "cpu_minutes": 0.0, **metrics}
 
 
@@ -318,13 +315,18 @@ def paths_of(real: RealSet, split: str) -> list[Path]:
 
 
 def pick_and_evaluate(
-    real: RealSet, split: str, folder: Path, checkpoint: Path, half: float = 0.5
+    real: RealSet, split: str, folder: Path, checkpoint: Path, half: float | None = 0.5
 ) -> dict[str, Any]:
-    """Pick val and the split that is reported; return what `evaluate` makes of it and ``half``."""
+    """Pick val and the split that is reported; return what `evaluate` makes of it and ``half``.
+
+    half: None for what parts the scores on that split.
+    """
     val = pick(real, "val", folder, checkpoint, 0.5)
     outcomes = [match_picks(val[m.path.stem], m, real.margin_px) for m in real.micrographs("val")]
     threshold = choose_threshold(pr_curve(outcomes))
     picked = val if split == "val" else pick(real, split, folder, checkpoint, threshold)
+    if half is None:
+        half = threshold_between(np.concatenate([one.scores for one in picked.values()])) or 0.5
     return evaluate(real, split, val, picked, half)
 
 

@@ -166,7 +166,9 @@ def evaluate(
         return pick_metrics(outcomes, lowest, n_bootstrap=0)["f1"]
 
     try:
-        at_expected = f1_at(threshold_for_count([one.picks for one in outcomes], real.expected))
+        at_expected = f1_at(
+            threshold_for_count([one.picks.scores for one in outcomes], real.expected)
+        )
     except UserError:
         at_expected = None
     metrics = pick_metrics(outcomes, threshold)

@@ -42,18 +42,19 @@ OLDER_LOWEST = 0.05  # Older versions kept no candidate below this score
 OF_ALL = ("thresholds.csv", "summary.csv", "evaluation.json", "pr_curve.png")
 
 
-def begun_threshold(folder: Path, checksum: str) -> float | None:
-    """Return the threshold of picks that were begun with this checkpoint, None without such."""
+def begun_threshold(folder: Path, checksum: str | None = None) -> float | None:
+    """Return the threshold of picks that are there, None without such.
+
+    With the checksum of a checkpoint: None also for picks of another, and for a threshold that
+    follows from the scores of all that are picked.
+    """
     manifest = folder / "manifest.json"
     began = read_json(manifest) if manifest.exists() else None
-    if not isinstance(began, dict) or began.get("checkpoint") != checksum:
+    if not isinstance(began, dict):
+        return None
+    if checksum and (began.get("checkpoint") != checksum or began.get("threshold_of_scores")):
         return None
     return began["threshold"] if is_number(began.get("threshold")) else None
-
-
-def has_begun(folder: Path) -> bool:
-    """Return whether there are picks, finished or not, with which ``--resume`` would go on."""
-    return (folder / "manifest.json").exists()
 
 
 def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
@@ -73,6 +74,7 @@ def open_output(folder: Path, arguments: dict[str, Any], resume: bool) -> None:
         if not isinstance(began, dict):
             raise UserError(f"{manifest} is damaged: choose another folder")
         differing = differing_keys(began, arguments)
+        differing = [key for key in differing if key != "threshold_of_scores"]  # its source alone
         deciding = [key for key in DECIDING if key in differing]
         if deciding:
             raise UserError(

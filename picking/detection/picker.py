@@ -46,6 +46,11 @@ class Picker(NamedTuple):
     calibration: Calibration | None = None
     keep_junk: bool = False
 
+    @property
+    def is_general(self) -> bool:
+        """Whether it is the network that comes with the project, or a copy of it."""
+        return SHIPPED.is_file() and self.checksum == sha256(SHIPPED.read_bytes())
+
     def for_diameter(self, diameter_px: float) -> "Picker":
         """Return the picker for micrographs on which particles are so wide.
 
@@ -108,7 +113,7 @@ def load(args: argparse.Namespace, sizes: Sizes) -> tuple[Picker, float]:
     picker = picker._replace(invert=args.invert, keep_junk=args.keep_junk)
     if args.asked_px is not None:
         return picker, args.asked_px
-    if SHIPPED.is_file() and picker.checksum == sha256(SHIPPED.read_bytes()):  # or a copy of it
+    if picker.is_general:
         raise UserError(
             "--diameter is missing: the network that comes with the project picks particles of any "
             "size, such as 150A or 108px"

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from picking.detection import output
 from picking.detection.evaluate import true_particles
 from picking.detection.micrographs import Pictures, draw_overlay, fits_inverted, junk_on, picked
 from picking.detection.picker import Picker, load
-from picking.detection.thresholds import threshold_of
+from picking.detection.thresholds import threshold_of, threshold_of_scores
 from picking.errors import warn
 from picking.evaluation.quality import (
     Sizes,
@@ -62,7 +63,7 @@ def pick_micrographs(
     with locked(args.output) if is_first else contextlib.nullcontext():
         # 1. The folder, and which micrographs are left
         begun = _begin(args, picker, diameter_px, paths) if is_first else None
-        threshold, left = distributed.from_each(begun)[0]
+        arguments, threshold, left = distributed.from_each(begun)[0]
 
         # 2. Micrograph by micrograph
         rank, n_processes = distributed.place()
@@ -82,6 +83,11 @@ def pick_micrographs(
             output.remove_picks(args.output, name)
         warn_of_notes({name: noted[name] for name in left if name in paths})
         require_some(paths, left_out)
+        if threshold is None:
+            every = (output.load_picks(args.output, name, sizes[name]) for name in paths)
+            scores = [output.to_write(args, picks, 0.0).scores for picks in every]
+            threshold = threshold_of_scores(args, picker, scores)
+            output.open_output(args.output, {**arguments, "threshold": threshold}, resume=True)
 
         # 3. What those lack that were done already, and what all make together
         true_names = {true.name for true in truth or ()}
@@ -128,16 +134,20 @@ def pick_micrographs(
 
 def _begin(
     args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths
-) -> tuple[float, list[str]]:
-    """Open the folder; return the threshold and which micrographs are not done.
+) -> tuple[dict[str, Any], float | None, list[str]]:
+    """Open the folder; return what it was begun with, the threshold, and what is not done.
 
-    The folder is empty, or begun alike; what another threshold or format left there goes.
+    The folder is empty, or begun alike; what another threshold or format left there goes. The
+    threshold is None where it follows from all scores; until then what is there stays.
     """
     threshold, source = threshold_of(args, picker)
-    print(f"Threshold {threshold:.4f} ({source}), diameter {diameter_px:g} px")
+    by_scores = threshold is None and args.expected_particles is None
+    told = "once all are scored" if threshold is None else f"{threshold:.4f}"
+    print(f"Threshold {told} ({source}), diameter {diameter_px:g} px")
     arguments = {
         "checkpoint": picker.checksum,
-        "threshold": threshold,
+        "threshold": output.begun_threshold(args.output) if threshold is None else threshold,
+        **({"threshold_of_scores": True} if by_scores else {}),
         "diameter_px": diameter_px,
         "formats": sorted(args.formats),
         "one_file": args.one_file,
@@ -154,14 +164,19 @@ def _begin(
         if wanted:
             make_folder(args.output / folder)
     of_each = args.own_px, args.masks
-    return threshold, output.not_done(args.output, paths, threshold, args.heatmap, *of_each)
+    lowest = 0.0 if threshold is None else threshold
+    left = output.not_done(args.output, paths, lowest, args.heatmap, *of_each)
+    if threshold is None:  # then picks are written where they are lacking
+        for name in left:
+            output.remove_picks(args.output, name)
+    return arguments, threshold, left
 
 
 def _pick_each(
     args: argparse.Namespace,
     picker: Picker,
     diameter_px: float,
-    threshold: float,
+    threshold: float | None,
     paths: Paths,
     left: Sequence[str],
     formats: Sequence[str],
@@ -176,7 +191,8 @@ def _pick_each(
         args: the command line.
         picker: the network.
         diameter_px: of the particles, where ``args.own_px`` has none of the micrograph.
-        threshold: from which score a candidate is a pick.
+        threshold: from which score a candidate is a pick; None: not known yet, so that no files of
+            picks are written.
         paths: the micrographs.
         left: the names of those to pick.
         formats: those with a file for each micrograph.
@@ -184,7 +200,9 @@ def _pick_each(
         left_out: gets those that turn out to be beyond help.
     """
     noted: dict[str, Notes] = {}
-    pictures = Pictures(args.output, threshold, overlay, args.heatmap)
+    is_known, what = threshold is not None, "candidates" if threshold is None else "picks"
+    lowest = 0.0 if threshold is None else threshold
+    pictures = Pictures(args.output, lowest, overlay and is_known, args.heatmap)
     results = picked(args, picker, diameter_px, {name: paths[name] for name in left}, pictures)
     with contextlib.closing(results):
         for n, one in enumerate(results, 1):
@@ -192,11 +210,11 @@ def _pick_each(
             if isinstance(one.picks, UnreadableImage):
                 give_up_on(one.name, one.picks, left_out, args.strict)
                 continue
-            called = output.to_write(args, one.picks, threshold)
-            write_formats(args, [called], formats, one_file=False)
+            called = output.to_write(args, one.picks, lowest)
+            write_formats(args, [called], formats if is_known else [], one_file=False)
             output.save_picks(args.output, one.picks, one.of_file, one.notes.get(IN_JUNK, 0))
             print(
-                f"{n}/{len(left)} {one.name}: {len(called.scores)} picks, {one.seconds:.1f} s"
+                f"{n}/{len(left)} {one.name}: {len(called.scores)} {what}, {one.seconds:.1f} s"
                 f"{notes_text(one.notes)}",
                 flush=True,
             )

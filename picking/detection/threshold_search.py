@@ -1,13 +1,12 @@
-"""A threshold that is searched for: for the expected number of picks, or the best against truth."""
+"""A threshold that is kept beside the checkpoint: the best against truth, or for a number."""
 
 import argparse
 import contextlib
 
-from picking.detection import output, thresholds
+from picking.detection import thresholds
 from picking.detection.evaluate import true_particles
 from picking.detection.micrographs import picked
 from picking.detection.picker import load
-from picking.detection.run import pick_micrographs
 from picking.errors import UserError
 from picking.evaluation.matching import Outcome, choose_threshold, pick_metrics, pr_curve
 from picking.evaluation.quality import Sizes, match_all, report_counts
@@ -17,35 +16,6 @@ from picking.micrographs.left_out import Reasons, give_up_on, require_some
 from picking.micrographs.problems import UnreadableImage, warn_of_notes
 from picking.runs import distributed
 from picking.runs.checkpoints import SHIPPED
-
-
-def pick_expected_number(
-    args: argparse.Namespace, paths: Paths, sizes: Sizes, left_out: Reasons
-) -> None:
-    """Pick all micrographs, and then again from what is saved, as many on each as are expected.
-
-    That is the mean over all of them. left_out: gets micrographs that turn out to be beyond help.
-    """
-    if distributed.n_started() > 1:
-        raise UserError(
-            "--expected-particles goes by all micrographs: start the script without torchrun, or "
-            "pick first, and then alone with --resume"
-        )
-    # 1. Candidates, whatever the threshold; files of picks only where there are some to go on with
-    first = args
-    if not (args.resume and output.has_begun(args.output)):
-        alone = {"threshold": "0.5", "formats": [], "overlay": False, "listed": None}
-        first = argparse.Namespace(**{**vars(args), **alone})
-    pick_micrographs(first, paths, sizes, left_out)
-
-    # 2. The threshold, and what it leaves
-    there = [name for name in paths if name not in left_out]
-    every = [output.load_picks(args.output, name, sizes[name]) for name in there]
-    candidates = [output.to_write(args, picks, 0.0) for picks in every]
-    threshold = thresholds.threshold_for_count(candidates, args.expected_particles)
-    print(f"\n{args.expected_particles:g} picks a micrograph on average reach {threshold:.4f}")
-    args.threshold, args.resume = f"{threshold!r}", True
-    pick_micrographs(args, paths, sizes, left_out)
 
 
 def keep_best_threshold(
@@ -88,7 +58,8 @@ def keep_best_threshold(
             chosen_on = {"margin_px": margin_px, "wanted_precision": args.precision}
             chosen_on |= {name: metrics[name] for name in ("precision", "recall", "f1", "ap")}
         else:
-            threshold = thresholds.threshold_for_count([*picks.values()], args.expected_particles)
+            scores = [one.scores for one in picks.values()]
+            threshold = thresholds.threshold_for_count(scores, args.expected_particles)
             chosen_on = {"expected_particles": args.expected_particles}
         report_counts([*picks.values()], outcomes, threshold, None)
         on = {"micrographs": [*picks], "diameter_px": diameter_px, **chosen_on}

@@ -16,6 +16,7 @@ from picking.detection.picker import Picker
 from picking.errors import UserError
 from picking.files import is_number, read_json, sha256, write_json
 from picking.formats.picks import Picks
+from picking.metrics.calibration import threshold_between
 
 
 def threshold_file(checkpoint: Path) -> Path:
@@ -23,14 +24,47 @@ def threshold_file(checkpoint: Path) -> Path:
     return checkpoint.with_name(f"{checkpoint.stem}.threshold.json")
 
 
-def threshold_of(args: argparse.Namespace, picker: Picker) -> tuple[float, str]:
-    """Return from which score a candidate is a pick, and where that number comes from."""
+def threshold_of(args: argparse.Namespace, picker: Picker) -> tuple[float | None, str]:
+    """Return from which score a candidate is a pick, and where that number comes from.
+
+    None where it follows from the scores of all micrographs, see `threshold_of_scores`.
+    """
     begun = output.begun_threshold(args.output, picker.checksum) if args.resume else None
     if args.threshold != "auto":
         return float(args.threshold), "--threshold"
+    if args.expected_particles is not None:
+        return None, f"{args.expected_particles:g} picks a micrograph"
     if begun is not None:
         return begun, f"with which {args.output} was begun"
+    if picker.is_general and not threshold_file(picker.path).exists():
+        return None, "what parts their scores best"
     return kept_threshold(picker)
+
+
+def threshold_of_scores(
+    args: argparse.Namespace, picker: Picker, scores: Sequence[np.ndarray]
+) -> float:
+    """Return the threshold that the candidates' scores of each micrograph tell, and print it.
+
+    That for as many picks as are expected; or, of the network that comes with the project and never
+    saw such micrographs, the one that parts two kinds of candidates best.
+    """
+    if args.expected_particles is not None:
+        threshold = threshold_for_count(scores, args.expected_particles)
+        print(f"\n{args.expected_particles:g} picks a micrograph on average reach {threshold:.4f}")
+        return threshold
+    every = np.concatenate([[], *scores])
+    parting = threshold_between(every)
+    if parting is None:
+        threshold, source = kept_threshold(picker)
+        print(f"\n{len(every):,} candidates are too few to tell a threshold: {source}")
+        return threshold
+    print(
+        f"\nScores part best at {parting:.4f}: the picks are so many as two kinds of candidates, "
+        "particles and not, would have it. Look at some (--overlay); where you know about how many "
+        "there are on a micrograph, --expected-particles is better"
+    )
+    return parting
 
 
 def kept_threshold(picker: Picker) -> tuple[float, str]:
@@ -102,16 +136,16 @@ def folder_to_lock(checkpoint: Path) -> Path:
     return run if (run / "config.yaml").exists() else checkpoint.parent
 
 
-def threshold_for_count(picks: Sequence[Picks], expected_particles: float) -> float:
+def threshold_for_count(scores: Sequence[np.ndarray], expected_particles: float) -> float:
     """Return the threshold that leaves so many picks a micrograph on average.
 
-    Raises `UserError` when there are fewer candidates.
+    scores: of the candidates of each. Raises `UserError` when there are fewer candidates.
     """
-    scores = np.sort(np.concatenate([one.scores for one in picks]))[::-1]
-    n_wanted = max(1, round(expected_particles * len(picks)))
-    if n_wanted > len(scores):
+    highest_first = np.sort(np.concatenate(scores))[::-1]
+    n_wanted = max(1, round(expected_particles * len(scores)))
+    if n_wanted > len(highest_first):
         raise UserError(
-            f"--expected-particles {expected_particles:g}: there are only {len(scores):,} "
-            f"candidates on {len(picks):,} micrographs: ask for fewer, or train longer"
+            f"--expected-particles {expected_particles:g}: there are only {len(highest_first):,} "
+            f"candidates on {len(scores):,} micrographs: ask for fewer, or train longer"
         )
-    return float(scores[n_wanted - 1])
+    return float(highest_first[n_wanted - 1])

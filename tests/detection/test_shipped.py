@@ -11,9 +11,12 @@ import torch
 import pick_particles
 from picking.config import PUConfig, config_from_dict, read_config
 from picking.detection.picker import load_picker
+from picking.detection.thresholds import threshold_file
 from picking.errors import UserError
 from picking.evaluation.matching import match_picks, pick_metrics
+from picking.files import read_json
 from picking.formats.coordinates import read_picks
+from picking.metrics.calibration import threshold_between
 from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import GENERAL, SHIPPED, load_checkpoint, named_checkpoint
 from picking.simulation.plans import simulate_planned
@@ -22,6 +25,7 @@ from tests.fixtures.plans import record
 from tests.fixtures.pu_runs import call
 
 ROOT, MOST_BYTES = SHIPPED.parents[1], 3 * 2**20
+PLAN = next(plan for plan in plan_varied(60, seed=1001) if plan.density and not plan.junk)
 
 
 def pick(*flags, checkpoint=GENERAL):
@@ -69,6 +73,53 @@ def test_it_picks_structures_that_it_never_saw(unseen, tmp_path):
         found = read_picks(files, {path.name: truth.size_px})[0]
         outcomes.append(match_picks(found, truth, 0))
     assert pick_metrics(outcomes, -np.inf, n_bootstrap=0)["f1"] > 0.6
+
+
+def test_its_threshold_follows_from_the_scores_of_all_unless_one_is_told(unseen, tmp_path):
+    """On micrographs that it never saw the scores of training mean little."""
+    paths, out = [path for path, *_ in unseen], tmp_path / "out"
+    diameter = f"{unseen[0][2].diameter_angstrom:.1f}A"
+
+    def threshold_in(folder):
+        return read_json(folder / "manifest.json")["threshold"]
+
+    def files(folder):
+        return {path.name: path.read_text() for path in (folder / "star").glob("*.star")}
+
+    given = ("--diameter", diameter, "--output", out)
+    pick("--micrographs", *paths[:3], *given)
+    printed = pick("--micrographs", *paths, *given, "--resume")  # one more has come
+    assert "3 of 4 micrographs are done already" in printed
+    scores = [np.load(path)["scores"] for path in sorted((out / "scored").glob("*.npz"))]
+    found = threshold_between(np.concatenate(scores))
+    assert threshold_in(out) == found and f"Scores part best at {found:.4f}" in printed
+    n_picks = [int((each >= found).sum()) for each in scores]
+    assert [len(p.scores) for p in read_picks(sorted((out / "star").iterdir()), {
+        path.name: truth.size_px for path, truth, _ in unseen})] == n_picks  # fmt: skip
+    pick("--micrographs", *paths, "--diameter", diameter, "--output", tmp_path / "at_once")
+    assert files(tmp_path / "at_once") == files(out)
+
+    pick("--micrographs", *paths, *given, "--resume", "--threshold", 0.9)
+    assert threshold_in(out) == 0.9
+    assert "with which" in pick("--micrographs", *paths, *given, "--resume")
+    assert threshold_in(out) == 0.9
+    copy = Path(shutil.copy(SHIPPED, tmp_path / "copy.pt"))
+    asked = ("--diameter", diameter, "--expected-particles", 30)
+    pick("--micrographs", *paths, *asked, checkpoint=copy)
+    pick("--micrographs", *paths, "--diameter", diameter, "--output", tmp_path / "kept",
+         checkpoint=copy)  # fmt: skip
+    assert threshold_in(tmp_path / "kept") == read_json(threshold_file(copy))["threshold"]
+
+
+def test_too_few_candidates_leave_the_threshold_of_training(tmp_path):
+    image = simulate_planned(dataclasses.replace(PLAN, size_px=(200, 200)))
+    write_mrc(tmp_path / "small.mrc", image.raw, PLAN.pixel_size_angstrom)
+    diameter = f"{PLAN.protein.diameter_angstrom:.1f}A"
+    printed = pick("--micrographs", tmp_path / "small.mrc", "--diameter", diameter,
+                   "--output", tmp_path / "out")  # fmt: skip
+    assert "candidates are too few to tell a threshold" in printed
+    own = load_picker(SHIPPED, torch.device("cpu")).calibration.threshold
+    assert read_json(tmp_path / "out/manifest.json")["threshold"] == own
 
 
 def test_it_asks_for_the_diameter_and_keeps_no_threshold_of_one_user(unseen, tmp_path):

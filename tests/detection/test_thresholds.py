@@ -95,7 +95,7 @@ def test_what_the_threshold_was_chosen_on_is_kept_with_it(load, tmp_path):
 
 
 def test_more_particles_than_candidates_cannot_be_expected():
-    picks = PICKS[0]
-    assert threshold_for_count([picks], 2) == 0.7
+    scores = [PICKS[0].scores]
+    assert threshold_for_count(scores, 2) == 0.7
     with pytest.raises(UserError, match="only 3 candidates on 1 micrographs"):
-        threshold_for_count([picks], 4)
+        threshold_for_count(scores, 4)

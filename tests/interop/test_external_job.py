@@ -161,7 +161,7 @@ def test_it_learns_from_manual_picks_and_a_continued_job_learns_nothing_again(pr
     filled = options(coordinates=manual_picks(project), config="short.yaml")
     require_succeeded(project, run(project, filled))
     job = project.root / JOB
-    made = [job / "windows/metadata.json", job / "training/results.json", job / "threshold.json"]
+    made = [job / "windows/metadata.json", job / "training/results.json"]
     before = [path.stat().st_mtime_ns for path in made]
     command = (job / "note.txt").read_text().split("command(s): \n")[1].splitlines()[0]
     done = subprocess.run(

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 from scipy.special import expit
+from sklearn.metrics import f1_score
 
-from picking.metrics.calibration import Calibration, fit_calibration
+from picking.metrics.calibration import (
+    LEAST_CANDIDATES,
+    Calibration,
+    fit_calibration,
+    threshold_between,
+)
 
 N, N_PARTICLES = 1200, 400
 
@@ -105,3 +111,29 @@ def test_picks_that_score_less_than_all_else_turn_no_rank_around():
 )  # fmt: skip
 def test_what_tells_nothing_gives_no_calibration(scores, picked, n_particles):
     assert fit_calibration(scores, picked, n_particles) is None
+
+
+@pytest.mark.parametrize(("slope", "offset"), [(1, 0), (0.3, 4), (2, -5)])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_two_kinds_of_scores_are_parted_wherever_their_logits_lie(slope, offset, fraction):
+    rng = np.random.default_rng(0)
+    is_particle = np.arange(2000) < 2000 * fraction
+    logits = np.where(is_particle, rng.normal(2, 1, 2000), rng.normal(-2, 1, 2000))
+    scores = expit(slope * logits + offset)
+    threshold = threshold_between(scores)
+    assert threshold in scores
+
+    def f1_from(lowest):
+        return f1_score(is_particle, scores >= lowest)
+
+    best = max(f1_from(each) for each in scores[::10])
+    assert f1_from(threshold) > best - 0.02
+
+
+def test_few_or_equal_scores_are_not_parted_and_of_millions_some_are_enough():
+    scores = np.linspace(0.1, 0.9, LEAST_CANDIDATES)
+    assert threshold_between(scores[1:]) is None
+    assert threshold_between(np.full(500, 0.7)) is None
+    rng = np.random.default_rng(0)
+    two = expit(np.concatenate([rng.normal(-3, 1, 1000), rng.normal(3, 1, 1000)]))
+    assert threshold_between(np.repeat(two, 150)) == pytest.approx(threshold_between(two), abs=0.1)

@@ -364,8 +364,9 @@ def test_a_worker_leaves_out_what_cannot_be_read_and_passes_on_what_must_end_the
     assert "a.jpg are not finite" in refused(*arguments, *flags, "--resume")
 
 
+@pytest.mark.parametrize("by_number", [False, True])
 def test_processes_of_torchrun_share_the_micrographs_and_leave_the_same_files(
-    checkpoint, disks, tmp_path
+    checkpoint, disks, tmp_path, by_number
 ):
     (tmp_path / "script.py").write_text(
         "import pytest, pick_particles\n"
@@ -374,15 +375,15 @@ def test_processes_of_torchrun_share_the_micrographs_and_leave_the_same_files(
         "know(pytest.MonkeyPatch())\n"
         "run_script(pick_particles.main)\n"
     )
-    flags, truth = ("--formats", "star", "cs", "--overlay"), disks.folder / "truth.json"
+    flags = ["--formats", "star", "cs", "--overlay", "--evaluate", disks.folder / "truth.json"]
+    if by_number:
+        flags[-2:] = ["--expected-particles", 12]
     for name, launcher in (
         ("one", []),
         ("two", ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]),
     ):
         arguments = flags_for(checkpoint, disks.folder, tmp_path / name)
-        done = run_python(
-            *launcher, tmp_path / "script.py", *arguments, *flags, "--evaluate", truth
-        )
+        done = run_python(*launcher, tmp_path / "script.py", *arguments, *flags)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Finished") == done.stdout.count("Threshold") == 1
         assert sorted(re.findall(r"/\d (\w\.jpg):", done.stdout)) == ["a.jpg", "b.jpg", "c.jpg"]
@@ -402,8 +403,9 @@ def test_micrographs_that_came_later_are_added(checkpoint, disks, tmp_path):
     assert_found(read_picks([tmp_path / "out/picks.star"], disks.sizes), disks.centres)
 
 
-def test_other_micrographs_under_the_same_names_are_picked_again(checkpoint, disks, tmp_path):
-    other, flags = tmp_path / "other", ("--formats", "star", "csv")
+@pytest.mark.parametrize("more", [(), ("--expected-particles", 12)])
+def test_other_micrographs_under_the_same_names_are_picked_again(checkpoint, disks, tmp_path, more):
+    other, flags = tmp_path / "other", ("--formats", "star", "csv", *more)
     pick(checkpoint, disks.folder, tmp_path / "out", *flags)
     shutil.copytree(disks.folder, other)
     taller = np.pad(np.asarray(Image.open(other / "a.jpg")), ((0, 64), (0, 0)), mode="reflect")

@@ -135,9 +135,9 @@ def test_picks_are_learned_from_in_the_jobs_folder(job, scripts):
     start(job, *FEW, "--in_parts", "particles.star", "--junk", "labels/junk")
     names = [name for name, _ in scripts.calls]
     assert names == [
-        "preprocess_coco_full_dataset.py", "train_pu_fixed_full.py", *["pick_particles.py"] * 2
+        "preprocess_coco_full_dataset.py", "train_pu_fixed_full.py", "pick_particles.py"
     ]  # fmt: skip
-    (_, made), (_, trained), (_, picked), _ = scripts.calls
+    (_, made), (_, trained), (_, picked) = scripts.calls
     made, trained, picked = map(" ".join, (made, trained, picked))
     assert "--labels picks.star particles.star" in made
     assert f"--output-dir {job}/windows" in made and f"--data-dir {job}/windows" in trained
@@ -146,18 +146,12 @@ def test_picks_are_learned_from_in_the_jobs_folder(job, scripts):
     assert "--junk labels/junk" in made and "--junk labels/junk" in picked
 
 
-def test_the_threshold_is_that_of_the_expected_number_and_stays(job, scripts):
+def test_the_expected_number_decides_unless_a_threshold_is_given(job, scripts):
     start(job, *TRAINED, "--expected_particles", "2")
-    thresholds = [flags[flags.index("--threshold") + 1] for _, flags in scripts.calls]
-    assert thresholds == ["auto", "0.6"]
-    scripts.calls.clear()
-    scripts.kept = [0.9, 0.8, 0.7]  # more micrographs came, say
-    start(job, *TRAINED, "--expected_particles", "2")
-    assert [flags[flags.index("--threshold") + 1] for _, flags in scripts.calls] == ["0.6"]
-    scripts.calls.clear()
-    start(job, *TRAINED, "--expected_particles", "1")
-    thresholds = [flags[flags.index("--threshold") + 1] for _, flags in scripts.calls]
-    assert thresholds == ["auto", "0.9"]
+    start(job, *TRAINED, "--expected_particles", "2", "--threshold", "0.4")
+    given = [" ".join(flags) for _, flags in scripts.calls]
+    assert "--threshold auto" in given[0] and "--expected-particles 2.0" in given[0]
+    assert "--threshold 0.4" in given[1] and "--expected-particles" not in given[1]
 
 
 @pytest.mark.parametrize(
