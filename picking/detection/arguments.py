@@ -50,7 +50,12 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
         help="masks of junk, where nothing is picked: <stem>.png for a micrograph, 8-bit, not 0 on "
         "junk, of any scale, its top row at the top of the micrograph; data/labels/junk",
     )
-    add("--threshold", default="auto", help="lowest score; auto: the checkpoint's, or all")
+    add(
+        "--threshold",
+        metavar="0..1|auto",
+        help="lowest score of a pick; auto, the default: the checkpoint's, with --picks all; after "
+        "--resume, that of before, and auto finds it anew",
+    )
     add("--formats", nargs="+", choices=FORMATS, default=["star"], help="default: star")
     add(
         "--output-frame",
@@ -114,9 +119,14 @@ def argument_parser(description: str) -> argparse.ArgumentParser:
 
 
 def parse_args(description: str) -> argparse.Namespace:
-    """Return the checked command line; margin_px is None for auto."""
+    """Return the checked command line.
+
+    margin_px is None for auto; keeps_threshold says whether that of picks that are there is kept.
+    """
     args = argument_parser(description).parse_args()
-    threshold, margin = args.threshold, args.annotated_margin
+    args.keeps_threshold = args.resume and args.threshold is None
+    args.threshold = threshold = args.threshold or "auto"
+    margin = args.annotated_margin
     lowest, highest = (-math.inf, math.inf) if args.picks else (0, 1)  # others' scores are any
     truth = (args.evaluate or []) + (args.choose_threshold or [])
     for valid, message in (

@@ -23,6 +23,7 @@ from picking.detection.scores.score_map import (
 )
 from picking.errors import UserError, raise_if_stopped
 from picking.evaluation.report import draw_picks
+from picking.files import make_folder
 from picking.formats.picks import Picks, select
 from picking.inputs.junk_masks import junk_mask_at
 from picking.inputs.paths import Paths
@@ -238,10 +239,12 @@ def _score(
                 draw_overlay(folder, output.to_write(work, picks, threshold), path, seen.junk)
             else:  # of a file that was replaced
                 output.overlay(folder, path.name).unlink(missing_ok=True)
+            picture = output.heatmap(folder, path.name)
             if heatmap:
-                write_heatmap(scores, output.heatmap(folder, path.name))
+                make_folder(picture.parent)
+                write_heatmap(scores, picture)
             else:
-                output.heatmap(folder, path.name).unlink(missing_ok=True)
+                picture.unlink(missing_ok=True)
     except UnreadableImage as error:  # it was there when it was read
         return Picked(path.name, error, notes, of_file, seconds)
     return Picked(path.name, picks, notes, of_file, seconds + time.monotonic() - started)
@@ -249,7 +252,9 @@ def _score(
 
 def draw_overlay(folder: Path, picks: Picks, micrograph: Path, junk: np.ndarray | None) -> None:
     """Draw a micrograph's picks and its junk over it, into the folder of all picks."""
-    draw_picks(read_micrograph(micrograph), picks, output.overlay(folder, picks.name), junk)
+    path = output.overlay(folder, picks.name)
+    make_folder(path.parent)
+    draw_picks(read_micrograph(micrograph), picks, path, junk)
 
 
 def junk_on(

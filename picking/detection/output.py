@@ -9,7 +9,7 @@ and what is then lacking is written anew.
 import argparse
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -33,7 +33,7 @@ from picking.files import (
 from picking.formats.coordinates import FORMATS, file_of, files_of_all
 from picking.formats.picks import Picks, select, with_whole_box
 from picking.inputs.paths import Paths
-from picking.micrographs.problems import UnreadableImage
+from picking.micrographs.problems import UnreadableImage, examples
 
 # The arguments that decide what is in scored/; all others only choose from it.
 DECIDING = ("checkpoint", "diameter_px", "invert", "keep_junk", "picks")
@@ -149,11 +149,28 @@ def lacking(folder: Path, name: str, formats: Sequence[str]) -> list[str]:
     return [each for each in formats if not file_of(folder, each, name).exists()]
 
 
-def remove_picks(folder: Path, name: str) -> None:
-    """Remove the files of picks and pictures of the micrograph called ``name``, but not scored/."""
+def remove_picks(folder: Path, name: str) -> bool:
+    """Remove the files of picks and pictures of the micrograph called ``name``, but not scored/.
+
+    Returns whether there were any.
+    """
     written = [file_of(folder, each, name) for each in FORMATS]
-    for path in (*written, overlay(folder, name), heatmap(folder, name)):
-        path.unlink(missing_ok=True)
+    pictures = [overlay(folder, name), heatmap(folder, name)]
+    there = [path for path in (*written, *pictures) if path.exists()]
+    for path in there:
+        path.unlink()
+    return bool(there)
+
+
+def remove_others(folder: Path, given: Collection[str]) -> None:
+    """Remove the files of picks of micrographs that are not ``given`` any more, and say so."""
+    before = sorted(path.name.removesuffix(".npz") for path in (folder / "scored").glob("*.npz"))
+    removed = [name for name in before if name not in given and remove_picks(folder, name)]
+    if removed:
+        print(
+            f"Removed the picks of {len(removed):,} micrographs that are not among those given now "
+            f"({examples(removed)}); their scores are kept, for when they are given again"
+        )
 
 
 def overlay(folder: Path, name: str) -> Path:

@@ -22,7 +22,7 @@ from picking.detection.evaluate import true_particles
 from picking.detection.micrographs import Pictures, draw_overlay, fits_inverted, junk_on, picked
 from picking.detection.picker import Picker, load
 from picking.detection.thresholds import threshold_of, threshold_of_scores
-from picking.errors import warn
+from picking.errors import raise_if_stopped, warn
 from picking.evaluation.quality import (
     Sizes,
     draw_outcomes,
@@ -31,7 +31,7 @@ from picking.evaluation.quality import (
     report_quality,
     tell_of_no_picks,
 )
-from picking.files import locked, make_folder
+from picking.files import locked
 from picking.formats.coordinates import NEVER_EMPTY, write_picks
 from picking.formats.picks import Picks
 from picking.formats.relion.writing import remove_relion, write_relion
@@ -62,7 +62,8 @@ def pick_micrographs(
 
     with locked(args.output) if is_first else contextlib.nullcontext():
         # 1. The folder, and which micrographs are left
-        begun = _begin(args, picker, diameter_px, paths) if is_first else None
+        given = {*paths, *left_out}
+        begun = _begin(args, picker, diameter_px, paths, given) if is_first else None
         arguments, threshold, left = distributed.from_each(begun)[0]
 
         # 2. Micrograph by micrograph
@@ -103,8 +104,12 @@ def pick_micrographs(
                 called = output.to_write(args, picks, threshold)
                 write_formats(args, [called], output.lacking(args.output, name, formats), False)
                 if overlay and not output.overlay(args.output, name).exists():
-                    junk = junk_on(args, picker, diameter_px, path)
-                    draw_overlay(args.output, called, path, junk)
+                    raise_if_stopped()
+                    try:
+                        junk = junk_on(args, picker, diameter_px, path)
+                        draw_overlay(args.output, called, path, junk)
+                    except UnreadableImage as error:  # it was there when it was picked
+                        warn(f"no overlay: {error}")
                 candidates.append(picks if name in true_names else _scores_alone(picks))
                 n_called.append(len(called.scores))
                 in_junk[name] = output.n_in_junk(args.output, name)
@@ -133,12 +138,13 @@ def pick_micrographs(
 
 
 def _begin(
-    args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths
+    args: argparse.Namespace, picker: Picker, diameter_px: float, paths: Paths, given: set[str]
 ) -> tuple[dict[str, Any], float | None, list[str]]:
     """Open the folder; return what it was begun with, the threshold, and what is not done.
 
-    The folder is empty, or begun alike; what another threshold or format left there goes. The
-    threshold is None where it follows from all scores; until then what is there stays.
+    The folder is empty, or begun alike; what another threshold, another format or micrographs that
+    are not ``given`` any more left there goes. The threshold is None where it follows from all
+    scores; until then what is there stays.
     """
     threshold, source = threshold_of(args, picker)
     by_scores = threshold is None and args.expected_particles is None
@@ -160,9 +166,7 @@ def _begin(
         **({"output_frame": args.output_frame} if args.output_frame else {}),
     }
     output.open_output(args.output, arguments, args.resume)
-    for folder, wanted in (("overlays", args.overlay), ("heatmaps", args.heatmap)):
-        if wanted:
-            make_folder(args.output / folder)
+    output.remove_others(args.output, given)
     of_each = args.own_px, args.masks
     lowest = 0.0 if threshold is None else threshold
     left = output.not_done(args.output, paths, lowest, args.heatmap, *of_each)
@@ -210,7 +214,7 @@ def _pick_each(
             if isinstance(one.picks, UnreadableImage):
                 give_up_on(one.name, one.picks, left_out, args.strict)
                 continue
-            called = output.to_write(args, one.picks, lowest)
+            called = output.to_write(args, one.picks, lowest) if is_known else one.picks
             write_formats(args, [called], formats if is_known else [], one_file=False)
             output.save_picks(args.output, one.picks, one.of_file, one.notes.get(IN_JUNK, 0))
             print(

@@ -13,10 +13,10 @@ import numpy as np
 
 from picking.detection import output
 from picking.detection.picker import Picker
-from picking.errors import UserError
+from picking.errors import UserError, warn
 from picking.files import is_number, read_json, sha256, write_json
 from picking.formats.picks import Picks
-from picking.metrics.calibration import threshold_between
+from picking.metrics.calibration import LEAST_F1, part
 
 
 def threshold_file(checkpoint: Path) -> Path:
@@ -29,7 +29,8 @@ def threshold_of(args: argparse.Namespace, picker: Picker) -> tuple[float | None
 
     None where it follows from the scores of all micrographs, see `threshold_of_scores`.
     """
-    begun = output.begun_threshold(args.output, picker.checksum) if args.resume else None
+    kept = args.keeps_threshold
+    begun = output.begun_threshold(args.output, picker.checksum) if kept else None
     if args.threshold != "auto":
         return float(args.threshold), "--threshold"
     if args.expected_particles is not None:
@@ -54,17 +55,24 @@ def threshold_of_scores(
         print(f"\n{args.expected_particles:g} picks a micrograph on average reach {threshold:.4f}")
         return threshold
     every = np.concatenate([[], *scores])
-    parting = threshold_between(every)
-    if parting is None:
+    parted = part(every)
+    if parted is None:
         threshold, source = kept_threshold(picker)
         print(f"\n{len(every):,} candidates are too few to tell a threshold: {source}")
         return threshold
     print(
-        f"\nScores part best at {parting:.4f}: the picks are so many as two kinds of candidates, "
-        "particles and not, would have it. Look at some (--overlay); where you know about how many "
-        "there are on a micrograph, --expected-particles is better"
+        f"\nScores part best at {parted.threshold:.4f}: the picks are so many as two kinds of "
+        "candidates, particles and not, would have it. Look at some (--overlay); where you know "
+        "about how many there are on a micrograph, --expected-particles is better"
     )
-    return parting
+    if parted.f1 < LEAST_F1:
+        kind, advice = ("dark", "leave --invert out") if args.invert else ("white", "--invert")
+        warn(
+            f"scores hardly part into two kinds (F1 to be expected {parted.f1:.2f}), so picks may "
+            f"be wrong: look at overlays. Are there particles, are they {kind} ({advice}), is "
+            "--diameter right? Another diameter or grey wants another --output"
+        )
+    return parted.threshold
 
 
 def kept_threshold(picker: Picker) -> tuple[float, str]:

@@ -12,7 +12,7 @@ import pick_particles
 from picking.config import PUConfig, config_from_dict, read_config
 from picking.detection.picker import load_picker
 from picking.detection.thresholds import threshold_file
-from picking.errors import UserError
+from picking.errors import InputWarning, UserError
 from picking.evaluation.matching import match_picks, pick_metrics
 from picking.files import read_json
 from picking.formats.coordinates import read_picks
@@ -103,12 +103,28 @@ def test_its_threshold_follows_from_the_scores_of_all_unless_one_is_told(unseen,
     assert threshold_in(out) == 0.9
     assert "with which" in pick("--micrographs", *paths, *given, "--resume")
     assert threshold_in(out) == 0.9
+    pick("--micrographs", *paths, *given, "--resume", "--threshold", "auto")
+    assert threshold_in(out) == found and files(tmp_path / "at_once") == files(out)
     copy = Path(shutil.copy(SHIPPED, tmp_path / "copy.pt"))
     asked = ("--diameter", diameter, "--expected-particles", 30)
     pick("--micrographs", *paths, *asked, checkpoint=copy)
     pick("--micrographs", *paths, "--diameter", diameter, "--output", tmp_path / "kept",
          checkpoint=copy)  # fmt: skip
     assert threshold_in(tmp_path / "kept") == read_json(threshold_file(copy))["threshold"]
+
+
+def test_scores_that_hardly_part_are_said(unseen, tmp_path, recwarn):
+    path, _, protein = unseen[0]
+    diameter = f"{protein.diameter_angstrom:.1f}A"
+    pick("--micrographs", path, "--diameter", diameter, "--output", tmp_path / "right")
+    assert not any("hardly part" in str(each.message) for each in recwarn)
+    noise = np.random.default_rng(0).normal(100, 10, (1024, 1024))
+    write_mrc(tmp_path / "noise.mrc", noise, 1.0)
+    given = ("--micrographs", tmp_path / "noise.mrc", "--diameter", "56px")
+    with pytest.warns(InputWarning, match=r"hardly part .* white \(--invert\)"):
+        pick(*given, "--output", tmp_path / "noise")
+    with pytest.warns(InputWarning, match=r"hardly part .* dark \(leave --invert out\)"):
+        pick(*given, "--output", tmp_path / "inverted", "--invert")
 
 
 def test_too_few_candidates_leave_the_threshold_of_training(tmp_path):

@@ -403,6 +403,42 @@ def test_micrographs_that_came_later_are_added(checkpoint, disks, tmp_path):
     assert_found(read_picks([tmp_path / "out/picks.star"], disks.sizes), disks.centres)
 
 
+def test_a_number_changes_all_picks_with_more_micrographs_and_leaves_what_one_run_does(
+    checkpoint, disks, tmp_path
+):
+    new, flags = tmp_path / "new", ("--expected-particles", 20, "--overlay", "--heatmap")
+    new.mkdir()
+    for names in (("a.jpg",), ("b.jpg", "c.jpg")):
+        for name in names:
+            shutil.copy2(disks.folder / name, new)
+        printed = pick(checkpoint, new, tmp_path / "out", *flags, "--resume")
+    assert "Removed" in printed  # the threshold is another
+    pick(checkpoint, disks.folder, tmp_path / "at_once", *flags)
+    assert without_marks(tmp_path / "out") == without_marks(tmp_path / "at_once")
+
+
+def test_picks_of_micrographs_that_are_not_given_any_more_go_and_their_scores_stay(
+    checkpoint, disks, tmp_path, no_inference
+):
+    out = tmp_path / "out"
+    flags = ("--overlay", "--formats", "star", "csv")
+    pick(checkpoint, disks.folder, out, *flags)
+    before = files_of(out)
+    two = [disks.folder / name for name in ("a.jpg", "c.jpg")]
+    no_inference()
+    printed = pick(checkpoint, disks.folder, out, *flags, "--resume", "--micrographs", *two)
+    assert (
+        "Removed the picks of 1 micrographs that are not among those given now (b.jpg)" in printed
+    )
+    assert {name for name in before if name not in files_of(out)} == {
+        "csv/b.csv", "overlays/b.jpg.png", "star/b.star"
+    }  # fmt: skip
+    again = pick(checkpoint, disks.folder, out, *flags, "--resume", "--micrographs", *two)
+    assert "Removed" not in again
+    pick(checkpoint, disks.folder, out, *flags, "--resume")
+    assert files_of(out) == before
+
+
 @pytest.mark.parametrize("more", [(), ("--expected-particles", 12)])
 def test_other_micrographs_under_the_same_names_are_picked_again(checkpoint, disks, tmp_path, more):
     other, flags = tmp_path / "other", ("--formats", "star", "csv", *more)
