@@ -68,7 +68,9 @@ if __name__ == "__main__":
 from picking.detection import output  # noqa: E402
 from picking.errors import Stopped, UserError, run_script, warn  # noqa: E402
 from picking.files import locked, read_json, write_json  # noqa: E402
+from picking.formats.picks import with_whole_box  # noqa: E402
 from picking.inputs.micrograph_lists import given_micrographs  # noqa: E402
+from picking.micrographs.reading import image_size  # noqa: E402
 from picking.relion_job import arguments, control, pipeline  # noqa: E402
 from picking.relion_job.logfile import write_logfile  # noqa: E402
 
@@ -108,8 +110,9 @@ def do_job(args: argparse.Namespace, job: Path) -> None:
 
     # 3. What RELION shows and what its next jobs take
     micrographs, _ = given_micrographs([str(args.in_mics)], args.allow_partial)
-    names = [name for name in micrographs if output.scored(picks, name).exists()]
-    candidates = [output.load_picks(picks, name, (0, 0)) for name in names]
+    names = output.counts_in_summary(picks / "summary.csv")  # without those that were left out
+    every = [output.load_picks(picks, name, image_size(micrographs[name])) for name in names]
+    candidates = [with_whole_box(one, args.box) if args.box else one for one in every]
     used = float(read_json(picks / "manifest.json")["threshold"])
     write_logfile(job / "logfile.pdf", candidates, used, micrographs)
     pipeline.write_nodes(job, version, picks)

@@ -2,14 +2,12 @@
 
 import argparse
 import contextlib
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from picking.detection import output
-from picking.errors import UserError
 from picking.evaluation.quality import (
     Sizes,
     draw_outcomes,
@@ -97,12 +95,7 @@ def picked_none(files: Sequence[Path]) -> list[str]:
         summary = folder / "summary.csv"
         if not summary.is_file() or not (folder / "manifest.json").is_file():
             continue
-        try:
-            with summary.open(newline="", encoding="utf-8") as file:
-                rows = [row for row in csv.DictReader(file) if not row.get("left_out")]
-            counts = {row["micrograph"]: int(row["picks"]) for row in rows}
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise UserError(f"{summary} is damaged: pick again with --resume") from error
+        counts = output.counts_in_summary(summary)
         stems = {name: file_of(folder, "star", name).stem for name in counts}
         given = {path.stem for path in files if folder in path.parents}
         in_one = any(path in files_of_all(folder, name) for path in files for name in FORMATS)

@@ -303,3 +303,16 @@ def write_summary(
         writer.writerow([one.name, len(one.scores), *medians, "", in_junk.get(one.name, 0)])
     writer.writerows([name, "", "", "", reason, ""] for name, reason in left_out.items())
     write_atomically(path, text.getvalue())
+
+
+def counts_in_summary(path: Path) -> dict[str, int]:
+    """Return how many picks each micrograph has by `write_summary`, without those left out.
+
+    Raises `UserError` when the file is damaged.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if not row.get("left_out")]
+        return {row["micrograph"]: int(row["picks"]) for row in rows}
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: pick again with --resume") from error

@@ -77,10 +77,12 @@ def leave_picks(folder, scores, threshold):
     (folder / "coordinates").mkdir(parents=True, exist_ok=True)
     for path in ("coordinates/coords_suffix_autopick.star", "autopick.star"):
         (folder / path).touch()
+    called = []
     for name in NAMES:
         at, n = np.full((len(scores), 2), 30.0), len(scores)
-        picks = Picks(name, at, np.array(scores), np.full(n, 20.0), SIZE_PX)
-        output.save_picks(folder, picks, ("0", "0", ""))
+        called.append(Picks(name, at, np.array(scores), np.full(n, 20.0), SIZE_PX))
+        output.save_picks(folder, called[-1], ("0", "0", ""))
+    output.write_summary(folder / "summary.csv", called, {})
     write_json(
         folder / "manifest.json", {"threshold": 0.5 if threshold == "auto" else float(threshold)}
     )
@@ -218,11 +220,30 @@ def test_a_stage_that_fails_fails_the_job(status, job, scripts):
     assert not (job / "RELION_OUTPUT_NODES.star").exists()
 
 
-def test_micrographs_that_are_left_out_do_not_fail_the_job(job, scripts):
+def test_micrographs_that_are_left_out_do_not_fail_the_job(job, scripts, monkeypatch):
+    """Also where one of an earlier run was damaged since, whose candidates are still there."""
     scripts.status["pick_particles.py"] = 3
+    leave, shown = leave_picks, {}
+
+    def leave_one_out(folder, scores, threshold):
+        leave(folder, scores, threshold)
+        (folder.parents[2] / "Micrographs/b.mrc").write_bytes(b"damaged")
+        one = output.load_picks(folder, "a.mrc", SIZE_PX)
+        output.write_summary(folder / "summary.csv", [one], {"b.mrc": "it is cut short"})
+
+    def show(path, candidates, threshold, micrographs):
+        shown.update({each.name: len(each.scores) for each in candidates})
+        write_logfile(path, candidates, threshold, micrographs)
+
+    write_logfile = script.write_logfile
+    monkeypatch.setattr(script, "write_logfile", show)
+    monkeypatch.setitem(globals(), "leave_picks", leave_one_out)
     with pytest.warns(InputWarning, match="left out"):
         start(job, *TRAINED)
-    assert exits(job) == {SUCCESS}
+    assert exits(job) == {SUCCESS} and shown == {"a.mrc": 3}
+    with pytest.warns(InputWarning, match="left out"):
+        start(job, *TRAINED, "--box", "62")  # boxes of which cross an edge
+    assert shown == {"a.mrc": 0}
 
 
 def test_a_defect_fails_the_job_too(job, scripts):
