@@ -17,6 +17,7 @@ other scripts read.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 from picking.errors import ALLOW_PARTIAL, UserError, run_script
@@ -61,8 +62,24 @@ def parse_args() -> argparse.Namespace:
         "--export", nargs="+", choices=FORMATS, help="no page: write the picks into <output>/export"
     )
     args = parser.parse_args()
-    if not 0 <= args.port <= 65535:
-        raise UserError(f"--port is {args.port}: choose one from 1024 to 65535")
+    expected = args.expected_particles
+    for valid, message in (
+        (0 <= args.port <= 65535, f"--port is {args.port}: choose one from 1024 to 65535"),
+        (
+            sum((args.train, args.go_on is not None, args.export is not None)) <= 1,
+            "--train, --go-on and --export are done one after another: give one of them",
+        ),
+        (
+            args.train or (expected is None and not args.anew),
+            "--expected-particles and --anew go with --train; the page asks for both itself",
+        ),
+        (
+            expected is None or 0 < expected < math.inf,
+            f"--expected-particles is {expected}: give a number above 0",
+        ),
+    ):
+        if not valid:
+            raise UserError(message)
     return args
 
 

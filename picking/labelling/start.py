@@ -19,8 +19,8 @@ from picking.labelling.folder.session import (
     write_session,
 )
 from picking.labelling.rounds.export import EXPORT, export
-from picking.labelling.rounds.plan import last_round, round_folder, write_plan
-from picking.labelling.rounds.proposals import Proposals
+from picking.labelling.rounds.plan import round_folder, write_plan
+from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, run_round
 from picking.labelling.viewing.pictures import Pictures
 from picking.labelling.web.work import Work
@@ -106,17 +106,27 @@ def go_on(args: argparse.Namespace) -> None:
 def export_picks(args: argparse.Namespace) -> None:
     """Write what was marked and what the last round proposes."""
     with opened(args, is_round=True) as work:
-        last = last_round(args.output)
-        proposals = None
+        last, proposals = last_with_proposals(args.output), None
         if last is not None:
-            proposals = Proposals(round_folder(args.output, last), work.labels.sizes_px)
+            proposals = Proposals(last, work.labels.sizes_px)
             proposals.update()
         folder = args.output / EXPORT
         n = export(
             folder, work.labels.history, work.labels.sizes_px, work.diameters_px, proposals,
             args.export, work.listed,
         )  # fmt: skip
-    print(f"{n:,} picks are in {folder}")
+    print(f"{n:,} picks are in {folder}: {_what_they_are(proposals, len(work.labels.sizes_px))}")
+
+
+def _what_they_are(proposals: Proposals | None, n_micrographs: int) -> str:
+    """Return what exported picks are made of."""
+    if proposals is None:
+        return "what was marked; no round has proposals yet"
+    return (
+        f"what was marked, and proposals of round {proposals.round_path.name} from "
+        f"{proposals.threshold():.3f} up, which {len(proposals):,} of {n_micrographs:,} "
+        "micrographs have"
+    )
 
 
 def _former(folder: Path, session: Session) -> Paths:

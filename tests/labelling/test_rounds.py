@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import label_particles
 from picking.config import PUConfig, read_config
 from picking.detection.output import save_picks
 from picking.errors import Stopped, UserError
@@ -18,7 +19,7 @@ from picking.formats.picks import Picks
 from picking.inputs.junk_masks import find_junk_masks
 from picking.inputs.labels_folder import read_labels_folder
 from picking.labelling.folder.labels import LabelsFolder
-from picking.labelling.folder.session import Session
+from picking.labelling.folder.session import Session, write_session
 from picking.labelling.rounds import progress as progress_module
 from picking.labelling.rounds import proposals as proposals_module
 from picking.labelling.rounds import runner
@@ -26,6 +27,7 @@ from picking.labelling.rounds.export import export, final_picks
 from picking.labelling.rounds.plan import last_round, round_folder, write_plan
 from picking.labelling.rounds.progress import progress
 from picking.labelling.rounds.proposals import Proposals
+from tests.fixtures.labelling import write_micrographs
 
 NAMES = [f"{n:03d}.mrc" for n in range(100)]
 SIZES = dict.fromkeys(NAMES, (200, 300))
@@ -73,6 +75,34 @@ def test_too_few_particles_are_a_sentence_and_no_round(labels):
     with pytest.raises(UserError, match="30 particles on 1 micrographs are too few to learn from"):
         planned(labels)
     assert last_round(labels.folder) is None
+
+
+def test_a_mistake_in_the_configuration_is_a_sentence_and_no_round(labels, tmp_path):
+    for name in NAMES[:2]:
+        mark(labels, name, 10)
+    (tmp_path / "mine.yaml").write_text("training: {max_stepz: 3}")
+    for name, words in (("mine.yaml", "max_stepz"), ("none.yaml", "is not there")):
+        with pytest.raises(UserError, match=words):
+            planned(labels, config=tmp_path / name)
+    assert last_round(labels.folder) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--train", "--expected-particles", "nan"], "give a number above 0"),
+        (["--train", "--expected-particles", "-5"], "give a number above 0"),
+        (["--train", "--export", "star"], "give one of them"),
+        (["--go-on", "1", "--train"], "give one of them"),
+        (["--expected-particles", "5"], "go with --train"),
+        (["--anew", "--export", "star"], "go with --train"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_a_sentence(flags, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["label_particles.py", "--output", str(tmp_path), *flags])
+    with pytest.raises(UserError, match=words):
+        label_particles.main()
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_round_learns_from_a_copy_of_the_labels(labels):
@@ -480,6 +510,29 @@ def test_what_is_exported_is_what_was_marked_and_what_the_network_adds(labels):
     assert final().centres_px.tolist() == [[10, 20]]
     act(labels, "leave_out")
     assert final().centres_px.tolist() == []
+
+
+def test_proposals_of_the_last_round_that_has_any_are_exported(tmp_path, capsys):
+    """Not those of one that failed before it picked, or that has only begun."""
+    raw, folder = tmp_path / "raw", tmp_path / "labels"
+    write_micrographs(raw, NAMES[:2], (200, 300))
+    session = ("--micrographs", f"{raw}/*.mrc", "--diameter", "20px", "--output", folder)
+    call = ("--export", "star")
+
+    def export_by_command():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["label_particles.py", *map(str, (*session, *call))])
+            label_particles.main()
+        return capsys.readouterr().out
+
+    folder.mkdir()
+    write_session(folder, Session((f"{raw}/*.mrc",), "20px", None))
+    assert "0 picks are in" in (said := export_by_command()) and "no round has proposals" in said
+    proposals_of(round_folder(folder, 1), candidates(NAMES[1], *ROWS))
+    round_folder(folder, 2).mkdir()
+    said = export_by_command()
+    assert "2 picks are in" in said
+    assert "proposals of round 1 from 0.500 up, which 1 of 2 micrographs have" in said
 
 
 def test_exported_files_are_read_back(tmp_path, labels):

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from picking.config import PUConfig, read_config
 from picking.errors import UserError
 from picking.files import make_folder, read_json, write_json
 from picking.inputs.labels_folder import JUNK, LEFT_OUT, UNTOUCHED
@@ -71,7 +72,8 @@ def write_plan(
         config: of training; None: `CONFIG`.
         anew: to start as the config says, not from the last round's network.
 
-    Raises `UserError` where too little is labelled to learn from.
+    Raises `UserError` where too little is labelled to learn from, and for a configuration that is
+    none.
     """
     history = labels.history
     used = {n: path for n, path in paths.items() if history.of(n).state != LEFT_OUT}
@@ -83,6 +85,7 @@ def write_plan(
             f"{LEAST_PICKS} or more, on two micrographs or more"
         )
     k, config = (last_round(labels.folder) or 0) + 1, config or CONFIG
+    read_config(config, [], PUConfig)  # a mistake there is said before anything is made
     start = None if anew else find_start(labels.folder / "rounds", config)
     held_out = choose_held_out(numbers, start, k)
     if not held_out:  # it would be judged by what it learned

@@ -16,6 +16,7 @@ from picking.inputs.labels_folder import COMPLETE, LEFT_OUT, UNTOUCHED
 from picking.labelling.folder.actions import Labels
 from picking.labelling.folder.derived import drawn
 from picking.labelling.folder.history import History
+from picking.labelling.rounds.plan import last_round, round_folder
 from picking.micrographs.junk import in_junk
 
 THRESHOLD = "threshold.json"
@@ -52,6 +53,18 @@ def not_marked(
         mask = np.asarray(drawn(labels.junk, size_px, scale)) > 0
         free &= ~in_junk(mask, candidates.centres_px, size_px)
     return free
+
+
+def last_with_proposals(folder: Path) -> Path | None:
+    """Return the last round of a folder of labels that has any proposals, None without one.
+
+    One that failed, or has only begun, has none: then those of the round before still stand.
+    """
+    for k in range(last_round(folder) or 0, 0, -1):
+        round_path = round_folder(folder, k)
+        if next((round_path / "picks" / "scored").glob("*.npz"), None) is not None:
+            return round_path
+    return None
 
 
 class Candidates(NamedTuple):

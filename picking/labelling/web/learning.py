@@ -32,7 +32,7 @@ from picking.labelling.rounds.plan import (
     write_plan,
 )
 from picking.labelling.rounds.progress import progress
-from picking.labelling.rounds.proposals import Proposals
+from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, RUNNING, STATUS, STOP
 from picking.labelling.rounds.warm_start import find_start
 from picking.labelling.web.bodies import json_of
@@ -66,7 +66,7 @@ class Learning:
     def overview(self) -> dict[str, Any]:
         """Return the last round's progress, and what the last one with proposals proposes."""
         work, k = self.work, last_round(self.work.labels.folder)
-        self._find_proposals(k)
+        self._find_proposals()
         known = [work.labels.history.of(name) for name in work.paths]
         usual = mean_of_complete(
             (len(labels.places_px(True)), labels.complete)
@@ -106,21 +106,19 @@ class Learning:
             is_running = overview["round"] and overview["round"]["state"] == RUNNING
             await asyncio.sleep(LOOK_S if is_running else IDLE_S)
 
-    def _find_proposals(self, last: int | None) -> None:
+    def _find_proposals(self) -> None:
         """Take the proposals of the last round that has any, and read what it picked since."""
         work = self.work
-        for k in range(last or 0, 0, -1):
-            path = round_folder(work.labels.folder, k)
-            known = work.proposals
-            if known is not None and known.round_path == path:
-                if known.update():
-                    work.take_proposals(known)
-                return
-            if next((path / "picks" / "scored").glob("*.npz"), None) is not None:
-                found = Proposals(path, work.labels.sizes_px)
-                found.update()
-                work.take_proposals(found)
-                return
+        known, path = work.proposals, last_with_proposals(work.labels.folder)
+        if path is None:
+            return
+        if known is not None and known.round_path == path:
+            if known.update():
+                work.take_proposals(known)
+            return
+        found = Proposals(path, work.labels.sizes_px)
+        found.update()
+        work.take_proposals(found)
 
     def _start(self, k: int) -> None:
         folder = self.work.labels.folder
