@@ -154,6 +154,7 @@ def threshold_for_count(scores: Sequence[np.ndarray], expected_particles: float)
     if n_wanted > len(highest_first):
         raise UserError(
             f"--expected-particles {expected_particles:g}: there are only {len(highest_first):,} "
-            f"candidates on {len(scores):,} micrographs: ask for fewer, or train longer"
+            f"candidates on {len(scores):,} micrographs: ask for fewer, check "
+            "--diameter, or train longer"
         )
     return float(highest_first[n_wanted - 1])

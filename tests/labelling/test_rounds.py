@@ -547,6 +547,20 @@ def test_exported_files_are_read_back(tmp_path, labels):
         assert len(read[NAMES[0]]) == 3
 
 
+def test_an_export_leaves_nothing_of_micrographs_that_have_no_picks_now(tmp_path, labels):
+    """They are gone, or cannot be read any more: a program that takes all files would have them."""
+    proposals = proposals_of(tmp_path / "round", *(candidates(name, *ROWS) for name in NAMES[:3]))
+    folder, formats = tmp_path / "export", ["star", "csv"]
+
+    def exported(names):
+        sizes = {name: SIZES[name] for name in names}
+        export(folder, labels.history, sizes, DIAMETERS, proposals, formats, None)
+        return [sorted(p.stem for p in (folder / name).iterdir()) for name in formats]
+
+    assert exported(NAMES[:3]) == [["000", "001", "002"]] * 2
+    assert exported(NAMES[1:2]) == [["001"]] * 2
+
+
 def test_a_round_says_its_commands_without_thousands_of_names(tmp_path):
     folder = round_of(tmp_path, "print('one')")
     plan = json.loads((folder / "plan.json").read_text())

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from picking.files import make_folder
-from picking.formats.coordinates import write_picks
+from picking.formats.coordinates import FORMATS, write_picks
 from picking.formats.picks import Picks
-from picking.formats.relion.writing import write_relion
+from picking.formats.relion.writing import remove_relion, write_relion
 from picking.inputs.labels_folder import LEFT_OUT
 from picking.inputs.micrograph_lists import MicrographList
 from picking.labelling.folder.actions import Labels
@@ -55,6 +55,8 @@ def export(
 ) -> int:
     """Write the picks of all micrographs into a folder; return how many there are.
 
+    What an earlier export wrote there, in these formats, of micrographs that have none now, goes.
+
     formats: keys of `picking.formats.coordinates.FORMATS`. Where a list names the micrographs,
     RELION's list of coordinate files is written too. Raises `UserError` as `write_picks` does.
     """
@@ -72,8 +74,15 @@ def export(
     ]
     make_folder(folder)
     exposures = listed.exposures if listed else {}
-    write_picks(folder, picks, formats, exposures=exposures, names=listed.names if listed else {})
-    if listed is not None and not listed.exposures:
+    names = listed.names if listed else {}
+    written = {*write_picks(folder, picks, formats, exposures=exposures, names=names)}
+    for name in formats:
+        for path in (folder / name).glob(f"*{FORMATS[name]}"):
+            if path not in written:
+                path.unlink()
+    if listed is None or listed.exposures:
+        remove_relion(folder)
+    else:
         write_relion(
             folder, picks, listed.names, listed.groups, listed.optics, listed.project, listed.path
         )
