@@ -18,7 +18,7 @@ from picking.labelling.folder.session import (
     require_same_micrographs,
     write_session,
 )
-from picking.labelling.rounds.export import EXPORT, export
+from picking.labelling.rounds.export import EXPORT, export, made_of
 from picking.labelling.rounds.plan import round_folder, write_plan
 from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, run_round
@@ -115,18 +115,7 @@ def export_picks(args: argparse.Namespace) -> None:
             folder, work.labels.history, work.labels.sizes_px, work.diameters_px, proposals,
             args.export, work.listed,
         )  # fmt: skip
-    print(f"{n:,} picks are in {folder}: {_what_they_are(proposals, len(work.labels.sizes_px))}")
-
-
-def _what_they_are(proposals: Proposals | None, n_micrographs: int) -> str:
-    """Return what exported picks are made of."""
-    if proposals is None:
-        return "what was marked; no round has proposals yet"
-    return (
-        f"what was marked, and proposals of round {proposals.round_path.name} from "
-        f"{proposals.threshold():.3f} up, which {len(proposals):,} of {n_micrographs:,} "
-        "micrographs have"
-    )
+    print(f"{n:,} picks are in {folder}: {made_of(proposals, len(work.labels.sizes_px))}")
 
 
 def _former(folder: Path, session: Session) -> Paths:

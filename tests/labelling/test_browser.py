@@ -419,6 +419,10 @@ def test_from_clicks_to_a_trained_network_its_proposals_and_an_exported_star_fil
         window.saved()
         window.page.click("#export")
         until(lambda: "picks are in" in window.text("#export-text"), "the export")
+        assert "which 3 of 3 micrographs have" in window.text("#export-text")
+        ends = "[...document.querySelectorAll('aside, #export-text')].map(one => "
+        whole, text = window.page.evaluate(ends + "one.getBoundingClientRect().bottom)")
+        assert text <= whole + 1  # in a window so low it is scrolled into sight
         star = tmp_path / "labels" / "export" / "star" / "c.star"
         (picks,) = read_picks([star], {"c.mrc": SIZE_PX})
         assert len(picks.centres_px) == n

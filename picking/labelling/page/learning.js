@@ -193,11 +193,13 @@ export class Learning {
 
   async export() {
     try {
-      const { n_picks: n, folder } = await postJson('/export', { formats: [$('format').value] });
-      $('export-text').textContent = `${n.toLocaleString('en')} picks are in ${folder}`;
+      const told = await postJson('/export', { formats: [$('format').value] });
+      const n = told.n_picks.toLocaleString('en');
+      $('export-text').textContent = `${n} picks are in ${told.folder}: ${told.made_of}`;
     } catch (error) {
       $('export-text').textContent = error.message;
     }
+    $('export-text').scrollIntoView({ block: 'nearest' }); // below the edge of a low window
   }
 }
 

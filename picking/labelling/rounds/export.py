@@ -87,3 +87,14 @@ def export(
             folder, picks, listed.names, listed.groups, listed.optics, listed.project, listed.path
         )
     return sum(len(one.scores) for one in picks)
+
+
+def made_of(proposals: Proposals | None, n_micrographs: int) -> str:
+    """Return in words what exported picks of so many micrographs are made of."""
+    if proposals is None:
+        return "what was marked; no round has proposals yet"
+    return (
+        f"what was marked, and proposals of round {proposals.round_path.name} from "
+        f"{proposals.threshold():.3f} up, which {len(proposals):,} of {n_micrographs:,} "
+        "micrographs have"
+    )

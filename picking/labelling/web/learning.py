@@ -23,7 +23,7 @@ from picking.errors import UserError
 from picking.files import is_number
 from picking.formats.coordinates import FORMATS
 from picking.labelling.folder.labels import READ_ONLY
-from picking.labelling.rounds.export import EXPORT, export
+from picking.labelling.rounds.export import EXPORT, export, made_of
 from picking.labelling.rounds.plan import (
     CONFIG,
     ROOT,
@@ -215,4 +215,5 @@ class Learning:
             )  # fmt: skip
 
         n = await to_thread.run_sync(exported)
-        return JSONResponse({"n_picks": n, "folder": str(folder)})
+        what = made_of(work.proposals, len(work.labels.sizes_px))
+        return JSONResponse({"n_picks": n, "folder": str(folder), "made_of": what})
