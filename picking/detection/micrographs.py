@@ -168,23 +168,44 @@ def picked(
     With ``args.num_workers`` each is one worker's; else the next is read while one is scored.
     Close it, so that no worker goes on where this process does not.
     """
+    work = _work(args, picker, diameter_px, pictures)
+    if args.num_workers:
+        alone = functools.partial(_pick_in_worker, work)
+        yield from ordered_map(alone, _jobs(args, paths), args.num_workers, title=None)
+    else:
+        for one in ahead(functools.partial(_read, work), _jobs(args, paths)):
+            yield _score(work, *one)
+
+
+def drawn(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, pictures: Pictures, paths: Paths
+) -> Generator[UnreadableImage | None, None, None]:
+    """Draw the picks in scored/ over micrographs, and yield of each why it cannot be, or None.
+
+    Close it, so that no worker goes on where this process does not.
+    """
+    draw = functools.partial(_draw, _work(args, picker, diameter_px, pictures))
+    yield from ordered_map(draw, _jobs(args, paths), args.num_workers, title=None)
+
+
+Job = tuple[Path, float | None, Path | None]  # a micrograph, its own diameter, its mask of junk
+
+
+def _jobs(args: argparse.Namespace, paths: Paths) -> list[Job]:
+    return [(path, args.own_px.get(name), args.masks.get(name)) for name, path in paths.items()]
+
+
+def _work(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, pictures: Pictures | None
+) -> argparse.Namespace:
+    """Return what is the same of all jobs; small, since each job takes it to its worker."""
     _pickers.clear()
     _pickers[picker.checksum] = picker
-    jobs = [(path, args.own_px.get(name), args.masks.get(name)) for name, path in paths.items()]
-    work = argparse.Namespace(  # small, since each job takes it to its worker
+    return argparse.Namespace(
         checkpoint=args.checkpoint, checksum=picker.checksum, device=picker.device,
         invert=args.invert, keep_junk=args.keep_junk, diameter_px=diameter_px, pictures=pictures,
         box=args.box, output_frame=args.output_frame,
     )  # fmt: skip
-    if args.num_workers:
-        alone = functools.partial(_pick_in_worker, work)
-        yield from ordered_map(alone, jobs, args.num_workers, title=None)
-    else:
-        for one in ahead(functools.partial(_read, work), jobs):
-            yield _score(work, *one)
-
-
-Job = tuple[Path, float | None, Path | None]  # a micrograph, its own diameter, its mask of junk
 
 
 def _pick_in_worker(work: argparse.Namespace, job: Job) -> Picked:
@@ -257,11 +278,30 @@ def draw_overlay(folder: Path, picks: Picks, micrograph: Path, junk: np.ndarray 
     draw_picks(read_micrograph(micrograph), picks, path, junk)
 
 
+def _draw(work: argparse.Namespace, job: Job) -> UnreadableImage | None:
+    """Draw the picks that are kept of a micrograph; return why not where it cannot be read."""
+    raise_if_stopped()
+    path, own_px, mask = job
+    diameter_px = own_px or work.diameter_px
+    try:
+        picks = output.load_picks(work.pictures.output, path.name, image_size(path))
+        called = output.to_write(work, picks, work.pictures.threshold)
+        junk = _junk(_picker(work, diameter_px), path, diameter_px, mask)
+        draw_overlay(work.pictures.output, called, path, junk)
+    except UnreadableImage as error:
+        return error
+    return None
+
+
+def _junk(picker: Picker, path: Path, diameter_px: float, mask: Path | None) -> np.ndarray | None:
+    if picker.keep_junk and mask is None:
+        return None
+    return read(picker, path, diameter_px, {}, mask).junk
+
+
 def junk_on(
     args: argparse.Namespace, picker: Picker, diameter_px: float, path: Path
 ) -> np.ndarray | None:
     """Return where a micrograph's junk is, as in picking it; None where nothing is left out."""
     own_px, mask = args.own_px.get(path.name, diameter_px), args.masks.get(path.name)
-    if picker.keep_junk and mask is None:
-        return None
-    return read(picker.for_diameter(own_px), path, own_px, {}, mask).junk
+    return _junk(picker.for_diameter(own_px), path, own_px, mask)

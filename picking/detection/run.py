@@ -19,10 +19,10 @@ import numpy as np
 
 from picking.detection import output
 from picking.detection.evaluate import true_particles
-from picking.detection.micrographs import Pictures, draw_overlay, fits_inverted, junk_on, picked
+from picking.detection.micrographs import Pictures, drawn, fits_inverted, junk_on, picked
 from picking.detection.picker import Picker, load
 from picking.detection.thresholds import threshold_of, threshold_of_scores
-from picking.errors import raise_if_stopped, warn
+from picking.errors import warn
 from picking.evaluation.quality import (
     Sizes,
     draw_outcomes,
@@ -99,17 +99,10 @@ def pick_micrographs(
         in_junk: dict[str, int] = {}
 
         def each_called() -> Iterator[Picks]:
-            for name, path in paths.items():
+            for name in paths:
                 picks = output.load_picks(args.output, name, sizes[name])
                 called = output.to_write(args, picks, threshold)
                 write_formats(args, [called], output.lacking(args.output, name, formats), False)
-                if overlay and not output.overlay(args.output, name).exists():
-                    raise_if_stopped()
-                    try:
-                        junk = junk_on(args, picker, diameter_px, path)
-                        draw_overlay(args.output, called, path, junk)
-                    except UnreadableImage as error:  # it was there when it was picked
-                        warn(f"no overlay: {error}")
                 candidates.append(picks if name in true_names else _scores_alone(picks))
                 n_called.append(len(called.scores))
                 in_junk[name] = output.n_in_junk(args.output, name)
@@ -131,6 +124,10 @@ def pick_micrographs(
                 folder = args.output / "overlays"
                 junk_of = partial(junk_on, args, picker, diameter_px)
                 draw_outcomes(outcomes, threshold, diameter_px, paths, folder, junk_of)
+
+        # 4. Pictures last: all that programs take is there
+        if overlay:
+            _draw_overlays(args, picker, diameter_px, threshold, paths)
     n_candidates = sum(len(picks.scores) for picks in candidates)
     if noted and sum(n_called) < max(FEW_PICKS * len(paths), FEW_OF_CANDIDATES * n_candidates):
         _warn_of_polarity(args, picker, diameter_px, threshold, next(iter(paths.values())))
@@ -223,6 +220,21 @@ def _pick_each(
                 flush=True,
             )
     return noted
+
+
+def _draw_overlays(
+    args: argparse.Namespace, picker: Picker, diameter_px: float, threshold: float, paths: Paths
+) -> None:
+    """Draw the overlays that are lacking."""
+    lacking = {n: path for n, path in paths.items() if not output.overlay(args.output, n).exists()}
+    if not lacking:
+        return
+    print(f"Drawing overlays of {len(lacking):,} micrographs", flush=True)
+    pictures = Pictures(args.output, threshold, overlay=True, heatmap=False)
+    with contextlib.closing(drawn(args, picker, diameter_px, pictures, lacking)) as reasons:
+        for reason in reasons:
+            if reason is not None:  # it could be read when it was picked
+                warn(f"no overlay: {reason}")
 
 
 def _scores_alone(picks: Picks) -> Picks:

@@ -325,13 +325,14 @@ def test_masks_of_junk_of_other_micrographs_are_refused(checkpoint, disks, paint
 SHARED = ("--formats", "star", "cs", "--overlay", "--heatmap")
 
 
+@pytest.mark.parametrize("more", [(), ("--expected-particles", 12)])
 def test_workers_leave_the_same_files_and_go_on_where_a_run_ended(
-    checkpoint, disks, tmp_path, monkeypatch
+    checkpoint, disks, tmp_path, monkeypatch, more
 ):
-    pick(checkpoint, disks.folder, tmp_path / "whole", *SHARED)
+    pick(checkpoint, disks.folder, tmp_path / "whole", *SHARED, *more)
     from picking.detection import output
 
-    save, flags = output.save_picks, (*SHARED, "--num-workers", 2)
+    save, flags = output.save_picks, (*SHARED, *more, "--num-workers", 2)
 
     def stopping(folder, picks, *others):
         if picks.name == "b.jpg":

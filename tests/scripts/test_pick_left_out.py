@@ -204,6 +204,24 @@ def test_one_that_vanishes_meanwhile_is_left_out(run, raw, tmp_path, monkeypatch
     assert summary_of(tmp_path / "out")["b.mrc"]["left_out"]
 
 
+def test_one_that_vanishes_once_it_is_picked_lacks_its_overlay_alone(
+    run, raw, tmp_path, monkeypatch
+):
+    from picking.detection import run as running
+
+    real = running.threshold_of_scores
+
+    def vanishing(*args):
+        (raw / "b.mrc").unlink()
+        return real(*args)
+
+    monkeypatch.setattr(running, "threshold_of_scores", vanishing)
+    left = run("--expected-particles", 10, "--overlay")
+    assert left.status == 0 and "no overlay" in left.err and "b.mrc" in left.err
+    assert [path.stem for path in sorted((tmp_path / "out/star").iterdir())] == ["a", "b", "c"]
+    assert len(list((tmp_path / "out/overlays").iterdir())) == 2
+
+
 def test_a_stack_among_the_micrographs_is_left_out(run, raw):
     whole = (raw / "b.mrc").read_bytes()
     twice = bytearray(whole + whole[1024:])
