@@ -20,6 +20,7 @@ from picking.labelling.folder.session import (
 )
 from picking.labelling.rounds.export import EXPORT, export, made_of
 from picking.labelling.rounds.plan import round_folder, write_plan
+from picking.labelling.rounds.progress import idle_round
 from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, run_round
 from picking.labelling.viewing.pictures import Pictures
@@ -89,6 +90,7 @@ def serve_page(args: argparse.Namespace) -> None:
 def train(args: argparse.Namespace) -> None:
     """Plan the next round and run it."""
     with opened(args, is_round=True) as work:
+        idle_round(args.output)
         is_list, expected = work.listed is not None, args.expected_particles
         k = write_plan(
             work.labels, work.session, work.paths, is_list, expected, work.config, args.anew

@@ -302,6 +302,16 @@ def test_steps_are_run_in_order_and_their_output_is_the_log(tmp_path):
     assert [line for line in said["log"] if "$" not in line] == ["one", "two"]
 
 
+def test_no_round_is_begun_by_command_while_another_is_under_way(tmp_path):
+    write_micrographs(tmp_path / "raw", NAMES[:2], (200, 300))
+    write_session(tmp_path, Session((f"{tmp_path}/raw/*.mrc",), "20px", None))
+    round_of(tmp_path, "print('one')")  # planned this moment
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(UserError, match="1 is under way"):
+        patch.setattr(sys, "argv", ["label_particles.py", "--output", str(tmp_path), "--train"])
+        label_particles.main()
+    assert last_round(tmp_path) == 1
+
+
 def test_a_step_that_fails_ends_the_round_with_its_sentence(tmp_path):
     failing = "import sys; print('error: no room: buy a disk', file=sys.stderr); sys.exit(2)"
     folder = round_of(tmp_path, failing, "print('two')")

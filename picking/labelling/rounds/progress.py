@@ -7,13 +7,23 @@ from typing import Any
 
 from picking.errors import UserError
 from picking.files import read_json
-from picking.labelling.rounds.plan import checkpoint, read_plan
+from picking.labelling.rounds.plan import checkpoint, last_round, read_plan, round_folder
 from picking.labelling.rounds.runner import FAILED, LOG, RUNNING, STATUS, STOP
 
 EPOCH = re.compile(r"^Epoch (\d+)/(\d+)", re.MULTILINE)
 SILENT_S = 60.0  # after which a process that says nothing is taken to have ended
 STARTING_S = 45.0
 LOG_LINES, TAIL_BYTES = 8, 6000
+
+
+def idle_round(folder: Path) -> Path | None:
+    """Return the last round of a folder of labels; raises `UserError` while it is under way."""
+    k = last_round(folder)
+    if k is None:
+        return None
+    if progress(round_folder(folder, k))["state"] == RUNNING:
+        raise UserError(f"round {k} is under way: stop it first, or wait for its end")
+    return round_folder(folder, k)
 
 
 def progress(round_path: Path) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from picking.labelling.rounds.plan import (
     round_folder,
     write_plan,
 )
-from picking.labelling.rounds.progress import progress
+from picking.labelling.rounds.progress import idle_round, progress
 from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, RUNNING, STATUS, STOP
 from picking.labelling.rounds.warm_start import find_start
@@ -139,12 +139,7 @@ class Learning:
         labels = self.work.labels
         if labels.used_by is not None:
             raise UserError(READ_ONLY.format(labels.used_by))
-        k = last_round(labels.folder)
-        if k is None:
-            return None
-        if progress(round_folder(labels.folder, k))["state"] == RUNNING:
-            raise UserError(f"round {k} is under way: stop it first")
-        return round_folder(labels.folder, k)
+        return idle_round(labels.folder)
 
     async def _learning(self, request: Request) -> Response:
         return JSONResponse(await to_thread.run_sync(self.overview))
