@@ -86,7 +86,7 @@ def pick_micrographs(
         require_some(paths, left_out)
         if threshold is None:
             every = (output.load_picks(args.output, name, sizes[name]) for name in paths)
-            scores = [output.to_write(args, picks, 0.0).scores for picks in every]
+            scores = {picks.name: output.to_write(args, picks, 0.0).scores for picks in every}
             threshold = threshold_of_scores(args, picker, scores)
             output.open_output(args.output, {**arguments, "threshold": threshold}, resume=True)
 

@@ -5,7 +5,7 @@ checkpoint file stays unchanged, so --resume still works after a new choice.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from picking.errors import UserError, warn
 from picking.files import is_number, read_json, sha256, write_json
 from picking.formats.picks import Picks
 from picking.metrics.calibration import LEAST_F1, part
+from picking.micrographs.problems import examples
 
 
 def threshold_file(checkpoint: Path) -> Path:
@@ -43,18 +44,20 @@ def threshold_of(args: argparse.Namespace, picker: Picker) -> tuple[float | None
 
 
 def threshold_of_scores(
-    args: argparse.Namespace, picker: Picker, scores: Sequence[np.ndarray]
+    args: argparse.Namespace, picker: Picker, scores: Mapping[str, np.ndarray]
 ) -> float:
     """Return the threshold that the candidates' scores of each micrograph tell, and print it.
+
+    scores: (n,) by the micrographs' names.
 
     That for as many picks as are expected; or, of the network that comes with the project and never
     saw such micrographs, the one that parts two kinds of candidates best.
     """
     if args.expected_particles is not None:
-        threshold = threshold_for_count(scores, args.expected_particles)
+        threshold = threshold_for_count([*scores.values()], args.expected_particles)
         print(f"\n{args.expected_particles:g} picks a micrograph on average reach {threshold:.4f}")
         return threshold
-    every = np.concatenate([[], *scores])
+    every = np.concatenate([[], *scores.values()])
     parted = part(every)
     if parted is None:
         threshold, source = kept_threshold(picker)
@@ -65,14 +68,31 @@ def threshold_of_scores(
         "candidates, particles and not, would have it. Look at some (--overlay); where you know "
         "about how many there are on a micrograph, --expected-particles is better"
     )
-    if parted.f1 < LEAST_F1:
-        kind, advice = ("dark", "leave --invert out") if args.invert else ("white", "--invert")
+    _warn_of_one_kind(scores, parted.f1, args.invert)
+    return parted.threshold
+
+
+def _warn_of_one_kind(scores: Mapping[str, np.ndarray], f1: float, is_inverted: bool) -> None:
+    """Warn where scores hardly part into two kinds, on all micrographs together or on some.
+
+    f1: that can be expected on all together.
+    """
+    if f1 < LEAST_F1:
+        kind, advice = ("dark", "leave --invert out") if is_inverted else ("white", "--invert")
         warn(
-            f"scores hardly part into two kinds (F1 to be expected {parted.f1:.2f}), so picks may "
-            f"be wrong: look at overlays. Are there particles, are they {kind} ({advice}), is "
+            f"scores hardly part into two kinds (F1 to be expected {f1:.2f}), so picks may be "
+            f"wrong: look at overlays. Are there particles, are they {kind} ({advice}), is "
             "--diameter right? Another diameter or grey wants another --output"
         )
-    return parted.threshold
+        return
+    parted = {name: part(of_one) for name, of_one in scores.items()}
+    alone = [name for name, one in parted.items() if one is not None and one.f1 < LEAST_F1]
+    if alone:
+        warn(
+            f"on {len(alone):,} of {len(scores):,} micrographs scores hardly part into two kinds "
+            f"({examples(alone)}), as without particles, and they count in the threshold of all: "
+            "look at their overlays, and go on without those that are empty (--resume)"
+        )
 
 
 def kept_threshold(picker: Picker) -> tuple[float, str]:

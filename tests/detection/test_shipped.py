@@ -1,5 +1,6 @@
 """The network that comes with the project: --checkpoint general."""
 
+import argparse
 import dataclasses
 import shutil
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 import pick_particles
 from picking.config import PUConfig, config_from_dict, read_config
 from picking.detection.picker import load_picker
-from picking.detection.thresholds import threshold_file
+from picking.detection.thresholds import threshold_file, threshold_of_scores
 from picking.errors import InputWarning, UserError
 from picking.evaluation.matching import match_picks, pick_metrics
 from picking.files import read_json
@@ -125,6 +127,18 @@ def test_scores_that_hardly_part_are_said(unseen, tmp_path, recwarn):
         pick(*given, "--output", tmp_path / "noise")
     with pytest.warns(InputWarning, match=r"hardly part .* dark \(leave --invert out\)"):
         pick(*given, "--output", tmp_path / "inverted", "--invert")
+
+
+def test_micrographs_whose_scores_hardly_part_among_others_are_named(recwarn):
+    scores = [expit(np.random.default_rng(k).normal((-4, 2), 1, (200, 2)).ravel()) for k in (0, 1)]
+    args = argparse.Namespace(expected_particles=None, invert=False)
+    alone = threshold_of_scores(args, None, {"a.mrc": scores[0], "b.mrc": scores[1]})
+    assert not recwarn
+    empty = expit(np.random.default_rng(2).normal(-0.5, 0.8, 400))
+    few = {"few.mrc": empty[:50]}  # nothing can be told of one
+    every = {"a.mrc": scores[0], "empty.mrc": empty, "b.mrc": scores[1], **few}
+    with pytest.warns(InputWarning, match=r"1 of 4 .* \(empty.mrc\), as without particles"):
+        assert threshold_of_scores(args, None, every) < alone
 
 
 def test_too_few_candidates_leave_the_threshold_of_training(tmp_path):
