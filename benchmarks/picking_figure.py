@@ -42,7 +42,7 @@ def draw() -> None:
         raise UserError(f"{FOLDER} holds no result on test: run the parts with --split test first")
     figure = Figure(figsize=(12, 8), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 2).ravel()
+    panels = figure.subplots(2, 2, sharey=True).ravel()
     handles: dict[str, Any] = {}
     for panel, (name, title) in zip(panels, PROTEINS.items(), strict=True):
         draw_set(panel, results[name], PEERS.get(name))
