@@ -147,6 +147,11 @@ class Annotator:
         sheet.picks_px.append(centre_px + self.rng.normal(0, SCATTER * self.diameter_px, 2))
 
     @property
+    def n_with_picks(self) -> int:
+        """Return on how many micrographs particles were clicked."""
+        return sum(bool(sheet.picks_px) for sheet in self.sheets.values())
+
+    @property
     def counts(self) -> dict[str, int]:
         """Return how much was said."""
         sheets = self.sheets.values()
@@ -211,7 +216,9 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
         if way not in ("random", "whole") and network is not None:
             candidates, half = candidates_of(real, folder / f"proposed_{k}", network, k == 0)
         annotator.spend(way, budget, candidates, half)
-        network = learn(args, real, annotator, step, network, seed)
+        # Picks on one micrograph are no labels yet: then the next proposals are the last network's
+        if network is None or annotator.n_with_picks > 1:
+            network = learn(args, real, annotator, step, network, seed)
         result = pick_and_evaluate(real, args.split, step, network, threshold_of(network))
         kept = {key: result[key] for key in ("f1", "ap", "precision", "recall", "f1_at_expected")}
         row = {
