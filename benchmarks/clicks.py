@@ -217,9 +217,11 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
             candidates, half = candidates_of(real, folder / f"proposed_{k}", network, k == 0)
         annotator.spend(way, budget, candidates, half)
         # Picks on one micrograph are no labels yet: then the next proposals are the last network's
+        own = None
         if network is None or annotator.n_with_picks > 1:
             network = learn(args, real, annotator, step, network, seed)
-        result = pick_and_evaluate(real, args.split, step, network, threshold_of(network))
+            own = threshold_of(network)
+        result = pick_and_evaluate(real, args.split, step, network, own)
         kept = {key: result[key] for key in ("f1", "ap", "precision", "recall", "f1_at_expected")}
         row = {
             "paid": annotator.paid,
