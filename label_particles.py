@@ -51,11 +51,6 @@ def parse_args() -> argparse.Namespace:
     add(
         "--expected-particles", type=float, metavar="N", help="with --train: on a micrograph, about"
     )
-    add(
-        "--anew",
-        action="store_true",
-        help="with --train: not from the weights of the last round's network",
-    )
     add("--config", type=Path, help="of training; default: configs/pu_from_general.yaml")
     add(
         "--export", nargs="+", choices=FORMATS, help="no page: write the picks into <output>/export"

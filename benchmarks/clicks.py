@@ -7,9 +7,8 @@
 The annotator clicks a particle's centre with a scatter of 5% of the diameter, overlooks one in
 twenty, and pays 1 for each particle added, proposal accepted or rejected, and 10 for each
 micrograph opened, which shows at most `SHOWN` places to decide on. Whenever a part of --budgets is
-spent, a network learns from the labels, from where the last one stood, and its picks are the next
-proposals. The first stands where --start says: `general`, so that there are proposals before any
-click, or `none`.
+spent, a network learns from all labels, from where --start stands, and its picks are the next
+proposals. --start: `general`, so that there are proposals before any click, or `none`.
 
 Ways to spend clicks:
 
@@ -214,12 +213,13 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
     for k, budget in enumerate(args.budgets):
         step = folder / f"round_{k}"
         if way not in ("random", "whole") and network is not None:
-            candidates, half = candidates_of(real, folder / f"proposed_{k}", network, k == 0)
+            is_start = network == Path(args.start)
+            candidates, half = candidates_of(real, folder / f"proposed_{k}", network, is_start)
         annotator.spend(way, budget, candidates, half)
         # Picks on one micrograph are no labels yet: then the next proposals are the last network's
         own = None
         if network is None or annotator.n_with_picks > 1:
-            network = learn(args, real, annotator, step, network, seed)
+            network = learn(args, real, annotator, step, seed)
             own = threshold_of(network)
         result = pick_and_evaluate(real, args.split, step, network, own)
         kept = {key: result[key] for key in ("f1", "ap", "precision", "recall", "f1_at_expected")}
@@ -259,10 +259,9 @@ def learn(
     real: RealSet,
     annotator: Annotator,
     folder: Path,
-    network: Path | None,
     seed: int,
 ) -> Path:
-    """Learn from all that was said, from where the last network stood; return the new one."""
+    """Learn from all that was said, from where --start stands; return the network."""
     files = folder / "labels"
     sheets = list(annotator.sheets.values())
     places = {
@@ -291,8 +290,8 @@ def learn(
         "--num-workers", 0, *more,
     )  # fmt: skip
     config, start = "configs/pu_few_labels.yaml", []
-    if network is not None:
-        config, start = "configs/pu_from_general.yaml", [f"training.initial_weights={network}"]
+    if args.start != "none":
+        config, start = "configs/pu_from_general.yaml", [f"training.initial_weights={args.start}"]
     script(
         "train_pu_fixed_full.py", "--config", config, "--resume", "--exp-name", "run",
         "--experiments-dir", folder, "--data-dir", folder / "store", "--device", "cpu",
