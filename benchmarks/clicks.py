@@ -37,6 +37,7 @@ from benchmarks.common import ROOT, new_parser, overrides, print_header, print_r
 from benchmarks.picking import paths_of, pick, pick_and_evaluate
 from benchmarks.real_sets import RealSet
 from picking.detection.picker import load_picker
+from picking.detection.thresholds import kept_threshold
 from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json
 from picking.formats.coordinates import write_picks
@@ -249,9 +250,8 @@ def candidates_of(
 
 
 def threshold_of(network: Path) -> float:
-    """Return the threshold that training tells, 0.5 where it tells none."""
-    calibration = load_picker(network, torch.device("cpu")).calibration
-    return 0.5 if calibration is None else calibration.threshold
+    """Return the threshold that training tells."""
+    return kept_threshold(load_picker(network, torch.device("cpu")))[0]
 
 
 def learn(
