@@ -38,7 +38,7 @@ from picking.inputs.placement import check_splits
 from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
-from picking.preprocessing.few_picks import check_expected, mean_of_complete, read_splits
+from picking.preprocessing.few_picks import read_splits
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
 from picking.preprocessing.metadata import (
     Plans,
@@ -52,6 +52,7 @@ from picking.preprocessing.metadata import (
 )
 from picking.preprocessing.montage import write_mask_montage, write_montage
 from picking.preprocessing.patch_plan import PatchSettings
+from picking.preprocessing.windows.priors import expected_particles
 from picking.preprocessing.windows.settings import WindowSettings
 from picking.stores.journal import Journal, require_made_from
 from picking.stores.masks import MaskSettings, mask_writer
@@ -181,7 +182,8 @@ def main() -> None:
 def read_annotations(args: argparse.Namespace) -> Splits:
     """Return the splits: those of the data set, or train and val of the picks.
 
-    Sets ``diameter_px`` and ``own_px`` of the arguments where the picks are one's own.
+    Sets ``diameter_px``, ``own_px``, ``diameter_at`` and ``expected_particles`` of the arguments
+    where the picks are one's own.
     """
     if args.micrographs:
         try:
@@ -205,17 +207,7 @@ def read_annotations(args: argparse.Namespace) -> Splits:
             args.skip_unreadable, args.allow_partial, args.category, args.own_px,
             sizes.of, args.beside,
         )  # fmt: skip
-        if args.expected_particles is None:
-            every = [one for split in splits.values() for one in split.micrographs]
-            mean = mean_of_complete((len(one.centres_px), one.complete) for one in every)
-            if mean is not None:
-                print(
-                    f"Expected particles on a micrograph: {mean:.1f}, as on the "
-                    f"{sum(one.complete for one in every):,} that are picked completely "
-                    "(--expected-particles overrides it)"
-                )
-            args.expected_particles = mean
-        check_expected(args.expected_particles, splits)
+        args.expected_particles = expected_particles(args.expected_particles, splits)
         return splits
     names = annotations.find_splits(args.data_root, args.splits)
     annotations.say_csvs_without_image(args.data_root, names, args.allow_partial)

@@ -8,9 +8,15 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from picking.errors import InputWarning
+from picking.inputs.annotations import Split
 from picking.micrographs.junk import junk_mask
 from picking.preprocessing.windows.plan import NEGATIVE_RADIUS, POSITIVE_RADIUS
-from picking.preprocessing.windows.priors import place_priors
+from picking.preprocessing.windows.priors import (
+    expected_particles,
+    mean_of_complete,
+    place_priors,
+)
 from picking.preprocessing.windows.settings import WindowSettings
 from picking.stores.patches import (
     IGNORED,
@@ -284,3 +290,29 @@ def test_negatives_do_not_change_what_is_known_of_positives_but_make_others_rare
     left = 1 - plain["actual_prior"]
     ratio = found["unlabeled_prior"] / plain["unlabeled_prior"]
     assert ratio == pytest.approx(left / (left - 0.5))
+
+
+# The number to expect
+
+
+def splits_with(*counts):
+    """Splits of micrographs with so many picks, those below 0 complete: with so many less."""
+    members = [
+        record(np.ones((abs(n), 2)), name=f"{i}.png", complete=n < 0) for i, n in enumerate(counts)
+    ]
+    return {"train": Split("train", tuple(members), "x", "", "")}
+
+
+@pytest.mark.parametrize(
+    ("counts", "mean"),
+    [((3, 0, 4), None), ((3, -10, -20), 15), ((-10, -20), None), ((30, -10, -20), None)],
+)
+def test_complete_micrographs_tell_how_many_particles_to_expect_on_others(counts, mean):
+    assert mean_of_complete((abs(n), n < 0) for n in counts) == mean
+
+
+def test_a_complete_micrograph_may_have_more_picks_than_expected():
+    expected_particles(5, splits_with(3, -50))
+    expected_particles(5, splits_with(-50))
+    with pytest.warns(InputWarning, match=r"1 of 2 micrographs have more picks \(e\.g\. 6 on 1"):
+        expected_particles(5, splits_with(3, 6, -50))

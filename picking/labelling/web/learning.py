@@ -35,7 +35,7 @@ from picking.labelling.rounds.proposals import Proposals
 from picking.labelling.rounds.runner import LOG, RUNNING, STATUS, STOP
 from picking.labelling.web.bodies import json_of
 from picking.labelling.web.work import Work
-from picking.preprocessing.few_picks import mean_of_complete
+from picking.preprocessing.windows.priors import mean_of_complete
 
 LOOK_S, IDLE_S = 1.0, 4.0  # while a round runs, and else
 
