@@ -32,7 +32,8 @@ from picking.active_learning import train
 from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS
 from picking.active_learning.pool_scores import general_features, require_diameters, score_pool
-from picking.active_learning.strategies import STRATEGIES, Pool, query_rng, schedule
+from picking.active_learning.queries import query_rng, schedule
+from picking.active_learning.strategies import STRATEGIES, Pool
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.runs import distributed

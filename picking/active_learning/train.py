@@ -33,7 +33,7 @@ from picking.active_learning.iterations import (
     write_labelled,
 )
 from picking.active_learning.pool_scores import require_diameters
-from picking.active_learning.queries import query
+from picking.active_learning.queries import initial_set, query, schedule
 from picking.active_learning.unlabeled import (
     WithUnlabeled,
     running_statistics_kept,
@@ -118,13 +118,15 @@ def run(args: argparse.Namespace) -> None:
             "give active_learning.initial_labelled of the same data",
         )  # fmt: skip
         fraction = len(given) / n_pool
-    counts = strategies.schedule(n_pool, fraction, settings.query_fraction, settings.iterations)
+    counts = schedule(n_pool, fraction, settings.query_fraction, settings.iterations)
     if settings.initial_weights is not None and not is_complete(folder, 0):
         with torch.device("meta"):
             network = build_network(config)
         # What does not fit is refused before there is a folder
         read_initial_weights(settings.initial_weights, network, config.model, KEY)
-    by_general = settings.strategy != FULL and strategies.needs_general(settings.strategy)
+    by_general = settings.strategy != FULL and (
+        "general" in strategies.strategy(settings.strategy).extras
+    )
     if by_general:
         require_diameters(splits.train)
 
@@ -152,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
                 f"{', '.join(not_used)}; training.epochs (--epochs) says how long it trains"
             )
         if rank == left[0] == 0 and not (folder_of(folder, 0) / "labeled_indices.json").exists():
-            drawn = strategies.initial_set(n_pool, counts[0], config.training.seed)
+            drawn = initial_set(n_pool, counts[0], config.training.seed)
             first = drawn if given is None else given
             write_labelled(folder, 0, splits.train, first, first, None)
 
