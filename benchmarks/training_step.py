@@ -56,10 +56,10 @@ from picking.errors import run_script
 from picking.parallel import batch_loader, keep_freed_memory
 from picking.pu_learning import train as pu_training
 from picking.pu_learning.inputs import Patches
-from picking.pu_learning.log import STEP_METRICS
 from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler, split_batch
 from picking.pu_learning.state import State
+from picking.pu_learning.train import STEP_METRICS
 from picking.runs.devices import select_device
 from picking.seeds import stream
 from picking.stores.patches import PatchStore

@@ -334,28 +334,3 @@ def score(
             "the network's scores are not finite: lower optimizer.lr or set training.precision=fp32"
         )
     return probability.cpu().numpy()
-
-
-def evaluate_split(
-    network: nn.Module,
-    data: Input,
-    threshold: float,
-    settings: TrainingConfig,
-    device: torch.device,
-) -> dict:
-    """Return all metrics of a split, with intervals, at 0.5 and at ``threshold``."""
-    store, probability = data.store, score(network, data, settings, device)
-    ids = np.array([name or "unknown" for name in store.ids])[store.micrograph]
-    report = classification.patch_metrics(
-        store.label,
-        probability,
-        store.micrograph,
-        threshold,
-        ids=ids if any(store.ids) else None,
-        n_bootstrap=settings.bootstrap_samples,
-        seed=settings.seed,
-    )
-    called = probability >= threshold
-    fraction = float(called.mean()) if len(called) else None
-    report["at_val_threshold"]["predicted_positive_share"] = fraction
-    return report

@@ -4,9 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from torch import Tensor
 
 from picking.config import PUConfig, plain
 from picking.metrics.classification import auc_standard_error, trivial_f1
@@ -16,20 +14,6 @@ from picking.pu_learning.state import State
 from picking.runs.folder import environment, now
 from picking.training.loop import Progress
 
-# What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
-STEP_METRICS = (
-    "pu_loss",
-    "consistency_loss",
-    "n_masked",
-    "n_masked_positive",
-    "n_pseudo_positive",
-    "sum_of_q",
-    "n_clipped",
-    "n_called_positive",
-    "logit_std",
-    "n_unlabeled",
-    "n_steps",
-)
 # The users' guide: what a good run on the full data set reaches.
 TARGETS = {
     "auc": ("Test AUC", 0.85, 0.90),
@@ -44,63 +28,6 @@ PLATEAU_EPOCHS = 10
 HIGHEST_BY_CHANCE = 0.7  # AUC; of two or three picks chance alone would allow any
 
 logger = logging.getLogger(__name__)
-
-
-def step_metrics(
-    risk: Tensor,
-    consistency: Tensor,
-    mask: Tensor,
-    q: Tensor,
-    clipped: Tensor,
-    z_u: Tensor,
-    z_n: Tensor,
-) -> Tensor:
-    """Return a step's `STEP_METRICS`, float64, without waiting for the device.
-
-    risk, consistency and clipped are scalars; mask, q and z_u are (n,), of the unlabeled; z_n is
-    (m,), of the known negatives.
-    """
-    pseudo_positive, z_u = q >= 0.5, z_u.detach()
-    spread = z_u if z_u.numel() else z_n.detach()
-    metrics = {
-        "pu_loss": risk,
-        "consistency_loss": consistency.detach(),
-        "n_masked": mask.sum(),
-        "n_masked_positive": (mask & pseudo_positive).sum(),
-        "n_pseudo_positive": pseudo_positive.sum(),
-        "sum_of_q": q.sum(),
-        "n_clipped": clipped,
-        "n_called_positive": (z_u >= 0).sum(),
-        "logit_std": spread.std(unbiased=False),
-        "n_unlabeled": torch.full_like(risk, z_u.numel()),
-        "n_steps": torch.ones_like(risk),
-    }
-    return torch.stack([metrics[name].double() for name in STEP_METRICS])
-
-
-def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
-    """Return the epoch's training metrics from the sums of `STEP_METRICS`; None: of nothing."""
-    t = dict(zip(STEP_METRICS, totals, strict=True))
-    n_steps = t["n_steps"]
-    n_unlabeled = t["n_unlabeled"]
-    n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
-
-    def fraction(part: float, whole: float) -> float | None:
-        return part / whole if whole else None
-
-    return {
-        "train_loss": (t["pu_loss"] + t["consistency_loss"]) / n_steps,
-        "pu_loss": t["pu_loss"] / n_steps,
-        "consistency_loss": t["consistency_loss"] / n_steps,
-        "mask_rate": fraction(t["n_masked"], n_unlabeled),
-        "mask_rate_positive": fraction(t["n_masked_positive"], t["n_pseudo_positive"]),
-        "mask_rate_negative": fraction(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
-        "pseudo_positive_share": fraction(t["n_masked_positive"], t["n_masked"]),
-        "mean_probability": fraction(t["sum_of_q"], n_unlabeled),
-        "clipped_step_share": t["n_clipped"] / n_steps,
-        "predicted_positive_share": fraction(t["n_called_positive"], n_unlabeled),
-        "logit_std": t["logit_std"] / n_steps,
-    }
 
 
 def log_start(

@@ -101,6 +101,16 @@ class State(loop.State):
             self.priors = Priors(**last["priors"])
 
 
+def last_path(folder: Path) -> Path:
+    """Return where a run keeps what it goes on from."""
+    return folder / "checkpoints" / "last.pt"
+
+
+def best_path(folder: Path) -> Path:
+    """Return where a run keeps its best weights."""
+    return folder / "checkpoints" / "best_model.pt"
+
+
 def load_best(path: Path, device: torch.device) -> dict[str, Any]:
     """Load what `State.save_best` wrote; raises `UserError` when it is another or damaged."""
     best = load_checkpoint(path, device)
