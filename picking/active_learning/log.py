@@ -1,7 +1,6 @@
 """What an active-learning run tells its user: log lines and TensorBoard."""
 
 import logging
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from picking.config import ActiveConfig
 from picking.mask_values import IGNORE
 from picking.micrographs.preparation import visible
 from picking.runs import distributed
+from picking.runs.log import shown
 from picking.stores.segmentation import SegmentationStore
 from picking.training.augment import to_float
 from picking.training.loop import Progress
@@ -214,8 +214,3 @@ def query_panel(
     said = torch.cat(parts, dim=2).byte().cpu().numpy()
     seen = np.concatenate([visible(store.images[rows]), said], axis=2)
     return seen.reshape(-1, seen.shape[2])
-
-
-def shown(value: Any) -> str:
-    """Return a number with four digits, or none."""
-    return "none" if value is None else f"{value:.4f}"

@@ -12,6 +12,7 @@ from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import State
 from picking.runs.folder import environment, now
+from picking.runs.log import shown
 from picking.training.loop import Progress
 
 # The users' guide: what a good run on the full data set reaches.
@@ -100,8 +101,8 @@ def log_epoch(metrics: dict, n_epochs: int, kept: bool, progress: Progress) -> N
         f"{_percent(metrics['clipped_step_share'])}\n"
         f"\n"
         f"  Val AUC: {auc:.4f}\n"
-        f"  Val Precision: {_number(val['precision'])}\n"
-        f"  Val Recall: {_number(val['recall'])}\n{best}"
+        f"  Val Precision: {shown(val['precision'])}\n"
+        f"  Val Recall: {shown(val['recall'])}\n{best}"
     )
 
 
@@ -160,7 +161,7 @@ def warning_signs(
             ),
             (
                 (val["f1"] or 0.0) <= lowest_f1,
-                f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
+                f"validation F1 {shown(val['f1'])} is no better than calling everything positive "
                 f"({lowest_f1:.4f}): train longer, or check loss.prior",
             ),
         ]
@@ -277,7 +278,7 @@ def log_end(content: dict, folder: Path) -> None:
     if test:
         logger.info("The guide's targets for the full data set (at 0.5)")
         for name, (title, low, high) in TARGETS.items():
-            logger.info(f"  {title:<12} {_number(test[name]):<6}   target {low:.2f} to {high:.2f}")
+            logger.info(f"  {title:<12} {shown(test[name]):<6}   target {low:.2f} to {high:.2f}")
     if content["success_criteria"]:
         low, high = TARGET_MASK_RATE
         rate = _percent(content["mask_rate"])
@@ -285,7 +286,7 @@ def log_end(content: dict, folder: Path) -> None:
         logger.info("Success criteria (precision and recall at the validation threshold)")
     for item in content["success_criteria"]:
         met = {True: "met", False: "NOT met", None: "no test data"}[item["met"]]
-        logger.info(f"  {met:<13} {_number(item['value']):<6}   {item['criterion']}")
+        logger.info(f"  {met:<13} {shown(item['value']):<6}   {item['criterion']}")
     logger.info(f"\nResults: {folder / 'results.json'}")
     logger.info(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
@@ -300,17 +301,13 @@ def log_split(split: str, report: dict, truth_known: bool = True) -> None:
     )
     logger.info(f"  {'':<18}at 0.5{'':<24}at the validation threshold {at['threshold']:.4f}")
     for name in ("precision", "recall", "f1", "specificity", "balanced_accuracy"):
-        one = f"{_number(report[name])} {_interval(intervals[name])}"
-        other = f"{_number(at[name])} {_interval(intervals['at_val_threshold'][name])}"
+        one = f"{shown(report[name])} {_interval(intervals[name])}"
+        other = f"{shown(at[name])} {_interval(intervals['at_val_threshold'][name])}"
         logger.info(f"  {name:<18}{one:<30}{other}")
-    logger.info(f"  {'AUC':<18}{_number(report['auc'])} {_interval(intervals['auc'])}")
-    base = f"(base rate {_number(report['ap_base_rate'])})"
-    logger.info(f"  {'AP':<18}{_number(report['ap'])} {_interval(intervals['ap'])} {base}")
-    logger.info(f"  {'ECE':<18}{_number(report['ece'])}\n")
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+    logger.info(f"  {'AUC':<18}{shown(report['auc'])} {_interval(intervals['auc'])}")
+    base = f"(base rate {shown(report['ap_base_rate'])})"
+    logger.info(f"  {'AP':<18}{shown(report['ap'])} {_interval(intervals['ap'])} {base}")
+    logger.info(f"  {'ECE':<18}{shown(report['ece'])}\n")
 
 
 def _percent(value: float | None) -> str:
