@@ -49,8 +49,8 @@ from benchmarks.common import (
     synchronise,
 )
 from picking.active_learning import train as active_training
-from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS as ACTIVE_METRICS
+from picking.active_learning.iterations import new_network
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
 from picking.parallel import batch_loader, keep_freed_memory

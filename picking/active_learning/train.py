@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 
 from picking.active_learning import log, strategies
-from picking.active_learning.initial_weights import KEY, begin_iteration
 from picking.active_learning.iterations import (
     FULL,
+    KEY,
     STEP_METRICS,
+    begin_iteration,
     folder_of,
     is_complete,
     read_labelled,

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score
 
 from benchmarks import pools
 from benchmarks.real_sets import RealSet
-from picking.active_learning.initial_weights import new_network
+from picking.active_learning.iterations import new_network
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import UserError
 from picking.runs.checkpoints import load_checkpoint

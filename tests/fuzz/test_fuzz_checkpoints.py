@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from picking.active_learning import iterations
-from picking.active_learning.initial_weights import KEY, new_network
+from picking.active_learning.iterations import KEY, new_network
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import picker
 from picking.detection.thresholds import kept_threshold
