@@ -7,7 +7,7 @@ import torch
 
 from models import UNETS
 from picking.active_learning import iterations
-from picking.active_learning import train as training
+from picking.active_learning import run as running
 from picking.config import ActiveConfig, PUConfig, plain
 from picking.micrographs.preparation import PREPARATION, TRAIN_AGAIN
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
@@ -59,14 +59,14 @@ def without_a_gate(path):
 
 def starts_of(monkeypatch, *learnt, **more):
     """Run; return its folder and the weights that each iteration began with."""
-    begun, begin = [], training.begin_iteration
+    begun, begin = [], running.begin_iteration
 
     def spy(*given):
         state = begin(*given)
         begun.append({key: value.clone() for key, value in state.network.state_dict().items()})
         return state
 
-    monkeypatch.setattr(training, "begin_iteration", spy)
+    monkeypatch.setattr(running, "begin_iteration", spy)
     return learn(*learnt, **more), begun
 
 
