@@ -50,7 +50,6 @@ from benchmarks.common import (
 )
 from picking.active_learning import train as active_training
 from picking.active_learning.iterations import STEP_METRICS as ACTIVE_METRICS
-from picking.active_learning.iterations import new_network
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
 from picking.parallel import batch_loader, keep_freed_memory
@@ -65,7 +64,7 @@ from picking.seeds import stream
 from picking.stores.patches import PatchStore
 from picking.stores.segmentation import CryoEMSegmentationDataset
 from picking.training import loop
-from picking.training.networks import build_network
+from picking.training.networks import build_network, new_network
 from picking.training.scoring import autocast
 
 NETWORKS = ("resnet18", "attention_unet", "unet")

@@ -30,11 +30,10 @@ from picking.runs.checkpoints import (
     require_weights,
     save_checkpoint,
 )
-from picking.seeds import stream_seed
 from picking.stores.segmentation import SegmentationStore
 from picking.training.initial_weights import read_initial_weights
 from picking.training.loop import Progress, State, new_optimizer
-from picking.training.networks import build_network
+from picking.training.networks import build_network, new_network
 
 logger = logging.getLogger(__name__)
 
@@ -200,12 +199,6 @@ def load_last(run: Path, iteration: int, state: State, device: torch.device) -> 
         state.totals.copy_(last["totals"])
     state.progress = progress
     return True
-
-
-def new_network(config: ActiveConfig, *stream_names: str | int) -> nn.Module:
-    """Return a new network; its weights follow from the seed and the stream's names."""
-    torch.manual_seed(stream_seed(config.training.seed, *stream_names))
-    return build_network(config)
 
 
 def begin_iteration(config: ActiveConfig, folder: Path, k: int, device: torch.device) -> State:

@@ -30,11 +30,10 @@ from picking.runs.devices import use_deterministic_kernels
 from picking.runs.folder import environment, open_run, read_metrics
 from picking.runs.log import open_log
 from picking.runs.tensorboard import open_board
-from picking.seeds import stream_seed
 from picking.stores.patches import PatchStore
 from picking.training import loop
 from picking.training.initial_weights import read_initial_weights
-from picking.training.networks import build_network
+from picking.training.networks import build_network, new_network
 
 logger = logging.getLogger(__name__)
 
@@ -151,8 +150,7 @@ def new_state(config: PUConfig, device: torch.device, begins: bool = True) -> St
     begins: take the initial weights, if the config names any.
     """
     require_size(lambda: build_network(config))
-    torch.manual_seed(stream_seed(config.training.seed, "init"))
-    network = build_network(config)
+    network = new_network(config, "init")
     if begins and config.training.initial_weights is not None:
         network.load_state_dict(initial_weights(config, network))
     network = distributed.with_shared_statistics(network.to(device), device)
