@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> None:
         if not left:
             logger.info(f"This run is finished: nothing to do in {folder}")
             return
-        log.log_start(config, *splits, counts, device)
+        log.log_start(config, splits, counts, device)
         if not_used:
             logger.warning(
                 "WARNING: --strategy full trains once, on everything, and does not use "
