@@ -17,7 +17,6 @@ from picking.preprocessing.windows.priors import (
     mean_of_complete,
     place_priors,
 )
-from picking.preprocessing.windows.settings import WindowSettings
 from picking.stores.patches import (
     IGNORED,
     NEAR_PICK,
@@ -30,16 +29,10 @@ from picking.stores.patches import (
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.images import grain
 from tests.fixtures.plans import record as record_of
-from tests.preprocessing.test_windows import store_of
+from tests.preprocessing.test_windows import DIAMETER_PX, SIZE_PX, settings, store_of
 
-SIZE_PX, DIAMETER_PX = (480, 640), 40.0
 WINDOW_PX = 32
 REACH_PX, RING_PX = POSITIVE_RADIUS * DIAMETER_PX, NEGATIVE_RADIUS * DIAMETER_PX
-
-
-def settings(**changes):
-    values = dict(window_px=WINDOW_PX, diameter_px=DIAMETER_PX, per_micrograph=50, seed=42)
-    return WindowSettings(**({"expected_particles": None} | values | changes))
 
 
 def record(centres_px, folder=None, negatives_px=(), name="a.png", **more):
