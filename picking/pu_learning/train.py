@@ -14,6 +14,7 @@ from torch.utils.tensorboard import SummaryWriter
 from picking.config import PUConfig, plain
 from picking.errors import raise_if_stopped
 from picking.metrics import classification
+from picking.metrics.rates import ratio
 from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, score
 from picking.pu_learning.samplers import PUBatchSampler
@@ -212,21 +213,17 @@ def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
     n_steps = t["n_steps"]
     n_unlabeled = t["n_unlabeled"]
     n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
-
-    def fraction(part: float, whole: float) -> float | None:
-        return part / whole if whole else None
-
     return {
         "train_loss": (t["pu_loss"] + t["consistency_loss"]) / n_steps,
         "pu_loss": t["pu_loss"] / n_steps,
         "consistency_loss": t["consistency_loss"] / n_steps,
-        "mask_rate": fraction(t["n_masked"], n_unlabeled),
-        "mask_rate_positive": fraction(t["n_masked_positive"], t["n_pseudo_positive"]),
-        "mask_rate_negative": fraction(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
-        "pseudo_positive_share": fraction(t["n_masked_positive"], t["n_masked"]),
-        "mean_probability": fraction(t["sum_of_q"], n_unlabeled),
+        "mask_rate": ratio(t["n_masked"], n_unlabeled),
+        "mask_rate_positive": ratio(t["n_masked_positive"], t["n_pseudo_positive"]),
+        "mask_rate_negative": ratio(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
+        "pseudo_positive_share": ratio(t["n_masked_positive"], t["n_masked"]),
+        "mean_probability": ratio(t["sum_of_q"], n_unlabeled),
         "clipped_step_share": t["n_clipped"] / n_steps,
-        "predicted_positive_share": fraction(t["n_called_positive"], n_unlabeled),
+        "predicted_positive_share": ratio(t["n_called_positive"], n_unlabeled),
         "logit_std": t["logit_std"] / n_steps,
     }
 
