@@ -7,7 +7,6 @@ import json
 import logging
 from pathlib import Path
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from picking.active_learning import log, strategies
@@ -36,9 +35,8 @@ from picking.runs.folder import open_run
 from picking.runs.log import open_log
 from picking.runs.tensorboard import open_board
 from picking.stores.segmentation import Splits, open_splits
-from picking.training.initial_weights import read_initial_weights
+from picking.training.initial_weights import require_initial_weights
 from picking.training.loop import State
-from picking.training.networks import build_network
 from picking.training.scoring import evaluate_pixels
 
 logger = logging.getLogger(__name__)
@@ -88,10 +86,8 @@ def run(args: argparse.Namespace) -> None:
         fraction = len(given) / n_pool
     counts = schedule(n_pool, fraction, settings.query_fraction, settings.iterations)
     if settings.initial_weights is not None and not is_complete(folder, 0):
-        with torch.device("meta"):
-            network = build_network(config)
         # What does not fit is refused before there is a folder
-        read_initial_weights(settings.initial_weights, network, config.model, KEY)
+        require_initial_weights(settings.initial_weights, config, KEY)
     strategy = None if settings.strategy == FULL else strategies.strategy(settings.strategy)
     by_general = strategy is not None and "general" in strategy.extras
     if by_general:

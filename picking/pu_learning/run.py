@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,10 +31,12 @@ from picking.runs.log import open_log
 from picking.runs.tensorboard import open_board
 from picking.stores.patches import PatchStore
 from picking.training import loop
-from picking.training.initial_weights import read_initial_weights
+from picking.training.initial_weights import read_initial_weights, require_initial_weights
 from picking.training.networks import build_network, new_network
 
 logger = logging.getLogger(__name__)
+
+KEY = "training.initial_weights"
 
 
 def run(args: argparse.Namespace) -> None:
@@ -59,8 +60,7 @@ def run(args: argparse.Namespace) -> None:
     folder = args.experiments_dir / args.exp_name
     begins = not (args.resume and last_path(folder).exists())
     if begins and config.training.initial_weights is not None:  # refused before there is a folder
-        with torch.device("meta"):
-            initial_weights(config, build_network(config))
+        require_initial_weights(config.training.initial_weights, config, KEY)
     sampler = PUBatchSampler(
         train_data.store.labeled,
         config.training.batch_size,
@@ -151,8 +151,8 @@ def new_state(config: PUConfig, device: torch.device, begins: bool = True) -> St
     """
     require_size(lambda: build_network(config))
     network = new_network(config, "init")
-    if begins and config.training.initial_weights is not None:
-        network.load_state_dict(initial_weights(config, network))
+    if begins and (named := config.training.initial_weights) is not None:
+        network.load_state_dict(read_initial_weights(named, network, config.model, KEY))
     network = distributed.with_shared_statistics(network.to(device), device)
     has_average = config.training.ema_decay > 0 or config.training.ema_teacher
     keeps_initial = begins and config.training.initial_share > 0
@@ -164,12 +164,6 @@ def new_state(config: PUConfig, device: torch.device, begins: bool = True) -> St
         totals=torch.zeros(len(STEP_METRICS), dtype=torch.float64, device=device),
         adaptive=torch.full((3,), 0.5, device=device),
     )
-
-
-def initial_weights(config: PUConfig, network: nn.Module) -> dict[str, Any]:
-    """Return the weights that ``network``, a new one, starts with."""
-    named = str(config.training.initial_weights)
-    return read_initial_weights(named, network, config.model, "training.initial_weights")
 
 
 def require_both_classes(store: PatchStore) -> None:
