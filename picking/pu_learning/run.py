@@ -20,7 +20,7 @@ from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, open_input, score
 from picking.pu_learning.priors import eta_of, resolve_priors
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import State, best_path, keep_calibration, last_path, load_best
+from picking.pu_learning.state import BEST, LAST, State, keep_calibration, load_best
 from picking.pu_learning.tensorboard import write_hyperparameters
 from picking.pu_learning.train import STEP_METRICS, length_of_run, train
 from picking.runs import distributed
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     train_data, val_data = (open_input(store_folder, name, config) for name in ("train", "val"))
     require_both_classes(val_data.store)
     folder = args.experiments_dir / args.exp_name
-    begins = not (args.resume and last_path(folder).exists())
+    begins = not (args.resume and (folder / LAST).exists())
     if begins and config.training.initial_weights is not None:  # refused before there is a folder
         require_initial_weights(config.training.initial_weights, config, KEY)
     sampler = PUBatchSampler(
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
         # 3. Network, optimiser and, on --resume, where they stood
         state = new_state(config, device, begins)
         if not begins:
-            state.load(last_path(folder), device)
+            state.load(folder / LAST, device)
             logger.info(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
         else:
             state.priors = resolve_priors(config, train_data, device)
@@ -110,13 +110,13 @@ def run(args: argparse.Namespace) -> None:
 
         # 5. The best checkpoint, on validation and, once, on test
         distributed.wait_for_all()
-        best = load_best(best_path(folder), device)
-        load_weights(state.network, best["network"], best_path(folder))
+        best = load_best(folder / BEST, device)
+        load_weights(state.network, best["network"], folder / BEST)
         settings, threshold = config.training, best["threshold"]
         if rank == 0:  # before anything else is evaluated, which all processes do together
             prior = state.priors.unlabeled_prior
             calibration = val_data.calibration(state.network, prior, settings, device)
-            keep_calibration(best_path(folder), best, calibration)
+            keep_calibration(folder / BEST, best, calibration)
         report = {"val": evaluate_split(state.network, val_data, threshold, settings, device)}
         if "test" in train_data.store.metadata["splits"]:
             test_data = open_input(store_folder, "test", config)

@@ -24,6 +24,9 @@ from picking.runs.checkpoints import (
 from picking.training import loop
 from picking.training.loop import Progress
 
+# In a run's folder: what it goes on from, and its best weights
+LAST, BEST = "checkpoints/last.pt", "checkpoints/best_model.pt"
+
 
 @dataclasses.dataclass(kw_only=True)
 class State(loop.State):
@@ -99,16 +102,6 @@ class State(loop.State):
             self.adaptive.copy_(last["adaptive"])
             self.progress = Progress(**last["progress"])
             self.priors = Priors(**last["priors"])
-
-
-def last_path(folder: Path) -> Path:
-    """Return where a run keeps what it goes on from."""
-    return folder / "checkpoints" / "last.pt"
-
-
-def best_path(folder: Path) -> Path:
-    """Return where a run keeps its best weights."""
-    return folder / "checkpoints" / "best_model.pt"
 
 
 def load_best(path: Path, device: torch.device) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from picking.metrics.rates import ratio
 from picking.pu_learning import log
 from picking.pu_learning.inputs import Input, score
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import State, best_path, last_path, mix_initial, update_average
+from picking.pu_learning.state import BEST, LAST, State, mix_initial, update_average
 from picking.pu_learning.tensorboard import write_epoch
 from picking.runs import distributed
 from picking.runs.folder import add_metrics, keep_metrics
@@ -73,7 +73,7 @@ def train(
     model = loop.trained(state.network, settings.compile)
     learned: Any = state.average if settings.ema_decay else state.network
     evaluated = learned if state.initial is None else copy.deepcopy(learned)
-    metrics_path, last = folder / "metrics.jsonl", last_path(folder)
+    metrics_path, last = folder / "metrics.jsonl", folder / LAST
     unlabeled_prior, patience = state.priors.unlabeled_prior, settings.early_stopping_patience
     recent = keep_metrics(metrics_path, progress.epoch)
 
@@ -106,8 +106,7 @@ def train(
         write_epoch(board, recent[-1], unlabeled_prior, val_store, probability, kept)
         # last.pt is written last: until then a killed run does this epoch again
         if kept:
-            best = best_path(folder)
-            state.save_best(best, evaluated, plain(config), val_data.wants, threshold, val)
+            state.save_best(folder / BEST, evaluated, plain(config), val_data.wants, threshold, val)
         add_metrics(metrics_path, recent[-1])
         state.save(last)
     if progress.epoch < n_epochs:
