@@ -228,11 +228,6 @@ def _say_picks_in_junk(
         )
 
 
-def number_held_out(n_picked: int) -> int:
-    """Return how many of so many micrographs with picks are held out, to choose the checkpoint."""
-    return max(1, round(VAL_FRACTION * n_picked))
-
-
 def splits_of_picks(
     paths: Sequence[Path],
     picks: Sequence[Picks],
@@ -264,7 +259,7 @@ def splits_of_picks(
                 "needed, one of them to choose the checkpoint on: pick some particles on another"
             )
         drawn = stream(seed, "val-micrographs").permutation(picked)
-        val_names = list(drawn[: number_held_out(len(picked))])
+        val_names = list(drawn[: max(1, round(VAL_FRACTION * len(picked)))])
     known_as_none = {p.name: p.centres_px for p in negatives if len(p.centres_px)}
     complete, splits = set(complete), {}
 
