@@ -52,11 +52,6 @@ def parse_args() -> argparse.Namespace:
     add(
         "--expected-particles", type=float, metavar="N", help="with --train: on a micrograph, about"
     )
-    add(
-        "--anew",
-        action="store_true",
-        help="with --train: not from the weights of the last round's network",
-    )
     add("--config", type=Path, help="of training; default: configs/pu_from_general.yaml")
     add(
         "--export", nargs="+", choices=FORMATS, help="no page: write the picks into <output>/export"
@@ -70,8 +65,8 @@ def parse_args() -> argparse.Namespace:
             "--train, --go-on and --export are done one after another: give one of them",
         ),
         (
-            args.train or (expected is None and not args.anew),
-            "--expected-particles and --anew go with --train; the page asks for both itself",
+            args.train or expected is None,
+            "--expected-particles goes with --train; the page asks for it itself",
         ),
         (
             expected is None or 0 < expected < math.inf,

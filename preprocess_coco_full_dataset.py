@@ -38,24 +38,23 @@ from picking.inputs.placement import check_splits
 from picking.micrographs.problems import warn_of_notes
 from picking.preprocessing import arguments
 from picking.preprocessing.cutting import patch_writer
-from picking.preprocessing.few_picks import check_expected, mean_of_complete, read_splits
+from picking.preprocessing.few_picks import read_splits
 from picking.preprocessing.image_sizes import distances_to_edge, read_headers, unreadable_error
 from picking.preprocessing.metadata import (
     Plans,
     Settings,
     begun_from,
     count_splits,
+    is_finished,
     made_from,
     print_fractions,
     print_plans,
     total,
 )
 from picking.preprocessing.montage import write_mask_montage, write_montage
-from picking.preprocessing.patch_plan import PatchSettings
-from picking.preprocessing.windows.settings import WindowSettings
-from picking.stores.journal import Journal, require_made_from
-from picking.stores.masks import MaskSettings, mask_writer
-from picking.stores.patches import read_metadata
+from picking.preprocessing.windows.priors import expected_particles
+from picking.stores.journal import Journal
+from picking.stores.masks import mask_writer
 from picking.stores.writer import write_split
 
 TASKS = {"patches": "--output-dir", "segmentation": "--seg-output-dir"}
@@ -181,7 +180,8 @@ def main() -> None:
 def read_annotations(args: argparse.Namespace) -> Splits:
     """Return the splits: those of the data set, or train and val of the picks.
 
-    Sets ``diameter_px`` and ``own_px`` of the arguments where the picks are one's own.
+    Sets ``diameter_px``, ``own_px``, ``diameter_at`` and ``expected_particles`` of the arguments
+    where the picks are one's own.
     """
     if args.micrographs:
         try:
@@ -205,17 +205,7 @@ def read_annotations(args: argparse.Namespace) -> Splits:
             args.skip_unreadable, args.allow_partial, args.category, args.own_px,
             sizes.of, args.beside,
         )  # fmt: skip
-        if args.expected_particles is None:
-            every = [one for split in splits.values() for one in split.micrographs]
-            mean = mean_of_complete((len(one.centres_px), one.complete) for one in every)
-            if mean is not None:
-                print(
-                    f"Expected particles on a micrograph: {mean:.1f}, as on the "
-                    f"{sum(one.complete for one in every):,} that are picked completely "
-                    "(--expected-particles overrides it)"
-                )
-            args.expected_particles = mean
-        check_expected(args.expected_particles, splits)
+        args.expected_particles = expected_particles(args.expected_particles, splits)
         return splits
     names = annotations.find_splits(args.data_root, args.splits)
     annotations.say_csvs_without_image(args.data_root, names, args.allow_partial)
@@ -250,53 +240,9 @@ def require_own_folders(args: argparse.Namespace, listed: Splits) -> None:
 def made_from_arguments(args: argparse.Namespace, task: str, listed: Splits) -> dict:
     """Return what a store's content follows from."""
     if args.micrographs:
-        windows = dataclasses.asdict(settings_of(args, task))
+        windows = dataclasses.asdict(arguments.settings_of(args, task))
         return made_from("windows", {**vars(args), **windows}, listed)
     return made_from(task, vars(args), listed)
-
-
-def is_finished(folder: Path, made: dict) -> bool:
-    """Return whether the store is complete; raises `UserError` when it is made from else."""
-    if not (folder / "metadata.json").is_file():
-        return False
-    require_made_from(folder, read_metadata(folder).get("made_from", {}), made)
-    (folder / ".journal").unlink(missing_ok=True)  # of a process that was killed just before that
-    print(f"{folder} is complete already: nothing to do")
-    return True
-
-
-def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> Settings:
-    """Return what decides a store's rows; margin_px: at a micrograph's edges, not annotated."""
-    if task == "segmentation":
-        return MaskSettings(
-            side_px=args.seg_size,
-            resize=args.resize,
-            tiles=args.seg_tiles,
-            margin_px=margin_px if args.seg_ignore_margin else 0,
-            disk=args.seg_disk,
-            # By the tasks asked for, not those left, so that an interrupted run ends the same
-            reduced="patches" not in args.tasks,
-        )
-    if args.micrographs:
-        return WindowSettings(
-            window_px=args.patch_size,
-            diameter_px=args.diameter_px,
-            per_micrograph=args.windows_per_micrograph,
-            expected_particles=args.expected_particles,
-            seed=args.seed,
-            own_px=args.own_px,
-            pixel_size_angstrom=args.diameter_at,
-        )
-    return PatchSettings(
-        patch_size_px=args.patch_size,
-        hide_ratio=args.hide_ratio,
-        neg_per_pos=args.neg_per_pos,
-        seed=args.seed,
-        neg_rule=args.neg_rule,
-        margin_px=margin_px,
-        top_up=args.top_up,
-        hard_fraction=args.hard_negatives,
-    )
 
 
 def make_plans(
@@ -332,7 +278,7 @@ def make_plans(
         # Train's for all: what is annotated in val or test must not change what is learnt from
         margin_px = int(next(iter(distances_px.values())).min())
 
-    settings = {task: settings_of(args, task, margin_px) for task in tasks}
+    settings = {task: arguments.settings_of(args, task, margin_px) for task in tasks}
     plans: dict[str, Plans] = {task: {} for task in tasks}
     for task in tasks:
         for name in listed:

@@ -69,10 +69,10 @@ def main() -> None:
     if args.num_workers < 0:
         raise UserError(f"--num-workers is {args.num_workers}: choose 0 or more")
 
-    from picking.active_learning import train  # here: torch takes seconds, and --help needs none
+    from picking.active_learning import run  # here: torch takes seconds, and --help needs none
     from picking.runs import distributed
 
-    train.run(args)
+    run.run(args)
     distributed.end()
 
 

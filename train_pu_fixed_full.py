@@ -67,13 +67,13 @@ def main() -> None:
     if Path(args.exp_name).name != args.exp_name or args.exp_name in ("", ".."):
         raise UserError(f"--exp-name '{args.exp_name}' must be the name of a folder, not a path")
 
-    from picking.pu_learning import train  # here: torch takes seconds, and --help needs none
+    from picking.pu_learning import run  # here: torch takes seconds, and --help needs none
     from picking.runs import distributed
 
     if args.evaluate:
-        train.evaluate_checkpoint(args)
+        run.evaluate_checkpoint(args)
     else:
-        train.run(args)
+        run.run(args)
     distributed.end()
 
 

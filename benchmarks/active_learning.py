@@ -29,10 +29,10 @@ import torch
 
 from benchmarks.common import ROOT, new_parser, print_header, print_row, script, synchronise
 from picking.active_learning import train
-from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS
 from picking.active_learning.pool_scores import general_features, require_diameters, score_pool
-from picking.active_learning.strategies import STRATEGIES, Pool, query_rng, schedule
+from picking.active_learning.queries import query_rng, schedule
+from picking.active_learning.strategies import STRATEGIES, Pool
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import run_script
 from picking.runs import distributed
@@ -42,6 +42,7 @@ from picking.seeds import stream
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
 from picking.training.loop import State
 from picking.training.losses import focal_dice
+from picking.training.networks import new_network
 from picking.training.scoring import autocast
 
 PARTS = ("agreement", "full-size", "loss-alpha", "processes")

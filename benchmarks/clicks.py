@@ -7,9 +7,8 @@
 The annotator clicks a particle's centre with a scatter of 5% of the diameter, overlooks one in
 twenty, and pays 1 for each particle added, proposal accepted or rejected, and 10 for each
 micrograph opened, which shows at most `SHOWN` places to decide on. Whenever a part of --budgets is
-spent, a network learns from the labels, from where the last one stood, and its picks are the next
-proposals. The first stands where --start says: `general`, so that there are proposals before any
-click, or `none`.
+spent, a network learns from all labels, from where --start stands, and its picks are the next
+proposals. --start: `general`, so that there are proposals before any click, or `none`.
 
 Ways to spend clicks:
 
@@ -38,6 +37,7 @@ from benchmarks.common import ROOT, new_parser, overrides, print_header, print_r
 from benchmarks.picking import paths_of, pick, pick_and_evaluate
 from benchmarks.real_sets import RealSet
 from picking.detection.picker import load_picker
+from picking.detection.thresholds import kept_threshold
 from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json
 from picking.formats.coordinates import write_picks
@@ -147,6 +147,11 @@ class Annotator:
         sheet.picks_px.append(centre_px + self.rng.normal(0, SCATTER * self.diameter_px, 2))
 
     @property
+    def n_with_picks(self) -> int:
+        """Return on how many micrographs particles were clicked."""
+        return sum(bool(sheet.picks_px) for sheet in self.sheets.values())
+
+    @property
     def counts(self) -> dict[str, int]:
         """Return how much was said."""
         sheets = self.sheets.values()
@@ -209,10 +214,15 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
     for k, budget in enumerate(args.budgets):
         step = folder / f"round_{k}"
         if way not in ("random", "whole") and network is not None:
-            candidates, half = candidates_of(real, folder / f"proposed_{k}", network, k == 0)
+            is_start = network == Path(args.start)
+            candidates, half = candidates_of(real, folder / f"proposed_{k}", network, is_start)
         annotator.spend(way, budget, candidates, half)
-        network = learn(args, real, annotator, step, network, seed)
-        result = pick_and_evaluate(real, args.split, step, network, threshold_of(network))
+        # Picks on one micrograph are no labels yet: then the next proposals are the last network's
+        own = None
+        if network is None or annotator.n_with_picks > 1:
+            network = learn(args, real, annotator, step, seed)
+            own = threshold_of(network)
+        result = pick_and_evaluate(real, args.split, step, network, own)
         kept = {key: result[key] for key in ("f1", "ap", "precision", "recall", "f1_at_expected")}
         row = {
             "paid": annotator.paid,
@@ -240,9 +250,8 @@ def candidates_of(
 
 
 def threshold_of(network: Path) -> float:
-    """Return the threshold that training tells, 0.5 where it tells none."""
-    calibration = load_picker(network, torch.device("cpu")).calibration
-    return 0.5 if calibration is None else calibration.threshold
+    """Return the threshold that training tells."""
+    return kept_threshold(load_picker(network, torch.device("cpu")))[0]
 
 
 def learn(
@@ -250,10 +259,9 @@ def learn(
     real: RealSet,
     annotator: Annotator,
     folder: Path,
-    network: Path | None,
     seed: int,
 ) -> Path:
-    """Learn from all that was said, from where the last network stood; return the new one."""
+    """Learn from all that was said, from where --start stands; return the network."""
     files = folder / "labels"
     sheets = list(annotator.sheets.values())
     places = {
@@ -282,8 +290,8 @@ def learn(
         "--num-workers", 0, *more,
     )  # fmt: skip
     config, start = "configs/pu_few_labels.yaml", []
-    if network is not None:
-        config, start = "configs/pu_from_general.yaml", [f"training.initial_weights={network}"]
+    if args.start != "none":
+        config, start = "configs/pu_from_general.yaml", [f"training.initial_weights={args.start}"]
     script(
         "train_pu_fixed_full.py", "--config", config, "--resume", "--exp-name", "run",
         "--experiments-dir", folder, "--data-dir", folder / "store", "--device", "cpu",

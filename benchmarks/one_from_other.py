@@ -37,7 +37,7 @@ from benchmarks.common import (
     require_same_settings,
     script,
 )
-from picking.active_learning.strategies import initial_set, schedule
+from picking.active_learning.queries import initial_set, schedule
 from picking.config import ActiveConfig, read_config
 from picking.errors import run_script
 from picking.files import read_json, write_atomically

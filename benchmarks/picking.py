@@ -30,7 +30,7 @@ of another picker, and how many would by chance.
 import argparse
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -263,16 +263,21 @@ def segment(args: argparse.Namespace, real: RealSet, folder: Path, seed: int) ->
 
 
 def learn_from_picks(
-    args: argparse.Namespace, real: RealSet, folder: Path, seed: int, n_labels: dict[str, int]
+    args: argparse.Namespace,
+    real: RealSet,
+    folder: Path,
+    seed: int,
+    n_labels: dict[str, int],
+    more: Sequence[object] = (),
 ) -> dict[str, Any]:
-    """Draw labels, learn from them as picks, pick, evaluate."""
+    """Draw labels, learn from them as picks, pick, evaluate; more: flags of preprocessing."""
     write_labels(real, folder, n_labels, seed)
     script(
         "preprocess_coco_full_dataset.py", "--labels", folder / "picks.star",
         "--micrographs", *paths_of(real, "train"), "--val-micrographs", *paths_of(real, "val"),
         "--unlabeled", "windows", "--diameter", f"{real.diameter_px:g}px", "--expected-particles",
         args.expected_particles or real.expected, "--output-dir", folder / "store",
-        "--seed", seed, "--num-workers", 0,
+        "--seed", seed, "--num-workers", 0, *more,
     )  # fmt: skip
     config = "configs/pu_from_general.yaml" if args.start else "configs/pu_few_labels.yaml"
     start = [f"training.initial_weights={args.start}"] if args.start else []

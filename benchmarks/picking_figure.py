@@ -1,7 +1,10 @@
-"""The picture of benchmarks.picking: four proteins, F1 on test against labels, and peers."""
+"""The picture of benchmarks.picking: picks, and F1 on test against labels on four proteins."""
 
 import statistics
 from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from benchmarks.common import ROOT
 from benchmarks.real_sets import FOLDER
@@ -9,6 +12,7 @@ from picking.errors import UserError
 from picking.files import read_json
 
 PICTURE = ROOT / "docs" / "few_labels.png"
+PICKS = ROOT / "docs" / "picks.png"  # an overlay of pick_particles.py
 PROTEINS = {
     "empiar-10017": "beta-galactosidase, EMPIAR-10017",
     "apoferritin-10146": "apoferritin, EMPIAR-10146",
@@ -25,7 +29,7 @@ STYLES = {
     "U-Net, all labels": ("s", "#2ca02c", "ours, U-Net with all labels"),
     "Topaz, trained": ("^", "#ff7f0e", "Topaz, trained on the same picks"),
 }
-TICKS = (40, 100, 400, 1000, 4000)  # labels
+TICKS = (10, 40, 150, 1000, 4000)  # labels
 NO_LABELS = {  # lines across
     "general network": ("#9467bd", "ours, no labels: the general network"),
     "Topaz, pretrained": ("#ff7f0e", "Topaz, pretrained, no labels"),
@@ -40,9 +44,15 @@ def draw() -> None:
     results = {name: results_of(name) for name in PROTEINS}
     if not any(results.values()):
         raise UserError(f"{FOLDER} holds no result on test: run the parts with --split test first")
-    figure = Figure(figsize=(12, 8), layout="constrained")
+    figure = Figure(figsize=(15, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(2, 2).ravel()
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 1.6])
+    picks = left.subplots()
+    with Image.open(PICKS) as overlay:
+        picks.imshow(np.asarray(overlay))
+    picks.set_axis_off()
+    picks.set_title("simulated: true picks blue, false orange, missed yellow", fontsize=11)
+    panels = right.subplots(2, 2, sharey=True).ravel()
     handles: dict[str, Any] = {}
     for panel, (name, title) in zip(panels, PROTEINS.items(), strict=True):
         draw_set(panel, results[name], PEERS.get(name))
@@ -58,8 +68,8 @@ def draw() -> None:
     for panel in panels[2:]:
         panel.set_xlabel("labelled particles")
     for panel in panels[::2]:
-        panel.set_ylabel("F1 of picks on test micrographs")
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3)
+        panel.set_ylabel("F1 of picks on test")
+    right.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=9)
     figure.savefig(PICTURE, dpi=80)
 
 

@@ -49,23 +49,22 @@ from benchmarks.common import (
     synchronise,
 )
 from picking.active_learning import train as active_training
-from picking.active_learning.initial_weights import new_network
 from picking.active_learning.iterations import STEP_METRICS as ACTIVE_METRICS
 from picking.config import ActiveConfig, PUConfig, read_config
 from picking.errors import run_script
 from picking.parallel import batch_loader, keep_freed_memory
 from picking.pu_learning import train as pu_training
 from picking.pu_learning.inputs import Patches
-from picking.pu_learning.log import STEP_METRICS
 from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler, split_batch
 from picking.pu_learning.state import State
+from picking.pu_learning.train import STEP_METRICS
 from picking.runs.devices import select_device
 from picking.seeds import stream
 from picking.stores.patches import PatchStore
 from picking.stores.segmentation import CryoEMSegmentationDataset
 from picking.training import loop
-from picking.training.networks import build_network
+from picking.training.networks import build_network, new_network
 from picking.training.scoring import autocast
 
 NETWORKS = ("resnet18", "attention_unet", "unet")

@@ -1,7 +1,6 @@
 """What an active-learning run tells its user: log lines and TensorBoard."""
 
 import logging
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,8 @@ from picking.config import ActiveConfig
 from picking.mask_values import IGNORE
 from picking.micrographs.preparation import visible
 from picking.runs import distributed
-from picking.stores.segmentation import SegmentationStore
+from picking.runs.log import shown
+from picking.stores.segmentation import SegmentationStore, Splits
 from picking.training.augment import to_float
 from picking.training.loop import Progress
 
@@ -39,12 +39,7 @@ VAL_TAGS = {
 
 
 def log_start(
-    config: ActiveConfig,
-    train_store: SegmentationStore,
-    val_store: SegmentationStore,
-    test_store: SegmentationStore | None,
-    counts: list[int],
-    device: torch.device,
+    config: ActiveConfig, splits: Splits, counts: list[int], device: torch.device
 ) -> None:
     """Log what is about to be run, and how training goes on from one iteration to the next."""
     settings, model, training = config.active_learning, config.model, config.training
@@ -54,15 +49,16 @@ def log_start(
         "shrink_perturb": "from the last iteration's best weights, shrunk and perturbed",
     }
     _, world_size = distributed.place()
-    test = f"{len(test_store):,} images in {test_store.folder}" if test_store else "none"
+    pool, val, test = splits
+    tested = f"{len(test):,} images in {test.folder}" if test else "none"
     logger.info(
         f"Strategy: {settings.strategy}   seed {training.seed}\n"
         f"Device: {device}, {world_size} process(es)\n"
         f"Network: {model.name}, width {model.width}, depth {model.depth}\n"
-        f"Pool: {len(train_store):,} images of {train_store.size_px} px in {train_store.folder}, "
-        f"{train_store.n_particles.sum():,} particles\n"
-        f"Validation: {len(val_store):,} images in {val_store.folder}\n"
-        f"Test: {test}"
+        f"Pool: {len(pool):,} images of {pool.size_px} px in {pool.folder}, "
+        f"{pool.n_particles.sum():,} particles\n"
+        f"Validation: {len(val):,} images in {val.folder}\n"
+        f"Test: {tested}"
     )
     if settings.strategy != FULL:
         logger.info(
@@ -214,8 +210,3 @@ def query_panel(
     said = torch.cat(parts, dim=2).byte().cpu().numpy()
     seen = np.concatenate([visible(store.images[rows]), said], axis=2)
     return seen.reshape(-1, seen.shape[2])
-
-
-def shown(value: Any) -> str:
-    """Return a number with four digits, or none."""
-    return "none" if value is None else f"{value:.4f}"

@@ -10,7 +10,7 @@ images that are not labelled.
 import dataclasses
 import difflib
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,7 +25,6 @@ from picking.active_learning.feature_space import (
     typicality_of,
 )
 from picking.errors import UserError
-from picking.seeds import stream
 
 if TYPE_CHECKING:  # it imports torch, which those who only want the names need not wait for
     from picking.active_learning.pool_scores import PoolScores
@@ -285,76 +284,6 @@ def strategy(name: str) -> Strategy:
             f"unknown strategy '{name}': did you mean '{nearest}'? Known are {', '.join(known)}"
         )
     return STRATEGIES[strategy_name(name)]
-
-
-def schedule(
-    n_pool: int, initial_fraction: float, query_fraction: float, iterations: int
-) -> list[int]:
-    """Return how many images each iteration trains on: min(n, round(n·(f0 + i·q))), i from 0.
-
-    Raises `UserError` where the first set would be empty or larger than the pool, or where an
-    iteration would have nothing to query.
-    """
-    n_first = round(n_pool * initial_fraction)
-    if n_first < 1 or n_first > n_pool:
-        raise UserError(
-            f"the pool has {n_pool} images, but the first set would have {n_first} "
-            f"(initial_fraction {initial_fraction:g}): change active_learning.initial_fraction "
-            f"(--initial-fraction) or give more images"
-        )
-    sizes = [
-        min(n_pool, round(n_pool * (initial_fraction + i * query_fraction)))
-        for i in range(iterations)
-    ]
-    for i in range(1, iterations):
-        if sizes[i] == sizes[i - 1] == n_pool:
-            raise UserError(
-                f"iteration {i} would have nothing left to query, since iteration {i - 1} already "
-                f"trains on all {n_pool} images: set active_learning.iterations (--iterations) to "
-                f"{i} or lower active_learning.query_fraction (--query-fraction)"
-            )
-        if sizes[i] == sizes[i - 1]:
-            raise UserError(
-                f"iteration {i} would query no image, since query_fraction {query_fraction:g} of "
-                f"{n_pool} images is less than one: raise active_learning.query_fraction "
-                f"(--query-fraction)"
-            )
-    return sizes
-
-
-def initial_set(n_pool: int, n: int, seed: int) -> np.ndarray:
-    """Return the rows labelled at the start, int64 (n,), ascending.
-
-    They depend on the seed and the pool's size alone, and a smaller set is part of a larger one.
-    """
-    return np.sort(stream(seed, "initial").permutation(n_pool)[:n]).astype(np.int64)
-
-
-def query_rng(seed: int, name: str, iteration: int) -> np.random.Generator:
-    """Return the generator of one query."""
-    return stream(seed, "query", name, iteration)
-
-
-def overlaps(
-    pool: Pool, chosen: np.ndarray, names: Iterable[str], seed: int, iteration: int
-) -> dict[str, float]:
-    """Return the fraction of a query that other strategies would have chosen too, by name.
-
-    Each draws what it would draw in this iteration of its own run. Strategies whose extras were not
-    computed for this pool are left out.
-    """
-    fractions = {}
-    for name in names:
-        select, extras = strategy(name)
-        if all(getattr(pool.candidates, extra) is not None for extra in extras):
-            other, _ = select(pool, len(chosen), query_rng(seed, name, iteration))
-            fractions[name] = len(np.intersect1d(chosen, other)) / len(chosen)
-    return fractions
-
-
-def needs_general(name: str) -> bool:
-    """Return whether a strategy looks at features of the general network that is shipped."""
-    return "general" in strategy(name).extras
 
 
 def _most_typical(

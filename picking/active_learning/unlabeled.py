@@ -1,4 +1,4 @@
-"""Consistency on the pool: which images without a label join a step, and how they are read.
+"""Consistency on the pool: which images without a label join a step, and how they are seen.
 
 In every step ``consistency.ratio`` images of the pool that are not labelled join each labelled one.
 The network's own answer to a weak view of them, flipped and turned, is what it shall answer to a
@@ -13,12 +13,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from picking.config import ActiveConfig
 from picking.runs import distributed
 from picking.seeds import stream
 from picking.stores.segmentation import CryoEMSegmentationDataset, SegmentationBatch
+from picking.training.warps import two_views
 
 
 class WithUnlabeled(Dataset):
@@ -52,6 +55,18 @@ def with_unlabeled(
         drawn = stream(seed, "pool", *where[:2], step).permutation(unlabeled)
         joined.append((positions, np.split(np.resize(drawn, n), world_size)[rank]))
     return joined
+
+
+def unlabeled_views(
+    batch: SegmentationBatch, config: ActiveConfig, generator: torch.Generator, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Bring a batch's unlabeled images to the device and make `two_views` of them.
+
+    Returns the weak and the strong view, float32 (U, 1, H, W), and bool (U, H, W), True inside.
+    """
+    images = torch.as_tensor(batch.unlabeled).to(device, non_blocking=True)
+    strength = config.consistency.strength
+    return two_views(images, generator, config.augmentation, strength, distributed.place())
 
 
 @contextlib.contextmanager

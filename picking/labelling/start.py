@@ -92,9 +92,7 @@ def train(args: argparse.Namespace) -> None:
     with opened(args, is_round=True) as work:
         idle_round(args.output)
         is_list, expected = work.listed is not None, args.expected_particles
-        k = write_plan(
-            work.labels, work.session, work.paths, is_list, expected, work.config, args.anew
-        )
+        k = write_plan(work.labels, work.session, work.paths, is_list, expected, work.config)
     round_path = round_folder(args.output, k)
     print(f"Round {k}; the log is {round_path / LOG}")
     run_round(round_path)

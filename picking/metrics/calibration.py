@@ -23,8 +23,6 @@ LEAST_SCORE = 1e-9  # and 1 less it: the logits of 0 and 1 are not finite
 SLOPES, OFFSETS = np.geomspace(0.1, 10, 41), np.linspace(-15, 15, 121)
 SLOPE_SPREAD, OFFSET_SPREAD, COUNT_SPREAD = 0.7, 0.5, 0.3
 LEAST_SPREAD = 1e-6  # of logits; less is rounding
-
-
 # Fewer candidates tell no threshold; of more so many, evenly by rank, are looked at
 LEAST_CANDIDATES, MOST_CANDIDATES = 100, 100_000
 # Of two kinds that part the expected F1 is higher. On each of 22 micrographs of four real sets

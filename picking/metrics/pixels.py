@@ -18,7 +18,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from picking.errors import UserError
-from picking.metrics.rates import plain, rates
+from picking.metrics.rates import plain, rates, ratio
 
 # A bin is a run of float32 numbers 1 + |z| with the same exponent, one of 8, and the same first 13
 # bits after the point; and a sign of z. Beyond |z| = 255 the logits of one sign share the last bin.
@@ -84,11 +84,11 @@ def pixel_metrics(counts: Tensor) -> dict[str, float | None]:
     beaten = np.cumsum(background[:-1]) - background[:-1] / 2
     return {
         **_at(N_BINS_A_SIGN - 1, tp, called, n_particle),
-        "auc": _ratio(np.dot(particle[:-1], beaten), n_particle * n_background),
-        "ap": _ratio(np.sum(particle[-2::-1] * tp / np.maximum(called, 1)), n_particle),
+        "auc": ratio(np.dot(particle[:-1], beaten), n_particle * n_background),
+        "ap": ratio(np.sum(particle[-2::-1] * tp / np.maximum(called, 1)), n_particle),
         "best_f1": _at(best, tp, called, n_particle)["f1_score"] if n_particle else None,
         "best_f1_threshold": _threshold(best, called) if n_particle else None,
-        "base_rate": _ratio(n_particle, n_particle + n_background),
+        "base_rate": ratio(n_particle, n_particle + n_background),
     }
 
 
@@ -116,7 +116,7 @@ def _at(place: int, tp: np.ndarray, called: np.ndarray, n_particle: int) -> dict
     """Return the four rates when the ``place + 1`` highest bins are called particle."""
     n_correct, n_called = int(tp[place]), int(called[place])
     three = plain(rates(n_called, n_correct, n_particle))
-    iou = _ratio(n_correct, n_called + n_particle - n_correct)
+    iou = ratio(n_correct, n_called + n_particle - n_correct)
     return {"f1_score": three.pop("f1"), **three, "iou": iou}
 
 
@@ -128,7 +128,3 @@ def _threshold(place: int, called: np.ndarray) -> float:
     last_alike = int(np.searchsorted(called, called[place], side="right")) - 1
     upper, lower = _lower_edge(N_BINS - 1 - place), _lower_edge(N_BINS - 1 - last_alike)
     return float(expit((upper + lower) / 2 if math.isfinite(lower) else upper))
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-    return float(numerator / denominator) if denominator else None

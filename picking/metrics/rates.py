@@ -33,6 +33,11 @@ def plain(metrics: dict[str, Any]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else float(value) for name, value in metrics.items()}
 
 
+def ratio(part: float, whole: float) -> float | None:
+    """Return part / whole; None without a denominator."""
+    return float(part / whole) if whole else None
+
+
 def descending(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the order from high to low, (n,), and where in it each run of ties ends."""
     order = np.argsort(-scores, kind="stable")

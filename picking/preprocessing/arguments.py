@@ -1,4 +1,4 @@
-"""Command line of preprocessing: a data set, or micrographs with a few picks of one's own."""
+"""Command line of preprocessing, a data set or a few picks of one's own, and a store's settings."""
 
 import argparse
 import math
@@ -16,9 +16,12 @@ from picking.inputs.labels_folder import (
     read_labels_folder,
 )
 from picking.preprocessing.few_picks import Beside
+from picking.preprocessing.metadata import Settings
 from picking.preprocessing.negatives import RULES
+from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows.plan import WINDOW_PX
-from picking.stores.masks import RESIZES
+from picking.preprocessing.windows.settings import WindowSettings
+from picking.stores.masks import RESIZES, MaskSettings
 
 PATCH_SIZE_PX = 128
 
@@ -241,6 +244,40 @@ def complete(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         junk=args.junk,
         complete=complete_names(args.complete) if args.complete else of_folder,
         left_out=folder.left_out if folder else (),
+    )
+
+
+def settings_of(args: argparse.Namespace, task: str, margin_px: int = 0) -> Settings:
+    """Return what decides a store's rows; margin_px: at a micrograph's edges, not annotated."""
+    if task == "segmentation":
+        return MaskSettings(
+            side_px=args.seg_size,
+            resize=args.resize,
+            tiles=args.seg_tiles,
+            margin_px=margin_px if args.seg_ignore_margin else 0,
+            disk=args.seg_disk,
+            # By the tasks asked for, not those left, so that an interrupted run ends the same
+            reduced="patches" not in args.tasks,
+        )
+    if args.micrographs:
+        return WindowSettings(
+            window_px=args.patch_size,
+            diameter_px=args.diameter_px,
+            per_micrograph=args.windows_per_micrograph,
+            expected_particles=args.expected_particles,
+            seed=args.seed,
+            own_px=args.own_px,
+            pixel_size_angstrom=args.diameter_at,
+        )
+    return PatchSettings(
+        patch_size_px=args.patch_size,
+        hide_ratio=args.hide_ratio,
+        neg_per_pos=args.neg_per_pos,
+        seed=args.seed,
+        neg_rule=args.neg_rule,
+        margin_px=margin_px,
+        top_up=args.top_up,
+        hard_fraction=args.hard_negatives,
     )
 
 

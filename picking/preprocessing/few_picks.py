@@ -228,54 +228,6 @@ def _say_picks_in_junk(
         )
 
 
-def mean_of_complete(counts: Iterable[tuple[int, bool]]) -> float | None:
-    """Return how many particles the micrographs that are complete have on average.
-
-    counts: of each micrograph the picks, and whether it is complete. None where none is or all are,
-    and where the others have more picks on average.
-    """
-    of_kind: dict[bool, list[int]] = {True: [], False: []}
-    for n, complete in counts:
-        of_kind[complete].append(n)
-    if not sum(of_kind[True]) or not of_kind[False]:
-        return None
-    mean, of_others = (sum(of_kind[kind]) / len(of_kind[kind]) for kind in (True, False))
-    return None if mean < of_others else mean
-
-
-def check_expected(expected: float | None, splits: Mapping[str, Split]) -> None:
-    """Hold the expected number of particles on a micrograph against the picks.
-
-    On those that are complete all are picked, whatever is expected. Raises `UserError` when there
-    are more on average; warns when some micrograph has more.
-    """
-    counts = [
-        (len(m.centres_px), m.name)
-        for split in splits.values()
-        for m in split.micrographs
-        if not m.complete
-    ]
-    if expected is None or max(counts, default=(0, ""))[0] <= expected:
-        return
-    mean = sum(n for n, _ in counts) / len(counts)
-    if mean > expected:
-        raise UserError(
-            f"--expected-particles is {expected:g}, but there are {mean:.1f} picks on a micrograph "
-            "on average: give the number of all particles on one micrograph, about"
-        )
-    more = sorted(((n, name) for n, name in counts if n > expected), reverse=True)
-    warn(
-        f"--expected-particles is {expected:g}, but {len(more)} of {len(counts)} micrographs have "
-        f"more picks (e.g. {', '.join(f'{n} on {name}' for n, name in more[:3])}): give a larger "
-        "number unless these are unlike the others"
-    )
-
-
-def number_held_out(n_picked: int) -> int:
-    """Return how many of so many micrographs with picks are held out, to choose the checkpoint."""
-    return max(1, round(VAL_FRACTION * n_picked))
-
-
 def splits_of_picks(
     paths: Sequence[Path],
     picks: Sequence[Picks],
@@ -307,7 +259,7 @@ def splits_of_picks(
                 "needed, one of them to choose the checkpoint on: pick some particles on another"
             )
         drawn = stream(seed, "val-micrographs").permutation(picked)
-        val_names = list(drawn[: number_held_out(len(picked))])
+        val_names = list(drawn[: max(1, round(VAL_FRACTION * len(picked)))])
     known_as_none = {p.name: p.centres_px for p in negatives if len(p.centres_px)}
     complete, splits = set(complete), {}
 

@@ -1,6 +1,7 @@
 """What metadata.json says of a store: what it is made from, and the counts of what it holds."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from picking.files import sha256
@@ -10,7 +11,9 @@ from picking.micrographs.preparation import PREPARATION
 from picking.micrographs.problems import BAD_PX
 from picking.preprocessing.patch_plan import PatchSettings
 from picking.preprocessing.windows.settings import WindowSettings
+from picking.stores.journal import require_made_from
 from picking.stores.masks import ImagePlan, MaskSettings, pixel_fractions
+from picking.stores.patches import read_metadata
 
 Settings = PatchSettings | WindowSettings | MaskSettings  # of what a store holds
 Plans = dict[str, list[Any]]  # split -> a plan of each micrograph, as the settings make them
@@ -68,6 +71,16 @@ def begun_from(made: dict[str, Any], tasks: list[str]) -> dict[str, Any]:
     """
     begun = {key: value for key, value in made.items() if key != "images_hash"}
     return {**begun, "tasks": tasks} if "seg_size" in made else begun
+
+
+def is_finished(folder: Path, made: dict) -> bool:
+    """Return whether the store is complete; raises `UserError` when it is made from else."""
+    if not (folder / "metadata.json").is_file():
+        return False
+    require_made_from(folder, read_metadata(folder).get("made_from", {}), made)
+    (folder / ".journal").unlink(missing_ok=True)  # of a process that was killed just before that
+    print(f"{folder} is complete already: nothing to do")
+    return True
 
 
 def total(plans: Plans, of_one: str) -> int:

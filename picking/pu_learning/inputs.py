@@ -46,6 +46,16 @@ class _Rows:
     def __len__(self) -> int:
         return len(self.store)
 
+    @property
+    def wants(self) -> dict[str, Any]:
+        """What picking must do to a micrograph to get such input: goes into checkpoints."""
+        return {
+            "patch_size_px": self.store.patch_size_px,
+            "preparation": PREPARATION,
+            "coarseness": self.store.coarseness,
+            **(self.store.windows or {}),
+        }
+
 
 class Patches(_Rows):
     """Patches of known class, some of them labelled; a network has one logit for each."""
@@ -53,15 +63,6 @@ class Patches(_Rows):
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return a copy of these rows' patches, uint8 (n, p, p)."""
         return self.store[rows]
-
-    @property
-    def wants(self) -> dict[str, Any]:
-        """What picking must do to a micrograph to get such patches: goes into checkpoints."""
-        return {
-            "patch_size_px": self.store.patch_size_px,
-            "preparation": PREPARATION,
-            "coarseness": self.store.coarseness,
-        }
 
     def check(self, model: ModelConfig) -> None:
         """Raise `UserError` when the patches do not suit the network."""
@@ -161,16 +162,6 @@ class Windows(_Rows):
         Two of uint8 (n, S, S).
         """
         return self.store[rows], np.array(self.store.picked[rows])
-
-    @property
-    def wants(self) -> dict[str, Any]:
-        """What picking must do to a micrograph to get such windows: goes into checkpoints."""
-        return {
-            "patch_size_px": self.store.patch_size_px,
-            "preparation": PREPARATION,
-            "coarseness": self.store.coarseness,
-            **self.store.windows,
-        }
 
     def check(self, model: ModelConfig) -> None:
         """Raise `UserError` when the windows do not suit the network."""
@@ -334,28 +325,3 @@ def score(
             "the network's scores are not finite: lower optimizer.lr or set training.precision=fp32"
         )
     return probability.cpu().numpy()
-
-
-def evaluate_split(
-    network: nn.Module,
-    data: Input,
-    threshold: float,
-    settings: TrainingConfig,
-    device: torch.device,
-) -> dict:
-    """Return all metrics of a split, with intervals, at 0.5 and at ``threshold``."""
-    store, probability = data.store, score(network, data, settings, device)
-    ids = np.array([name or "unknown" for name in store.ids])[store.micrograph]
-    report = classification.patch_metrics(
-        store.label,
-        probability,
-        store.micrograph,
-        threshold,
-        ids=ids if any(store.ids) else None,
-        n_bootstrap=settings.bootstrap_samples,
-        seed=settings.seed,
-    )
-    called = probability >= threshold
-    fraction = float(called.mean()) if len(called) else None
-    report["at_val_threshold"]["predicted_positive_share"] = fraction
-    return report

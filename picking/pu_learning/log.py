@@ -4,9 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from torch import Tensor
 
 from picking.config import PUConfig, plain
 from picking.metrics.classification import auc_standard_error, trivial_f1
@@ -14,22 +12,9 @@ from picking.pu_learning.priors import Priors
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.pu_learning.state import State
 from picking.runs.folder import environment, now
+from picking.runs.log import shown
 from picking.training.loop import Progress
 
-# What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
-STEP_METRICS = (
-    "pu_loss",
-    "consistency_loss",
-    "n_masked",
-    "n_masked_positive",
-    "n_pseudo_positive",
-    "sum_of_q",
-    "n_clipped",
-    "n_called_positive",
-    "logit_std",
-    "n_unlabeled",
-    "n_steps",
-)
 # The users' guide: what a good run on the full data set reaches.
 TARGETS = {
     "auc": ("Test AUC", 0.85, 0.90),
@@ -44,63 +29,6 @@ PLATEAU_EPOCHS = 10
 HIGHEST_BY_CHANCE = 0.7  # AUC; of two or three picks chance alone would allow any
 
 logger = logging.getLogger(__name__)
-
-
-def step_metrics(
-    risk: Tensor,
-    consistency: Tensor,
-    mask: Tensor,
-    q: Tensor,
-    clipped: Tensor,
-    z_u: Tensor,
-    z_n: Tensor,
-) -> Tensor:
-    """Return a step's `STEP_METRICS`, float64, without waiting for the device.
-
-    risk, consistency and clipped are scalars; mask, q and z_u are (n,), of the unlabeled; z_n is
-    (m,), of the known negatives.
-    """
-    pseudo_positive, z_u = q >= 0.5, z_u.detach()
-    spread = z_u if z_u.numel() else z_n.detach()
-    metrics = {
-        "pu_loss": risk,
-        "consistency_loss": consistency.detach(),
-        "n_masked": mask.sum(),
-        "n_masked_positive": (mask & pseudo_positive).sum(),
-        "n_pseudo_positive": pseudo_positive.sum(),
-        "sum_of_q": q.sum(),
-        "n_clipped": clipped,
-        "n_called_positive": (z_u >= 0).sum(),
-        "logit_std": spread.std(unbiased=False),
-        "n_unlabeled": torch.full_like(risk, z_u.numel()),
-        "n_steps": torch.ones_like(risk),
-    }
-    return torch.stack([metrics[name].double() for name in STEP_METRICS])
-
-
-def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
-    """Return the epoch's training metrics from the sums of `STEP_METRICS`; None: of nothing."""
-    t = dict(zip(STEP_METRICS, totals, strict=True))
-    n_steps = t["n_steps"]
-    n_unlabeled = t["n_unlabeled"]
-    n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
-
-    def fraction(part: float, whole: float) -> float | None:
-        return part / whole if whole else None
-
-    return {
-        "train_loss": (t["pu_loss"] + t["consistency_loss"]) / n_steps,
-        "pu_loss": t["pu_loss"] / n_steps,
-        "consistency_loss": t["consistency_loss"] / n_steps,
-        "mask_rate": fraction(t["n_masked"], n_unlabeled),
-        "mask_rate_positive": fraction(t["n_masked_positive"], t["n_pseudo_positive"]),
-        "mask_rate_negative": fraction(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
-        "pseudo_positive_share": fraction(t["n_masked_positive"], t["n_masked"]),
-        "mean_probability": fraction(t["sum_of_q"], n_unlabeled),
-        "clipped_step_share": t["n_clipped"] / n_steps,
-        "predicted_positive_share": fraction(t["n_called_positive"], n_unlabeled),
-        "logit_std": t["logit_std"] / n_steps,
-    }
 
 
 def log_start(
@@ -173,8 +101,8 @@ def log_epoch(metrics: dict, n_epochs: int, kept: bool, progress: Progress) -> N
         f"{_percent(metrics['clipped_step_share'])}\n"
         f"\n"
         f"  Val AUC: {auc:.4f}\n"
-        f"  Val Precision: {_number(val['precision'])}\n"
-        f"  Val Recall: {_number(val['recall'])}\n{best}"
+        f"  Val Precision: {shown(val['precision'])}\n"
+        f"  Val Recall: {shown(val['recall'])}\n{best}"
     )
 
 
@@ -233,7 +161,7 @@ def warning_signs(
             ),
             (
                 (val["f1"] or 0.0) <= lowest_f1,
-                f"validation F1 {_number(val['f1'])} is no better than calling everything positive "
+                f"validation F1 {shown(val['f1'])} is no better than calling everything positive "
                 f"({lowest_f1:.4f}): train longer, or check loss.prior",
             ),
         ]
@@ -350,7 +278,7 @@ def log_end(content: dict, folder: Path) -> None:
     if test:
         logger.info("The guide's targets for the full data set (at 0.5)")
         for name, (title, low, high) in TARGETS.items():
-            logger.info(f"  {title:<12} {_number(test[name]):<6}   target {low:.2f} to {high:.2f}")
+            logger.info(f"  {title:<12} {shown(test[name]):<6}   target {low:.2f} to {high:.2f}")
     if content["success_criteria"]:
         low, high = TARGET_MASK_RATE
         rate = _percent(content["mask_rate"])
@@ -358,7 +286,7 @@ def log_end(content: dict, folder: Path) -> None:
         logger.info("Success criteria (precision and recall at the validation threshold)")
     for item in content["success_criteria"]:
         met = {True: "met", False: "NOT met", None: "no test data"}[item["met"]]
-        logger.info(f"  {met:<13} {_number(item['value']):<6}   {item['criterion']}")
+        logger.info(f"  {met:<13} {shown(item['value']):<6}   {item['criterion']}")
     logger.info(f"\nResults: {folder / 'results.json'}")
     logger.info(f"TensorBoard: tensorboard --logdir {folder.parent}")
 
@@ -373,17 +301,13 @@ def log_split(split: str, report: dict, truth_known: bool = True) -> None:
     )
     logger.info(f"  {'':<18}at 0.5{'':<24}at the validation threshold {at['threshold']:.4f}")
     for name in ("precision", "recall", "f1", "specificity", "balanced_accuracy"):
-        one = f"{_number(report[name])} {_interval(intervals[name])}"
-        other = f"{_number(at[name])} {_interval(intervals['at_val_threshold'][name])}"
+        one = f"{shown(report[name])} {_interval(intervals[name])}"
+        other = f"{shown(at[name])} {_interval(intervals['at_val_threshold'][name])}"
         logger.info(f"  {name:<18}{one:<30}{other}")
-    logger.info(f"  {'AUC':<18}{_number(report['auc'])} {_interval(intervals['auc'])}")
-    base = f"(base rate {_number(report['ap_base_rate'])})"
-    logger.info(f"  {'AP':<18}{_number(report['ap'])} {_interval(intervals['ap'])} {base}")
-    logger.info(f"  {'ECE':<18}{_number(report['ece'])}\n")
-
-
-def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.4f}"
+    logger.info(f"  {'AUC':<18}{shown(report['auc'])} {_interval(intervals['auc'])}")
+    base = f"(base rate {shown(report['ap_base_rate'])})"
+    logger.info(f"  {'AP':<18}{shown(report['ap'])} {_interval(intervals['ap'])} {base}")
+    logger.info(f"  {'ECE':<18}{shown(report['ece'])}\n")
 
 
 def _percent(value: float | None) -> str:

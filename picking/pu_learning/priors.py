@@ -14,9 +14,10 @@ from picking.errors import UserError, raise_if_stopped
 from picking.pu_learning.inputs import Input
 from picking.pu_learning.samplers import PUBatchSampler
 from picking.runs import distributed
-from picking.seeds import stream, stream_seed
+from picking.seeds import stream
 from picking.stores.patches import PatchStore
-from picking.training.networks import build_network
+from picking.training import loop
+from picking.training.networks import new_network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +50,7 @@ def resolve_priors(config: PUConfig, data: Input, device: torch.device) -> Prior
     elif loss.unlabeled_prior == "data" and counts["unlabeled_prior"] is not None:
         unlabeled, source = counts["unlabeled_prior"], "data"
     else:
-        torch.manual_seed(stream_seed(config.training.seed, "estimate", "init"))
-        network = build_network(config).to(device)
+        network = new_network(config, "estimate", "init").to(device)
         unlabeled, source = estimate_unlabeled_prior(network, config, data, device), "estimate"
     if prior is None:  # pool: the labelled, and the positives among the others
         actual = counts["actual_prior"] or 0.0
@@ -116,7 +116,7 @@ def estimate_unlabeled_prior(
     sampler = PUBatchSampler(
         store.labeled[fit_rows], config.training.batch_size, config.data.batch_ratio, seed=seed
     )
-    generator = torch.Generator(device).manual_seed(stream_seed(seed, "estimate", "views"))
+    generator = loop.generator(device, seed, "estimate", "views")
     optimizer = torch.optim.AdamW(network.parameters(), config.optimizer.lr)
     # Each process takes all of these steps, few beside a run's: the estimate is that of one process
     for step in range(config.loss.estimate_steps):

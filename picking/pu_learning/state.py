@@ -24,6 +24,9 @@ from picking.runs.checkpoints import (
 from picking.training import loop
 from picking.training.loop import Progress
 
+# In a run's folder: what it goes on from, and its best weights
+LAST, BEST = "checkpoints/last.pt", "checkpoints/best_model.pt"
+
 
 @dataclasses.dataclass(kw_only=True)
 class State(loop.State):

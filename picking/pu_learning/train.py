@@ -1,9 +1,6 @@
-"""A run of PU learning: PU or PNU risk and FixMatch; the method is `train_one_epoch`."""
+"""The epochs of a run: PU or PNU risk and FixMatch; the method is `train_one_epoch`."""
 
-import argparse
-import contextlib
 import copy
-import dataclasses
 import logging
 import math
 from pathlib import Path
@@ -14,33 +11,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from picking.config import PUConfig, config_from_dict, plain, read_config
-from picking.errors import UserError, raise_if_stopped
-from picking.files import locked, read_json, write_json
+from picking.config import PUConfig, plain
+from picking.errors import raise_if_stopped
 from picking.metrics import classification
-from picking.parallel import batch_loader, keep_freed_memory, reading_workers
+from picking.metrics.rates import ratio
 from picking.pu_learning import log
-from picking.pu_learning.inputs import Input, evaluate_split, open_input, score
-from picking.pu_learning.priors import eta_of, resolve_priors
+from picking.pu_learning.inputs import Input, score
 from picking.pu_learning.samplers import PUBatchSampler
-from picking.pu_learning.state import (
-    State,
-    keep_calibration,
-    load_best,
-    mix_initial,
-    update_average,
-)
-from picking.pu_learning.tensorboard import write_epoch, write_hyperparameters
+from picking.pu_learning.state import BEST, LAST, State, mix_initial, update_average
+from picking.pu_learning.tensorboard import write_epoch
 from picking.runs import distributed
-from picking.runs.checkpoints import load_weights, require_size, restored
-from picking.runs.devices import use_deterministic_kernels
-from picking.runs.folder import add_metrics, environment, keep_metrics, open_run, read_metrics
-from picking.runs.log import open_log
-from picking.runs.tensorboard import open_board
+from picking.runs.folder import add_metrics, keep_metrics
 from picking.seeds import stream_seed
-from picking.stores.patches import PatchStore
 from picking.training import loop
-from picking.training.initial_weights import read_initial_weights
 from picking.training.losses import (
     adaptive_threshold,
     align_distribution,
@@ -49,165 +32,24 @@ from picking.training.losses import (
     pnu_risk,
     weak_probability,
 )
-from picking.training.networks import build_network
 from picking.training.scoring import autocast
 
+# What train_one_epoch adds up over its steps; counts are over the unlabeled of the batch.
+STEP_METRICS = (
+    "pu_loss",
+    "consistency_loss",
+    "n_masked",
+    "n_masked_positive",
+    "n_pseudo_positive",
+    "sum_of_q",
+    "n_clipped",
+    "n_called_positive",
+    "logit_std",
+    "n_unlabeled",
+    "n_steps",
+)
+
 logger = logging.getLogger(__name__)
-
-
-def run(args: argparse.Namespace) -> None:
-    """Train and evaluate as the command line of train_pu_fixed_full.py says."""
-    device, rank, world_size = distributed.start(args.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-
-    # 1. Config and data
-    config, replaced_prior = resolve_config(args)
-    if config.training.initial_share and config.training.initial_weights is None:
-        raise UserError(
-            f"training.initial_share is {config.training.initial_share:g}, a share of "
-            "training.initial_weights, which is null: set it to 0, or name weights"
-        )
-    if config.training.deterministic:
-        use_deterministic_kernels()
-    store_folder = Path(config.data.dir)
-    train_data, val_data = (open_input(store_folder, name, config) for name in ("train", "val"))
-    require_both_classes(val_data.store)
-    folder = args.experiments_dir / args.exp_name
-    begins = not (args.resume and last_path(folder).exists())
-    if begins and config.training.initial_weights is not None:  # refused before there is a folder
-        with torch.device("meta"):
-            initial_weights(config, build_network(config))
-    sampler = PUBatchSampler(
-        train_data.store.labeled,
-        config.training.batch_size,
-        config.data.batch_ratio,
-        seed=config.training.seed,
-        rank=rank,
-        world_size=world_size,
-        negative=train_data.store.about_negative,
-    )
-
-    with contextlib.ExitStack() as stack:
-        # 2. Run folder; only the first process writes
-        finished = args.resume and (folder / "results.json").exists()
-        content_hash = train_data.store.metadata["content_hash"]
-        distributed.require_same((config, content_hash, args.resume), "configuration or data")
-        if rank == 0:
-            stack.enter_context(locked(folder))
-            open_run(folder, plain(config), content_hash, device, args.resume)
-            (folder / "checkpoints").mkdir(exist_ok=True)
-            stack.enter_context(open_log(None if finished else folder / "training.log"))
-        if finished:
-            logger.info("This run is finished: nothing to do")
-            if rank == 0:
-                log.log_end(read_json(folder / "results.json"), folder)
-            return
-
-        # 3. Network, optimiser and, on --resume, where they stood
-        state = new_state(config, device, begins)
-        if not begins:
-            state.load(last_path(folder), device)
-            logger.info(f"Resumed after {state.progress.epoch} epochs, step {state.progress.step}")
-        else:
-            state.priors = resolve_priors(config, train_data, device)
-            if config.training.initial_weights is not None:
-                logger.info(f"Starting from {config.training.initial_weights}")
-        _, n_steps = length_of_run(config, len(sampler))
-        eta = eta_of(config, state.priors, train_data.store)
-        log.log_start(config, sampler, state.priors, replaced_prior, eta, device, n_steps)
-        if train_data.note:
-            logger.info(train_data.note)
-        board = stack.enter_context(open_board(folder, state.progress.epoch))
-
-        # 4. Epochs
-        loader = batch_loader(train_data, sampler, args.num_workers, device)
-        with reading_workers():
-            train(config, state, loader, sampler, val_data, folder, board, eta)
-
-        # 5. The best checkpoint, on validation and, once, on test
-        distributed.wait_for_all()
-        best = load_best(best_path(folder), device)
-        load_weights(state.network, best["network"], best_path(folder))
-        settings, threshold = config.training, best["threshold"]
-        if rank == 0:  # before anything else is evaluated, which all processes do together
-            prior = state.priors.unlabeled_prior
-            calibration = val_data.calibration(state.network, prior, settings, device)
-            keep_calibration(best_path(folder), best, calibration)
-        report = {"val": evaluate_split(state.network, val_data, threshold, settings, device)}
-        if "test" in train_data.store.metadata["splits"]:
-            test_data = open_input(store_folder, "test", config)
-            report["test"] = evaluate_split(state.network, test_data, threshold, settings, device)
-        if board is not None:
-            last_epoch = read_metrics(folder / "metrics.jsonl", state.progress.epoch)[-1]
-            content = log.results(
-                report, best, state, n_steps, last_epoch["mask_rate"], val_data.truth_known
-            )
-            write_hyperparameters(board, config, content)
-            write_json(folder / "results.json", content)  # last: it says "finished"
-            log.log_end(content, folder)
-
-
-def resolve_config(args: argparse.Namespace) -> tuple[PUConfig, float | None]:
-    """Return the config and, where --use-data-prior replaced one, the number in loss.prior."""
-    config, replaced_prior = read_config(args.config, args.set, PUConfig), None
-    if args.data_dir:
-        data = dataclasses.replace(config.data, dir=str(args.data_dir))
-        config = dataclasses.replace(config, data=data)
-    if args.use_data_prior and isinstance(config.loss.prior, float):
-        replaced_prior = config.loss.prior
-        loss = dataclasses.replace(config.loss, prior="pool")
-        config = dataclasses.replace(config, loss=loss)
-    return config, replaced_prior
-
-
-def new_state(config: PUConfig, device: torch.device, begins: bool = True) -> State:
-    """Return what a run starts from, without its priors; what a resumed one loads its state into.
-
-    begins: take the initial weights, if the config names any.
-    """
-    require_size(lambda: build_network(config))
-    torch.manual_seed(stream_seed(config.training.seed, "init"))
-    network = build_network(config)
-    if begins and config.training.initial_weights is not None:
-        network.load_state_dict(initial_weights(config, network))
-    network = distributed.with_shared_statistics(network.to(device), device)
-    has_average = config.training.ema_decay > 0 or config.training.ema_teacher
-    keeps_initial = begins and config.training.initial_share > 0
-    return State(
-        network=network,
-        average=copy.deepcopy(network).eval() if has_average else None,
-        initial=copy.deepcopy(network.state_dict()) if keeps_initial else None,
-        optimizer=loop.new_optimizer(network, config.optimizer),
-        totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64, device=device),
-        adaptive=torch.full((3,), 0.5, device=device),
-    )
-
-
-def initial_weights(config: PUConfig, network: nn.Module) -> dict[str, Any]:
-    """Return the weights that ``network``, a new one, starts with."""
-    named = str(config.training.initial_weights)
-    return read_initial_weights(named, network, config.model, "training.initial_weights")
-
-
-def require_both_classes(store: PatchStore) -> None:
-    """Raise `UserError` when a split holds one class only, so that AUC is not defined."""
-    if store.label.all() or not store.label.any():
-        raise UserError(
-            f"split '{store.split}' of {store.folder} holds one class only, so no checkpoint can "
-            "be chosen on it: make the store again with more validation images or another "
-            "--neg-rule"
-        )
-
-
-def last_path(folder: Path) -> Path:
-    """Return where a run keeps what it goes on from."""
-    return folder / "checkpoints" / "last.pt"
-
-
-def best_path(folder: Path) -> Path:
-    """Return where a run keeps its best weights."""
-    return folder / "checkpoints" / "best_model.pt"
 
 
 def train(
@@ -231,7 +73,7 @@ def train(
     model = loop.trained(state.network, settings.compile)
     learned: Any = state.average if settings.ema_decay else state.network
     evaluated = learned if state.initial is None else copy.deepcopy(learned)
-    metrics_path, last = folder / "metrics.jsonl", last_path(folder)
+    metrics_path, last = folder / "metrics.jsonl", folder / LAST
     unlabeled_prior, patience = state.priors.unlabeled_prior, settings.early_stopping_patience
     recent = keep_metrics(metrics_path, progress.epoch)
 
@@ -244,7 +86,7 @@ def train(
             if state.initial is not None:
                 mix_initial(evaluated, learned, state.initial, settings.initial_share)
             probability = score(evaluated, val_data, settings, state.totals.device)
-        trained = log.epoch_metrics(state.totals.tolist())
+        trained = epoch_metrics(state.totals.tolist())
         loop.end_epoch(state)
 
         threshold = val_data.threshold(probability)
@@ -264,8 +106,7 @@ def train(
         write_epoch(board, recent[-1], unlabeled_prior, val_store, probability, kept)
         # last.pt is written last: until then a killed run does this epoch again
         if kept:
-            best = best_path(folder)
-            state.save_best(best, evaluated, plain(config), val_data.wants, threshold, val)
+            state.save_best(folder / BEST, evaluated, plain(config), val_data.wants, threshold, val)
         add_metrics(metrics_path, recent[-1])
         state.save(last)
     if progress.epoch < n_epochs:
@@ -329,8 +170,61 @@ def train_one_epoch(
         loop.take_step(state, objective + consistency, config.optimizer.grad_clip)
         update_average(state, settings.ema_decay or 0.999, step)
         clipped = r_minus < -loss.beta
-        state.totals += log.step_metrics(risk, consistency, mask, q, clipped, z_u, z_n)
+        state.totals += step_metrics(risk, consistency, mask, q, clipped, z_u, z_n)
         state.save_every(settings.checkpoint_every_steps, last)
+
+
+def step_metrics(
+    risk: Tensor,
+    consistency: Tensor,
+    mask: Tensor,
+    q: Tensor,
+    clipped: Tensor,
+    z_u: Tensor,
+    z_n: Tensor,
+) -> Tensor:
+    """Return a step's `STEP_METRICS`, float64, without waiting for the device.
+
+    risk, consistency and clipped are scalars; mask, q and z_u are (n,), of the unlabeled; z_n is
+    (m,), of the known negatives.
+    """
+    pseudo_positive, z_u = q >= 0.5, z_u.detach()
+    spread = z_u if z_u.numel() else z_n.detach()
+    metrics = {
+        "pu_loss": risk,
+        "consistency_loss": consistency.detach(),
+        "n_masked": mask.sum(),
+        "n_masked_positive": (mask & pseudo_positive).sum(),
+        "n_pseudo_positive": pseudo_positive.sum(),
+        "sum_of_q": q.sum(),
+        "n_clipped": clipped,
+        "n_called_positive": (z_u >= 0).sum(),
+        "logit_std": spread.std(unbiased=False),
+        "n_unlabeled": torch.full_like(risk, z_u.numel()),
+        "n_steps": torch.ones_like(risk),
+    }
+    return torch.stack([metrics[name].double() for name in STEP_METRICS])
+
+
+def epoch_metrics(totals: list[float]) -> dict[str, float | None]:
+    """Return the epoch's training metrics from the sums of `STEP_METRICS`; None: of nothing."""
+    t = dict(zip(STEP_METRICS, totals, strict=True))
+    n_steps = t["n_steps"]
+    n_unlabeled = t["n_unlabeled"]
+    n_pseudo_negative = n_unlabeled - t["n_pseudo_positive"]
+    return {
+        "train_loss": (t["pu_loss"] + t["consistency_loss"]) / n_steps,
+        "pu_loss": t["pu_loss"] / n_steps,
+        "consistency_loss": t["consistency_loss"] / n_steps,
+        "mask_rate": ratio(t["n_masked"], n_unlabeled),
+        "mask_rate_positive": ratio(t["n_masked_positive"], t["n_pseudo_positive"]),
+        "mask_rate_negative": ratio(t["n_masked"] - t["n_masked_positive"], n_pseudo_negative),
+        "pseudo_positive_share": ratio(t["n_masked_positive"], t["n_masked"]),
+        "mean_probability": ratio(t["sum_of_q"], n_unlabeled),
+        "clipped_step_share": t["n_clipped"] / n_steps,
+        "predicted_positive_share": ratio(t["n_called_positive"], n_unlabeled),
+        "logit_std": t["logit_std"] / n_steps,
+    }
 
 
 def consistency_weight(config: PUConfig, epoch: int) -> float:
@@ -376,31 +270,3 @@ def learning_rate(config: PUConfig, step: int, total_steps: int) -> float:
     highest = config.optimizer.lr
     lowest = highest if config.optimizer.scheduler == "constant" else 0.0
     return loop.cosine(step, total_steps, highest, lowest)
-
-
-def evaluate_checkpoint(args: argparse.Namespace) -> None:
-    """Evaluate a best_model.pt on one split of a store and write its metrics to --output."""
-    output = args.output or args.evaluate.parent / f"evaluation_{args.split}.json"
-    if output.name == "results.json" and (output.parent / "config.yaml").exists():
-        raise UserError(f"--output {output} is the results of a run: choose another name")
-    device, rank, _ = distributed.start(args.device)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    best = load_best(args.evaluate, device)
-    config = config_from_dict(best["config"], str(args.evaluate), PUConfig)
-    data = open_input(args.data_dir, args.split, config)
-    network = restored(lambda: build_network(config), best["network"], args.evaluate, device)
-    report = evaluate_split(network, data, best["threshold"], config.training, device)
-    if rank == 0:
-        content = {
-            args.split: report,
-            "threshold": best["threshold"],
-            "epochs_run": best["epoch"],
-            **best["priors"],
-            "checkpoint": str(args.evaluate),
-            "data_dir": str(args.data_dir),
-            "versions": environment()["versions"],
-        }
-        write_json(output, content)
-        with open_log():
-            log.log_split(args.split, report)
-        print(f"Wrote {output}")

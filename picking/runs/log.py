@@ -56,6 +56,11 @@ def open_log(path: Path | None = None) -> Iterator[None]:
         LOGGER.removeHandler(lines)
 
 
+def shown(value: float | None) -> str:
+    """Return a number with four digits, or none."""
+    return "none" if value is None else f"{value:.4f}"
+
+
 def _last_words(error: BaseException) -> str:
     sentence = sentence_of(error)
     if sentence is None:

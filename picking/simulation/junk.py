@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 KINDS = ("film", "foil", "ice", "aggregate", "step")
+MOST_KINDS = 2  # on a micrograph with junk
 # Fractions of the mean counts
 FILM_ABSORPTION, FOIL_ABSORPTION = (0.04, 0.12), 0.6
 ICE_ABSORPTION, STEP_ABSORPTION = 0.04, (0.02, 0.06)
@@ -33,6 +34,11 @@ class Junk:
     ice: np.ndarray
     piles: np.ndarray
     where: np.ndarray
+
+
+def draw_kinds(rng: np.random.Generator) -> tuple[str, ...]:
+    """Return the kinds of junk on a micrograph that has some, one or more."""
+    return tuple(KINDS[i] for i in rng.permutation(len(KINDS))[: rng.integers(1, MOST_KINDS + 1)])
 
 
 def scatter_junk(

@@ -10,7 +10,7 @@ import numpy as np
 from picking.errors import UserError
 from picking.inputs.annotations import SPLITS
 from picking.seeds import stream
-from picking.simulation.junk import KINDS
+from picking.simulation.junk import draw_kinds
 from picking.simulation.proteins import PROTEINS, Protein
 
 if TYPE_CHECKING:  # scipy is loaded when there is something to simulate, so that --help is quick
@@ -21,7 +21,6 @@ DEFOCUS_ANGSTROM = (9000.0, 25000.0)
 DENSITY_SPREAD = (0.5, 1.4)  # of a micrograph, over the data set's
 CARBON_FRACTION = 0.2  # of micrographs
 CRYSTALS_PER_UM2 = 20.0
-MOST_JUNK = 2  # kinds on a micrograph with junk
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def plan_dataset(asked: Arguments) -> list[MicrographPlan]:
         proteins = protein_indices(n, len(asked.chosen), asked.protein_ratio)[order]
         for index, protein in enumerate(proteins):
             stem = f"mic_{len(plans):05d}"
-            rng = stream(seed, "conditions", stem)
+            rng, of_junk = stream(seed, "conditions", stem), stream(seed, "junk", stem)
             plans.append(
                 MicrographPlan(
                     split=split,
@@ -115,18 +114,11 @@ def plan_dataset(asked: Arguments) -> list[MicrographPlan]:
                     density=asked.density * rng.uniform(*DENSITY_SPREAD),
                     carbon=bool(rng.uniform() < CARBON_FRACTION),
                     n_crystals=int(rng.poisson(CRYSTALS_PER_UM2 * area_um2)),
-                    junk=_junk(asked.junk, stream(seed, "junk", stem)),
+                    junk=draw_kinds(of_junk) if of_junk.uniform() < asked.junk else (),
                     seed=seed,
                 )
             )
     return plans
-
-
-def _junk(fraction: float, rng: np.random.Generator) -> tuple[str, ...]:
-    """Return the kinds of junk of a micrograph: none, one or more."""
-    if rng.uniform() >= fraction:
-        return ()
-    return tuple(KINDS[i] for i in rng.permutation(len(KINDS))[: rng.integers(1, MOST_JUNK + 1)])
 
 
 def protein_indices(n: int, n_proteins: int, ratio: float) -> np.ndarray:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from picking.seeds import stream
-from picking.simulation.junk import KINDS
-from picking.simulation.plans import CRYSTALS_PER_UM2, MOST_JUNK, MicrographPlan, simulate_planned
+from picking.simulation.junk import draw_kinds
+from picking.simulation.plans import CRYSTALS_PER_UM2, MicrographPlan, simulate_planned
 from picking.simulation.proteins import Protein
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def _plan(index: int, seed: int) -> MicrographPlan:
     )
     pixel = diameter / rng.uniform(*DIAMETER_PX)
     side = round(rng.uniform(*SIDE_DIAMETERS) * diameter / pixel)
-    kinds = rng.permutation(len(KINDS))[: rng.integers(1, MOST_JUNK + 1)]
+    kinds = draw_kinds(rng)
     return MicrographPlan(
         split="train",
         stem=f"varied_{index:05d}",
@@ -73,7 +73,7 @@ def _plan(index: int, seed: int) -> MicrographPlan:
         density=float(rng.uniform() >= EMPTY),
         carbon=bool(rng.uniform() < WITH_CARBON),
         n_crystals=int(rng.poisson(CRYSTALS_PER_UM2 * (side * pixel * 1e-4) ** 2)),
-        junk=tuple(KINDS[i] for i in kinds) if rng.uniform() < WITH_JUNK else (),
+        junk=kinds if rng.uniform() < WITH_JUNK else (),
         seed=seed,
     )
 

@@ -141,9 +141,15 @@ class CryoEMSegmentationDataset(Dataset):
         return CryoEMSegmentationDataset, (*arrays, self.is_training, self.rows)
 
 
-def open_splits(
-    data: SegmentationDataConfig, depth: int
-) -> tuple[SegmentationStore, SegmentationStore, SegmentationStore | None]:
+class Splits(NamedTuple):
+    """The pool, of which some images are labelled, and what is held out."""
+
+    train: SegmentationStore
+    val: SegmentationStore
+    test: SegmentationStore | None
+
+
+def open_splits(data: SegmentationDataConfig, depth: int) -> Splits:
     """Open the training, validation and, where there is one, test images.
 
     depth: how often the network halves them. Raises `UserError` when a split is not there, when
@@ -175,7 +181,7 @@ def open_splits(
             f"model.depth {depth} cannot halve so often: choose a --seg-size that {2**depth} "
             "divides, or another depth"
         )
-    return train_store, val_store, test_store
+    return Splits(train_store, val_store, test_store)
 
 
 def require_separate(train: SegmentationStore, other: SegmentationStore, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from picking.config import (
@@ -14,6 +15,7 @@ from picking.config import (
 from picking.errors import UserError
 from picking.micrographs.preparation import TRAIN_AGAIN, require_preparation
 from picking.runs.checkpoints import load_checkpoint, named_checkpoint, require_weights
+from picking.training.networks import build_network
 
 GATES = "gates."  # the layers of an Attention U-Net that a U-Net has not
 
@@ -67,3 +69,10 @@ def read_initial_weights(
         weights = {**weights, **{name: own[name] for name in own if name.startswith(GATES)}}
     require_weights(network, weights, path)
     return weights
+
+
+def require_initial_weights(named: str, config: PUConfig | ActiveConfig, key: str) -> None:
+    """Raise `UserError` where `read_initial_weights` would for the network of a configuration."""
+    with torch.device("meta"):
+        network = build_network(config)
+    read_initial_weights(named, network, config.model, key)

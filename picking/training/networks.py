@@ -5,6 +5,7 @@ from torch import nn
 
 from models import UNETS, PUClassifier, UNet
 from picking.config import ActiveConfig, ModelConfig, PUConfig, SegmentationModelConfig
+from picking.seeds import stream_seed
 
 
 def network_of(model: ModelConfig | SegmentationModelConfig) -> nn.Module:
@@ -22,3 +23,9 @@ def build_network(config: PUConfig | ActiveConfig) -> nn.Module:
     if config.training.channels_last:
         network = network.to(memory_format=torch.channels_last)
     return network
+
+
+def new_network(config: PUConfig | ActiveConfig, *stream_names: str | int) -> nn.Module:
+    """Return `build_network` with weights that follow from the seed and the stream's names."""
+    torch.manual_seed(stream_seed(config.training.seed, *stream_names))
+    return build_network(config)

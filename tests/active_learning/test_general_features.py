@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from picking.active_learning import pool_scores, queries, train
+from picking.active_learning import pool_scores, queries
+from picking.active_learning import run as running
 from picking.active_learning.pool_scores import general_features
 from picking.detection.picker import load_picker
 from picking.micrographs.preparation import prepare, scale_micrograph
@@ -91,7 +92,7 @@ def test_the_pool_is_shown_to_the_general_network_once(tmp_path, monkeypatch):
     assert loaded == [1] and len(active_runs.labelled_of(run, 2)["indices"]) > 2
     # Resumed with another general network it would choose by other features
     shutil.rmtree(run / "iteration_2")
-    monkeypatch.setattr(train, "sha256_of_file", lambda path: "other")
+    monkeypatch.setattr(running, "sha256_of_file", lambda path: "other")
     said = active_runs.refused(store, tmp_path, *flags, "--resume")
     assert "begun with another general network" in said and "--run-name" in said
 

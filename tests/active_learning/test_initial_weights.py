@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from models import UNETS
-from picking.active_learning import initial_weights
-from picking.active_learning import train as training
+from picking.active_learning import run as running
 from picking.config import ActiveConfig, PUConfig, plain
 from picking.micrographs.preparation import PREPARATION, TRAIN_AGAIN
 from picking.runs.checkpoints import load_checkpoint, save_checkpoint
+from picking.training.networks import new_network
 from tests.fixtures.active_runs import (
     arguments,
     call,
@@ -59,14 +59,14 @@ def without_a_gate(path):
 
 def starts_of(monkeypatch, *learnt, **more):
     """Run; return its folder and the weights that each iteration began with."""
-    begun, begin = [], training.begin_iteration
+    begun, begin = [], running.begin_iteration
 
     def spy(*given):
         state = begin(*given)
         begun.append({key: value.clone() for key, value in state.network.state_dict().items()})
         return state
 
-    monkeypatch.setattr(training, "begin_iteration", spy)
+    monkeypatch.setattr(running, "begin_iteration", spy)
     return learn(*learnt, **more), begun
 
 
@@ -74,7 +74,7 @@ def test_a_pu_unets_weights_land_and_only_the_gates_are_new(seg_store, tmp_path,
     path, weights = pu_checkpoint(tmp_path / "pu.pt")
     overrides = [*ONE, f"active_learning.initial_weights={path}"]
     run, begun = starts_of(monkeypatch, seg_store, tmp_path, overrides=overrides)
-    new = initial_weights.new_network(small(), "init", 0).state_dict()
+    new = new_network(small(), "init", 0).state_dict()
     gates = {key for key in new if key.startswith("gates.")}
     assert gates and begun[0].keys() == weights.keys() | gates
     for key, value in begun[0].items():
@@ -117,7 +117,7 @@ def test_an_iteration_goes_on_from_the_last_ones_best_weights_unless_told_otherw
     assert torch.equal(begun[0]["head.weight"], weights["head.weight"])
     assert line in (run / "training.log").read_text()
     best = load_checkpoint(run / "iteration_0" / "best_model.pt")["network"]
-    fresh = initial_weights.new_network(small(), "init", 1)
+    fresh = new_network(small(), "init", 1)
     parameters, fresh = dict(fresh.named_parameters()), fresh.state_dict()
     for key, value in begun[1].items():
         expected = fresh[key] if "--no-warmstart" in flags else best[key]

@@ -9,15 +9,7 @@ from torch import nn
 from models import UNet
 from picking.active_learning import feature_space, strategies
 from picking.active_learning.pool_scores import PoolScores, score_pool
-from picking.active_learning.strategies import (
-    STRATEGIES,
-    Pool,
-    initial_set,
-    overlaps,
-    query_rng,
-    schedule,
-    strategy,
-)
+from picking.active_learning.strategies import STRATEGIES, Pool, strategy
 from picking.errors import UserError
 from picking.training.augment import to_float
 
@@ -26,7 +18,6 @@ BY_SCORE = [
     "foreground_margin", "bald",
 ]  # fmt: skip
 SCORES = [*BY_SCORE, "particle_entropy", "foreground", "positive"]
-ON_DEMAND = {"bald", "badge", "typical_first"}  # strategies that look at what is made on demand
 
 
 def scores(n, seed=0, **given):
@@ -410,55 +401,6 @@ def test_images_are_scored_once_and_only_when_a_strategy_looks_at_them(name, exp
 
     select(name, Pool(np.arange(9), np.arange(4), score, np.ones(4), [None] * 9), 3)
     assert sorted(scored) == expected
-
-
-def test_overlaps_are_fractions_of_the_query_that_another_run_would_have_made_too():
-    pool = pool_of(40)
-    chosen, _ = strategy("margin").select(pool, 10, query_rng(7, "margin", 2))
-    fractions = overlaps(pool, chosen, ["margin", "random", "bald"], seed=7, iteration=2)
-    assert fractions["margin"] == 1
-    other, _ = strategy("random").select(pool, 10, query_rng(7, "random", 2))
-    assert fractions["random"] == len(set(other.tolist()) & set(chosen.tolist())) / 10 < 1
-    assert "bald" in fractions
-
-
-def test_overlaps_leave_out_strategies_whose_extras_were_not_computed(trained_pool):
-    chosen, _ = select("entropy", trained_pool, 9)
-    bare = dataclasses.replace(trained_pool.labelled, general=None)
-    without = made_pool(bare, bare, np.ones(20), [None] * 20)
-    assert set(overlaps(without, chosen, STRATEGIES, 0, 0)) == set(STRATEGIES) - ON_DEMAND
-    assert set(overlaps(trained_pool, chosen, STRATEGIES, 0, 0)) == set(STRATEGIES)
-
-
-def test_a_schedule_rounds_to_whole_images_and_the_last_iteration_takes_what_is_left():
-    expected = [517, 1034, 1552, 2069, 2586, 3103, 3620, 4138, 4655, 5172]
-    assert schedule(5172, 0.1, 0.1, 10) == expected
-    assert schedule(50, 0.2, 0.3, 4) == [10, 25, 40, 50]
-    assert schedule(50, 1.0, 0.3, 1) == [50]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ((4, 0.1, 0.1, 10), "4 images.* 0 .*--initial-fraction"),
-        ((0, 0.1, 0.1, 10), "0 images.*--initial-fraction"),
-        ((10, 1.2, 0.1, 1), "10 images.* 12 .*--initial-fraction"),
-        ((50, 0.1, 0.1, 12), r"iteration 10 .* 50 images.*--iterations\) to 10"),
-        ((20, 1.0, 0.1, 2), "iteration 1 .*--iterations"),
-        ((20, 0.1, 0.02, 3), "iteration 1 .*raise .*--query-fraction"),
-    ],
-)
-def test_a_schedule_that_cannot_be_kept_says_which_iteration_and_what_to_change(arguments, message):
-    with pytest.raises(UserError, match=message):
-        schedule(*arguments)
-
-
-def test_the_initial_set_depends_on_the_seed_alone():
-    one = initial_set(200, 20, 42)
-    assert one.tolist() == initial_set(200, 20, 42).tolist() == sorted(set(one.tolist()))
-    assert len(one) == 20 and one.dtype == np.int64 and one.min() >= 0 and one.max() < 200
-    assert one.tolist() != initial_set(200, 20, 43).tolist()
-    assert set(one.tolist()) < set(initial_set(200, 30, 42).tolist())
 
 
 def test_an_unknown_strategy_names_the_nearest_and_the_known_ones():

@@ -10,7 +10,6 @@ from sklearn.metrics import f1_score
 
 from benchmarks import pools
 from benchmarks.real_sets import RealSet
-from picking.active_learning.initial_weights import new_network
 from picking.config import ActiveConfig, config_from_dict
 from picking.errors import UserError
 from picking.runs.checkpoints import load_checkpoint
@@ -19,6 +18,7 @@ from picking.stores.masks import mask_writer
 from picking.stores.segmentation import SegmentationStore
 from picking.stores.writer import write_split
 from picking.training.augment import to_float
+from picking.training.networks import new_network
 from tests.fixtures import active_runs
 from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, write_data_set
 

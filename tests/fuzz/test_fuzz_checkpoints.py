@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from picking.active_learning import iterations
-from picking.active_learning.initial_weights import KEY, new_network
+from picking.active_learning.iterations import KEY
 from picking.config import ActiveConfig, PUConfig, config_from_dict
 from picking.detection import picker
 from picking.detection.thresholds import kept_threshold
-from picking.pu_learning import log
 from picking.pu_learning.state import State
+from picking.pu_learning.train import STEP_METRICS
 from picking.runs.checkpoints import load_checkpoint
 from picking.training import loop
 from picking.training.initial_weights import read_initial_weights
-from picking.training.networks import build_network
+from picking.training.networks import build_network, new_network
 
 from . import originals
 from .mutators import ODD_VALUES, damaged_array, damaged_bytes, damaged_tree
@@ -141,7 +141,7 @@ def last_of_pu_learning(draw, folder):
             network=network,
             average=None,
             optimizer=optimizer,
-            totals=torch.zeros(len(log.STEP_METRICS), dtype=torch.float64),
+            totals=torch.zeros(len(STEP_METRICS), dtype=torch.float64),
             adaptive=torch.zeros(3),
         )
         state.load(path, CPU)

@@ -391,7 +391,6 @@ def test_from_clicks_to_a_trained_network_its_proposals_and_an_exported_star_fil
         server = Server(tmp_path / "raw", tmp_path / "labels", *more, port=server.port)
         window = Window(browser, server, window.context, f"http://{server.host}/")
         until(lambda: "Round 1 is done" in window.text("#round-text"), "the end", 300)
-        assert window.text("#start-row").strip() == "Start from the network of round 1"
         window.open("c.mrc")
         proposals = until(lambda: window.page.evaluate("labelling.proposals()"), "proposals")
         scores = sorted((score for _, _, score in proposals), reverse=True)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import label_particles
-from picking.config import PUConfig, read_config
 from picking.detection.output import save_picks
 from picking.errors import Stopped, UserError
 from picking.formats.coordinates import read_picks
@@ -94,8 +93,7 @@ def test_a_mistake_in_the_configuration_is_a_sentence_and_no_round(labels, tmp_p
         (["--train", "--expected-particles", "-5"], "give a number above 0"),
         (["--train", "--export", "star"], "give one of them"),
         (["--go-on", "1", "--train"], "give one of them"),
-        (["--expected-particles", "5"], "go with --train"),
-        (["--anew", "--export", "star"], "go with --train"),
+        (["--expected-particles", "5", "--export", "star"], "goes with --train"),
     ],
 )
 def test_flags_that_do_not_go_together_are_a_sentence(flags, words, tmp_path, monkeypatch):
@@ -210,74 +208,6 @@ def test_a_round_without_painted_junk_asks_for_no_masks(labels):
     act(labels, "junk", NAMES[1], path=[[50, 50]], radius=9, erase=False)
     act(labels, "junk", NAMES[1], path=[[50, 50]], radius=12, erase=True)
     assert "--junk" not in commands(labels, planned(labels))[2]
-
-
-# Going on from the last round's network
-
-
-def trained(labels, k, width=8):
-    """Leave what a round leaves whose network was trained."""
-    training = round_folder(labels.folder, k) / "training"
-    (training / "checkpoints").mkdir(parents=True)
-    (training / "checkpoints" / "best_model.pt").touch()
-    (training / "config.yaml").write_text(f"model: {{backbone: unet, width: {width}, depth: 3}}")
-    (training / "results.json").touch()
-
-
-def held_out_by(labels, k):
-    return {Path(path).name for path in values(commands(labels, k)[0], "--val-micrographs")}
-
-
-def test_a_round_starts_from_the_last_network_unless_it_is_to_begin_anew(labels):
-    for name in NAMES[:6]:
-        mark(labels, name, 8)
-    first = planned(labels)
-    assert "--set" not in commands(labels, first)[1]
-    second = planned(labels)  # the first was not trained
-    assert "--set" not in commands(labels, second)[1]
-    trained(labels, first)
-    third = planned(labels)
-    (key_and_path,) = values(commands(labels, third)[1], "--set")
-    weights = round_folder(labels.folder, first) / "training" / "checkpoints" / "best_model.pt"
-    assert key_and_path == f'training.initial_weights="{weights}"'
-    assert config_of(commands(labels, third)[1]).training.initial_weights == str(weights)
-    fourth = write_plan(labels, SESSION, PATHS, False, None, None, anew=True)
-    assert "--set" not in commands(labels, fourth)[1]
-
-
-def config_of(train):
-    """Return the configuration that a command line asks for."""
-    return read_config(Path(values(train, "--config")[0]), values(train, "--set"), PUConfig)
-
-
-def test_a_network_of_another_size_is_not_gone_on_from(labels):
-    for name in NAMES[:2]:
-        mark(labels, name, 8)
-    trained(labels, planned(labels), width=16)
-    assert "--set" not in commands(labels, planned(labels))[1]
-
-
-def test_no_network_is_judged_by_picks_that_it_or_one_before_it_learned(labels):
-    learned, n_labelled = set(), 0
-    for n_new in (5, 3, 0, 12):
-        for name in NAMES[n_labelled : n_labelled + n_new]:
-            mark(labels, name, 8)
-        n_labelled += n_new
-        k = planned(labels)
-        held_out = held_out_by(labels, k)
-        assert len(held_out) == max(1, round(0.2 * n_labelled)) and not held_out & learned
-        learned |= {*NAMES[:n_labelled]} - held_out
-        trained(labels, k)
-
-
-def test_where_all_picks_were_learned_a_round_begins_anew(labels):
-    for name in NAMES[:3]:
-        mark(labels, name, 8)
-    first = planned(labels)
-    trained(labels, first)
-    act(labels, "leave_out", held_out_by(labels, first).pop())
-    second = planned(labels)
-    assert "--set" not in commands(labels, second)[1] and len(held_out_by(labels, second)) == 1
 
 
 # Running

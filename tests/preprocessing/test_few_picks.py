@@ -3,19 +3,11 @@
 import numpy as np
 import pytest
 
-from picking.errors import InputWarning, UserError
+from picking.errors import UserError
 from picking.formats.picks import Picks
-from picking.inputs.annotations import Split
 from picking.inputs.paths import find_micrographs
-from picking.preprocessing.few_picks import (
-    Beside,
-    check_expected,
-    mean_of_complete,
-    read_splits,
-    splits_of_picks,
-)
+from picking.preprocessing.few_picks import Beside, read_splits, splits_of_picks
 from tests.fixtures.data_sets import some_centres
-from tests.preprocessing.test_known_places import record
 from tests.preprocessing.test_windows import DIAMETER_PX, SIZE_PX, image_files, settings
 
 
@@ -157,26 +149,3 @@ def test_micrographs_that_are_left_out_are_not_there_whatever_is_said_of_them(tm
     assert "Left out, as they are marked: 1 of 3 micrographs" in capsys.readouterr().out
     with pytest.raises(UserError, match="all micrographs are marked to be left out"):
         read_splits(*given, 42, False, beside=Beside(left_out=["a", "b", "c"]))
-
-
-def splits_with(*counts):
-    """Splits of micrographs with so many picks, those below 0 complete: with so many less."""
-    members = [
-        record(np.ones((abs(n), 2)), name=f"{i}.png", complete=n < 0) for i, n in enumerate(counts)
-    ]
-    return {"train": Split("train", tuple(members), "x", "", "")}
-
-
-@pytest.mark.parametrize(
-    ("counts", "mean"),
-    [((3, 0, 4), None), ((3, -10, -20), 15), ((-10, -20), None), ((30, -10, -20), None)],
-)
-def test_complete_micrographs_tell_how_many_particles_to_expect_on_others(counts, mean):
-    assert mean_of_complete((abs(n), n < 0) for n in counts) == mean
-
-
-def test_a_complete_micrograph_may_have_more_picks_than_expected():
-    check_expected(5, splits_with(3, -50))
-    check_expected(5, splits_with(-50))
-    with pytest.warns(InputWarning, match=r"1 of 2 micrographs have more picks \(e\.g\. 6 on 1"):
-        check_expected(5, splits_with(3, 6, -50))

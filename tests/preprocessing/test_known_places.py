@@ -8,10 +8,15 @@ import pytest
 from PIL import Image
 from scipy.spatial import cKDTree
 
+from picking.errors import InputWarning
+from picking.inputs.annotations import Split
 from picking.micrographs.junk import junk_mask
 from picking.preprocessing.windows.plan import NEGATIVE_RADIUS, POSITIVE_RADIUS
-from picking.preprocessing.windows.priors import place_priors
-from picking.preprocessing.windows.settings import WindowSettings
+from picking.preprocessing.windows.priors import (
+    expected_particles,
+    mean_of_complete,
+    place_priors,
+)
 from picking.stores.patches import (
     IGNORED,
     NEAR_PICK,
@@ -24,16 +29,10 @@ from picking.stores.patches import (
 from tests.fixtures.data_sets import some_centres
 from tests.fixtures.images import grain
 from tests.fixtures.plans import record as record_of
-from tests.preprocessing.test_windows import store_of
+from tests.preprocessing.test_windows import DIAMETER_PX, SIZE_PX, settings, store_of
 
-SIZE_PX, DIAMETER_PX = (480, 640), 40.0
 WINDOW_PX = 32
 REACH_PX, RING_PX = POSITIVE_RADIUS * DIAMETER_PX, NEGATIVE_RADIUS * DIAMETER_PX
-
-
-def settings(**changes):
-    values = dict(window_px=WINDOW_PX, diameter_px=DIAMETER_PX, per_micrograph=50, seed=42)
-    return WindowSettings(**({"expected_particles": None} | values | changes))
 
 
 def record(centres_px, folder=None, negatives_px=(), name="a.png", **more):
@@ -284,3 +283,29 @@ def test_negatives_do_not_change_what_is_known_of_positives_but_make_others_rare
     left = 1 - plain["actual_prior"]
     ratio = found["unlabeled_prior"] / plain["unlabeled_prior"]
     assert ratio == pytest.approx(left / (left - 0.5))
+
+
+# The number to expect
+
+
+def splits_with(*counts):
+    """Splits of micrographs with so many picks, those below 0 complete: with so many less."""
+    members = [
+        record(np.ones((abs(n), 2)), name=f"{i}.png", complete=n < 0) for i, n in enumerate(counts)
+    ]
+    return {"train": Split("train", tuple(members), "x", "", "")}
+
+
+@pytest.mark.parametrize(
+    ("counts", "mean"),
+    [((3, 0, 4), None), ((3, -10, -20), 15), ((-10, -20), None), ((30, -10, -20), None)],
+)
+def test_complete_micrographs_tell_how_many_particles_to_expect_on_others(counts, mean):
+    assert mean_of_complete((abs(n), n < 0) for n in counts) == mean
+
+
+def test_a_complete_micrograph_may_have_more_picks_than_expected():
+    expected_particles(5, splits_with(3, -50))
+    expected_particles(5, splits_with(-50))
+    with pytest.warns(InputWarning, match=r"1 of 2 micrographs have more picks \(e\.g\. 6 on 1"):
+        expected_particles(5, splits_with(3, 6, -50))

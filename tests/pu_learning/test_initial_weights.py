@@ -9,7 +9,8 @@ from PIL import Image
 
 from picking.errors import UserError
 from picking.formats.coordinates import write_picks
-from picking.pu_learning import train as training
+from picking.pu_learning import run
+from picking.pu_learning.state import State
 from picking.runs.checkpoints import load_checkpoint
 from tests.active_learning.test_initial_weights import pu_checkpoint, segmentation_checkpoint
 from tests.fixtures import few_picks
@@ -56,13 +57,13 @@ def train(store, experiments, *overrides, config="configs/pu_few_labels.yaml", f
 def test_the_weights_of_a_unet_of_either_pipeline_land(store, tmp_path, monkeypatch, of):
     path = tmp_path / "before.pt"
     _, weights = pu_checkpoint(path) if of == "pu" else segmentation_checkpoint(path, "unet")
-    begun, learn = [], training.train
+    begun, learn = [], run.train
 
     def spy(config, state, *rest):
         begun.append({key: value.clone() for key, value in state.network.state_dict().items()})
         learn(config, state, *rest)
 
-    monkeypatch.setattr(training, "train", spy)
+    monkeypatch.setattr(run, "train", spy)
     folder = train(store, tmp_path, f"training.initial_weights={path}")
     assert begun[0].keys() == weights.keys()
     assert all(torch.equal(begun[0][key], value) for key, value in weights.items())
@@ -99,7 +100,7 @@ def test_a_run_that_is_resumed_keeps_the_share_that_it_would_have_kept(store, tm
     pu_checkpoint(path)
     asked = (f"training.initial_weights={path}", "training.initial_share=0.5")
     once = train(store, tmp_path / "once", *asked, "training.max_steps=6")
-    save, saved = training.State.save, []
+    save, saved = State.save, []
 
     def save_and_break(self, *args):
         save(self, *args)
@@ -107,7 +108,7 @@ def test_a_run_that_is_resumed_keeps_the_share_that_it_would_have_kept(store, tm
         raise KeyError("killed")
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyError, match="killed"):
-        patch.setattr(training.State, "save", save_and_break)
+        patch.setattr(State, "save", save_and_break)
         train(store, tmp_path / "twice", *asked, "training.max_steps=6",
               "training.checkpoint_every_steps=2")  # fmt: skip
     path.unlink()

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from picking.active_learning import initial_weights, iterations
+from picking.active_learning import iterations
 from picking.active_learning import train as training
 from picking.active_learning.strategies import STRATEGIES
 from picking.config import ActiveConfig, config_from_dict
 from picking.runs.checkpoints import load_checkpoint
 from picking.stores.segmentation import SegmentationBatch, SegmentationStore
+from picking.training.networks import new_network
 from tests.fixtures.active_runs import (
     arguments,
     assert_same_run,
@@ -82,7 +83,7 @@ def test_metrics_are_the_best_models_on_validation(active_run, seg_store):
         store = SegmentationStore(seg_store / "val")
         best = load_checkpoint(active_run / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
-        network = initial_weights.new_network(config, "init", 0)
+        network = new_network(config, "init", 0)
         network.load_state_dict(best["network"])
         again = training.evaluate_pixels(network, store, config.training, CPU)
         assert again == {key: metrics[key] for key in again}
@@ -106,7 +107,7 @@ def test_the_query_takes_the_highest_scores_of_the_last_model(active_run, seg_st
     for k in range(2):
         best = load_checkpoint(active_run / f"iteration_{k}" / "best_model.pt")
         config = config_from_dict(best["config"], "", ActiveConfig)
-        network = initial_weights.new_network(config, "init", 0).eval()
+        network = new_network(config, "init", 0).eval()
         network.load_state_dict(best["network"])
         with torch.no_grad():
             x = training.to_float(torch.as_tensor(np.array(store.images)))

@@ -14,6 +14,7 @@ import pytest
 
 import train_active_learning_fixed as script
 from picking.active_learning import iterations, queries
+from picking.active_learning import run as running
 from picking.active_learning import train as training
 from picking.errors import UserError
 from tests.fixtures.active_runs import (
@@ -53,15 +54,15 @@ def learn_and_stop(module, name, number, *argv, written=True):
 @pytest.mark.parametrize(
     ("module", "name", "number", "written"),
     [
-        (training, "write_labelled", 1, False),  # nothing is there yet
-        (training, "write_labelled", 1, True),
+        (running, "write_labelled", 1, False),  # nothing is there yet
+        (running, "write_labelled", 1, True),
         (iterations, "save_checkpoint", 1, True),  # the first best model, before last.pt
         (training, "save_last", 1, False),  # epoch 1 is in metrics.jsonl but not in last.pt
         (training, "save_last", 3, True),
         (training, "save_last", 4, True),  # trained, not yet queried
         (queries, "write_labelled", 1, True),  # queried, not yet complete
-        (training, "write_json", 2, False),  # as above: config.json is the first
-        (training, "write_json", 2, True),  # complete, the next one not begun
+        (running, "write_json", 2, False),  # as above: config.json is the first
+        (running, "write_json", 2, True),  # complete, the next one not begun
         (training, "save_last", 6, True),
     ],
 )
@@ -158,8 +159,8 @@ def test_a_labelled_set_of_another_store_is_refused(tmp_path):
     ("name", "n", "number", "place"),
     [
         ("focal_dice", 5, signal.SIGTERM, "1 after epoch 1, batch 1"),  # amid the first of two
-        ("evaluate_pixels", 5, signal.SIGINT, "1 after epoch 1, batch 2"),  # not yet validated
-        ("plain", 3, signal.SIGTERM, "0 after epoch 1"),  # amid writing what an epoch reached
+        ("evaluate_pixels", 4, signal.SIGINT, "1 after epoch 1, batch 2"),  # not yet validated
+        ("plain", 1, signal.SIGTERM, "0 after epoch 1"),  # amid writing what an epoch reached
     ],
 )
 def test_a_signal_saves_what_the_last_whole_step_reached(

@@ -197,7 +197,7 @@ def test_a_signal_amid_the_figures_of_an_epoch_waits_until_they_are_kept(
     store, tmp_path, finished_run, capsys
 ):
     for name in ("plain", "learning_rate"):  # of the best checkpoint; of the line of metrics
-        argv = (capsys, store, tmp_path / name, name, 2 if name == "plain" else 6, signal.SIGTERM)
+        argv = (capsys, store, tmp_path / name, name, 1 if name == "plain" else 6, signal.SIGTERM)
         assert stop(*argv).status == 143
         last = load_checkpoint(tmp_path / name / "run" / "checkpoints" / "last.pt")
         assert (last["progress"]["epoch"], last["progress"]["batch"]) == (1, 0)

@@ -26,10 +26,7 @@ export class Learning {
         $(id).disabled = false;
       });
     };
-    asked('train', '/train', () => ({
-      expected: Number($('expected').value) || null,
-      anew: !$('start-from').checked,
-    }));
+    asked('train', '/train', () => ({ expected: Number($('expected').value) || null }));
     asked('stop', '/stop');
     asked('go-on', '/go-on');
     $('threshold').addEventListener('input', () => this.moveThreshold());
@@ -49,8 +46,6 @@ export class Learning {
     $('train').textContent = round ? 'Train again' : 'Train';
     $('train').disabled = this.page.isReadOnly();
     $('stop').hidden = !isRunning || round.is_stopping;
-    $('start-row').hidden = isRunning || state.starts_from === null;
-    $('start-text').textContent = `Start from the network of round ${state.starts_from}`;
     $('go-on').hidden = !['stopped', 'failed'].includes(round?.state);
     $('round-progress').hidden = !isRunning;
     if (isRunning && round.fraction !== null) $('round-progress').value = round.fraction;

@@ -5,7 +5,6 @@
 The commands are those that a user would type: preprocess, train, pick.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ from picking.inputs.labels_folder import JUNK, LEFT_OUT, UNTOUCHED
 from picking.inputs.paths import Paths
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session, write_session
-from picking.labelling.rounds.warm_start import choose_held_out, find_start
 from picking.seeds import stream
 
 ROOT = Path(__file__).parents[3]
@@ -59,7 +57,6 @@ def write_plan(
     is_list: bool,
     expected: float | None,
     config: Path | None,
-    anew: bool = False,
 ) -> int:
     """Make a round's folder with a copy of the labels and what is to be run; return its number.
 
@@ -70,7 +67,6 @@ def write_plan(
         is_list: whether the session's micrographs are a list, which says more than files do.
         expected: particles on a micrograph, about; None: preprocessing goes by complete ones.
         config: of training; None: `CONFIG`.
-        anew: to start as the config says, not from the last round's network.
 
     Raises `UserError` where too little is labelled to learn from, and for a configuration that is
     none.
@@ -86,10 +82,6 @@ def write_plan(
         )
     k, config = (last_round(labels.folder) or 0) + 1, config or CONFIG
     read_config(config, [], PUConfig)  # a mistake there is said before anything is made
-    start = None if anew else find_start(labels.folder / "rounds", config)
-    held_out = choose_held_out(numbers, start, k)
-    if not held_out:  # it would be judged by what it learned
-        start, held_out = None, choose_held_out(numbers, None, k)
     round_path = round_folder(labels.folder, k)
     make_folder(round_path.parent)
     round_path.mkdir()
@@ -111,16 +103,11 @@ def write_plan(
         listed if is_list else [_argument(used[name]) for name in picked],
         expected,
         config,
-        [_argument(used[name]) for name in held_out],
-        start.weights if start else None,
     )
     plan = {
         "n_picks": n_picks,
         "n_labelled": len(labelled),
         "n_micrographs": len(used),
-        "starts_from": start.k if start else None,
-        "held_out": held_out,
-        "learned": sorted({*labelled, *(start.learned if start else ())} - {*held_out}),
         "steps": [step._asdict() for step in steps],
     }
     write_json(round_path / "plan.json", plan)
@@ -134,12 +121,10 @@ def commands(
     picked: Sequence[str],
     expected: float | None,
     config: Path,
-    held_out: Sequence[str],
-    weights: Path | None,
 ) -> list[Step]:
     """Return the commands of a round, in their order.
 
-    learned_from, picked, held_out: micrographs, as on a command line. weights: to start from.
+    learned_from, picked: micrographs, as on a command line.
     """
     size = ["--diameter", session.diameter]
     if session.pixel_size is not None:
@@ -147,13 +132,10 @@ def commands(
     store = str(round_path / "store")
     preprocess = ["--micrographs", *learned_from, "--labels", str(round_path / "labels")]
     preprocess += [*size, "--output-dir", store, "--num-workers", "2", "--skip-unreadable"]
-    preprocess += ["--val-micrographs", *held_out]
     if expected is not None:
         preprocess += ["--expected-particles", f"{expected:g}"]
     train = ["--config", str(config), "--data-dir", store, "--resume"]
     train += ["--experiments-dir", str(round_path), "--exp-name", "training"]
-    if weights is not None:
-        train += ["--set", f"training.initial_weights={json.dumps(str(weights))}"]
     pick = ["--checkpoint", str(checkpoint(round_path)), "--micrographs", *picked, *size]
     pick += ["--output", str(round_path / "picks"), "--resume"]
     junk = round_path / "labels" / JUNK

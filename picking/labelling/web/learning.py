@@ -1,7 +1,7 @@
 """The server's part in rounds: it starts and stops them, and tells what they come to.
 
 GET  /learning  /proposals/I
-POST /train {"expected": N|null, "anew": true|false}  /go-on  /stop  /threshold {"threshold": T}
+POST /train {"expected": N|null}  /go-on  /stop  /threshold {"threshold": T}
 POST /export {"formats": [...]}
 """
 
@@ -25,7 +25,6 @@ from picking.formats.coordinates import FORMATS
 from picking.labelling.folder.labels import READ_ONLY
 from picking.labelling.rounds.export import EXPORT, export, made_of
 from picking.labelling.rounds.plan import (
-    CONFIG,
     ROOT,
     last_round,
     round_folder,
@@ -34,10 +33,9 @@ from picking.labelling.rounds.plan import (
 from picking.labelling.rounds.progress import idle_round, progress
 from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, RUNNING, STATUS, STOP
-from picking.labelling.rounds.warm_start import find_start
 from picking.labelling.web.bodies import json_of
 from picking.labelling.web.work import Work
-from picking.preprocessing.few_picks import mean_of_complete
+from picking.preprocessing.windows.priors import mean_of_complete
 
 LOOK_S, IDLE_S = 1.0, 4.0  # while a round runs, and else
 
@@ -73,11 +71,9 @@ class Learning:
             for labels in known
             if not labels.left_out
         )
-        start = find_start(work.labels.folder / "rounds", work.config or CONFIG)
         result: dict[str, Any] = {
             "round": None if k is None else progress(round_folder(work.labels.folder, k)),
             "usual": None if usual is None else round(usual),
-            "starts_from": None if start is None else start.k,
             "formats": [name for name in FORMATS],
             "proposals": None,
         }
@@ -153,7 +149,7 @@ class Learning:
 
     async def _train(self, request: Request) -> Response:
         asked = await json_of(request)
-        expected, anew = asked.get("expected"), asked.get("anew") is True
+        expected = asked.get("expected")
         if expected is not None and (not is_number(expected) or expected <= 0):
             raise UserError("the number of particles on a micrograph is above 0")
         work = self.work
@@ -161,9 +157,7 @@ class Learning:
         def started() -> int:
             self._require_free()
             is_list = work.listed is not None
-            k = write_plan(
-                work.labels, work.session, work.paths, is_list, expected, work.config, anew
-            )
+            k = write_plan(work.labels, work.session, work.paths, is_list, expected, work.config)
             self._start(k)
             return k
 

@@ -1,16 +1,67 @@
-"""The fractions of places near a particle, of all and of those of which nothing is known."""
+"""How many particles to expect on a micrograph, and so which fraction of places is near one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from picking.errors import UserError
+from picking.errors import UserError, warn
+from picking.inputs.annotations import Split
 from picking.preprocessing.windows.plan import POSITIVE_RADIUS
 
 if TYPE_CHECKING:
     from picking.preprocessing.windows.settings import WindowSettings
+
+
+def expected_particles(asked: float | None, splits: Mapping[str, Split]) -> float | None:
+    """Return how many particles to expect on a micrograph, None where nothing tells.
+
+    That is ``asked`` or, without it, `mean_of_complete`, which is printed. On micrographs that are
+    complete all are picked, whatever is expected. Raises `UserError` when there are more picks on
+    the others on average; warns when some of them has more.
+    """
+    every, expected = [one for split in splits.values() for one in split.micrographs], asked
+    if expected is None:
+        expected = mean_of_complete((len(one.centres_px), one.complete) for one in every)
+        if expected is None:
+            return None
+        print(
+            f"Expected particles on a micrograph: {expected:.1f}, as on the "
+            f"{sum(one.complete for one in every):,} that are picked completely "
+            "(--expected-particles overrides it)"
+        )
+    counts = [(len(one.centres_px), one.name) for one in every if not one.complete]
+    if max(counts, default=(0, ""))[0] <= expected:
+        return expected
+    mean = sum(n for n, _ in counts) / len(counts)
+    if mean > expected:
+        raise UserError(
+            f"--expected-particles is {expected:g}, but there are {mean:.1f} picks on a micrograph "
+            "on average: give the number of all particles on one micrograph, about"
+        )
+    more = sorted(((n, name) for n, name in counts if n > expected), reverse=True)
+    warn(
+        f"--expected-particles is {expected:g}, but {len(more)} of {len(counts)} micrographs have "
+        f"more picks (e.g. {', '.join(f'{n} on {name}' for n, name in more[:3])}): give a larger "
+        "number unless these are unlike the others"
+    )
+    return expected
+
+
+def mean_of_complete(counts: Iterable[tuple[int, bool]]) -> float | None:
+    """Return how many particles the micrographs that are complete have on average.
+
+    counts: of each micrograph the picks, and whether it is complete. None where none is or all are,
+    and where the others have more picks on average.
+    """
+    of_kind: dict[bool, list[int]] = {True: [], False: []}
+    for n, complete in counts:
+        of_kind[complete].append(n)
+    if not sum(of_kind[True]) or not of_kind[False]:
+        return None
+    mean, of_others = (sum(of_kind[kind]) / len(of_kind[kind]) for kind in (True, False))
+    return None if mean < of_others else mean
 
 
 def place_priors(
