@@ -42,7 +42,7 @@ from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Micrograph, Picks
-from picking.metrics.calibration import threshold_between
+from picking.metrics.calibration import part
 from picking.seeds import stream
 
 FOLDER = ROOT / "experiments" / "clicks"
@@ -245,7 +245,8 @@ def candidates_of(
     candidates, half = pick(real, "train", folder, network, 0.5), threshold_of(network)
     if is_start:
         scores = np.concatenate([one.scores for one in candidates.values()])
-        half = threshold_between(scores) or half
+        parted = part(scores)
+        half = half if parted is None else parted.threshold
     return candidates, half
 
 

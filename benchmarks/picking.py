@@ -54,7 +54,7 @@ from picking.files import make_folder, read_json, sha256_of_file, write_json
 from picking.formats.coordinates import match_names, read_picks
 from picking.formats.picks import Picks
 from picking.inputs.paths import find_coordinates
-from picking.metrics.calibration import threshold_between
+from picking.metrics.calibration import part
 from picking.micrographs.reading import image_size
 
 TILES_SEEN = 25 * 216  # by a U-Net: 25 epochs of the tiles of EMPIAR-10017
@@ -331,7 +331,8 @@ def pick_and_evaluate(
     threshold = choose_threshold(pr_curve(outcomes))
     picked = val if split == "val" else pick(real, split, folder, checkpoint, threshold)
     if half is None:
-        half = threshold_between(np.concatenate([one.scores for one in picked.values()])) or 0.5
+        parted = part(np.concatenate([one.scores for one in picked.values()]))
+        half = 0.5 if parted is None else parted.threshold
     return evaluate(real, split, val, picked, half)
 
 

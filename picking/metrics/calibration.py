@@ -106,12 +106,6 @@ class Parting(NamedTuple):
     f1: float
 
 
-def threshold_between(scores: ArrayLike) -> float | None:
-    """Return the score that parts two kinds of candidates best, None where there are too few."""
-    parted = part(scores)
-    return None if parted is None else parted.threshold
-
-
 def part(scores: ArrayLike) -> Parting | None:
     """Part candidates into two kinds by their scores; None where there are too few.
 

@@ -18,7 +18,7 @@ from picking.errors import InputWarning, UserError
 from picking.evaluation.matching import match_picks, pick_metrics
 from picking.files import read_json
 from picking.formats.coordinates import read_picks
-from picking.metrics.calibration import threshold_between
+from picking.metrics.calibration import part
 from picking.micrographs.mrc import write_mrc
 from picking.runs.checkpoints import GENERAL, SHIPPED, load_checkpoint, named_checkpoint
 from picking.simulation.plans import simulate_planned
@@ -93,7 +93,7 @@ def test_its_threshold_follows_from_the_scores_of_all_unless_one_is_told(unseen,
     printed = pick("--micrographs", *paths, *given, "--resume")  # one more has come
     assert "3 of 4 micrographs are done already" in printed
     scores = [np.load(path)["scores"] for path in sorted((out / "scored").glob("*.npz"))]
-    found = threshold_between(np.concatenate(scores))
+    found = part(np.concatenate(scores)).threshold
     assert threshold_in(out) == found and f"Scores part best at {found:.4f}" in printed
     n_picks = [int((each >= found).sum()) for each in scores]
     assert [len(p.scores) for p in read_picks(sorted((out / "star").iterdir()), {

@@ -7,7 +7,7 @@ from picking.metrics.calibration import (
     LEAST_CANDIDATES,
     Calibration,
     fit_calibration,
-    threshold_between,
+    part,
 )
 
 N, N_PARTICLES = 1200, 400
@@ -120,7 +120,7 @@ def test_two_kinds_of_scores_are_parted_wherever_their_logits_lie(slope, offset,
     is_particle = np.arange(2000) < 2000 * fraction
     logits = np.where(is_particle, rng.normal(2, 1, 2000), rng.normal(-2, 1, 2000))
     scores = expit(slope * logits + offset)
-    threshold = threshold_between(scores)
+    threshold = part(scores).threshold
     assert threshold in scores
 
     def f1_from(lowest):
@@ -132,8 +132,8 @@ def test_two_kinds_of_scores_are_parted_wherever_their_logits_lie(slope, offset,
 
 def test_few_or_equal_scores_are_not_parted_and_of_millions_some_are_enough():
     scores = np.linspace(0.1, 0.9, LEAST_CANDIDATES)
-    assert threshold_between(scores[1:]) is None
-    assert threshold_between(np.full(500, 0.7)) is None
+    assert part(scores[1:]) is None
+    assert part(np.full(500, 0.7)) is None
     rng = np.random.default_rng(0)
     two = expit(np.concatenate([rng.normal(-3, 1, 1000), rng.normal(3, 1, 1000)]))
-    assert threshold_between(np.repeat(two, 150)) == pytest.approx(threshold_between(two), abs=0.1)
+    assert part(np.repeat(two, 150)).threshold == pytest.approx(part(two).threshold, abs=0.1)
