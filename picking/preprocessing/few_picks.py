@@ -1,7 +1,11 @@
 """What somebody clicked and painted on micrographs -> the splits train and val.
 
 Nothing more is known than what somebody clicked: a micrograph with picks may hold other particles,
-unless it is said to be complete.
+unless it is said to be complete. Micrographs on which nothing was clicked take no part: PU learning
+wants picks that are a fair sample of the particles among the unlabeled, and micrographs differ, so
+that a network would learn to tell those with picks from the others. With a hundred picks on four of
+six micrographs of EMPIAR-10017 F1 on val was 0.844 without the other two and 0.829 with them, with
+fifty on two of the six 0.831 and 0.797 (RESULTS, section 31).
 """
 
 import dataclasses
@@ -243,8 +247,8 @@ def splits_of_picks(
     """Return the splits train and val: micrographs with their picks, or with none.
 
     Of the micrographs with picks `VAL_FRACTION`, at least one, are drawn for val, unless
-    ``val_names`` tells which are val's. All others, also those without picks, are train's. Of
-    val's those stay of which something is known.
+    ``val_names`` tells which are val's. All others are train's. Those stay of which something is
+    known, and how many do not is printed.
 
     negatives: places that are no particle. masks: of junk, and ``complete``: by name.
 
@@ -262,6 +266,12 @@ def splits_of_picks(
         val_names = list(drawn[: max(1, round(VAL_FRACTION * len(picked)))])
     known_as_none = {p.name: p.centres_px for p in negatives if len(p.centres_px)}
     complete, splits = set(complete), {}
+    told_of = {*by_name, *known_as_none, *complete}
+    if n_silent := sum(path.name not in told_of for path in paths):
+        print(
+            f"Learning from {len(paths) - n_silent:,} of {len(paths):,} micrographs: on the others "
+            "nothing is labelled"
+        )
 
     def record(path: Path) -> Micrograph:
         of_it = by_name.get(path.name)
@@ -280,11 +290,10 @@ def splits_of_picks(
 
     for name in ("train", "val"):
         members = [path for path in paths if (path.name in val_names) == (name == "val")]
-        told_of = {*by_name, *known_as_none, *complete}
         records = tuple(
             record(path)
             for path in sorted(members, key=lambda path: path.name)
-            if name == "train" or path.name in told_of
+            if path.name in told_of
         )
         if not any(len(one.centres_px) for one in records):
             raise UserError(

@@ -17,13 +17,9 @@ from picking.inputs.labels_folder import JUNK, LEFT_OUT, UNTOUCHED
 from picking.inputs.paths import Paths
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session, write_session
-from picking.seeds import stream
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "pu_from_general.yaml"
-# Unlabeled windows come from the micrographs of which something is known and so many others: more
-# only take longer
-MOST_OTHERS = 60
 LEAST_PICKS = 10
 
 
@@ -86,20 +82,14 @@ def write_plan(
     make_folder(round_path.parent)
     round_path.mkdir()
     touched = [name for name in used if history.of(name).state != UNTOUCHED]
-    others = [name for name in used if history.of(name).state == UNTOUCHED]
-    drawn = {*stream(k, "round", "others").permutation(len(others))[:MOST_OTHERS].tolist()}
-    learned_from = [*touched, *(others[place] for place in sorted(drawn))]
-    # A list is passed on whole, and left out of the copy is what is not to be learned from
-    beyond = [name for place, name in enumerate(others) if place not in drawn] if is_list else []
-    labels.write_to(round_path / "labels", [*beyond, *(paths.keys() - used.keys())])
+    labels.write_to(round_path / "labels", [*(paths.keys() - used.keys())])
     write_session(round_path / "labels", session)
-    # Of thousands of micrographs those that are looked at first, and vary, have proposals first
-    picked = dict.fromkeys([*learned_from, *used])
-    listed = list(session.micrographs)
+    picked = dict.fromkeys([*touched, *used])  # of thousands those that are looked at first
+    listed = list(session.micrographs)  # is passed on whole
     steps = commands(
         round_path,
         session,
-        listed if is_list else [_argument(used[name]) for name in learned_from],
+        listed if is_list else [_argument(used[name]) for name in touched],
         listed if is_list else [_argument(used[name]) for name in picked],
         expected,
         config,
