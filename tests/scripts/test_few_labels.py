@@ -461,9 +461,7 @@ def test_more_picks_than_expected_are_a_contradiction_that_is_said_before_traini
     fewer = {**data.picked, "m2": data.picked["m2"][:2]}
     write_labels(tmp_path / "csv", "csv", fewer)
     mine = {"labels": tmp_path / "csv/*.csv"}
-    with pytest.warns(
-        InputWarning, match=r"particles is 5.* 2 of 3 micro.* 6 on m[01]\.jpg"
-    ):
+    with pytest.warns(InputWarning, match=r"particles is 5.* 2 of 3 micro.* 6 on m[01]\.jpg"):
         preprocess(data, tmp_path / "store", "--expected-particles", 5, "--dry-run", **mine)
 
 
