@@ -125,7 +125,7 @@ def parse_args(description: str) -> argparse.Namespace:
     """
     args = argument_parser(description).parse_args()
     args.keeps_threshold = args.resume and args.threshold is None
-    args.threshold = threshold = args.threshold or "auto"
+    args.threshold = threshold = "auto" if args.threshold is None else args.threshold
     margin = args.annotated_margin
     lowest, highest = (-math.inf, math.inf) if args.picks else (0, 1)  # others' scores are any
     truth = (args.evaluate or []) + (args.choose_threshold or [])

@@ -21,7 +21,7 @@ from tests.fixtures.relion_project import DIAMETER_ANGSTROM, extract, needs_reli
 pytestmark = needs_relion
 SUCCEEDED, FAILED, ABORTED = "2", "3", "4"  # of a process in RELION 3.1's pipeline
 COORDINATES, LOGFILE = "2", "13"  # of a node
-N_EXPECTED, JOB = 40, "External/job001/"
+N_EXPECTED, JOB = 50, "External/job001/"
 EXTERNAL = ROOT / "relion_external.py"
 SHORT = """
 data: {dir: data, batch_ratio: [3, 8], input_size_px: 32}
