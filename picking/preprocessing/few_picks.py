@@ -97,7 +97,7 @@ def read_splits(
             if other.resolve() != path.resolve():
                 raise UserError(f"{other} and {path} have one name: rename one of them")
         paths, val_names = {**paths, **val_micrographs}, list(val_micrographs)
-    ignored = list(filter(None, map(finder(paths), beside.left_out)))
+    ignored, unreadable = list(filter(None, map(finder(paths), beside.left_out))), []
     if ignored:
         print(f"Left out, as they are marked: {len(ignored):,} of {len(paths):,} micrographs")
         paths = {name: path for name, path in paths.items() if name not in ignored}
@@ -110,7 +110,8 @@ def read_splits(
         except UnreadableImage:
             if not skip_unreadable:
                 raise
-            ignored.append(name)
+            unreadable.append(name)
+    ignored += unreadable
     require_diameter_fits(diameter_px, sizes, own_px)
     masks = {}
     if beside.junk is not None:
@@ -150,7 +151,7 @@ def read_splits(
     _say_picks_in_junk(picks, masks, sizes)
     return splits_of_picks(
         list(paths.values()), picks, diameter_px, val_names, _source(files), seed, own_px,
-        negatives, masks, complete,
+        negatives, masks, complete, unreadable,
     )  # fmt: skip
 
 
@@ -243,6 +244,7 @@ def splits_of_picks(
     negatives: Sequence[Picks] = (),
     masks: Mapping[str, Path] = MappingProxyType({}),
     complete: Iterable[str] = (),
+    unreadable: Iterable[str] = (),
 ) -> dict[str, Split]:
     """Return the splits train and val: micrographs with their picks, or with none.
 
@@ -250,7 +252,8 @@ def splits_of_picks(
     ``val_names`` tells which are val's. All others are train's. Those stay of which something is
     known, and how many do not is printed.
 
-    negatives: places that are no particle. masks: of junk, and ``complete``: by name.
+    negatives: places that are no particle. masks: of junk, ``complete`` and ``unreadable``: by
+    name; what cannot be read stays train's, and is told of when the store is written.
 
     Raises `UserError` when a split would have no pick.
     """
@@ -266,7 +269,7 @@ def splits_of_picks(
         val_names = list(drawn[: max(1, round(VAL_FRACTION * len(picked)))])
     known_as_none = {p.name: p.centres_px for p in negatives if len(p.centres_px)}
     complete, splits = set(complete), {}
-    told_of = {*by_name, *known_as_none, *complete}
+    told_of = {*by_name, *known_as_none, *complete, *unreadable}
     if n_silent := sum(path.name not in told_of for path in paths):
         print(
             f"Learning from {len(paths) - n_silent:,} of {len(paths):,} micrographs: on the others "

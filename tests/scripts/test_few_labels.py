@@ -256,7 +256,8 @@ def test_unreadable_micrographs_are_left_out_when_asked(data, tmp_path, name, he
     damage(tmp_path / "jpg" / f"{name}.jpg", header=header)
     mine = {"micrographs": tmp_path / "jpg/*.jpg"}
     assert f"{name}.jpg cannot be" in refused(data, tmp_path / "store", **mine)
-    preprocess(data, tmp_path / "store", "--skip-unreadable", **mine)
+    printed = preprocess(data, tmp_path / "store", "--skip-unreadable", **mine)
+    assert "1 images that cannot be read, left out" in printed
     stores = [PatchStore(tmp_path / "store", split) for split in ("train", "val")]
     known = [f"{n}.jpg" for n in NAMES[:3] if n != name]  # there are no picks on the others
     assert sorted(stores[0].names + stores[1].names) == known
