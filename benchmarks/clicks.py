@@ -34,7 +34,7 @@ from scipy.spatial import cKDTree
 
 from benchmarks import clicks_figure
 from benchmarks.common import ROOT, new_parser, overrides, print_header, print_row, script
-from benchmarks.picking import paths_of, pick, pick_and_evaluate
+from benchmarks.picking import parting_of, paths_of, pick, pick_and_evaluate
 from benchmarks.real_sets import RealSet
 from picking.detection.picker import load_picker
 from picking.detection.thresholds import kept_threshold
@@ -42,7 +42,6 @@ from picking.errors import UserError, run_script
 from picking.files import make_folder, read_json, write_json
 from picking.formats.coordinates import write_picks
 from picking.formats.picks import Micrograph, Picks
-from picking.metrics.calibration import part
 from picking.seeds import stream
 
 FOLDER = ROOT / "experiments" / "clicks"
@@ -244,9 +243,7 @@ def candidates_of(
     """
     candidates, half = pick(real, "train", folder, network, 0.5), threshold_of(network)
     if is_start:
-        scores = np.concatenate([one.scores for one in candidates.values()])
-        parted = part(scores)
-        half = half if parted is None else parted.threshold
+        half = parting_of(candidates, half)
     return candidates, half
 
 

@@ -331,9 +331,14 @@ def pick_and_evaluate(
     threshold = choose_threshold(pr_curve(outcomes))
     picked = val if split == "val" else pick(real, split, folder, checkpoint, threshold)
     if half is None:
-        parted = part(np.concatenate([one.scores for one in picked.values()]))
-        half = 0.5 if parted is None else parted.threshold
+        half = parting_of(picked, 0.5)
     return evaluate(real, split, val, picked, half)
+
+
+def parting_of(candidates: dict[str, Picks], otherwise: float) -> float:
+    """Return the score that parts candidates into two kinds, ``otherwise`` with too few."""
+    parted = part(np.concatenate([one.scores for one in candidates.values()]))
+    return otherwise if parted is None else parted.threshold
 
 
 def pick(

@@ -69,9 +69,8 @@ def pick_micrographs(
         # 2. Micrograph by micrograph
         rank, n_processes = distributed.place()
         own = left[rank::n_processes]
-        noted = _pick_each(
-            args, picker, diameter_px, threshold, paths, own, formats, overlay, left_out
-        )
+        now = (formats, overlay) if threshold is not None else ([], False)
+        noted = _pick_each(args, picker, diameter_px, threshold, paths, own, *now, left_out)
         for others_noted, others_left_out in distributed.from_each((noted, left_out)):
             noted |= others_noted
             left_out |= others_left_out
@@ -165,8 +164,7 @@ def _begin(
     output.open_output(args.output, arguments, args.resume)
     output.remove_others(args.output, given)
     of_each = args.own_px, args.masks
-    lowest = 0.0 if threshold is None else threshold
-    left = output.not_done(args.output, paths, lowest, args.heatmap, *of_each)
+    left = output.not_done(args.output, paths, threshold or 0.0, args.heatmap, *of_each)
     if threshold is None:  # then picks are written where they are lacking
         for name in left:
             output.remove_picks(args.output, name)
@@ -192,8 +190,7 @@ def _pick_each(
         args: the command line.
         picker: the network.
         diameter_px: of the particles, where ``args.own_px`` has none of the micrograph.
-        threshold: from which score a candidate is a pick; None: not known yet, so that no files of
-            picks are written.
+        threshold: from which score a candidate is a pick; None: not known yet.
         paths: the micrographs.
         left: the names of those to pick.
         formats: those with a file for each micrograph.
@@ -201,9 +198,7 @@ def _pick_each(
         left_out: gets those that turn out to be beyond help.
     """
     noted: dict[str, Notes] = {}
-    is_known, what = threshold is not None, "candidates" if threshold is None else "picks"
-    lowest = 0.0 if threshold is None else threshold
-    pictures = Pictures(args.output, lowest, overlay and is_known, args.heatmap)
+    pictures = Pictures(args.output, threshold or 0.0, overlay, args.heatmap)
     results = picked(args, picker, diameter_px, {name: paths[name] for name in left}, pictures)
     with contextlib.closing(results):
         for n, one in enumerate(results, 1):
@@ -211,8 +206,10 @@ def _pick_each(
             if isinstance(one.picks, UnreadableImage):
                 give_up_on(one.name, one.picks, left_out, args.strict)
                 continue
-            called = output.to_write(args, one.picks, lowest) if is_known else one.picks
-            write_formats(args, [called], formats if is_known else [], one_file=False)
+            called, what = one.picks, "candidates"
+            if threshold is not None:
+                called, what = output.to_write(args, one.picks, threshold), "picks"
+            write_formats(args, [called], formats, one_file=False)
             output.save_picks(args.output, one.picks, one.of_file, one.notes.get(IN_JUNK, 0))
             print(
                 f"{n}/{len(left)} {one.name}: {len(called.scores)} {what}, {one.seconds:.1f} s"

@@ -82,7 +82,7 @@ def write_plan(
     make_folder(round_path.parent)
     round_path.mkdir()
     touched = [name for name in used if history.of(name).state != UNTOUCHED]
-    labels.write_to(round_path / "labels", [*(paths.keys() - used.keys())])
+    labels.write_to(round_path / "labels", paths.keys() - used.keys())
     write_session(round_path / "labels", session)
     picked = dict.fromkeys([*touched, *used])  # of thousands those that are looked at first
     listed = list(session.micrographs)  # is passed on whole
