@@ -186,18 +186,20 @@ def main() -> None:
         clicks_figure.draw(FOLDER, args.figure)
         return
     real = RealSet(args.data_root.resolve())
-    print_header("way", "seed", "clicks", "picks", "no particle", "complete", "F1", "AP", "at own")
+    print_header(
+        "way", "seed", "clicks", "picks", "no particle", "complete", "val F1", "F1", "AP", "at own"
+    )
     for way in args.ways:
         for seed in args.seeds:
             for row in play(args, real, way, seed):
                 print_row(
                     way, seed, row["paid"], row["picks"], row["negatives"], row["complete"],
-                    *(f"{row[key]:.3f}" for key in ("f1", "ap", "f1_at_own")),
+                    *(f"{row[key]:.3f}" for key in ("val_f1", "f1", "ap", "f1_at_own")),
                 )  # fmt: skip
 
 
 def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[dict[str, Any]]:
-    """Return a result for each part of the budget."""
+    """Return a result of the network that starts, if any, and for each part of the budget."""
     folder = FOLDER / real.name / f"{way}{args.name}_seed{seed}"
     path = folder / f"results_{args.split}.json"
     make_folder(folder)
@@ -210,28 +212,38 @@ def play(args: argparse.Namespace, real: RealSet, way: str, seed: int) -> list[d
     annotator = Annotator(list(real.train), real.diameter_px, seed)
     network = None if args.start == "none" else Path(args.start)
     rows, candidates, half = [], {}, 0.5
+    at_start = FOLDER / real.name / f"start{args.name}"  # its picks are the same for all
+    if network is not None:
+        rows.append(row_of(real, args.split, annotator, at_start, network, None))
     for k, budget in enumerate(args.budgets):
         step = folder / f"round_{k}"
         if way not in ("random", "whole") and network is not None:
             is_start = network == Path(args.start)
-            candidates, half = candidates_of(real, folder / f"proposed_{k}", network, is_start)
+            proposed = at_start if is_start else folder / f"proposed_{k}"
+            candidates, half = candidates_of(real, proposed, network, is_start)
         annotator.spend(way, budget, candidates, half)
         # Picks on one micrograph are no labels yet: then the next proposals are the last network's
         own = None
         if network is None or annotator.n_with_picks > 1:
             network = learn(args, real, annotator, step, seed)
             own = threshold_of(network)
-        result = pick_and_evaluate(real, args.split, step, network, own)
-        kept = {key: result[key] for key in ("f1", "ap", "precision", "recall", "f1_at_expected")}
-        row = {
-            "paid": annotator.paid,
-            **annotator.counts,
-            **kept,
-            "f1_at_own": result["f1_at_half"],
-        }
-        rows.append(row)
+        rows.append(row_of(real, args.split, annotator, step, network, own))
     write_json(path, {"set": real.name, "way": way, "settings": settings, "rows": rows})
     return rows
+
+
+def row_of(
+    real: RealSet, split: str, annotator: Annotator, folder: Path, network: Path, own: float | None
+) -> dict[str, Any]:
+    """Return what was paid so far, for what, and how well a network picks, at ``own`` too."""
+    result = pick_and_evaluate(real, split, folder, network, own)
+    kept = ("val_f1", "f1", "ap", "precision", "recall", "f1_at_expected")
+    return {
+        "paid": annotator.paid,
+        **annotator.counts,
+        **{key: result[key] for key in kept},
+        "f1_at_own": result["f1_at_half"],
+    }
 
 
 def candidates_of(
