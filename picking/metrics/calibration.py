@@ -25,6 +25,10 @@ SLOPE_SPREAD, OFFSET_SPREAD, COUNT_SPREAD = 0.7, 0.5, 0.3
 LEAST_SPREAD = 1e-6  # of logits; less is rounding
 # Fewer candidates tell no threshold; of more so many, evenly by rank, are looked at
 LEAST_CANDIDATES, MOST_CANDIDATES = 100, 100_000
+MOST_STEPS, CONVERGED = (
+    1000,
+    1e-4,
+)  # of expectation maximisation: steps, and change of a probability
 # Of two kinds that part the expected F1 is higher. On each of 22 micrographs of four real sets
 # (train and val; the network knew three of the proteins) it was 0.93 or more. With grey inverted,
 # at twice or half the diameter, and on noise and blots it was 0.90 or less on each, 0.86 on sets of
@@ -117,15 +121,36 @@ def part(scores: ArrayLike) -> Parting | None:
     Args:
         scores: (n,) of all candidates of a set of micrographs.
     """
-    from sklearn.mixture import GaussianMixture
-
     ranked = np.sort(np.asarray(scores, np.float64))[::-1]
     if len(ranked) > MOST_CANDIDATES:
         ranked = ranked[np.linspace(0, len(ranked) - 1, MOST_CANDIDATES).astype(int)]
-    z = logits(ranked)[:, None]
+    z = logits(ranked)
     if len(z) < LEAST_CANDIDATES or np.ptp(z) < LEAST_SPREAD:
         return None
-    mixture = GaussianMixture(2, covariance_type="tied", n_init=2, random_state=0).fit(z)
-    p = mixture.predict_proba(z)[:, np.argmax(mixture.means_)]
+    p = probability_of_upper(z)
     f1 = 2 * np.cumsum(p) / (np.arange(1, len(p) + 1) + p.sum())
     return Parting(float(ranked[np.argmax(f1)]), float(f1.max()))
+
+
+def probability_of_upper(values: np.ndarray) -> np.ndarray:
+    """Return how likely each value is of the upper of two normal distributions of one width.
+
+    They are fitted by expectation maximisation, from a cut halfway between lowest and highest.
+    (scikit-learn's mixture gives the same, and takes as long to import as half of torch.)
+
+    Args:
+        values: float64 (n,), not all alike.
+    """
+    from scipy.special import expit
+
+    p = (values > (values.min() + values.max()) / 2).astype(np.float64)
+    for _ in range(MOST_STEPS):
+        share = p.mean()
+        upper, lower = np.average(values, weights=p), np.average(values, weights=1 - p)
+        squares = p * (values - upper) ** 2 + (1 - p) * (values - lower) ** 2
+        variance = max(squares.mean(), LEAST_SPREAD**2)
+        odds = (upper - lower) / variance * (values - (upper + lower) / 2)
+        last, p = p, expit(odds + math.log(share / (1 - share)))
+        if abs(p - last).max() < CONVERGED:
+            break
+    return p

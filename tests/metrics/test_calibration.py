@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from scipy.special import expit
 from sklearn.metrics import f1_score
+from sklearn.mixture import GaussianMixture
 
 from picking.metrics.calibration import (
     LEAST_CANDIDATES,
     Calibration,
     fit_calibration,
     part,
+    probability_of_upper,
 )
 
 N, N_PARTICLES = 1200, 400
@@ -137,3 +139,18 @@ def test_few_or_equal_scores_are_not_parted_and_of_millions_some_are_enough():
     rng = np.random.default_rng(0)
     two = expit(np.concatenate([rng.normal(-3, 1, 1000), rng.normal(3, 1, 1000)]))
     assert part(np.repeat(two, 150)).threshold == pytest.approx(part(two).threshold, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_normals_are_what_a_mixture_of_scikit_learn_finds(seed):
+    rng = np.random.default_rng(seed)
+    values = np.concatenate([rng.normal(-2, 1.2, 900), rng.normal(1.5, 1.2, 200)])
+    mixture = GaussianMixture(2, covariance_type="tied", tol=1e-10, max_iter=3000, random_state=0)
+    expected = mixture.fit(values[:, None]).predict_proba(values[:, None])
+    np.testing.assert_allclose(
+        probability_of_upper(values), expected[:, mixture.means_.argmax()], atol=2e-3
+    )
+
+
+def test_two_values_are_two_kinds():
+    np.testing.assert_array_equal(probability_of_upper(np.array([2.0, 2, 2, 5])), [0, 0, 0, 1])
