@@ -21,7 +21,7 @@ from picking.formats.cryosparc.exposures import Exposure
 from picking.formats.cryosparc.particles import SUFFIXES, read_particles
 from picking.formats.cryosparc.writing import cs_bytes, csg_text, particles_table
 from picking.formats.names import PICKS, few, finder, require_writable, say_unknown, stem
-from picking.formats.other_pickers import is_eman, read_eman, read_topaz
+from picking.formats.other_pickers import is_eman, is_topaz, read_eman, read_topaz
 from picking.formats.picks import Picks, flip_y, inside, select, tell_of_outside, tell_of_zero_area
 from picking.formats.relion.lists import coordinate_files
 from picking.formats.star import box_text, cbox_text, read_box, read_cbox, read_star, star_text
@@ -30,10 +30,12 @@ FORMATS = {
     "star": ".star", "box": ".box", "cbox": ".cbox", "csv": ".csv", "coco": ".json", "cs": ".cs"
 }  # fmt: skip
 FRAMES = {
-    ".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".json": "jpeg", ".cs": "mrc",
-    ".csg": "mrc", ".txt": "mrc",
+    ".star": "mrc", ".box": "mrc", ".cbox": "mrc", ".csv": "jpeg", ".tsv": "jpeg", ".json": "jpeg",
+    ".cs": "mrc", ".csg": "mrc", ".txt": "mrc",
 }  # fmt: skip
-KINDS = "STAR, BOX, CBOX, CSV, COCO JSON, .cs of cryoSPARC, .txt of Topaz, _info.json of EMAN2"
+KINDS = (
+    "STAR, BOX, CBOX, CSV, COCO JSON, .cs of cryoSPARC, .txt or .csv of Topaz, _info.json of EMAN2"
+)
 OF_ONE_MICROGRAPH = ("box", "cbox")  # formats without room for names
 # Others' programs fall over a file without a row: boxmanager over a folder whose first file is one
 NEVER_EMPTY = ("star", "box", "cbox")
@@ -155,7 +157,7 @@ def _read_one(
             lambda name: known_name(name) is not None,
             lambda name: pixel_size_of(known_name(name) or ""),
         )
-    return READERS[suffix](path)
+    return read_topaz(path) if is_topaz(path) else READERS[suffix](path)
 
 
 def write_picks(
@@ -278,14 +280,16 @@ def match_names(
 
 
 READERS: dict[str, Callable[[Path], list[Picks]]] = {
-    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".txt": read_topaz, ".json": read_eman
+    ".box": read_box, ".cbox": read_cbox, ".csv": read_csv, ".tsv": read_csv, ".txt": read_topaz,
+    ".json": read_eman,
 }  # fmt: skip
 
 
 def frame_of(path: Path) -> str:
     """Return the frame that a file of coordinates is in by its kind, `jpeg` or `mrc`."""
     suffix = path.suffix.lower()
-    return "mrc" if suffix == ".json" and is_eman(path) else FRAMES[suffix]
+    of_mrc = is_topaz(path) or (suffix == ".json" and is_eman(path))
+    return "mrc" if of_mrc else FRAMES[suffix]
 
 
 def _in_jpeg_frame(picks: Picks, name: str, size_px: tuple[int, int] | None, frame: str) -> Picks:

@@ -10,7 +10,10 @@ from picking.micrographs.reading import SUFFIXES
 
 # What cryoSPARC puts before a name, RELION before that of a stack; what they put behind.
 UID = re.compile(r"^\d+[_@]")
-TAIL = re.compile(r"(_patch_aligned(_doseweighted)?)?(_autopick|_manualpick|_picks?|_particles)?$")
+TAIL = re.compile(
+    r"(_(patch|rigid)_aligned(_doseweighted)?)?"  # then RELION, Gautomatch, Topaz's exporters
+    r"(_autopick|_manualpick|_automatch|_topazpicks|_picks?|_particles)?$"
+)
 # What coordinates are, in messages
 LABELS, PICKS, TRUTH, NEGATIVES = "labels", "picks", "true particles", "places without a particle"
 LONGEST_NAME = 255 - len(".npz")  # bytes, of what we put a suffix behind

@@ -6,6 +6,7 @@ on those need the frame `jpeg`. EMAN2 counts from the bottom whatever the image 
 """
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from picking.errors import UserError
-from picking.files import is_number, read_json
+from picking.files import is_number, read_json, read_text
 from picking.formats.picks import Picks, by_micrograph, valid
 
 TOPAZ_COLUMNS = ("image_name", "x_coord", "y_coord")
@@ -21,39 +22,53 @@ EMAN_INFO = "_info"  # behind the name of the micrograph, and before .json
 EMAN_BOXES = ("boxes", "boxes_rct")  # of e2boxer; of tilt pairs
 
 
+def is_topaz(path: Path) -> bool:
+    """Return whether a .csv, .tsv or .txt begins as Topaz's tables do."""
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        return False
+    header, _, _ = read_text(path).partition("\n")
+    return all(name in header for name in TOPAZ_COLUMNS)
+
+
 def read_topaz(path: Path) -> list[Picks]:
-    """Read Topaz's table of picks: tab-separated image_name, x_coord, y_coord and maybe score."""
+    """Read Topaz's table of picks: image_name, x_coord, y_coord and maybe score.
+
+    `topaz extract` separates them by tabs, `topaz convert` to .csv by commas.
+    """
+    text = read_text(path)
+    form: dict[str, Any] = {"delimiter": ","}
+    if "\t" in text.partition("\n")[0]:  # names may have quotes there
+        form = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(io.StringIO(text, newline=""), **form)
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            header = [cell.strip() for cell in next(reader, [])]
-            if not set(TOPAZ_COLUMNS) <= set(header):
+        header = [cell.strip() for cell in next(reader, [])]
+        if not set(TOPAZ_COLUMNS) <= set(header):
+            raise UserError(
+                f"{path} is no table of Topaz's: its first line must name "
+                f"{', '.join(TOPAZ_COLUMNS)}, separated by tabs or commas"
+            )
+        if "z_coord" in header:
+            raise UserError(f"{path} is of tomograms (z_coord): give picks of micrographs")
+        columns = [header.index(name) for name in TOPAZ_COLUMNS]
+        score_column = header.index("score") if "score" in header else None
+        names, rows = [], []
+        for line in filter(None, reader):
+            row = [math.nan] * 3
+            try:
+                name, x, y = (line[column].strip() for column in columns)
+                row = [float(y), float(x), math.nan]
+                if score_column is not None and line[score_column].strip():
+                    row[2] = float(line[score_column])
+            except (ValueError, IndexError):
+                name = ""
+            if not (name and valid(np.array(row[:2])).all() and valid(row[2], unknown=True)):
                 raise UserError(
-                    f"{path} is no table of Topaz's: its first line must name "
-                    f"{', '.join(TOPAZ_COLUMNS)}, separated by tabs"
+                    f"{path}, line {reader.line_num}: a name, x, y and perhaps a score are "
+                    f"needed, not {' '.join(line)[:60]!r}"
                 )
-            if "z_coord" in header:
-                raise UserError(f"{path} is of tomograms (z_coord): give picks of micrographs")
-            columns = [header.index(name) for name in TOPAZ_COLUMNS]
-            score_column = header.index("score") if "score" in header else None
-            names, rows = [], []
-            for line in filter(None, reader):
-                row = [math.nan] * 3
-                try:
-                    name, x, y = (line[column].strip() for column in columns)
-                    row = [float(y), float(x), math.nan]
-                    if score_column is not None and line[score_column].strip():
-                        row[2] = float(line[score_column])
-                except (ValueError, IndexError):
-                    name = ""
-                if not (name and valid(np.array(row[:2])).all() and valid(row[2], unknown=True)):
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: a name, x, y and perhaps a score are "
-                        f"needed, not {' '.join(line)[:60]!r}"
-                    )
-                names.append(name)
-                rows.append(row)
-    except (UnicodeDecodeError, csv.Error) as error:
+            names.append(name)
+            rows.append(row)
+    except csv.Error as error:
         raise UserError(f"{path} cannot be read as text ({error}): copy it again") from error
     table = np.array(rows, dtype=np.float64).reshape(-1, 3)
     unknown = np.full(len(table), math.nan)

@@ -35,8 +35,9 @@ def test_rows_without_a_diameter_are_no_picks(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "no column x-coordinate, y-coordinate, diameter"),
-        ("X-Coordinate,Y-Coordinate\n1,2\n", "no column diameter"),
+        ("", "no column x-coordinate, y-coordinate"),
+        ("x,y,diameter\n1,2,3\n", "no column x-coordinate, y-coordinate"),
+        ("X-Coordinate,Y-Coordinate,Diameter,diameter\n1,2,3,4\n", "each once"),
         (HEADER + "1,2,3\n1,two,3\n", "line 3.*1,two,3"),
         (HEADER + "1,2\n", "line 2"),
         (HEADER + "1,nan,3\n", "line 2"),
@@ -53,6 +54,17 @@ def test_a_malformed_csv_is_named_with_what_is_wrong(tmp_path, content, words, r
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=rf"broken\.csv.*{words}"):
         read(path)
+
+
+def test_picks_need_no_column_of_diameters_but_a_data_set_does(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("Micrograph,X_Coordinate,y coordinate\nb,2.5,1.5\na,9,8\nb,3,4\n")
+    by_name = {one.name: one for one in read_csv(path)}
+    assert by_name["b"].centres_px.tolist() == [[1.5, 2.5], [4, 3]]
+    assert by_name["a"].centres_px.tolist() == [[8, 9]]
+    assert np.isnan(by_name["b"].diameters_px).all() and by_name["b"].n_zero_area == 0
+    with pytest.raises(UserError, match=r"a\.csv has no column diameter: .* and Diameter, each"):
+        read_csv_of_one(path)
 
 
 @pytest.mark.parametrize("score", ["high", "inf", "1e300"])

@@ -41,6 +41,22 @@ def test_a_micrograph_on_which_topaz_found_nothing_has_a_file_of_its_own(tmp_pat
     assert (picks.name, len(picks.centres_px)) == ("a.1.mrc", 0)
 
 
+@pytest.mark.parametrize("name", ["picks.csv", "picks.tsv", "picks.txt"])
+@pytest.mark.parametrize("separator", [",", "\t"])
+def test_a_table_of_topaz_is_known_by_its_header_whatever_it_is_called(tmp_path, name, separator):
+    path = written(tmp_path / name, TOPAZ.replace("\t", separator))
+    found = {p.name: p for p in read_picks([path], SIZES)}
+    assert found["a.1.mrc"].centres_px.tolist() == [[70, 50], [94, 5]]  # counted from the bottom
+    assert found["a.1.mrc"].scores.tolist() == [4.7, 0]
+    assert found["002.mrc"].centres_px.tolist() == [[10, 10]]
+
+
+def test_a_csv_with_tabs_is_one_in_the_jpegs_frame(tmp_path):
+    text = "X-Coordinate\tY-Coordinate\tDiameter\n50\t30\t20\n"
+    (picks,) = read_picks([written(tmp_path / "a.1.tsv", text)], SIZES)
+    assert (picks.name, picks.centres_px.tolist()) == ("a.1.mrc", [[30, 50]])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
