@@ -23,7 +23,7 @@ CENTRE, DIAMETER = ("x-coordinate", "y-coordinate"), "diameter"
 def read_csv(path: Path) -> list[Picks]:
     """Read the picks of one micrograph, or of those that a column Micrograph names.
 
-    Rows with a diameter that is not above 0 are left out. Raises `UserError` for anything malformed.
+    Rows with a diameter of 0 or less are left out. Raises `UserError` for anything malformed.
     """
     rows, names, texts = _read_rows(path, CENTRE)
     try:
@@ -48,9 +48,7 @@ def read_csv_of_one(path: Path) -> Picks:
     return with_area(Picks(path.stem, rows[:, 1::-1], unknown, rows[:, 2], None))
 
 
-def _read_rows(
-    path: Path, columns: Sequence[str]
-) -> tuple[np.ndarray, list[str], list[str]]:
+def _read_rows(path: Path, columns: Sequence[str]) -> tuple[np.ndarray, list[str], list[str]]:
     """Return float64 (n, 3) of x, y and diameter, and the texts of Micrograph and Score.
 
     columns: that must be there. Without a diameter it is NaN; without such a column the micrograph
