@@ -15,6 +15,7 @@ from picking.errors import UserError, leave_out, warn
 from picking.files import LARGEST_PX
 
 MAX_FRACTION_OUTSIDE = 0.1  # of a micrograph's centres; above, they are of another scale
+SAME_SHAPE = 0.02  # relative; a scaled image has whole px, and may be cut to multiples of some
 MERGED_WITHIN = 0.1  # diameters; nearer centres are one particle, listed twice
 
 
@@ -94,9 +95,10 @@ def inside(picks: Picks, size_px: tuple[int, int]) -> np.ndarray:
     """
     height, width = size_px
     if picks.size_px is not None and picks.size_px != size_px:
+        why = _why_other_size(picks.size_px, size_px)
         raise UserError(
             f"{picks.name}: annotated as {picks.size_px[1]} x {picks.size_px[0]} "
-            f"px, but the image has {width} x {height} px: the coordinates are at another scale"
+            f"px, but the image has {width} x {height} px: {why}"
         )
     y, x = picks.centres_px.T
     within = (y >= 0) & (y < height) & (x >= 0) & (x < width)
@@ -108,6 +110,19 @@ def inside(picks: Picks, size_px: tuple[int, int]) -> np.ndarray:
             f"{y.min():.0f} to {y.max():.0f} counted from the top): {_why_outside(y, x, size_px)}"
         )
     return within
+
+
+def _why_other_size(stated_px: tuple[int, int], size_px: tuple[int, int]) -> str:
+    """Return what to do where a file of coordinates states another image size, (height, width)."""
+    if stated_px == size_px[::-1]:
+        return "width and height are swapped, or the image is turned by 90 degrees: mend that"
+    by_height, by_width = (size_px[axis] / stated_px[axis] for axis in (0, 1))
+    if abs(by_height - by_width) < SAME_SHAPE * by_width:
+        return (
+            "the coordinates are at another scale: multiply them and the size by "
+            f"{by_width:.4g}, or give the image that they are of"
+        )
+    return "the coordinates are of another image, or of a part of it: give the image they are of"
 
 
 def _why_outside(y: np.ndarray, x: np.ndarray, size_px: tuple[int, int]) -> str:

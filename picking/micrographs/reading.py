@@ -166,6 +166,8 @@ def _open_pillow(path: Path) -> Any:
         problem = f"holds {frames} frames: average the movie first"
     elif deep and image.mode[0] not in "IF":  # of which Pillow reads half
         problem = "has colours of 16 bits: write it again as 16-bit grey"
+    elif image.format == "TIFF" and tiff.is_turned(image):
+        problem = "says that it is to be turned by 90 degrees: write it again as it is to be seen"
     if problem:
         image.close()
         raise UnreadableImage(f"{path} {problem}")

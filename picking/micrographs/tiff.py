@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-PHOTOMETRIC, DESCRIPTION, BITS, SAMPLE_FORMAT = 262, 270, 258, 339
+PHOTOMETRIC, DESCRIPTION, BITS, SAMPLE_FORMAT, ORIENTATION = 262, 270, 258, 339, 274
 WHITE_IS_ZERO = 0
 SIGNED = 2
 # ImageJ describes the first of several images that follow without descriptions of their own
@@ -19,6 +19,11 @@ def n_described(image: Any) -> int:
     """Return how many images a TIFF, opened by Pillow, says that it holds without listing them."""
     found = IMAGEJ.match(str(image.tag_v2.get(DESCRIPTION, "")))
     return int(found[1]) if found else 1
+
+
+def is_turned(image: Any) -> bool:
+    """Return whether rows of a TIFF, opened by Pillow, are columns; it mixes up these two."""
+    return image.tag_v2.get(ORIENTATION, 1) > 4
 
 
 def bits(image: Any) -> int:

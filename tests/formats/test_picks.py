@@ -94,3 +94,18 @@ def test_centres_outside_say_that_x_and_y_are_swapped_where_that_fits(in_mrc):
     twice = np.stack([y, x], axis=1) * 2
     with pytest.raises(UserError, match="another scale"):
         inside(Picks("a.mrc", twice, unknown, unknown, None), (448, 640))
+
+
+@pytest.mark.parametrize(
+    ("stated_px", "words"),
+    [
+        ((224, 320), "another scale: multiply them and the size by 2,"),
+        ((1344, 1920), "another scale: multiply them and the size by 0.3333,"),
+        ((640, 448), "width and height are swapped"),
+        ((448, 448), "of another image, or of a part of it"),
+    ],
+)
+def test_another_size_than_the_images_says_what_to_do(stated_px, words):
+    picks = Picks("a.mrc", np.array([[30.0, 20]]), np.ones(1), np.ones(1), stated_px)
+    with pytest.raises(UserError, match=rf"a\.mrc: annotated as .* has 640 x 448 px: .*{words}"):
+        inside(picks, (448, 640))

@@ -89,6 +89,19 @@ def test_a_row_of_an_optics_group_that_is_not_there_is_refused(tmp_path):
         centre(tmp_path, text)
 
 
+@pytest.mark.parametrize("joined", ["in one block", "one file behind another"])
+def test_an_optics_group_that_stands_twice_must_be_the_same(tmp_path, joined):
+    one, other = (optics(rlnImagePixelSize=4, rlnMicrographPixelSize=px) for px in (2, 1))
+    if joined == "in one block":
+        both = one.rstrip() + "\n" + other.splitlines()[-2] + "\n\n"
+        text = particles(ANGST, "20 -10", both, 1)
+    else:
+        text = particles(ANGST, "20 -10", one, 1) + "\n" + particles(ANGST, "20 -10", other, 1)
+    with pytest.raises(UserError, match=r"run_data\.star: optics group 1 stands twice"):
+        centre(tmp_path, text)
+    assert centre(tmp_path, particles(ANGST, "20 -10", one + one, 1)) == (90, 205)
+
+
 # Lists
 
 

@@ -152,6 +152,23 @@ def test_deflated_ones_of_either_byte_order_are_the_same(tmp_path, kind, order, 
         assert abs(difference).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("orientation", "seen"),
+    [(1, GREY), (2, GREY[:, ::-1]), (3, GREY[::-1, ::-1]), (4, GREY[::-1])],
+)
+def test_the_first_row_is_the_top_one_as_the_file_says_it(tmp_path, orientation, seen):
+    path = tiff(tmp_path / "a.tif", GREY.astype(np.uint8), t274=[orientation])
+    np.testing.assert_array_equal(read_micrograph(path), seen)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_one_that_is_to_be_turned_is_refused(tmp_path, orientation):
+    path = tiff(tmp_path / "a.tif", (20 * GREY).astype("u2"), t274=[orientation])
+    for function in (image_size, read_micrograph):
+        with pytest.raises(UnreadableImage, match=r"a\.tif .*turned by 90 degrees"):
+            function(path)
+
+
 def test_deep_colours_are_refused_also_in_planes(tmp_path):
     for name, tags in (("a.tif", {}), ("b.tif", {"t284": [2], "t273": [8] * 3, "t279": [64] * 3})):
         path = tiff(

@@ -16,13 +16,23 @@ ORIGINS_PX = ("rlnOriginY", "rlnOriginX")  # of the image as it was extracted; b
 
 
 def optics_groups(tables: Sequence[Table]) -> dict[str, dict[str, str]]:
-    """Return what data_optics says of each optics group, label -> text, by the group's number."""
+    """Return what data_optics says of each optics group, label -> text, by the group's number.
+
+    Raises `UserError` for a group that stands twice and is not the same, as in joined files.
+    """
+    groups: dict[str, dict[str, str]] = {}
     for table in tables:
-        if table.block == "optics" and GROUP in table.labels:
-            columns = table.cells(table.labels)
-            rows = zip(*columns.values(), strict=True)
-            return {row[GROUP]: row for row in (dict(zip(columns, r, strict=True)) for r in rows)}
-    return {}
+        if table.block != "optics" or GROUP not in table.labels:
+            continue
+        columns = table.cells(table.labels)
+        for cells in zip(*columns.values(), strict=True):
+            row = dict(zip(columns, cells, strict=True))
+            if groups.setdefault(row[GROUP], row) != row:
+                raise UserError(
+                    f"{table.path}: optics group {row[GROUP]} stands twice in data_optics, and not "
+                    "the same: give one file at a time, or join them with relion_star_handler"
+                )
+    return groups
 
 
 def pixel_sizes(
