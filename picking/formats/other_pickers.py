@@ -24,7 +24,7 @@ EMAN_BOXES = ("boxes", "boxes_rct")  # of e2boxer; of tilt pairs
 
 def is_topaz(path: Path) -> bool:
     """Return whether a .csv, .tsv or .txt begins as Topaz's tables do."""
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or not path.is_file():
         return False
     header, _, _ = read_text(path).partition("\n")
     return all(name in header for name in TOPAZ_COLUMNS)

@@ -15,7 +15,7 @@ import numpy as np
 from picking.errors import UserError
 from picking.files import read_text
 from picking.formats.picks import Picks, by_micrograph, from_boxes, known_diameters, valid
-from picking.formats.relion.optics import optics_groups, origins_px
+from picking.formats.relion.optics import optics_groups, origins_px, tell_of_other_px
 from picking.formats.star_tables import Table, numbers, read_tables, tables_with
 
 FRAME = "y in the MRC's frame: the height of the micrograph less y of the JPEG; unbinned px"
@@ -42,7 +42,8 @@ def read_star(
     was cut from. Without either, blocks are of the micrographs that they are named after, where
     ``is_micrograph`` says so, and a single one of that which the file is named after. Where
     classification or refinement moved a particle, its centre is its coordinate less its origin,
-    for which ``pixel_size_of`` tells a micrograph's Å per px where that is known.
+    for which ``pixel_size_of`` tells a micrograph's Å per px where that is known. Warns where the
+    file says another one.
     """
     all_tables = read_tables(path)
     tables, groups = tables_with(path, CENTRE, all_tables), optics_groups(all_tables)
@@ -68,6 +69,7 @@ def read_star(
         else:
             of_row = [nameless[table.block]] * n
         names += of_row
+        tell_of_other_px(table, groups, of_row, pixel_size_of)
         moves.append(origins_px(table, groups, of_row, pixel_size_of))
         parts.append(np.stack([y, x, scores, diameters], axis=1))
     rows, moved_px = np.concatenate(parts), np.concatenate(moves)

@@ -13,7 +13,7 @@ import numpy as np
 from picking.errors import UserError, warn
 from picking.formats.picks import Picks
 from picking.inputs.paths import Paths
-from picking.micrographs.pixel_size import header_pixel_size
+from picking.micrographs.pixel_size import agree, header_pixel_size
 from picking.micrographs.problems import examples
 
 LENGTH = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?|[0-9]+\.)\s*([^\W\d]*)")
@@ -27,7 +27,6 @@ UNITS = {"px": (PX, 1), "pix": (PX, 1), "pixel": (PX, 1), "pixels": (PX, 1), "nm
 LEAST_DIAMETER_PX = 6.0
 # Of a micrograph, in diameters: so much a few-label network sees at once (64 px of 20 a particle)
 LEAST_WIDTH = 3
-PIXEL_SIZES_AGREE = 0.05  # relative; headers are rounded, and calibrated anew
 
 
 def as_number(text: str, otherwise: float) -> float:
@@ -106,7 +105,7 @@ class PixelSizes(NamedTuple):
     @property
     def differ(self) -> bool:
         """Whether they are so unlike that no diameter in px fits all."""
-        return not (self.given or all(_agree(size, self.usual) for size in self.by_name.values()))
+        return not (self.given or all(agree(size, self.usual) for size in self.by_name.values()))
 
     def __str__(self) -> str:
         """Return the range, and where it is from."""
@@ -127,7 +126,7 @@ def find_pixel_sizes(
     require_lengths(None, given)
     found = {name: header_pixel_size(path) for name, path in micrographs.items()}
     headers = {name: size for name, size in found.items() if size is not None}
-    differing = [n for n in listed if n in headers and not _agree(headers[n], listed[n])]
+    differing = [n for n in listed if n in headers and not agree(headers[n], listed[n])]
     if differing:
         name = differing[0]
         warn(
@@ -137,7 +136,7 @@ def find_pixel_sizes(
         )
     source = "the list of micrographs" if listed else f"the headers of {len(headers):,} MRC files"
     sizes = PixelSizes({**headers, **listed}, source)
-    if given and any(not _agree(given, size) for size in sizes.by_name.values()):
+    if given and any(not agree(given, size) for size in sizes.by_name.values()):
         warn(
             f"--pixel-size is {given:g} Å, but the micrographs have {sizes}: check which is right, "
             "since --pixel-size is used for all"
@@ -214,10 +213,6 @@ def _warn_if_they_differ(sizes: PixelSizes) -> None:
             f"the micrographs' pixels differ, {sizes}, so no diameter in px fits all: give "
             "--diameter in Å, or go through those of one pixel size at a time"
         )
-
-
-def _agree(a: float, b: float | None) -> bool:
-    return b is not None and abs(math.log(a / b)) <= math.log1p(PIXEL_SIZES_AGREE)
 
 
 def require_diameter_fits(

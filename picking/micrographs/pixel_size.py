@@ -1,5 +1,6 @@
-"""The pixel size that an MRC's header states."""
+"""The pixel size that an MRC's header states, and whether two are alike."""
 
+import math
 from pathlib import Path
 
 from picking.micrographs.mrc import mrc_layout
@@ -7,6 +8,13 @@ from picking.micrographs.problems import UnreadableImage
 
 PLAUSIBLE_ANGSTROM = 0.1, 100.0
 ANISOTROPIC = 0.01  # relative; x and y of a micrograph's px are alike, else the header is no good
+
+AGREE = 0.05  # relative; headers are rounded, and calibrated anew
+
+
+def agree(a: float, b: float | None) -> bool:
+    """Return whether two pixel sizes in Å are alike; one that is not known is like none."""
+    return b is not None and abs(math.log(a / b)) <= math.log1p(AGREE)
 
 
 def header_pixel_size(path: Path) -> float | None:

@@ -61,6 +61,19 @@ def test_without_the_micrographs_pixel_size_that_of_the_images_is_taken_and_said
         assert centre(tmp_path, text) == (95, 202.5)
 
 
+@pytest.mark.parametrize(("px", "times"), [(4, "2"), (1, "0.5")])
+def test_coordinates_of_micrographs_of_another_pixel_size_are_warned_of(tmp_path, px, times):
+    text = particles((), "", optics(rlnImagePixelSize=8, rlnMicrographPixelSize=px), 1)
+    with pytest.warns(InputWarning, match=rf"1 of 1 .* {px} Å .* 2 Å: .* multiplied by {times}$"):
+        assert centre(tmp_path, text, pixel_size_of=lambda name: 2.0) == (100, 200)
+
+
+@pytest.mark.parametrize("px", [2.0, 2.08, None])
+def test_a_pixel_size_that_is_calibrated_anew_or_unknown_is_not_warned_of(tmp_path, px):
+    text = particles((), "", optics(rlnImagePixelSize=8, rlnMicrographPixelSize=2), 1)
+    assert centre(tmp_path, text, pixel_size_of=lambda name: px) == (100, 200)
+
+
 def test_an_origin_in_angstrom_without_any_pixel_size_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"run_data\.star: 1 of 1 .*give --pixel-size"):
         centre(tmp_path, particles(ANGST, "20 -10"))

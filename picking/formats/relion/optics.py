@@ -7,6 +7,7 @@ import numpy as np
 
 from picking.errors import UserError, warn
 from picking.formats.star_tables import Table, numbers
+from picking.micrographs.pixel_size import agree
 
 MICROGRAPH_PIXEL_SIZE, IMAGE_PIXEL_SIZE = "rlnMicrographPixelSize", "rlnImagePixelSize"
 GROUP = "rlnOpticsGroup"
@@ -115,3 +116,31 @@ def origins_px(
     else:
         factor = np.where(unknown, 1, of_image / of_micrograph)
     return origins * np.where(moved, factor, 0)[:, None]
+
+
+def tell_of_other_px(
+    table: Table,
+    groups: Mapping[str, Mapping[str, str]],
+    names: Sequence[str],
+    pixel_size_of: Callable[[str], float | None],
+) -> None:
+    """Warn of coordinates that are of micrographs of another pixel size, as after another binning.
+
+    Arguments as `origins_px` takes them.
+    """
+    if not groups:
+        return
+    said = pixel_sizes(table, groups, MICROGRAPH_PIXEL_SIZE, len(names)).tolist()
+    known = {name: pixel_size_of(name) for name in dict.fromkeys(names)}
+    others = [
+        (name, size, px)
+        for name, size in zip(names, said, strict=True)
+        if size > 0 and (px := known[name]) and not agree(size, px)
+    ]
+    if others:
+        name, size, px = others[0]
+        warn(
+            f"{table.path}: {len(others):,} of {len(names):,} coordinates are of micrographs of "
+            f"{size:.4g} Å per px, as data_optics has it, but {name} has {px:.4g} Å: where it was "
+            f"binned otherwise, x and y must be multiplied by {size / px:.4g}"
+        )
