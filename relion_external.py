@@ -121,7 +121,9 @@ def do_job(args: argparse.Namespace, job: Path) -> None:
 def require_as_begun(args: argparse.Namespace, job: Path) -> None:
     """Raise `UserError` where what learning follows from differs from what the job began with."""
     path, asked = job / "settings.json", arguments.deciding(args)
-    if not path.exists():
+    # A job that ended with a mistake in these has nothing yet that follows from them
+    begun = any((job / stage).exists() for stage in ("windows", "training", "picks"))
+    if not begun or not path.exists():
         write_json(path, asked)
         return
     began = read_json(path)

@@ -108,6 +108,11 @@ def _check(args: argparse.Namespace) -> None:
             "no micrographs: choose micrographs_ctf.star as 'Input micrographs' on the Input tab",
         ),
         (
+            args.in_mics is None or args.in_mics.suffix.lower() == ".star",
+            f"--in_mics is {args.in_mics}: give RELION's list, such as micrographs_ctf.star, in "
+            "which it looks up picks",
+        ),
+        (
             args.checkpoint is not None or args.labels,
             "give what makes the picks: a label 'checkpoint', or picks to learn from as 'Input "
             "coordinates' or 'Input particles'",

@@ -41,6 +41,8 @@ def test_flags_have_a_value_in_relions_window_and_need_none_among_other_argument
         (("--o", "External/job005/", "--checkpoint", "net.pt"), "Input micrographs"),
         (("--o", "External/job005/", "--in_movies", "movies.star"), "Input micrographs"),
         (JOB, "checkpoint"),
+        ((*TRAINED, "--in_mics", "Micrographs/a.mrc"), "--in_mics .*micrographs_ctf.star"),
+        ((*TRAINED, "--in_mics", "J2/exposures.cs"), "--in_mics .*micrographs_ctf.star"),
         ((*TRAINED, "--in_coords", "manualpick.star"), "not both"),
         ((*JOB, "--in_coords", "manualpick.star", "--expected_particles", "300"), "diameter"),
         ((*JOB, "--in_parts", "particles.star", "--diameter", "150A"), "expected_particles"),

@@ -181,6 +181,17 @@ def test_a_job_is_not_continued_with_what_it_did_not_begin_with(job, scripts):
     assert scripts.calls == [] and exits(job) == {FAILURE}
 
 
+def test_a_job_that_ended_before_it_had_anything_goes_on_with_the_mistake_mended(job, scripts):
+    scripts.status["pick_particles.py"] = 2  # a diameter without its unit
+    with pytest.raises(UserError, match="ended with status 2"):
+        start(job, *TRAINED, "--diameter", "40")
+    scripts.status.clear()
+    start(job, *TRAINED, "--diameter", "40A")
+    assert exits(job) == {SUCCESS}
+    with pytest.raises(UserError, match="continue it with --diameter 40A"):
+        start(job, *TRAINED, "--diameter", "50A")
+
+
 def test_a_job_that_was_begun_with_a_former_default_says_what_to_type(job, scripts):
     start(job, *FEW)
     former = str(ROOT / "configs" / "pu_few_labels.yaml")
