@@ -165,7 +165,7 @@ def _refusal(
         )
     there = []
     if os.path.isdir(path.parent):  # noqa: PTH112
-        there = sorted({path.suffix for path in path.parent.iterdir()})
+        there = sorted({path.suffix for path in path.parent.iterdir() if path.suffix})
     return UserError(
         f"no file matches '{pattern}'; files in {path.parent} end in "
         f"{', '.join(there[:8]) or 'nothing, there is none'}: check folder and ending"

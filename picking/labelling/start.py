@@ -39,6 +39,11 @@ def opened(args: argparse.Namespace, is_round: bool = False) -> Iterator[Work]:
     meant.
     """
     folder: Path = args.output
+    if is_round and read_session(folder) is None:
+        raise UserError(
+            f"{folder} is no folder of labels yet: run this without --train and --export, "
+            "and label on its page"
+        )
     session = asked_session(folder, args.micrographs, args.diameter, args.pixel_size)
     paths, listed = given_micrographs(session.micrographs, args.allow_partial)
     require_writable(paths, ["star"], one_file=True)
