@@ -214,6 +214,7 @@ def read_annotations(args: argparse.Namespace) -> Splits:
         for name in names
     }
     require_one_category({split.source: split.category for split in splits.values()})
+    annotations.say_common(splits.values())
     return splits
 
 

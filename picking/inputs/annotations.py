@@ -22,6 +22,7 @@ SPLITS = ("train", "val", "test")
 MAPPING_FILE = "empiar_ids.csv"
 CSV_FOLDER = "particle_coordinates"
 MOVIES = (".mrcs", ".eer")
+FEWEST_ALIKE = 5  # particles that are not in the same places by chance
 MAX_FRACTION_UNANNOTATED = 0.5  # of the images; above, they are mistaken for others
 
 
@@ -168,6 +169,23 @@ def say_csvs_without_image(data_root: Path, splits: Iterable[str], allow_partial
         f"{', '.join(SPLITS)} (e.g. {', '.join(others[:3])}): each is <image's name>.csv",
         allow_partial,
     )
+
+
+def say_common(splits: Iterable[Split]) -> None:
+    """Warn of micrographs of two splits with the same particles: copies, or of one CSV."""
+    first: dict[bytes, str] = {}
+    common = []
+    for split in splits:
+        for m in split.micrographs:
+            if len(m.centres_px) >= FEWEST_ALIKE:
+                known = first.setdefault(m.centres_px.tobytes(), split.name)
+                common += [] if known == split.name else [f"{m.name} in {known} and {split.name}"]
+    if common:
+        warn(
+            f"{len(common):,} micrographs have the same particles as one of another split (e.g. "
+            f"{few(common)}): what is learned there cannot be tested here, so keep each in one "
+            "split, and where only names are alike rename those"
+        )
 
 
 def _json_of(data_root: Path, split: str) -> Path:

@@ -6,8 +6,20 @@ import pytest
 from picking.errors import InputWarning, UserError
 from picking.formats.cryoppp_csv import read_csv_of_one
 from picking.formats.picks import inside
-from picking.inputs.annotations import find_splits, read_split, say_csvs_without_image
-from tests.fixtures.data_sets import DIAMETER_PX, SIZE_PX, boxes, write_coco, write_csv
+from picking.inputs.annotations import (
+    find_splits,
+    read_split,
+    say_common,
+    say_csvs_without_image,
+)
+from tests.fixtures.data_sets import (
+    DIAMETER_PX,
+    SIZE_PX,
+    boxes,
+    some_centres,
+    write_coco,
+    write_csv,
+)
 
 CENTRES = np.array([[40.0, 50.0], [100.0, 200.0], [250.5, 300.25]])
 
@@ -236,6 +248,30 @@ def test_csvs_of_no_image_are_said_and_refused_above_a_tenth(tmp_path, n_others)
 
 
 @pytest.mark.filterwarnings("error")
+def in_two_splits(root, train, val):
+    """Micrographs without pixels and a CSV of 10 particles for each name; the splits as read."""
+    for split, names in (("train", train), ("val", val)):
+        (root / split).mkdir()
+        for name in names:
+            (root / split / f"{name}.jpg").touch()
+    for n, name in enumerate({*train, *val}):
+        places = some_centres(np.random.default_rng(n), 10)
+        write_csv(root / "particle_coordinates" / f"{name}.csv", places)
+    return [read_split(root, split) for split in ("train", "val")]
+
+
+def test_one_csv_for_micrographs_of_two_splits_is_warned_of(tmp_path):
+    """Of one name, though perhaps of two proteins; a copy of a micrograph is the same."""
+    splits = in_two_splits(tmp_path, ("a", "001"), ("001", "b"))
+    with pytest.warns(InputWarning, match=r"^1 micrographs .*001\.jpg in train and val"):
+        say_common(splits)
+
+
+@pytest.mark.filterwarnings("error")
+def test_splits_with_micrographs_of_their_own_are_not_spoken_of(tmp_path):
+    say_common(in_two_splits(tmp_path, ("a", "b"), ("c", "d")))
+
+
 def test_csvs_beside_a_json_are_not_used_and_not_spoken_of(tmp_path):
     root = data_root(tmp_path, {"a.jpg": boxes(CENTRES)})
     write_csv(root / "particle_coordinates" / "x.csv", CENTRES)
