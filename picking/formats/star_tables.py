@@ -122,6 +122,11 @@ def tables_with(
             )
     found = [table for table in tables if set(labels) <= set(table.labels)]
     if not found:
+        if any(label.startswith("cisTEM") for table in tables for label in table.labels):
+            raise UserError(
+                f"{path} is of cisTEM, whose positions are in Å: write them divided by the pixel "
+                "size as _rlnCoordinateX and _rlnCoordinateY, with _rlnMicrographName"
+            )
         names = ", ".join(f"_{label}" for label in labels)
         raise UserError(f"{path} has no table with {names}: give a file of coordinates")
     return found

@@ -255,6 +255,13 @@ CASES = [
     *anywhere("further JSON in UTF-16", {"a.json": json.dumps(coco()).encode("utf-16")},
                     **EITHER),
     *anywhere("further CSV", CSVS, "*.csv"),
+    *of_coordinates("further CSV without diameters", each(
+                    lambda t: "\n".join(line.rpartition(",")[0] for line in t.splitlines())),
+                    "*.csv"),
+    *of_coordinates("further Topaz's table with commas", {"a.csv": "image_name,x_coord,y_coord\n"
+                    + lines([(name[:7], x, y) for name, x, y in rows()], ",")}),
+    *of_coordinates("further Gautomatch's files", {f"{s}_automatch.star": star(
+                    places(s), "", XY) for s in STEMS}, "*_automatch.star"),
     *anywhere("further CSV with a byte order mark", each(lambda t: "\ufeff" + t), "*.csv"),
     *anywhere("further CSV with semicolons", each(lambda t: t.replace(",", ";")), "*.csv"),
     *anywhere("further CSV with semicolons and decimal commas", each(decimal_comma),

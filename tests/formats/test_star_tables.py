@@ -98,6 +98,9 @@ def test_several_blocks_that_name_no_micrograph_are_refused(tmp_path, blocks):
             "data_particles\nloop_\n_rlnTomoName\n_rlnCoordinateX\n_rlnCoordinateY\nTS_1 1 2\n",
             "particles of tomograms"),
         "older tomograms": (f"data_\n{HEAD}_rlnCoordinateZ\na 1 2 3\n", "tomograms"),
+        "cisTEM's particles, in Å": (
+            "data_\nloop_\n_cisTEMOriginalImageFilename\n_cisTEMOriginalXPosition\n"
+            "_cisTEMOriginalYPosition\na.mrc 1 2\n", "cisTEM, whose positions are in Å"),
         "a row with one cell less": (f"data_\n{HEAD}a 1 2\na 3\n", "line 7: 'a 3'"),
         "a row with one cell more": (f"data_\n{HEAD}a 1 2 9\n", "line 6: 'a 1 2 9'"),
         "text behind": (f"data_\n{HEAD}a 1 2\n\n20 particles in all\n", "line 8: '20 part"),
