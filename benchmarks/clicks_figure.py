@@ -10,7 +10,7 @@ from picking.files import read_json
 
 COLOURS = {
     "random": "#7f7f7f", "whole": "#bcbd22", "score": "#1f77b4", "uncertain": "#d62728",
-    "false": "#9467bd", "apart": "#2ca02c",
+    "false": "#9467bd", "apart": "#2ca02c", "corrected": "#ff7f0e",
 }  # fmt: skip
 
 
