@@ -87,12 +87,14 @@ def serve_page(args: argparse.Namespace) -> None:
         serve(work, args.host, listening)
 
 
-def train(args: argparse.Namespace) -> None:
-    """Plan the next round and run it."""
+def new_round(args: argparse.Namespace) -> None:
+    """Plan the next round, which learns if --train says so, and run it."""
     with opened(args, is_round=True) as work:
         idle_round(args.output)
         is_list, expected = work.listed is not None, args.expected_particles
-        k = write_plan(work.labels, work.session, work.paths, is_list, expected, work.config)
+        k = write_plan(
+            work.labels, work.session, work.paths, is_list, expected, work.config, args.train
+        )
     round_path = round_folder(args.output, k)
     print(f"Round {k}; the log is {round_path / LOG}")
     run_round(round_path)

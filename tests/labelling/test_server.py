@@ -284,6 +284,8 @@ def test_a_port_in_use_is_one_sentence_that_names_a_free_one(folder, tmp_path):
         (("--micrographs", "{raw}/*.mrc", "--diameter", "80A", "--host", "no.such.host"),
          "--host no.such.host is no name or address"),
         (("--micrographs", "{raw}/*.mrc", "--diameter", "80A", "--port", "-1"), "--port is -1"),
+        (("--propose", "--train"), "--propose, --train, --go-on and --export are done one after"),
+        (("--propose", "--config", "a.yaml"), "--config is of training: it goes with --train"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(folder, tmp_path, more, said):
@@ -340,7 +342,7 @@ def test_a_second_server_shows_the_labels_and_does_not_change_them(folder, tmp_p
         assert second.json("/session")["micrographs"][1]["picks"] == 1
         (answer,) = second.act(add("q"))
         assert f"in use by process {first.process.pid}" in answer["refused"]
-        for path in ("/train", "/go-on", "/stop", "/threshold", "/export"):
+        for path in ("/propose", "/train", "/go-on", "/stop", "/threshold", "/export"):
             body = {"threshold": 0.5, "formats": ["star"]}
             assert b"in use by process" in second.ask(path, body).content
     finally:
