@@ -89,7 +89,8 @@ def serve_page(args: argparse.Namespace) -> None:
 
 def new_round(args: argparse.Namespace) -> None:
     """Plan the next round, which learns if --train says so, and run it."""
-    with opened(args, is_round=True) as work:
+    # A new folder is made, as the page makes it
+    with opened(args, is_round=read_session(args.output) is not None) as work:
         idle_round(args.output)
         is_list, expected = work.listed is not None, args.expected_particles
         k = write_plan(

@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from picking.formats.coordinates import read_picks
 from tests.fixtures import ROOT
-from tests.fixtures.labelling import NASTY, Server, write_micrographs
+from tests.fixtures.labelling import NASTY, SIZE_PX, Server, write_micrographs
 
 
 @pytest.fixture(scope="module")
@@ -258,6 +261,19 @@ def test_labels_alone_are_exported_too(server, folder):
 def run(*more):
     command = [sys.executable, str(ROOT / "label_particles.py"), *map(str, more)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_without_a_page_or_a_click_all_is_proposed_and_exported(tmp_path):
+    centres = write_micrographs(tmp_path / "raw", ["a.mrc", "b.mrc"])
+    labels = tmp_path / "labels"
+    raw = "--micrographs", f"{tmp_path}/raw/*.mrc", "--diameter", "80A"
+    assert run("--output", labels, *raw, "--propose").returncode == 0
+    assert run("--output", labels, "--export", "star").returncode == 0
+    for name, expected in centres.items():
+        star = labels / "export" / "star" / Path(name).with_suffix(".star")
+        (picks,) = read_picks([star], {name: SIZE_PX})
+        away = np.linalg.norm(picks.centres_px[:, None] - expected, axis=2).min(axis=0)
+        assert np.median(away) < 5
 
 
 def test_a_port_in_use_is_one_sentence_that_names_a_free_one(folder, tmp_path):
