@@ -4,7 +4,9 @@ r"""Label particles in the browser: micrographs -> a page to click on -> labels 
         --output data/labels
     # later: the folder knows its micrographs
     python label_particles.py --output data/labels
-    # what the page's Train does, by itself, as in a job of a cluster; the page shows its progress
+    # what the page's Propose and Train do, by itself, as in a job of a cluster; the page shows its
+    # progress
+    python label_particles.py --output data/labels --propose
     python label_particles.py --output data/labels --train
     # go on with a round that was stopped; write picks: labels, and proposals above the threshold
     python label_particles.py --output data/labels --go-on 2
@@ -47,6 +49,7 @@ def parse_args() -> argparse.Namespace:
         help="what to listen on; default: 127.0.0.1, which other machines reach by ssh -L alone",
     )
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
+    add("--propose", action="store_true", help="no page: propose by the network that comes along")
     add("--train", action="store_true", help="no page: learn from the labels, pick all, propose")
     add("--go-on", type=int, metavar="K", help="no page: run what is left of round K")
     add(
@@ -61,12 +64,16 @@ def parse_args() -> argparse.Namespace:
     for valid, message in (
         (0 <= args.port <= 65535, f"--port is {args.port}: choose one from 1024 to 65535"),
         (
-            sum((args.train, args.go_on is not None, args.export is not None)) <= 1,
-            "--train, --go-on and --export are done one after another: give one of them",
+            sum((args.propose, args.train, args.go_on is not None, args.export is not None)) <= 1,
+            "--propose, --train, --go-on and --export are done one after another: give one of them",
         ),
         (
             args.train or expected is None,
             "--expected-particles goes with --train; the page asks for it itself",
+        ),
+        (
+            args.config is None or not (args.propose or args.go_on is not None or args.export),
+            "--config is of training: it goes with --train, or with the page",
         ),
         (
             expected is None or 0 < expected < math.inf,
@@ -85,8 +92,8 @@ def main() -> None:
 
     if args.go_on is not None:
         start.go_on(args)
-    elif args.train:
-        start.train(args)
+    elif args.propose or args.train:
+        start.new_round(args)
     elif args.export:
         start.export_picks(args)
     else:

@@ -1,6 +1,7 @@
 """The picture of benchmarks.clicks: F1 against clicks on each set, a line for each way."""
 
 import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from picking.files import read_json
 
 COLOURS = {
     "random": "#7f7f7f", "whole": "#bcbd22", "score": "#1f77b4", "uncertain": "#d62728",
-    "false": "#9467bd", "apart": "#2ca02c",
+    "false": "#9467bd", "apart": "#2ca02c", "corrected": "#ff7f0e",
 }  # fmt: skip
 
 
-def draw(folder: Path, picture: Path) -> None:
-    """Draw the results on test, or on val where there are none on test; means of seeds."""
+def draw(folder: Path, picture: Path, all_labels: Mapping[str, float]) -> None:
+    """Draw the results on test, or on val where there are none on test; means of seeds.
+
+    all_labels: F1 with all labels, by set.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -37,6 +41,8 @@ def draw(folder: Path, picture: Path) -> None:
             clicks = [statistics.mean(row["paid"] for row in rows) for rows in rounds]
             f1 = [statistics.mean(row["f1"] for row in rows) for rows in rounds]
             panel.plot(clicks, f1, "o-", color=COLOURS[way], label=way)
+        if name in all_labels:
+            panel.axhline(all_labels[name], color="black", ls=":", lw=1, label="all labels")
         panel.set_title(PROTEINS.get(name, name), fontsize=10)
         panel.set_xlabel("clicks paid")
         panel.grid(alpha=0.3)

@@ -92,12 +92,15 @@ def serve_page(args: argparse.Namespace) -> None:
         serve(work, args.host, listening)
 
 
-def train(args: argparse.Namespace) -> None:
-    """Plan the next round and run it."""
-    with opened(args, is_round=True) as work:
+def new_round(args: argparse.Namespace) -> None:
+    """Plan the next round, which learns if --train says so, and run it."""
+    # A new folder is made, as the page makes it
+    with opened(args, is_round=read_session(args.output) is not None) as work:
         idle_round(args.output)
         is_list, expected = work.listed is not None, args.expected_particles
-        k = write_plan(work.labels, work.session, work.paths, is_list, expected, work.config)
+        k = write_plan(
+            work.labels, work.session, work.paths, is_list, expected, work.config, args.train
+        )
     round_path = round_folder(args.output, k)
     print(f"Round {k}; the log is {round_path / LOG}")
     run_round(round_path)

@@ -430,6 +430,35 @@ def test_from_clicks_to_a_trained_network_its_proposals_and_an_exported_star_fil
         server.end()
 
 
+def test_proposals_come_before_any_label_and_are_corrected_box_by_box(browser, tmp_path):
+    centres = write_micrographs(tmp_path / "raw", ["a.mrc", "b.mrc"])
+    server = Server(tmp_path / "raw", tmp_path / "labels")
+    window = Window(browser, server)
+    try:
+        assert "Or begin with proposals" in window.text("#round-text")
+        window.page.click("#propose")
+        done = "Round 1 is done (by the general network)."
+        until(lambda: window.text("#round-text") == done, "the proposals", 120)
+        assert not window.page.locator("#propose").is_visible()
+        window.open("a.mrc")
+        shown = until(lambda: window.page.evaluate("labelling.proposals()"), "proposals")
+        found = np.array(shown)[:, :2]
+        away = np.linalg.norm(found[:, None] - centres["a.mrc"], axis=2)
+        assert away.min(axis=0).max() < 10 and len(found) >= len(centres["a.mrc"])
+        # One is rejected, all others in a box are accepted at once
+        inside = [[y, x] for y, x, _ in shown if 40 < y < 320 and 40 < x < 640]
+        window.click(*inside[0], "Shift")
+        window.page.keyboard.down("Control")
+        window.drag((40, 40), (320, 640))
+        window.page.keyboard.up("Control")
+        window.page.click("#box-accept")
+        expected = [[y, x, [y, x] != inside[0]] for y, x in inside]
+        assert near(window.marks(), expected) and len(expected) > 5
+        window.close()
+    finally:
+        server.end()
+
+
 def test_a_second_server_on_the_folder_is_looked_at_and_says_who_has_it(browser, tmp_path):
     write_micrographs(tmp_path / "raw", ["a.mrc"])
     first = Server(tmp_path / "raw", tmp_path / "labels")

@@ -154,6 +154,18 @@ def test_what_is_known_of_micrographs_without_picks_is_learned_too(labels):
     assert learned == [str(PATHS[name]) for name in (*NAMES[:2], *NAMES[97:])]
 
 
+def test_a_round_that_learns_nothing_picks_all_with_the_network_that_comes_along(labels):
+    act(labels, "leave_out", NAMES[2])
+    act(labels, "add_negative", NAMES[97], y=100, x=100)
+    k = write_plan(labels, SESSION, PATHS, False, None, None, learns=False)
+    (pick,) = commands(labels, k)
+    assert values(pick, "--checkpoint") == ["general"] and values(pick, "--diameter") == ["80A"]
+    picked = values(pick, "--micrographs")
+    assert picked[0] == str(PATHS[NAMES[97]])
+    assert {*picked} == {str(path) for name, path in PATHS.items() if name != NAMES[2]}
+    assert progress(round_folder(labels.folder, k))["n_picks"] == 0
+
+
 def test_how_many_particles_to_expect_is_asked_for_or_left_to_preprocessing(labels):
     # Which goes by complete micrographs, but not by two that are emptier than the others
     for name, n in zip(NAMES, (8, 14, 30), strict=False):

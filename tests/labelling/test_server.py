@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from picking.formats.coordinates import read_picks
 from tests.fixtures import ROOT
-from tests.fixtures.labelling import NASTY, Server, write_micrographs
+from tests.fixtures.labelling import NASTY, SIZE_PX, Server, write_micrographs
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +263,19 @@ def run(*more):
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
+def test_without_a_page_or_a_click_all_is_proposed_and_exported(tmp_path):
+    centres = write_micrographs(tmp_path / "raw", ["a.mrc", "b.mrc"])
+    labels = tmp_path / "labels"
+    raw = "--micrographs", f"{tmp_path}/raw/*.mrc", "--diameter", "80A"
+    assert run("--output", labels, *raw, "--propose").returncode == 0
+    assert run("--output", labels, "--export", "star").returncode == 0
+    for name, expected in centres.items():
+        star = labels / "export" / "star" / Path(name).with_suffix(".star")
+        (picks,) = read_picks([star], {name: SIZE_PX})
+        away = np.linalg.norm(picks.centres_px[:, None] - expected, axis=2).min(axis=0)
+        assert np.median(away) < 5
+
+
 def test_a_port_in_use_is_one_sentence_that_names_a_free_one(folder, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -284,6 +300,8 @@ def test_a_port_in_use_is_one_sentence_that_names_a_free_one(folder, tmp_path):
         (("--micrographs", "{raw}/*.mrc", "--diameter", "80A", "--host", "no.such.host"),
          "--host no.such.host is no name or address"),
         (("--micrographs", "{raw}/*.mrc", "--diameter", "80A", "--port", "-1"), "--port is -1"),
+        (("--propose", "--train"), "--propose, --train, --go-on and --export are done one after"),
+        (("--propose", "--config", "a.yaml"), "--config is of training: it goes with --train"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(folder, tmp_path, more, said):
@@ -340,7 +358,7 @@ def test_a_second_server_shows_the_labels_and_does_not_change_them(folder, tmp_p
         assert second.json("/session")["micrographs"][1]["picks"] == 1
         (answer,) = second.act(add("q"))
         assert f"in use by process {first.process.pid}" in answer["refused"]
-        for path in ("/train", "/go-on", "/stop", "/threshold", "/export"):
+        for path in ("/propose", "/train", "/go-on", "/stop", "/threshold", "/export"):
             body = {"threshold": 0.5, "formats": ["star"]}
             assert b"in use by process" in second.ask(path, body).content
     finally:

@@ -47,9 +47,12 @@ def test_preprocessing_never_waits_for_torch(tmp_path):
     assert "torch" not in packages
 
 
-def test_picking_with_a_u_net_never_waits_for_torchvision():
-    """Which imports half of torch besides: 3 s and 150 MB."""
-    ran = "import sys, picking.detection.run; from models import UNet; UNet(width=1, depth=1)"
+def test_picking_with_a_u_net_never_waits_for_torchvision_or_sklearn():
+    """Which import half of torch and scipy besides: 3 s and 150 MB, 1 s and 60 MB."""
+    ran = (
+        "import sys, picking.detection.run; from models import UNet; UNet(width=1, depth=1); "
+        "from picking.metrics.calibration import part; part([k / 500 for k in range(500)])"
+    )
     done = run_python("-c", f"{ran}; print(*sys.modules)")
     assert "torch" in done.stdout.split(), done.stderr
-    assert not {"torchvision", "torch._dynamo"} & {*done.stdout.split()}
+    assert not {"torchvision", "torch._dynamo", "sklearn"} & {*done.stdout.split()}

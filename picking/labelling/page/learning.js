@@ -5,6 +5,7 @@ import { Grid } from './grid.js';
 
 const $ = (id) => document.getElementById(id);
 const KEEP_MS = 250; // after the slider last moved
+const BEGIN = 'Mark ten particles or more, then train. Or begin with proposals, and correct them.';
 
 export class Learning {
   /** page: scene, act(kind, content), redraw(), say(text, ms), isReadOnly(), numbered(numbers). */
@@ -26,6 +27,7 @@ export class Learning {
         $(id).disabled = false;
       });
     };
+    asked('propose', '/propose');
     asked('train', '/train', () => ({ expected: Number($('expected').value) || null }));
     asked('stop', '/stop');
     asked('go-on', '/go-on');
@@ -44,13 +46,14 @@ export class Learning {
     const isRunning = round?.state === 'running';
     $('train').hidden = isRunning;
     $('train').textContent = round ? 'Train again' : 'Train';
-    $('train').disabled = this.page.isReadOnly();
+    $('propose').hidden = Boolean(round);
+    for (const id of ['propose', 'train']) $(id).disabled = this.page.isReadOnly();
     $('stop').hidden = !isRunning || round.is_stopping;
     $('go-on').hidden = !['stopped', 'failed'].includes(round?.state);
     $('round-progress').hidden = !isRunning;
     if (isRunning && round.fraction !== null) $('round-progress').value = round.fraction;
     else $('round-progress').removeAttribute('value');
-    $('round-text').textContent = round ? said(round) : 'Mark ten particles or more, then train.';
+    $('round-text').textContent = round ? said(round) : BEGIN;
     $('log-details').hidden = !round?.log.length;
     $('log').textContent = round?.log.join('\n') ?? '';
     if (!$('format').length) {
@@ -205,7 +208,8 @@ function said(round) {
     const step = round.step ? ` (step ${round.step} of ${round.n_steps}${left})` : '';
     return `${name}: ${round.is_stopping ? 'stopping' : round.title}${step} …`;
   }
-  if (round.state === 'done') return `${name} is done (from ${round.n_picks} picks).`;
+  const from = round.n_picks ? `from ${round.n_picks} picks` : 'by the general network';
+  if (round.state === 'done') return `${name} is done (${from}).`;
   return `${name} ${round.state === 'stopped' ? 'was stopped' : 'failed'}: ${round.said}`;
 }
 

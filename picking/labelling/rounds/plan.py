@@ -2,7 +2,8 @@
 
     rounds/<k>/  labels/  plan.json  status.json  log.txt  store/  training/  picks/  threshold.json
 
-The commands are those that a user would type: preprocess, train, pick.
+The commands are those that a user would type: preprocess, train, pick. A round that learns nothing
+has the last one alone, with the network that comes with the project.
 """
 
 import sys
@@ -20,6 +21,7 @@ from picking.labelling.folder.session import Session, write_session
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / "configs" / "pu_from_general.yaml"
+GENERAL = "general"  # the network that comes with the project
 LEAST_PICKS = 10
 
 
@@ -53,6 +55,7 @@ def write_plan(
     is_list: bool,
     expected: float | None,
     config: Path | None,
+    learns: bool = True,
 ) -> int:
     """Make a round's folder with a copy of the labels and what is to be run; return its number.
 
@@ -63,6 +66,7 @@ def write_plan(
         is_list: whether the session's micrographs are a list, which says more than files do.
         expected: particles on a micrograph, about; None: preprocessing goes by complete ones.
         config: of training; None: `CONFIG`.
+        learns: else the general network proposes, whatever is labelled.
 
     Raises `UserError` where too little is labelled to learn from, and for a configuration that is
     none.
@@ -71,7 +75,7 @@ def write_plan(
     used = {n: path for n, path in paths.items() if history.of(n).state != LEFT_OUT}
     numbers = {name: len(history.of(name).places_px(True)) for name in used}
     labelled, n_picks = [name for name, n in numbers.items() if n], sum(numbers.values())
-    if n_picks < LEAST_PICKS or len(labelled) < 2:
+    if learns and (n_picks < LEAST_PICKS or len(labelled) < 2):
         raise UserError(
             f"{n_picks} particles on {len(labelled)} micrographs are too few to learn from: mark "
             f"{LEAST_PICKS} or more, on two micrographs or more"
@@ -86,17 +90,15 @@ def write_plan(
     write_session(round_path / "labels", session)
     picked = dict.fromkeys([*touched, *used])  # of thousands those that are looked at first
     listed = list(session.micrographs)  # is passed on whole
-    steps = commands(
-        round_path,
-        session,
-        listed if is_list else [_argument(used[name]) for name in touched],
-        listed if is_list else [_argument(used[name]) for name in picked],
-        expected,
-        config,
+    learned_from, all_picked = (
+        listed if is_list else [_argument(used[name]) for name in names]
+        for names in (touched, picked)
     )
+    network = str(checkpoint(round_path)) if learns else GENERAL
+    steps = learn_steps(round_path, session, learned_from, expected, config) if learns else []
+    steps.append(pick_step(round_path, session, network, all_picked))
     plan = {
-        "n_picks": n_picks,
-        "n_labelled": len(labelled),
+        "n_picks": n_picks if learns else 0,
         "n_micrographs": len(used),
         "steps": [step._asdict() for step in steps],
     }
@@ -104,38 +106,50 @@ def write_plan(
     return k
 
 
-def commands(
+def learn_steps(
     round_path: Path,
     session: Session,
     learned_from: Sequence[str],
-    picked: Sequence[str],
     expected: float | None,
     config: Path,
 ) -> list[Step]:
-    """Return the commands of a round, in their order.
+    """Return the commands that make a round's network.
 
-    learned_from, picked: micrographs, as on a command line.
+    learned_from: micrographs, as on a command line.
     """
-    size = ["--diameter", session.diameter]
-    if session.pixel_size is not None:
-        size += ["--pixel-size", f"{session.pixel_size:g}"]
     store = str(round_path / "store")
     preprocess = ["--micrographs", *learned_from, "--labels", str(round_path / "labels")]
-    preprocess += [*size, "--output-dir", store, "--num-workers", "2", "--skip-unreadable"]
+    preprocess += [*_size(session), "--output-dir", store, "--num-workers", "2"]
+    preprocess += ["--skip-unreadable"]
     if expected is not None:
         preprocess += ["--expected-particles", f"{expected:g}"]
     train = ["--config", str(config), "--data-dir", store, "--resume"]
     train += ["--experiments-dir", str(round_path), "--exp-name", "training"]
-    pick = ["--checkpoint", str(checkpoint(round_path)), "--micrographs", *picked, *size]
+    return [
+        Step("Preparing", _script("preprocess_coco_full_dataset.py", preprocess)),
+        Step("Training", _script("train_pu_fixed_full.py", train)),
+    ]
+
+
+def pick_step(round_path: Path, session: Session, network: str, picked: Sequence[str]) -> Step:
+    """Return the command that makes a round's proposals.
+
+    network, picked: a checkpoint and micrographs, as on a command line.
+    """
+    pick = ["--checkpoint", network, "--micrographs", *picked, *_size(session)]
     pick += ["--output", str(round_path / "picks"), "--resume"]
     junk = round_path / "labels" / JUNK
     if any(junk.glob("*.png")):  # a folder without a mask would be refused
         pick += ["--junk", str(junk)]
-    return [
-        Step("Preparing", _script("preprocess_coco_full_dataset.py", preprocess)),
-        Step("Training", _script("train_pu_fixed_full.py", train)),
-        Step("Picking all", _script("pick_particles.py", pick)),
-    ]
+    return Step("Picking all", _script("pick_particles.py", pick))
+
+
+def _size(session: Session) -> list[str]:
+    """Return how large particles and pixels are, as on a command line."""
+    size = ["--diameter", session.diameter]
+    if session.pixel_size is not None:
+        size += ["--pixel-size", f"{session.pixel_size:g}"]
+    return size
 
 
 def read_plan(round_path: Path) -> Mapping | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from picking.errors import UserError
 from picking.files import read_json
-from picking.labelling.rounds.plan import checkpoint, last_round, read_plan, round_folder
+from picking.labelling.rounds.plan import last_round, read_plan, round_folder
 from picking.labelling.rounds.runner import FAILED, LOG, RUNNING, STATUS, STOP
 
 EPOCH = re.compile(r"^Epoch (\d+)/(\d+)", re.MULTILINE)
@@ -31,7 +31,7 @@ def progress(round_path: Path) -> dict[str, Any]:
 
     state: running, done, failed or stopped. title, step, n_steps: of what is under way. fraction:
     done of this step, None where nobody knows. left_s: until it ends, likewise. said: what went
-    wrong. log: the last lines. has_network: whether it was trained.
+    wrong. log: the last lines. n_picks: that it learns from, 0 where the general network proposes.
     """
     plan = read_plan(round_path)
     status: dict[str, Any] = {"state": RUNNING, "title": "Starting", "step": 0, "n_steps": 3}
@@ -58,7 +58,6 @@ def progress(round_path: Path) -> dict[str, Any]:
         "fraction": fraction,
         "left_s": left_s,
         "log": _tail(round_path),
-        "has_network": checkpoint(round_path).exists(),
         "is_stopping": status["state"] == RUNNING and (round_path / STOP).exists(),
         "n_picks": plan["n_picks"] if plan else None,
     }

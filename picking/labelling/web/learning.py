@@ -1,7 +1,7 @@
 """The server's part in rounds: it starts and stops them, and tells what they come to.
 
 GET  /learning  /proposals/I
-POST /train {"expected": N|null}  /go-on  /stop  /threshold {"threshold": T}
+POST /propose  /train {"expected": N|null}  /go-on  /stop  /threshold {"threshold": T}
 POST /export {"formats": [...]}
 """
 
@@ -54,6 +54,7 @@ class Learning:
         return [
             Route("/learning", self._learning),
             Route("/proposals/{place:int}", self._proposals),
+            Route("/propose", self._propose, methods=post),
             Route("/train", self._train, methods=post),
             Route("/go-on", self._go_on, methods=post),
             Route("/stop", self._stop, methods=post),
@@ -152,12 +153,22 @@ class Learning:
         expected = asked.get("expected")
         if expected is not None and (not is_number(expected) or expected <= 0):
             raise UserError("the number of particles on a micrograph is above 0")
+        return await self._begin(expected, learns=True)
+
+    async def _propose(self, request: Request) -> Response:
+        await json_of(request)
+        return await self._begin(None, learns=False)
+
+    async def _begin(self, expected: float | None, learns: bool) -> Response:
+        """Plan a round and start it."""
         work = self.work
 
         def started() -> int:
             self._require_free()
             is_list = work.listed is not None
-            k = write_plan(work.labels, work.session, work.paths, is_list, expected, work.config)
+            k = write_plan(
+                work.labels, work.session, work.paths, is_list, expected, work.config, learns
+            )
             self._start(k)
             return k
 
