@@ -39,11 +39,6 @@ def opened(args: argparse.Namespace, is_round: bool = False) -> Iterator[Work]:
     meant.
     """
     folder: Path = args.output
-    if is_round and read_session(folder) is None:
-        raise UserError(
-            f"{folder} is no folder of labels yet: run this without --train and --export, "
-            "and label on its page"
-        )
     session = asked_session(folder, args.micrographs, args.diameter, args.pixel_size)
     paths, listed = given_micrographs(session.micrographs, args.allow_partial)
     require_writable(paths, ["star"], one_file=True)
@@ -113,6 +108,10 @@ def go_on(args: argparse.Namespace) -> None:
 
 def export_picks(args: argparse.Namespace) -> None:
     """Write what was marked and what the last round proposes."""
+    if read_session(args.output) is None:  # what is written there would make it one of others
+        raise UserError(
+            f"{args.output} is no folder of labels yet: label on its page, or begin with --propose"
+        )
     with opened(args, is_round=True) as work:
         last, proposals = last_with_proposals(args.output), None
         if last is not None:
