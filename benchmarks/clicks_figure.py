@@ -13,10 +13,11 @@ COLOURS = {
     "random": "#7f7f7f", "whole": "#bcbd22", "score": "#1f77b4", "uncertain": "#d62728",
     "false": "#9467bd", "apart": "#2ca02c", "corrected": "#ff7f0e",
 }  # fmt: skip
+LEAST_SPAN = 0.12  # of F1
 
 
 def draw(folder: Path, picture: Path, all_labels: Mapping[str, float]) -> None:
-    """Draw the results on test, or on val where there are none on test; means of seeds.
+    """Draw the results on test, or on val where there are none on test; small dots are seeds.
 
     all_labels: F1 with all labels, by set.
     """
@@ -41,8 +42,14 @@ def draw(folder: Path, picture: Path, all_labels: Mapping[str, float]) -> None:
             clicks = [statistics.mean(row["paid"] for row in rows) for rows in rounds]
             f1 = [statistics.mean(row["f1"] for row in rows) for rows in rounds]
             panel.plot(clicks, f1, "o-", color=COLOURS[way], label=way)
+            for result in results:
+                last = result["rows"][-1]
+                panel.plot(last["paid"], last["f1"], ".", color=COLOURS[way], ms=4, alpha=0.6)
         if name in all_labels:
             panel.axhline(all_labels[name], color="black", ls=":", lw=1, label="all labels")
+        low, high = panel.get_ylim()
+        spare = max(0.0, LEAST_SPAN - (high - low)) / 2  # chance must not fill a panel
+        panel.set_ylim(low - spare, high + spare)
         panel.set_title(PROTEINS.get(name, name), fontsize=10)
         panel.set_xlabel("clicks paid")
         panel.grid(alpha=0.3)
