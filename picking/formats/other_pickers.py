@@ -23,11 +23,12 @@ EMAN_BOXES = ("boxes", "boxes_rct")  # of e2boxer; of tilt pairs
 
 
 def is_topaz(path: Path) -> bool:
-    """Return whether a .csv, .tsv or .txt begins as Topaz's tables do."""
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt") or not path.is_file():
+    """Return whether a .csv or .tsv begins as Topaz's tables do; of its .txt the ending tells."""
+    if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
         return False
-    header, _, _ = read_text(path).partition("\n")
-    return all(name in header for name in TOPAZ_COLUMNS)
+    with path.open("rb") as file:  # its first line alone: there may be a file for each micrograph
+        header = file.readline().replace(b"\0", b"")  # which UTF-16 has between letters
+    return all(name.encode() in header for name in TOPAZ_COLUMNS)
 
 
 def read_topaz(path: Path) -> list[Picks]:
