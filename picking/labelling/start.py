@@ -19,7 +19,7 @@ from picking.labelling.folder.session import (
     write_session,
 )
 from picking.labelling.rounds.export import EXPORT, export, made_of
-from picking.labelling.rounds.plan import round_folder, write_plan
+from picking.labelling.rounds.plan import round_folder
 from picking.labelling.rounds.progress import idle_round
 from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, run_round
@@ -92,10 +92,7 @@ def new_round(args: argparse.Namespace) -> None:
     # A new folder is made, as the page makes it
     with opened(args, is_round=read_session(args.output) is not None) as work:
         idle_round(args.output)
-        is_list, expected = work.listed is not None, args.expected_particles
-        k = write_plan(
-            work.labels, work.session, work.paths, is_list, expected, work.config, args.train
-        )
+        k = work.plan_round(args.expected_particles, learns=args.train)
     round_path = round_folder(args.output, k)
     print(f"Round {k}; the log is {round_path / LOG}")
     run_round(round_path)

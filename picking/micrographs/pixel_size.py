@@ -8,7 +8,6 @@ from picking.micrographs.problems import UnreadableImage
 
 PLAUSIBLE_ANGSTROM = 0.1, 100.0
 ANISOTROPIC = 0.01  # relative; x and y of a micrograph's px are alike, else the header is no good
-
 AGREE = 0.05  # relative; headers are rounded, and calibrated anew
 
 

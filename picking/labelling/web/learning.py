@@ -24,12 +24,7 @@ from picking.files import is_number
 from picking.formats.coordinates import FORMATS
 from picking.labelling.folder.labels import READ_ONLY
 from picking.labelling.rounds.export import EXPORT, export, made_of
-from picking.labelling.rounds.plan import (
-    ROOT,
-    last_round,
-    round_folder,
-    write_plan,
-)
+from picking.labelling.rounds.plan import ROOT, last_round, round_folder
 from picking.labelling.rounds.progress import idle_round, progress
 from picking.labelling.rounds.proposals import Proposals, last_with_proposals
 from picking.labelling.rounds.runner import LOG, RUNNING, STATUS, STOP
@@ -161,14 +156,10 @@ class Learning:
 
     async def _begin(self, expected: float | None, learns: bool) -> Response:
         """Plan a round and start it."""
-        work = self.work
 
         def started() -> int:
             self._require_free()
-            is_list = work.listed is not None
-            k = write_plan(
-                work.labels, work.session, work.paths, is_list, expected, work.config, learns
-            )
+            k = self.work.plan_round(expected, learns)
             self._start(k)
             return k
 

@@ -14,6 +14,7 @@ from picking.labelling.folder.derived import counts
 from picking.labelling.folder.labels import LabelsFolder
 from picking.labelling.folder.session import Session
 from picking.labelling.proposing import propose
+from picking.labelling.rounds.plan import write_plan
 from picking.labelling.rounds.proposals import Proposals
 from picking.labelling.viewing.pictures import LATER, Pictures
 from picking.labelling.viewing.pyramid import TILE_PX
@@ -52,6 +53,13 @@ class Work:
         self._seen: dict[str, None] = {}
         self._proposed: dict[str | None, dict[str, Any] | None] = {}
         self._lock = threading.Lock()
+
+    def plan_round(self, expected: float | None, learns: bool) -> int:
+        """Plan the next round of this session; return its number. See `write_plan`."""
+        return write_plan(
+            self.labels, self.session, self.paths, self.listed is not None, expected, self.config,
+            learns,
+        )  # fmt: skip
 
     def begin(self) -> None:
         """Begin to make pictures ahead, thumbnails of micrographs all over the list."""
